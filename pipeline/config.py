@@ -1,0 +1,240 @@
+"""params.yaml and dataset cards → frozen, validated settings.
+
+A setting that is unknown, mistyped or out of range is an error that names the file, the key and the value. The models
+say what each setting is; the values, with their reasons, stand in params.yaml and in the cards.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import SettingsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+FourCounts = tuple[Count, Count, Count, Count]
+
+
+class Settings(BaseModel):
+    """Base of every settings object: frozen, strict in types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class AudioSettings(Settings):
+    """How a clip's sound becomes a log-mel spectrogram."""
+
+    sample_rate: Count  # Hz, after resampling
+    clip_seconds: Positive  # length of the window around the clip's centre
+    n_fft: Count  # samples; the Hann window has the same length
+    hop_length: Count  # samples
+    n_mels: Count
+    power: Positive = 2.0  # exponent of the magnitude before the mel filters
+    log_floor: Positive = 1.0e-10  # smallest mel energy; its logarithm is the value of digital silence
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in one clip."""
+        return round(self.sample_rate * self.clip_seconds)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the spectrogram, centred as librosa does."""
+        return self.n_samples // self.hop_length + 1
+
+
+class EvaluationSettings(Settings):
+    """Which rule scores the dataset."""
+
+    protocol: str  # a name of pipeline.protocols
+    threshold: Fraction = 0.5  # cIoU from which a clip counts as a success
+
+
+class RenderSettings(Settings):
+    """For a dataset whose media are rendered from a seed (the demo)."""
+
+    seed: Annotated[int, Field(ge=0)]
+    context: Fraction = 0.0  # probability that the background is the one tied to the sounding kind
+
+
+class Card(Settings):
+    """A dataset card, data_manifests/NAME/dataset.yaml."""
+
+    title: str
+    source: str
+    licence: str
+    media_root: str  # relative to the project; the environment variable SOUNDSPOT_MEDIA_ROOT overrides it
+    image_size: Count  # side of the stored square frame, pixels
+    audio: AudioSettings
+    evaluation: EvaluationSettings
+    render: RenderSettings | None = None
+
+
+class ResNetSettings(Settings):
+    """Shape of one ResNet of basic blocks. ResNet-18 is blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
+
+    blocks: FourCounts = (2, 2, 2, 2)
+    width: Count = 64  # channels of the first stage; each later stage doubles it
+    strides: FourCounts = (1, 2, 2, 1)
+    kernel_sizes: FourCounts = (3, 3, 3, 3)
+
+
+class EncoderSettings(Settings):
+    """The two ResNets and how their features become comparable."""
+
+    visual: ResNetSettings = ResNetSettings()
+    audio: ResNetSettings = ResNetSettings()
+    embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
+    batch_norm: bool = False  # BatchNorm without affine before the L2 normalisation
+    audio_pooling: Literal["mean", "max"] = "mean"
+    visual_weights: str | None = None  # a torchvision ResNet state dict; None starts from random weights
+
+
+class AugmentationSettings(Settings):
+    """Random changes of a training pair. Maps of the previous epoch move along with the frame."""
+
+    flip: bool = True
+    shift_cells: Annotated[int, Field(ge=0)] = 0  # shift by up to so many cells of the response map
+    colour_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
+    roll_audio: bool = False  # roll the spectrogram in time by a random amount
+
+
+class OptimisationSettings(Settings):
+    """One phase of training."""
+
+    epochs: Count
+    temperature: Positive
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class IterationSettings(OptimisationSettings):
+    """Eq. 4-7. A row of Table 2 may override any of these under `methods`."""
+
+    delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
+    delta_a: Fraction  # threshold of the audio similarity, Eq. 6
+    cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0 takes the mean over all of them
+    centre_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
+
+
+class TrainingSettings(Settings):
+    """Everything that training on one dataset needs: the block `training.NAME` of params.yaml."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+    encoder: EncoderSettings
+    augmentation: AugmentationSettings
+    initialize: OptimisationSettings
+    iterate: IterationSettings
+    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`
+
+    def method(self, name: str) -> IterationSettings:
+        """Return the settings of one method: `iterate` with the method's own values over it."""
+        if name not in self.methods:
+            raise SettingsError(f"methods: no entry for {name!r}; there are {', '.join(self.methods)}")
+        return _validated(
+            IterationSettings, {**self.iterate.model_dump(), **self.methods[name]}, f"training: methods.{name}"
+        )
+
+    @model_validator(mode="after")
+    def _methods_are_valid(self) -> TrainingSettings:
+        for name in self.methods:
+            self.method(name)
+        return self
+
+
+class ExtractSettings(Settings):
+    """How clips become shards. None of these changes what is stored for a clip."""
+
+    clips_per_shard: Count = 512
+    max_reject_fraction: Fraction = 0.1  # more unusable clips than this stop the stage
+    clip_time_limit_s: Positive = 30.0
+
+
+class Params(Settings):
+    """params.yaml."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    variants: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    score_split: str = "test"
+    extract: ExtractSettings
+    training: dict[str, TrainingSettings]
+
+    @model_validator(mode="after")
+    def _dataset_has_training(self) -> Params:
+        if self.dataset not in self.training:
+            raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        return self
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or is not YAML, or a setting is unknown, mistyped or out of range.
+    """
+    return _validated(Params, _read_yaml(path), str(path))
+
+
+def load_card(folder: Path) -> Card:
+    """Read and validate the card ``dataset.yaml`` in a manifest folder. Raises SettingsError as `load_params` does."""
+    path = folder / "dataset.yaml"
+    return _validated(Card, _read_yaml(path), str(path))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file; run from the project's root, or import the dataset first") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def _validated(model: type[Model], value: Any, where: str) -> Model:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{where}: expected a mapping of settings, got {type(value).__name__}")
+    try:
+        # Lists stand for tuples in YAML, which strict validation of Python values would refuse.
+        return model.model_validate_json(_as_json(value, where))
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(e, where) for e in error.errors())) from None
+
+
+def _as_json(value: Any, where: str) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise SettingsError(f"{where}: {error}; settings are numbers, strings, lists and mappings") from None
+
+
+def _explain(error: Any, where: str) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown setting {key!r}; check its spelling"
+    if error["type"] == "missing":
+        return f"{where}: setting {key!r} is missing"
+    message = f"{where}: setting {key!r}: {error['msg']}, got {error['input']!r}"
+    if isinstance(error["input"], str) and _is_number(error["input"]):
+        message += " (a string; YAML wants numbers like 1.0e-4 with a point)"
+    return message
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
