@@ -43,3 +43,11 @@ class TrainingError(SoundspotError):
 
 class EvaluationError(SoundspotError):
     """Scores cannot be computed: no boxes, unknown protocol, maps and boxes that do not belong together."""
+
+
+class ClusterError(SoundspotError):
+    """The Dask scheduler cannot be reached, or a worker process died. `task` is the index of the task, if any."""
+
+    def __init__(self, message: str, *, task: int | None = None) -> None:
+        super().__init__(message)
+        self.task = task
