@@ -1,0 +1,51 @@
+"""Stage `evaluate@VARIANT`: response maps of the scored split, and their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.config import load_card, load_params
+from pipeline.console import run_command
+from pipeline.evaluation import evaluate
+from pipeline.shards import ShardSet
+from stages.options import FOLDER, device_option, manifest_option, params_option
+
+
+@click.command()
+@manifest_option
+@click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
+@click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
+@click.option("--baselines", type=FOLDER, required=True, help="baselines.json, to print beside the scores.")
+@click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for metrics.json and the success curve.")
+@params_option
+@device_option
+def main(
+    manifest: Path, shards: Path, run_folder: Path, baselines: Path, maps: Path, out: Path, params_path: Path,
+    device: str,
+) -> None:
+    """Score one trained method.
+
+    Example: python -m stages.evaluate --manifest data_manifests/demo --shards data/demo/shards/test
+    --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
+    --out results/demo/iterative
+    """
+    params = load_params(params_path)
+    evaluate(
+        run_folder,
+        ShardSet.open(shards),
+        manifest,
+        out,
+        maps_folder=maps,
+        baselines=baselines,
+        split=params.score_split,
+        evaluation=load_card(manifest).evaluation,
+        seeds=params.seeds,
+        device=device,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,48 @@
+"""Stage `extract@SPLIT`: central frames and log-mel spectrograms of one split, as HDF5 shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.config import load_card, load_params
+from pipeline.console import run_command
+from pipeline.extraction import extract_split
+from pipeline.preparation import read_prepared_clips, resolve_media_root
+from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
+
+
+@click.command()
+@manifest_option
+@click.option("--clips", type=FOLDER, required=True, help="clips.csv of the stage prepare.")
+@click.option("--split", required=True, help="Which of its splits.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the shards and rejects.csv.")
+@params_option
+@scheduler_option
+@workers_option
+def main(
+    manifest: Path, clips: Path, split: str, out: Path, params_path: Path, scheduler: str | None, workers: int | None
+) -> None:
+    """Extract one split.
+
+    Example: python -m stages.extract --manifest data_manifests/demo --clips data/demo/clips.csv --split test
+    --out data/demo/shards/test
+    """
+    card, settings = load_card(manifest), load_params(params_path).extract
+    extract_split(
+        read_prepared_clips(clips, split),
+        media_root=resolve_media_root(card, Path.cwd()),
+        folder=out,
+        audio=card.audio,
+        image_size=card.image_size,
+        clips_per_shard=settings.clips_per_shard,
+        max_reject_fraction=settings.max_reject_fraction,
+        clip_time_limit_s=settings.clip_time_limit_s,
+        scheduler=scheduler,
+        workers=workers,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,32 @@
+"""Stage `initialize`: plain contrastive learning, Eq. 3, the common start of every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.config import load_params
+from pipeline.console import run_command
+from pipeline.shards import ShardSet
+from pipeline.training import initialize
+from stages.options import FOLDER, device_option, params_option
+
+
+@click.command()
+@click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+@params_option
+@device_option
+def main(shards: Path, out: Path, params_path: Path, device: str) -> None:
+    """Train the initial model.
+
+    Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
+    """
+    params = load_params(params_path)
+    settings = params.training[params.dataset]
+    initialize(ShardSet.open(shards), out, settings=settings, seeds=params.seeds, device=device)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,34 @@
+"""Options that several stages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+
+params_option = click.option(
+    "--params", "params_path", type=FOLDER, default="params.yaml", show_default=True, help="Settings file."
+)
+manifest_option = click.option(
+    "--manifest", type=FOLDER, required=True, help="Folder of the dataset's card and clip lists."
+)
+scheduler_option = click.option(
+    "--scheduler",
+    envvar="DASK_SCHEDULER_ADDRESS",
+    help="Address of a Dask scheduler, such as tcp://10.0.0.5:8786. Without it, a local cluster is started.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    envvar="SOUNDSPOT_WORKERS",
+    help="Processes of the local cluster; by default one for each core.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="SOUNDSPOT_DEVICE",
+    help="auto, cpu, cuda or cuda:N; a machine's matter, so not in params.yaml.",
+)

@@ -1,0 +1,44 @@
+"""Stage `report`: the comparison table and the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.config import load_params
+from pipeline.console import run_command
+from pipeline.report import write_report
+from pipeline.shards import ShardSet
+from stages.options import FOLDER, manifest_option, params_option
+
+
+@click.command()
+@manifest_option
+@click.option("--shards", type=FOLDER, required=True, help="Folder with the shards of all splits.")
+@click.option("--runs", type=FOLDER, required=True, help="Folder with the runs of all variants.")
+@click.option("--results", type=FOLDER, required=True, help="Folder with the results of all variants.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the report.")
+@params_option
+def main(manifest: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path) -> None:
+    """Write the report.
+
+    Example: python -m stages.report --manifest data_manifests/demo --shards data/demo/shards --runs runs/demo
+    --results results/demo --out results/demo/report
+    """
+    params = load_params(params_path)
+    write_report(
+        results,
+        runs,
+        out,
+        train_shards=ShardSet.open(shards / "train"),
+        scored_shards=ShardSet.open(shards / params.score_split),
+        manifest=manifest,
+        split=params.score_split,
+        variants=params.variants,
+        seeds=params.seeds,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,35 @@
+"""Stage `train@VARIANT`: iterative contrastive learning, Eq. 4-7, or another method, from the initial model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.config import load_params
+from pipeline.console import run_command
+from pipeline.shards import ShardSet
+from pipeline.training import train
+from stages.options import FOLDER, device_option, params_option
+
+
+@click.command()
+@click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
+@click.option("--initial", type=FOLDER, required=True, help="Folder of the stage initialize.")
+@click.option("--variant", required=True, help="Method to train: an entry of `methods` in params.yaml.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+@params_option
+@device_option
+def main(shards: Path, initial: Path, variant: str, out: Path, params_path: Path, device: str) -> None:
+    """Train one method, and write its pseudo-labels after every epoch.
+
+    Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize --variant iterative
+    --out runs/demo/iterative
+    """
+    params = load_params(params_path)
+    settings = params.training[params.dataset]
+    train(ShardSet.open(shards), initial, out, method=variant, settings=settings, seeds=params.seeds, device=device)
+
+
+if __name__ == "__main__":
+    run_command(main)

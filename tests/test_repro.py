@@ -1,0 +1,205 @@
+"""The real `dvc repro` on a tiny rendered dataset: end to end, single stages, changed settings, kill -9.
+
+    prepare → extract@train, extract@test → initialize → train@initial, train@iterative → evaluate@… → report
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+
+from pipeline.datasets.demo import write_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+DVC = [sys.executable, "-m", "dvc"]
+pytestmark = pytest.mark.slow
+
+
+def tiny_params() -> dict:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    training = params["training"]["demo"]
+    for twin in ("visual", "audio"):
+        training["encoder"][twin] |= {"width": 4, "blocks": [1, 1, 1, 1]}
+    training |= {"batch_size": 8}
+    training["encoder"]["embedding_dim"] = 16
+    training["initialize"]["epochs"] = 1
+    training["iterate"]["epochs"] = 3
+    return params | {
+        "dataset": "tiny",
+        "variants": ["initial", "iterative"],
+        "training": {"tiny": training},
+        "extract": params["extract"] | {"clips_per_shard": 16},
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with a dataset of 48 + 16 clips, run once from nothing."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    write_manifest(folder / "data_manifests" / "tiny", seed=3, train=48, validation=4, test=16)
+    card = folder / "data_manifests" / "tiny" / "dataset.yaml"
+    card.write_text(card.read_text().replace("data/demo/media", "data/tiny/media"))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*DVC, "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*DVC, "config", "core.analytics", "false"], cwd=folder, check=True)
+    repro(folder)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    # The stages run `python`, which must be this one, and the project's copy, not the installed package.
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def repro(folder: Path, *arguments: str) -> list[str]:
+    """Run `dvc repro` and return the names of the stages that ran."""
+    done = subprocess.run(
+        [*DVC, "repro", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every shard, pseudo-label file and model below a folder."""
+    kinds = ("*.h5", "model.pt", "rejects.csv")
+    files = sorted(file for kind in kinds for file in folder.rglob(kind))
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def set_param(folder: Path, key: str, value: object) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    *parents, last = key.split(".")
+    block = params
+    for parent in parents:
+        block = block[parent]
+    block[last] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def kill_when(folder: Path, there: Path, *arguments: str) -> None:
+    """Start `dvc repro`, and kill it with all its children as soon as a file is there."""
+    process = subprocess.Popen(
+        [*DVC, "repro", *arguments],
+        cwd=folder,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(3000):
+        if there.exists() or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the pipeline ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_end_to_end_leaves_every_artifact(project):
+    clips = list(csv.DictReader((project / "data/tiny/clips.csv").open()))
+    assert {clip["split"] for clip in clips} == {"train", "validation", "test"}
+    assert [f.name for f in sorted((project / "data/tiny/shards/train").glob("*.h5"))] == [
+        f"shard-0000{n}.h5" for n in range(3)
+    ]
+    for variant in ("initial", "iterative"):
+        artifacts = sorted((project / "runs/tiny" / variant / "pseudo_labels").iterdir())
+        assert [a.name for a in artifacts] == [f"epoch_00{n}.h5" for n in range(4)]
+        with h5py.File(artifacts[-1]) as file:
+            assert file["clip_id"].shape == (48,)
+            assert file.attrs["epoch"] == 3
+        metrics = json.loads((project / "results/tiny" / variant / "metrics.json").read_text())
+        assert metrics["n_clips"] == 16
+        assert 0 <= metrics["success_rate_low"] <= metrics["success_rate"] <= metrics["success_rate_high"] <= 1
+    assert {"random", "all_ones", "centred_gaussian"} <= set(
+        json.loads((project / "results/tiny/baselines.json").read_text())
+    )
+    assert "iterative" in (project / "results/tiny/report/table.md").read_text()
+
+
+def test_a_second_run_does_nothing(project):
+    assert repro(project) == []
+
+
+def test_single_stages_rerun_alone_and_give_the_same_bytes(project):
+    before = digests(project)
+    assert repro(project, "--force", "--single-item", "extract@train") == ["extract@train"]
+    assert repro(project, "--force", "--single-item", "train@iterative") == ["train@iterative"]
+    assert digests(project) == before
+    assert repro(project) == []
+
+
+def test_a_changed_threshold_trains_again_without_extracting(project):
+    before = digests(project)
+    old = tiny_params()["training"]["tiny"]["iterate"]["delta_v"]
+    set_param(project, "training.tiny.methods.iterative", {"delta_v": 0.5})
+    ran = repro(project)
+    assert ran == ["train@iterative", "evaluate@iterative", "report"]
+    assert digests(project)["runs/tiny/iterative/model.pt"] != before["runs/tiny/iterative/model.pt"]
+    set_param(project, "training.tiny.methods.iterative", {})
+    assert old != 0.5
+    repro(project)
+    assert digests(project) == before
+
+
+def test_kill_during_extract_resumes_to_the_same_bytes(project):
+    before = digests(project)
+    shards = project / "data/tiny/shards/train"
+    shutil.rmtree(shards)
+    first = shards / "shard-00000.h5"
+    kill_when(project, first, "--force", "--single-item", "extract@train")
+    assert not (shards / "rejects.csv").exists(), "killed too late to show anything"
+    kept = first.stat().st_mtime_ns
+    repro(project, "extract@train")
+    assert first.stat().st_mtime_ns == kept, "the finished shard was made again"
+    assert digests(project) == before
+
+
+def test_kill_during_train_resumes_to_the_same_bytes(project):
+    before = digests(project)
+    run = project / "runs/tiny/iterative"
+    shutil.rmtree(run)
+    second = run / "pseudo_labels" / "epoch_001.h5"
+    kill_when(project, second, "--force", "--single-item", "train@iterative")
+    assert not (run / "model.pt").exists(), "killed too late to show anything"
+    repro(project)
+    assert digests(project) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.tiny.iterate.delta_v", 1.5, "delta_v"),
+        ("training.tiny.iterate.learning_rate", "1e-4", "1.0e-4"),
+        ("training.tiny.iterate.delta_x", 0.5, "unknown setting"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(project, key, value, message):
+    text = (project / "params.yaml").read_text()
+    try:
+        set_param(project, key, value)
+        done = subprocess.run(
+            [*DVC, "repro", "train@iterative"], cwd=project, env=environment(), capture_output=True, text=True, check=False
+        )
+    finally:
+        (project / "params.yaml").write_text(text)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
