@@ -1,0 +1,237 @@
+"""Pictures: success curves, heat maps over frames, maps over the epochs.
+
+Conventions
+-----------
+A function takes arrays and returns a matplotlib `Figure`; none touches pyplot, so nothing is global and no display is
+needed. Frames are uint8 (row, column, channel); heat maps are float in [0, 1], (row, column), of any size, and are laid
+over the whole frame; boxes are fractions of the frame, origin top left. Colours are Okabe and Ito's, which people with
+the common kinds of colour blindness can tell apart, and no meaning rests on colour alone. The same input gives the same
+bytes of PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from pipeline.files import replacing
+from pipeline.manifests import Box
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6e6e6e"
+DASHES = ("--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+HEAT_MAP = "inferno"
+LEVEL_COLOUR = "#56B4E9"
+BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
+BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
+FONT_SIZE = 9
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Success rate over cIoU thresholds.
+
+    Attributes
+    ----------
+    label : str
+    success_rate : np.ndarray [shape=(thresholds,)]
+        Fractions.
+    kind : str
+        ``"model"``, ``"shuffled"`` (drawn thin in the colour of the model curve of the same label) or ``"content_free"``.
+    """
+
+    label: str
+    success_rate: np.ndarray
+    kind: str = "model"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One frame with whatever is drawn over it.
+
+    Attributes
+    ----------
+    frame : np.ndarray [shape=(row, column, 3), dtype=uint8]
+    boxes : sequence of Box
+        Sounding boxes are drawn solid, silent ones dashed.
+    heat : np.ndarray or None
+        Heat map in [0, 1].
+    level : float or None
+        Where the heat map is cut into a sounding region; its outline is drawn.
+    caption : str
+        A few characters below the frame.
+    """
+
+    frame: np.ndarray
+    boxes: Sequence[Box] = ()
+    heat: np.ndarray | None = None
+    level: float | None = None
+    caption: str = ""
+
+
+def success_curves(thresholds: np.ndarray, curves: Sequence[Curve], *, threshold: float | None = None) -> Figure:
+    """Return Figure 3: the share of clips whose cIoU reaches each threshold.
+
+    Parameters
+    ----------
+    thresholds : np.ndarray [shape=(thresholds,)]
+    curves : sequence of Curve
+    threshold : float or None
+        The threshold of the success rate, marked by a thin vertical line.
+    """
+    figure = _figure(width=8.4, height=4.6)
+    figure.set_layout_engine("constrained")
+    axes = figure.add_subplot()
+    if threshold is not None:
+        axes.axvline(threshold, color="#bbbbbb", linewidth=0.8, zorder=0)
+        axes.annotate(
+            f" success rate at {threshold:g}", (threshold, 0.985), color=GREY, fontsize=FONT_SIZE - 1.5, va="top"
+        )
+    models = [curve.label for curve in curves if curve.kind == "model"]
+    grey = [curve.label for curve in curves if curve.kind == "content_free"]
+    for curve in curves:
+        style = _curve_style(curve, models, grey)
+        axes.plot(thresholds, curve.success_rate, label=curve.label, zorder=3 if curve.kind == "model" else 2, **style)
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="cIoU threshold", ylabel="success rate (share of clips)")
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend_beside(axes, curves)
+    return figure
+
+
+def overlay_grid(
+    rows: Sequence[Sequence[Panel]], *, columns: Sequence[str], names: Sequence[str] | None = None, side: float = 1.45
+) -> Figure:
+    """Return a grid of frames with heat maps and boxes: Figures 4, 5 and 6 in one form.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of Panel
+        All rows as long as `columns`.
+    columns : sequence of str
+        Headings above the first row.
+    names : sequence of str, optional
+        What stands to the left of each row.
+    side : float
+        Inches of one panel.
+    """
+    captions = any(panel.caption for row in rows for panel in row)
+    row_height = side + (0.24 if captions else 0.06)
+    left = 0.15 + 0.085 * max((len(line) for name in names for line in name.split("\n")), default=0) if names else 0.05
+    handles = _overlay_handles([panel for row in rows for panel in row])
+    width, height = left + len(columns) * (side + 0.06), 0.3 + len(rows) * row_height + (0.3 if handles else 0)
+    figure = _figure(width=width, height=height)
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=FONT_SIZE - 0.5)
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            bottom = height - 0.3 - i * row_height - side
+            axes = figure.add_axes(
+                (
+                    (left + j * (side + 0.06)) / width,
+                    bottom / height,
+                    side / width,
+                    side / height,
+                )
+            )
+            draw_panel(axes, panel)
+            if i == 0:
+                axes.set_title(columns[j], fontsize=FONT_SIZE, pad=4)
+            if j == 0 and names:
+                axes.set_ylabel(names[i], rotation=0, ha="right", va="center", labelpad=6, fontsize=FONT_SIZE)
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw one frame, its heat map, the outline of the sounding region and the boxes."""
+    extent = (0, 1, 1, 0)
+    axes.imshow(panel.frame, extent=extent, interpolation="lanczos")
+    if panel.heat is not None:
+        # Weak responses let the frame through, so that it stays recognisable where nothing sounds.
+        axes.imshow(
+            panel.heat,
+            extent=extent,
+            cmap=HEAT_MAP,
+            vmin=0,
+            vmax=1,
+            alpha=0.25 + 0.55 * np.clip(panel.heat, 0, 1),
+            interpolation="bilinear",
+        )
+        if panel.level is not None and panel.heat.min() < panel.level <= panel.heat.max():
+            centres = [(np.arange(n) + 0.5) / n for n in panel.heat.shape]
+            axes.contour(centres[1], centres[0], panel.heat, [panel.level], colors=[LEVEL_COLOUR], linewidths=1.0)
+    for box in panel.boxes:
+        _draw_box(axes, box)
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if panel.caption:
+        axes.set_xlabel(panel.caption, fontsize=FONT_SIZE - 1.5, labelpad=2)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, without a date or a program's version."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _figure(*, width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> dict[str, Any]:
+    if curve.kind == "content_free":
+        return {"color": GREY, "linewidth": 1.3, "linestyle": DASHES[grey.index(curve.label) % len(DASHES)]}
+    position = models.index(curve.label) if curve.label in models else len(models)
+    colour = COLOURS[position % len(COLOURS)]
+    if curve.kind == "shuffled":
+        return {"color": colour, "linewidth": 0.9, "linestyle": ":"}
+    marker = "osD^vPX"[position % 7]
+    return {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 3.6, "markevery": (position % 3, 3)}
+
+
+def _legend_beside(axes: Axes, curves: Sequence[Curve]) -> None:
+    handles, _ = axes.get_legend_handles_labels()
+    shown = [(h, c.label) for h, c in zip(handles, curves, strict=True) if c.kind != "shuffled"]
+    if any(curve.kind == "shuffled" for curve in curves):
+        shown.append((Line2D([], [], color=COLOURS[0], linewidth=0.9, linestyle=":"), "same models, shuffled audio"))
+    axes.legend(
+        [h for h, _ in shown],
+        [label for _, label in shown],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=FONT_SIZE - 0.5,
+        handlelength=2.8,
+        borderaxespad=0,
+    )
+
+
+def _draw_box(axes: Axes, box: Box) -> None:
+    rectangle = Rectangle((box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0, fill=False, edgecolor="white")
+    # A dark line below the white one keeps the box visible on any background.
+    rectangle.set(linewidth=1.3, linestyle=BOX_LINES[box.sounding], path_effects=[BOX_STROKE])
+    axes.add_patch(rectangle)
+
+
+def _overlay_handles(panels: Sequence[Panel]) -> list[Line2D]:
+    style: dict[str, Any] = {"color": "white", "linewidth": 1.3, "path_effects": [BOX_STROKE]}
+    handles = []
+    for sounding, label in ((True, "sounding"), (False, "silent")):
+        if any(box.sounding == sounding for panel in panels for box in panel.boxes):
+            handles.append(Line2D([], [], linestyle=BOX_LINES[sounding], label=label, **style))
+    levels = sorted({panel.level for panel in panels if panel.level is not None})
+    return handles + [Line2D([], [], color=LEVEL_COLOUR, label=f"response map at {level:g}") for level in levels]
