@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.music_solos import read_json
+from pipeline.datasets.common import read_json
 from pipeline.errors import ManifestError
 
 # Category numbers of the published boxes (MUSIC-Synthetic and the MUSIC solo frames share them).

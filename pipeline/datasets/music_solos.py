@@ -6,19 +6,15 @@ Instruments are lower case with underscores (``acoustic_guitar``), as in the MUS
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from pipeline.datasets.common import SLUG, ranked, read_json, shortened
 from pipeline.errors import ManifestError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
-_SLUG = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -93,21 +89,11 @@ def _check_ids(listed: Sequence[tuple[str, str]], where: str) -> None:
     seen: dict[str, str] = {}
     for instrument, video in listed:
         for value in (instrument, video):
-            if not _SLUG.fullmatch(value):
+            if not SLUG.fullmatch(value):
                 raise ManifestError(f"{where}: {value!r}: letters, digits, '.', '_' and '-' only; rename it")
         if video in seen:
             raise ManifestError(f"{where}: video {video!r} stands under {seen[video]!r} and under {instrument!r}")
         seen[video] = instrument
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, with or without a byte-order mark; ManifestError if it is missing or malformed."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise ManifestError(f"{path}: not JSON: {error}") from None
 
 
 def split_videos(
@@ -132,14 +118,13 @@ def split_videos(
     if test_videos is not None:
         unknown = sorted(test_videos - {solo.video for solo in solos})
         if unknown:
-            raise ManifestError(f"test videos without a file: {', '.join(unknown[:5])} ({len(unknown)} in all)")
+            raise ManifestError(f"test videos without a file: {shortened(unknown)}")
         chosen = set(test_videos)
     else:
         chosen = {solo.video for solo in solos if solo.video in annotated}
         for instrument in sorted({solo.instrument for solo in solos}):
-            videos = sorted(solo.video for solo in solos if solo.instrument == instrument)
+            videos = [solo.video for solo in solos if solo.instrument == instrument]
             if not chosen.intersection(videos):
-                rng = np.random.default_rng([seed, *instrument.encode()])
-                chosen.update(rng.permutation(videos)[: max(1, round(hold_out * len(videos)))].tolist())
+                chosen.update(ranked(videos, seed)[: max(1, round(hold_out * len(videos)))])
     train = [solo for solo in solos if solo.video not in chosen]
     return train, [solo for solo in solos if solo.video in chosen]
