@@ -1,0 +1,122 @@
+"""Random changes of training pairs; the previous epoch's response maps move along with their frames.
+
+Conventions
+-----------
+Frames on the host are (n, H, W, 3) uint8, log-mels (n, mel, time), response maps (n, h, w); a cell is H / h pixels. Shifts
+are counted in cells, positive to the bottom right, and are applied after the flip. What a shift brings in at a border is the
+border's own row or column again, in the frame and in the map alike, so that both stay aligned to the pixel.
+The changes are ours: the paper does not give its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # weights of RGB in grey, ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happens to each of n pairs.
+
+    Attributes
+    ----------
+    flip : np.ndarray (n,) bool
+        Mirror left and right.
+    down, right : np.ndarray (n,) int64
+        Shift, cells.
+    roll : np.ndarray (n,) float64 in [0, 1)
+        Roll of the log-mel, as a part of its length.
+    colour : Tensor (n, 3) float32
+        Factors of brightness, contrast and saturation.
+    """
+
+    flip: np.ndarray
+    down: np.ndarray
+    right: np.ndarray
+    roll: np.ndarray
+    colour: Tensor
+
+    def moved_cells(self, height: int, width: int, *, scale: int = 1) -> np.ndarray:
+        """Return, for each place of n grids, the flat index of the place that it shows: (n, height, width) int64.
+
+        `scale` is the number of places in a cell: 1 for maps, H / h for frames.
+        """
+        rows = np.clip(np.arange(height) - scale * self.down[:, None], 0, height - 1)
+        cols = np.clip(np.arange(width) - scale * self.right[:, None], 0, width - 1)
+        cols = np.where(self.flip[:, None], width - 1 - cols, cols)
+        first = np.arange(len(self.flip))[:, None, None] * (height * width)
+        return first + rows[:, :, None] * width + cols[:, None, :]
+
+
+def draw_changes(
+    n: int, *, flip: bool, shift_cells: int, colour_jitter: float, roll_audio: bool, generator: torch.Generator
+) -> Changes:
+    """Draw the changes of n pairs.
+
+    Parameters
+    ----------
+    n : int
+    flip : bool
+        Mirror half of the frames.
+    shift_cells : int >= 0
+        Shift by up to so many cells in either direction, uniformly.
+    colour_jitter : float in [0, 1]
+        Factors of brightness, contrast and saturation are uniform in 1 ± this.
+    roll_audio : bool
+        Roll by a uniform part of the clip.
+    generator : torch.Generator
+        On the CPU. The same draws are made whatever is switched on, so that a switch leaves the others' draws alone.
+    """
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    shifts = torch.floor((2 * torch.rand(n, 2, generator=generator) - 1) * (shift_cells + 0.5) + 0.5).long()
+    rolls = torch.rand(n, generator=generator, dtype=torch.float64)
+    colour = 1 + colour_jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
+    return Changes(
+        flip=mirrored.numpy() & flip,
+        down=shifts[:, 0].numpy(),
+        right=shifts[:, 1].numpy(),
+        roll=rolls.numpy() * roll_audio,
+        colour=colour,
+    )
+
+
+def move_frames(frames: np.ndarray, changes: Changes, *, cell_stride: int) -> np.ndarray:
+    """Flip and shift frames (n, H, W, channels); a cell is `cell_stride` pixels."""
+    n, height, width, channels = frames.shape
+    places = changes.moved_cells(height, width, scale=cell_stride)
+    return np.take(frames.reshape(-1, channels), places.reshape(-1), axis=0).reshape(frames.shape)
+
+
+def move_maps(maps: np.ndarray, changes: Changes) -> np.ndarray:
+    """Flip and shift response maps (n, h, w) as their frames are."""
+    return np.take(maps.reshape(-1), changes.moved_cells(*maps.shape[1:]))
+
+
+def roll_log_mel(log_mel: np.ndarray, changes: Changes) -> np.ndarray:
+    """Roll each log-mel (n, mel, time) in time; what leaves at the end comes back at the start."""
+    length = log_mel.shape[2]
+    steps = np.floor(changes.roll * length).astype(np.int64)
+    places = (np.arange(length) - steps[:, None]) % length
+    return np.take_along_axis(log_mel, places[:, None, :], axis=2)
+
+
+def jitter_colours(frames: Tensor, changes: Changes) -> Tensor:
+    """Change brightness, contrast and saturation of frames (n, 3, H, W) in 0..255.
+
+    Returns
+    -------
+    Tensor (n, 3, H, W) float32 in 0..255
+    """
+    brightness, contrast, saturation = changes.colour.to(frames.device).view(-1, 3, 1, 1, 1).unbind(1)
+    frames = frames.float() if not frames.is_floating_point() else frames.clone()
+    red, green, blue = LUMA
+    grey = frames[:, :1] * red + frames[:, 1:2] * green + frames[:, 2:] * blue
+    # Contrast pulls towards the frame's mean grey, saturation towards the pixel's own; in place, for memory is what costs.
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    frames.lerp_(grey, 1 - saturation).mul_(brightness * contrast).add_((1 - contrast) * brightness * mean)
+    return frames.clamp_(0, 255)
