@@ -75,6 +75,7 @@ class Card(Settings):
     audio: AudioSettings
     evaluation: EvaluationSettings
     render: RenderSettings | None = None
+    leaks_allowed: bool = False  # train and test share clips, and the user wants it so
 
 
 class ResNetSettings(Settings):

@@ -1,0 +1,88 @@
+"""A block of training settings for a new dataset, added to params.yaml without touching anything else in the file.
+
+The file is edited as text, so that its comments and layout stay; the result is then parsed and compared with what it
+should hold. If the file is written in a way that this cannot follow, it stays as it is and the user is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from pipeline.errors import SettingsError
+
+PRESET = "soundnet_flickr"  # the block of params.yaml that holds the paper's settings
+
+
+def params_with_block(path: Path, name: str) -> tuple[str, str]:
+    """Return the text of params.yaml with a block `training.NAME`, a copy of the paper's preset.
+
+    Returns
+    -------
+    text : str
+        The whole new file, to be written by the caller; empty if the file stays as it is.
+    hint : str
+        What was done, or what the user has to do.
+
+    Raises
+    ------
+    SettingsError
+        The file is not YAML.
+    """
+    if not path.is_file():
+        return "", f"no {path.name} here: run from the project's root, and add a block training.{name}"
+    try:
+        text = path.read_bytes().decode("utf-8")
+        before = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    blocks = before.get("training") if isinstance(before, dict) else None
+    if isinstance(blocks, dict) and name in blocks:
+        return "", f"params.yaml has a block training.{name} already; train with: dataset: {name}"
+    by_hand = f"params.yaml: copy a block of `training` to training.{name} and adapt it"
+    if not isinstance(blocks, dict) or PRESET not in blocks:
+        return "", by_hand
+    changed = _with_copied_block(text, name)
+    try:
+        after = yaml.safe_load(changed)
+    except yaml.YAMLError:
+        return "", by_hand
+    if after != {**before, "training": {**blocks, name: blocks[PRESET]}}:
+        return "", by_hand  # an unusual notation that a line-wise copy would get wrong
+    return changed, f"params.yaml: added training.{name} with the settings of {PRESET}; use it with: dataset: {name}"
+
+
+def _with_copied_block(text: str, name: str) -> str:
+    """Add a copy of the preset at the end of `training`; every other byte of the file stays."""
+    lines = text.splitlines(keepends=True)
+    starts = [i for i, line in enumerate(lines) if re.match(r"training:\s*(#.*)?$", line)]
+    heads = [i for i, line in enumerate(lines) if re.match(rf"  {PRESET}:(\s|$)", line)]
+    if len(starts) != 1 or len(heads) != 1:
+        return text
+    end = _end_of_block(lines, starts[0], 0)
+    eol = "\r\n" if lines[heads[0]].endswith("\r\n") else "\n"
+    anchor = re.search(r"&(\S+)", lines[heads[0]].split("#", maxsplit=1)[0])
+    if anchor:
+        block = [f"  {name}: *{anchor[1]}{eol}"]
+    else:
+        first = lines[heads[0]].replace(f"  {PRESET}:", f"  {name}:", 1)
+        block = [first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)]]
+    if not lines[end - 1].endswith("\n"):
+        lines[end - 1] += eol
+    return "".join([*lines[:end], *block, *lines[end:]])
+
+
+def _end_of_block(lines: Sequence[str], start: int, indent: int) -> int:
+    """Return the index after the last line that is indented deeper than `indent`, comments of what follows left out."""
+    end = start + 1
+    for i in range(start + 1, len(lines)):
+        content = lines[i].strip()
+        if not content or content.startswith("#"):
+            continue
+        if len(lines[i]) - len(lines[i].lstrip(" ")) <= indent:
+            break
+        end = i + 1
+    return end
