@@ -1,21 +1,20 @@
 """Boxes of the MUSIC frames as published: ``[x, y, width, height]`` in fractions, and a category number.
 
 Conventions: boxes come in as sizes and leave as corners ``(x0, y0, x1, y1)``, fractions of the full frame, origin top
-left. The two are never guessed: a row that cannot be a size is refused (public code has read these rows as corners,
-which makes half of them degenerate).
+left. The two are never guessed: single rows that leave the frame are reported and left out, many of them stop the import
+(public code has read these rows as corners, which makes half of them degenerate).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.datasets.common import read_json
+from pipeline.datasets.common import BoxFault, box_faults, read_json
+from pipeline.datasets.reporting import ImportReport
 from pipeline.errors import ManifestError
 
 # Category numbers of the published boxes (MUSIC-Synthetic and the MUSIC solo frames share them).
@@ -31,6 +30,7 @@ INSTRUMENT_OF_CATEGORY: Mapping[int, str] = {
 BOX_FRAME_RATE = 30.0  # frames a second in the numbering of the published frames: 7, 14, 21 within each 30
 _FRAME_KEY = re.compile(r"(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)/frame_(?P<second>\d+)/(?P<number>\d+)\.\w+")
 _OVERSHOOT = 1.0e-6  # a published box may leave the frame by rounding
+_SCHEMA_SHARE, _SCHEMA_COUNT = 0.25, 5  # from so many faulty boxes on, the file does not hold sizes
 
 Corners = tuple[float, float, float, float]
 
@@ -43,31 +43,73 @@ class BoxedFrame:
     boxes: tuple[Corners, ...]
 
 
-def corners_of_xywh(row: Sequence[float], where: str) -> Corners:
-    """Turn ``[x, y, width, height]`` fractions into corners, clipped to the frame after a check of their range.
+def corners_of_xywh(
+    rows: Sequence[tuple[str, Sequence[Any]]], report: ImportReport, where: str
+) -> list[Corners | None]:
+    """Turn rows ``[x, y, width, height]`` in fractions into corners.
+
+    Parameters
+    ----------
+    rows : sequence of (str, row)
+        The clip or frame that a row belongs to, and the row as it stands in the file.
+    report : ImportReport
+        Gets the faulty boxes and the counts.
+    where : str
+        The file or folder, for messages.
+
+    Returns
+    -------
+    list of Corners or None
+        In the order of `rows`; None for a box that is left out: not four finite numbers, without area, or outside the
+        frame by more than rounding.
 
     Raises
     ------
     ManifestError
-        Not four finite numbers, an empty box, or one that leaves the frame; corners taken for sizes do the latter.
+        A quarter of the boxes or more are faulty: the rows are something else, most likely corners.
     """
+    corners, faulty = [], []
+    for clip_id, row in rows:
+        box, faults = _corners(row)
+        if faults:
+            faulty.append(BoxFault(clip_id, tuple(map(str, row)), tuple(faults)))
+        corners.append(None if faults else box)
+    if len(faulty) >= max(_SCHEMA_COUNT, _SCHEMA_SHARE * len(rows)):
+        raise ManifestError(
+            f"{where}: {len(faulty)} of {len(rows)} boxes are unusable as [x, y, width, height] in fractions (first: "
+            f"{faulty[0].clip_id}, [{', '.join(faulty[0].box)}]: {faulty[0].faults[0]}); they look like corners "
+            "[x0, y0, x1, y1], or pixels; convert them first"
+        )
+    report.n_boxes += len(rows)
+    report.box_faults += faulty
+    return corners
+
+
+def _corners(row: Sequence[Any]) -> tuple[Corners, list[str]]:
     try:
         x, y, width, height = (float(value) for value in row)
     except (TypeError, ValueError):
-        raise ManifestError(f"{where}: box {row!r}: expected [x, y, width, height]") from None
-    shown = [round(value, 4) for value in (x, y, width, height)]
-    if not np.isfinite([x, y, width, height]).all():
-        raise ManifestError(f"{where}: box {shown}: not finite")
-    if width <= 0 or height <= 0:
-        raise ManifestError(f"{where}: box {shown}: no area; expected [x, y, width, height] in fractions")
-    if min(x, y) < -_OVERSHOOT or max(x + width, y + height) > 1 + _OVERSHOOT:
-        hint = "; looks like corners xyxy" if max(x, y, width, height) <= 1 and width > x and height > y else ""
-        raise ManifestError(f"{where}: box {shown} leaves the frame; expected [x, y, width, height] in fractions{hint}")
-    return max(x, 0.0), max(y, 0.0), min(x + width, 1.0), min(y + height, 1.0)
+        return (0.0, 0.0, 0.0, 0.0), ["not four numbers"]
+    x0, y0, x1, y1 = (_snapped(value) for value in (x, y, x + width, y + height))
+    return (x0, y0, x1, y1), box_faults((x0, y0, x1, y1), low=0.0, high=1.0)
+
+
+def _snapped(value: float) -> float:
+    """Put a coordinate that lies outside the frame by rounding onto its edge."""
+    nearest = min(max(value, 0.0), 1.0)
+    return nearest if abs(value - nearest) <= _OVERSHOOT else value
+
+
+def instrument_of_category(category: Any, where: str) -> str:
+    """Return the instrument of a published category number; ManifestError for an unknown one."""
+    if isinstance(category, bool) or category not in INSTRUMENT_OF_CATEGORY:
+        known = ", ".join(f"{number} {name}" for number, name in INSTRUMENT_OF_CATEGORY.items())
+        raise ManifestError(f"{where}: category {category!r} is unknown; there are {known}")
+    return INSTRUMENT_OF_CATEGORY[int(category)]
 
 
 def read_solo_boxes(
-    path: Path, instruments: Mapping[str, str], *, frame_rate: float = BOX_FRAME_RATE
+    path: Path, instruments: Mapping[str, str], report: ImportReport, *, frame_rate: float = BOX_FRAME_RATE
 ) -> dict[str, dict[int, BoxedFrame]]:
     """Read the boxes of solo frames, and keep one boxed frame for each second.
 
@@ -81,6 +123,8 @@ def read_solo_boxes(
         JSON ``{KEY: {"bbox": [{"normbox": [x, y, w, h], "category_id": int}, ...], ...}}``.
     instruments : mapping of str to str
         Instrument of each video id; videos that are not in it are left out.
+    report : ImportReport
+        Gets the faulty boxes and the counts.
     frame_rate : float
         Frames a second in the numbering of the keys.
 
@@ -92,25 +136,33 @@ def read_solo_boxes(
     Raises
     ------
     ManifestError
-        A malformed key, box or category; or a category that is not the video's instrument.
+        A malformed key or entry, an unknown category, one that is not the video's instrument, or boxes that are no sizes.
     """
     content = read_json(path)
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: expected a mapping of frame names to boxes")
-    boxed: dict[str, dict[int, BoxedFrame]] = {}
-    for key, value in content.items():
-        video, second, time_s = _parse_key(key, str(path), frame_rate)
-        if video not in instruments:
-            continue
-        frames = boxed.setdefault(video, {})
-        boxes = tuple(_parse_boxes(value, instruments[video], f"{path}: {key}"))
-        middle = second + 0.5
-        if boxes and (second not in frames or abs(time_s - middle) < abs(frames[second].time_s - middle)):
-            frames[second] = BoxedFrame(time_s, boxes)
+    places = {key: _parse_key(key, str(path), frame_rate) for key in content}
+    rows = [
+        (key, row)
+        for key, value in content.items()
+        if places[key][0] in instruments
+        for row in _rows(value, instruments[places[key][0]], f"{path}: {key}")
+    ]
+    boxes: dict[str, list[Corners]] = {}
+    for (key, _), corners in zip(rows, corners_of_xywh(rows, report, str(path)), strict=True):
+        if corners:
+            boxes.setdefault(key, []).append(corners)
+    boxed: dict[str, dict[int, BoxedFrame]] = {place[0]: {} for place in places.values() if place[0] in instruments}
+    for key, found in boxes.items():
+        video, second, time_s = places[key]
+        kept = boxed[video].get(second)
+        if kept is None or abs(time_s - second - 0.5) < abs(kept.time_s - second - 0.5):
+            boxed[video][second] = BoxedFrame(time_s, tuple(found))
     return boxed
 
 
 def _parse_key(key: str, where: str, frame_rate: float) -> tuple[str, int, float]:
+    """Return the video, the second of it, and the frame's time in it."""
     match = _FRAME_KEY.fullmatch(key)
     if not match:
         raise ManifestError(f"{where}: {key!r}: expected a key like ID_0_1000/frame_013/00411.jpg")
@@ -119,25 +171,19 @@ def _parse_key(key: str, where: str, frame_rate: float) -> tuple[str, int, float
     if int(time_s) != second:
         raise ManifestError(
             f"{where}: {key!r}: at {frame_rate:g} frames a second frame {number} lies in second {int(time_s)}; "
-            "give the frame rate that the frames are numbered at"
+            "give the rate that the frames are numbered at with --box-frame-rate"
         )
     return match["video"], start + second, start + time_s
 
 
-def _parse_boxes(value: Any, instrument: str, where: str) -> Iterator[Corners]:
-    rows = value.get("bbox") if isinstance(value, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+def _rows(value: Any, instrument: str, where: str) -> list[Sequence[Any]]:
+    entries = value.get("bbox") if isinstance(value, dict) else None
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("normbox"), list) for e in entries
+    ):
         raise ManifestError(f"{where}: expected {{'bbox': [{{'normbox': [x, y, w, h], 'category_id': ...}}]}}")
-    for row in rows:
-        named = instrument_of_category(row.get("category_id"), where)
+    for entry in entries:
+        named = instrument_of_category(entry.get("category_id"), where)
         if named != instrument:
             raise ManifestError(f"{where}: the box is of {named!r}, the video of {instrument!r}")
-        yield corners_of_xywh(row.get("normbox", ()), where)
-
-
-def instrument_of_category(category: Any, where: str) -> str:
-    """Return the instrument of a published category number; ManifestError for an unknown one."""
-    if isinstance(category, bool) or category not in INSTRUMENT_OF_CATEGORY:
-        known = ", ".join(f"{number} {name}" for number, name in INSTRUMENT_OF_CATEGORY.items())
-        raise ManifestError(f"{where}: category {category!r} is unknown; there are {known}")
-    return INSTRUMENT_OF_CATEGORY[int(category)]
+    return [entry["normbox"] for entry in entries]

@@ -11,7 +11,7 @@ The source is the text of the paper that introduced the set: four different inst
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +111,8 @@ def draw_mosaics(
 
 
 def check_pool(
-    instruments: Sequence[str] | set[str] | Mapping[str, object],
-    heard: Sequence[str] | set[str] | Mapping[str, object],
+    instruments: Collection[str],
+    heard: Collection[str],
     *,
     split: str,
     needs_boxes: bool,

@@ -72,7 +72,7 @@ def _compose(mosaic: Mosaic, cuts: Path, media_root: Path, sample_rate: int) -> 
         for item in sounding
     ]
     mixture, scales = mix(np.stack(sounds), np.array([item.gain for item in sounding]))
-    write_bytes(media_root / "audio" / f"{mosaic.clip_id}.wav", _wav(mixture, sample_rate))
+    write_bytes(media_root / "audio" / f"{mosaic.clip_id}.wav", wav_bytes(mixture, sample_rate))
     of_item = dict(zip(map(id, sounding), scales.tolist(), strict=True))
     return tuple(of_item.get(id(item), 0.0) for item in mosaic.items)
 
@@ -165,7 +165,8 @@ def _jpeg(frame: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _wav(sound: np.ndarray, sample_rate: int) -> bytes:
+def wav_bytes(sound: np.ndarray, sample_rate: int) -> bytes:
+    """Return a mono WAV file of 16 bits; `sound` is (sample,) within ± 1."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.common import SLUG, ranked, read_json, shortened
+from pipeline.datasets.layouts import VIDEO_SUFFIXES
 from pipeline.errors import ManifestError
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo]
     solos = [Solo(video, instrument, by_id[video]) for instrument, video in sorted(listed) if video in by_id]
     if not solos:
         layout = "VIDEO_ID.mp4, as named in the list" if video_list else "INSTRUMENT/VIDEO_ID.mp4"
-        raise ManifestError(f"{folder}: no solo videos found; expected {layout} ({', '.join(VIDEO_SUFFIXES)})")
+        raise ManifestError(f"{folder}: no solo videos found; expected {layout}, or another video suffix")
     return solos, [(video, instrument) for instrument, video in sorted(listed) if video not in by_id]
 
 
