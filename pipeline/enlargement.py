@@ -1,0 +1,165 @@
+"""Response maps at the size of the ground truth.
+
+Conventions
+-----------
+Maps are (row, col). Bilinear and bicubic enlargement are separable, so a map M becomes A·M·Bᵀ with one small matrix per
+side; the matrices come from ``torch.nn.functional.interpolate`` on an identity, so its corner rules hold. One map at a
+time stays in the processor's cache, which is several times faster than whole batches. float32 on the grid, float64 for
+the normalisation before it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.protocols import Interpolation, Protocol
+
+EnlargementKey = tuple[bool, int, str, bool]
+
+
+def enlargement_key(protocol: Protocol) -> EnlargementKey:
+    """Return what a protocol's enlarged map depends on; two protocols with the same key can share it."""
+    return protocol.normalisation == "relu-max", protocol.size, protocol.interpolation, protocol.align_corners
+
+
+@lru_cache(maxsize=64)
+def enlargement_matrix(
+    side: int, size: int, *, interpolation: Interpolation, align_corners: bool
+) -> NDArray[np.float32]:
+    """Return the weights, shape (size, side), that enlarge one axis from `side` cells to `size` pixels."""
+    identity = torch.eye(side)[None, None]
+    return (
+        torch.nn.functional.interpolate(
+            identity, size=(size, side), mode=interpolation, align_corners=align_corners, antialias=False
+        )[0, 0]
+        .contiguous()
+        .numpy()
+    )
+
+
+class EnlargedMap:
+    """One response map on the grid of a protocol, with what several protocols may ask of it.
+
+    Parameters
+    ----------
+    raw : float or bool array, shape (row, col)
+        Raw response map; finite. A bool map is itself the sounding region: it is enlarged to the nearest cell and
+        neither normalised nor thresholded.
+    protocol : Protocol
+        Any of those that share `enlargement_key`.
+
+    Attributes
+    ----------
+    values : float32 array, shape (size, size)
+        The enlarged map after an affine normalisation of the raw map to [0, 1] (after cutting off negative responses
+        for "relu-max", where the maximum becomes 1). 0 everywhere for a map without contrast, but 1 for a positive one
+        under "relu-max".
+    flat : bool
+        The normalised map has no contrast.
+    low, high : float
+        Minimum and maximum of the raw map, to undo min-max.
+    """
+
+    def __init__(self, raw: NDArray, protocol: Protocol) -> None:
+        self.is_region = raw.dtype == bool
+        source = raw.astype(np.float64)
+        self.low, self.high = float(source.min()), float(source.max())
+        if self.is_region:
+            self.flat, self.values = False, _nearest(source, protocol.size)
+            self.low, self.high = 0.0, 1.0
+            return
+        if protocol.normalisation == "relu-max":
+            normalised = np.maximum(source, 0.0) / (self.high if self.high > 0 else 1.0)
+        else:
+            contrast = self.high - self.low
+            normalised = (source - self.low) / (contrast if contrast > 0 else 1.0)
+        self.flat = bool(normalised.min() == normalised.max())
+        self.values = enlarge(normalised, protocol)
+        self._order_statistics: dict[int, float] = {}
+
+    @cached_property
+    def minimum(self) -> float:
+        """Smallest value on the grid."""
+        return float(self.values.min())
+
+    @cached_property
+    def maximum(self) -> float:
+        """Largest value on the grid."""
+        return float(self.values.max())
+
+    @cached_property
+    def peak(self) -> NDArray[np.int64]:
+        """Flat indices of the pixels that have the maximum."""
+        return np.flatnonzero(self.values == self.maximum)
+
+    def order_statistic(self, index: int) -> float:
+        """Return the value at `index` of the sorted pixels."""
+        if index not in self._order_statistics:
+            self._order_statistics[index] = float(np.partition(self.values.ravel(), index)[index])
+        return self._order_statistics[index]
+
+    @cached_property
+    def confidence(self) -> float:
+        """Mean of the top quarter of the pixels on the scale (R + 1) / 2, where R is the raw inner product.
+
+        SLAVC's measure of whether anything sounds; it needs the raw scale, so that clips can be compared.
+        """
+        flat = self.values.ravel()
+        n_top = -(-flat.size // 4)
+        top = float(np.partition(flat, flat.size - n_top)[-n_top:].mean(dtype=np.float64))
+        return (self.low + top * (self.high - self.low) + 1) / 2
+
+
+def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> float:
+    """Return the value that separates sounding from silent pixels of an enlarged map.
+
+    Parameters
+    ----------
+    enlarged : EnlargedMap
+        Must belong to the protocol's `enlargement_key`.
+    protocol : Protocol
+        Its `threshold_rule`, `map_threshold` and `normalisation` decide.
+    n_support : int
+        Pixels with g > 0; read by "oracle-area" only.
+    """
+    n_pixels = enlarged.values.size
+    if protocol.threshold_rule == "median":
+        return enlarged.order_statistic(n_pixels // 2)
+    if protocol.threshold_rule == "oracle-area":
+        return enlarged.order_statistic(n_pixels - (n_support or n_pixels // 2))
+    if protocol.threshold_rule == "relative-to-max" or protocol.normalisation == "relu-max":
+        return protocol.map_threshold * enlarged.maximum
+    if protocol.normalisation == "min-max-enlarged":
+        return enlarged.minimum + protocol.map_threshold * (enlarged.maximum - enlarged.minimum)
+    return protocol.map_threshold
+
+
+def sounding_pixels(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> NDArray[np.bool_]:
+    """Return the predicted sounding region, bool (size, size); see `threshold_of`."""
+    if enlarged.is_region:
+        return enlarged.values > 0
+    threshold = np.float32(threshold_of(enlarged, protocol, n_support))
+    return enlarged.values > threshold if protocol.comparator == ">" else enlarged.values >= threshold
+
+
+def enlarge(response: NDArray, protocol: Protocol) -> NDArray[np.float32]:
+    """Return a map, shape (row, col), on the protocol's grid: float32 (size, size), not normalised."""
+    values = np.asarray(response, dtype=np.float32)
+    if values.shape == (protocol.size, protocol.size):
+        return values
+    rows, columns = (
+        enlargement_matrix(
+            side, protocol.size, interpolation=protocol.interpolation, align_corners=protocol.align_corners
+        )
+        for side in values.shape
+    )
+    return rows @ (values @ columns.T)
+
+
+def _nearest(values: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    rows, columns = (np.arange(size) * side // size for side in values.shape)
+    return values[rows][:, columns].astype(np.float32)
