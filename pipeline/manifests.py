@@ -75,7 +75,13 @@ def read_clips(path: Path) -> list[Clip]:
 
 
 def write_clips(path: Path, clips: Sequence[Clip]) -> None:
-    """Write a clip list that `read_clips` gives back (but for spaces around a value). Raises ManifestError for what it would refuse."""
+    """Write a clip list that `read_clips` gives back, but for spaces around a value.
+
+    Raises
+    ------
+    ManifestError
+        For what `read_clips` would refuse; nothing is written then.
+    """
     placed = [(f"{path}: clip {clip.clip_id!r}", clip) for clip in clips]
     for where, clip in placed:
         _check_clip(clip, where)
@@ -204,6 +210,12 @@ def _check_clip(clip: Clip, where: str) -> None:
 def _check_clip_id(clip_id: str, where: str) -> None:
     if not _CLIP_ID.fullmatch(clip_id):
         raise ManifestError(f"{where}: clip_id {clip_id!r} is not 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+
+
+def media_path(media_root: Path, medium: str) -> Path:
+    """Return where a clip's file lies. Raises ManifestError for a path that leaves the media root."""
+    _check_path(medium, "media")
+    return media_root / medium
 
 
 def _check_path(medium: str, where: str) -> None:

@@ -1,0 +1,153 @@
+"""HDF5 shards of decoded clips: what is in one, and how it is written.
+
+A shard holds some of a split's clips in the order of the clip list, one dataset per field with the clip as first axis:
+``clip_id`` fixed-length bytes; ``frame`` uint8 (clip, row, col, channel), RGB; ``log_mel`` float32 (clip, mel, time),
+natural logarithm; ``source_time_s`` float64, the time of the frame in its source in s. A chunk is one clip, without
+compression, with a Fletcher-32 checksum: random single clips are what training reads. Dimension scales name the axes,
+``mel`` in Hz and ``time`` in s from the start of the window, so that xarray opens a shard as it is. The group
+``rejects`` lists the clips that were left out, with the reason. Attributes: ``format_version``, ``fingerprint``, and
+every setting that made the shard. Nothing else goes in, no clock and no host name: equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.files import replacing
+
+FORMAT_VERSION = 1
+FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
+_AXES = {
+    "clip_id": ("clip",),
+    "frame": ("clip", "row", "col", "channel"),
+    "log_mel": ("clip", "mel", "time"),
+    "source_time_s": ("clip",),
+}
+_ID_TYPE = "S128"
+# How netCDF marks a dimension that has no coordinate values; xarray then makes no variable of it.
+_BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:10d}"
+
+
+class ShardWriter:
+    """Writes one shard. Made by `ShardWriter.create`."""
+
+    def __init__(self, file: h5py.File, *, settings: Mapping[str, Any], capacity: int, log_mel_shape: tuple[int, int]):
+        self._file = file
+        self._settings = dict(settings)
+        self._n_clips = 0
+        self._rejects: list[tuple[str, str]] = []
+        size = settings["image_size"]
+        shapes = {"frame": (size, size, 3), "log_mel": log_mel_shape}
+        types = {"clip_id": _ID_TYPE, "frame": "uint8", "log_mel": "float32", "source_time_s": "float64"}
+        for name in FIELDS:
+            shape = (capacity, *shapes.get(name, ()))
+            file.create_dataset(
+                name, shape, types[name], maxshape=shape, chunks=(1, *shape[1:]), fletcher32=True, track_times=False
+            )
+
+    @classmethod
+    @contextmanager
+    def create(
+        cls, path: Path, *, settings: Mapping[str, Any], capacity: int, mel_hz: np.ndarray, n_frames: int
+    ) -> Iterator[ShardWriter]:
+        """Give a writer; the file appears at `path`, whole, when the block ends without an error.
+
+        Parameters
+        ----------
+        path : Path
+            The shard's file.
+        settings : mapping
+            Attributes: ``fingerprint`` (str) and every setting that makes the shard (numbers), among them
+            ``sample_rate`` in Hz, ``hop_length`` in samples, ``image_size`` in pixels.
+        capacity : int
+            The most clips that will be appended, at least 1.
+        mel_hz : np.ndarray, shape (mel,)
+            Centre frequency of each mel band, Hz.
+        n_frames : int
+            Length of `log_mel` in time.
+
+        Raises
+        ------
+        OSError, RuntimeError
+            The file cannot be written (h5py gives either when the disk is full).
+        """
+        # v110 is the oldest layout that checksums its own structure, not only the data.
+        with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110"), locking=False) as file:
+            shape = (len(mel_hz), n_frames)
+            writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=shape)
+            yield writer
+            writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
+
+    def append(
+        self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
+    ) -> None:
+        """Add clips.
+
+        Parameters
+        ----------
+        clip_ids : sequence of str
+        frame : np.ndarray, uint8, shape (clip, row, col, channel)
+            RGB.
+        log_mel : np.ndarray, float32, shape (clip, mel, time)
+            Natural logarithm.
+        source_time_s : np.ndarray, float64, shape (clip,)
+            Time of the frame in its source, s.
+        """
+        start, stop = self._n_clips, self._n_clips + len(clip_ids)
+        self._file["clip_id"][start:stop] = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
+        self._file["frame"][start:stop] = frame
+        self._file["log_mel"][start:stop] = log_mel
+        self._file["source_time_s"][start:stop] = source_time_s
+        self._n_clips = stop
+
+    def reject(self, clip_id: str, reason: str) -> None:
+        """Note a clip that is left out, and why."""
+        self._rejects.append((clip_id, reason))
+
+    def _finish(self, mel_hz: np.ndarray, n_frames: int) -> None:
+        for name in FIELDS:
+            self._file[name].resize(self._n_clips, axis=0)
+        time_s = np.arange(n_frames) * (self._settings["hop_length"] / self._settings["sample_rate"])
+        self._write_dimensions(mel_hz, time_s)
+        self._write_rejects()
+        for name, value in {"format_version": FORMAT_VERSION, **self._settings}.items():
+            _write_attribute(self._file, name, value)
+
+    def _write_dimensions(self, mel_hz: np.ndarray, time_s: np.ndarray) -> None:
+        for name, values, unit in (("mel", mel_hz, "Hz"), ("time", time_s, "s")):
+            scale = self._file.create_dataset(
+                name, data=values, chunks=values.shape, fletcher32=True, track_times=False
+            )
+            _write_attribute(scale, "units", unit)
+            scale.make_scale(name)
+        size = self._settings["image_size"]
+        for name, length in (("clip", self._n_clips), ("row", size), ("col", size), ("channel", 3)):
+            scale = self._file.create_dataset(name, (length,), "int8", track_times=False)
+            scale.make_scale(_BARE_DIMENSION.format(length))
+        for name, axes in _AXES.items():
+            for axis, dimension in enumerate(axes):
+                self._file[name].dims[axis].attach_scale(self._file[dimension])
+        _write_attribute(self._file["source_time_s"], "units", "s")
+
+    def _write_rejects(self) -> None:
+        group = self._file.create_group("rejects")
+        reasons = [reason.encode("utf-8") for _, reason in self._rejects]
+        columns = {
+            "clip_id": np.array([clip_id.encode("ascii") for clip_id, _ in self._rejects], _ID_TYPE),
+            "reason": np.array(reasons, f"S{max([1, *map(len, reasons)])}"),
+        }
+        for name, values in columns.items():
+            checked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
+            group.create_dataset(name, data=values, track_times=False, **checked)
+
+
+def _write_attribute(target: h5py.HLObject, name: str, value: Any) -> None:
+    """Write a number or a string. Strings have a fixed length, since HDF5 keeps others where no checksum covers them."""
+    dtype = h5py.string_dtype("utf-8", len(value.encode("utf-8"))) if isinstance(value, str) else None
+    target.attrs.create(name, value, dtype=dtype)
