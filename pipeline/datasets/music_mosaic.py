@@ -90,8 +90,8 @@ def mix(sounds: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     sounds : np.ndarray [shape=(item, sample)]
-        At the level of the recordings, which differ by tens of decibels; each is first brought to the same RMS, for
-        otherwise the softer of two sounding instruments would be drowned (ours).
+        Recordings differ in loudness; each is first brought to the same RMS, for otherwise the softer of two sounding
+        instruments could be drowned (ours).
     gains : np.ndarray [shape=(item,)]
         Positive.
 

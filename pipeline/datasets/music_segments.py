@@ -2,7 +2,7 @@
 
 Conventions: second k of a video is [k, k + 1) s. A cut video is three files in one folder: ``ID.frames.npy`` uint8
 (second, row, column, channel) with one frame of each audible second; ``ID.audio.npy`` float32 (sample,), the whole
-sound track, mono, at the level of the recording; ``ID.json``, written last, with the seconds and what made them. A
+sound track, mono, peak 1; ``ID.json``, written last, with the seconds and what made them. A
 video whose ``ID.json`` fits its file and the settings is not decoded again, whatever seed or size the set then has.
 """
 
@@ -25,7 +25,7 @@ from pipeline.files import fingerprint, replacing, write_json
 from pipeline.media import read_audio, read_frame
 
 CUT_VERSION = 1
-_CHUNK_S = 60  # the sound is decoded so many seconds at a time: bounds memory and the time limit of one call
+MAX_SECONDS = 1000  # of a video; so the published lists cut theirs
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class CutSettings:
 
     frame_size: int  # side of a stored frame, pixels: a quadrant of the mosaic
     sample_rate: int  # Hz
-    silence_db: float  # RMS level of a second, dB of full scale, below which it is dropped as silent
-    time_limit_s: float  # for one frame, and for one minute of sound
+    silence_db: float  # RMS level of a second, dB below the video's loudest sample, at which it is dropped as silent
+    time_limit_s: float  # for one frame, and for the sound track
 
 
 @dataclass(frozen=True)
@@ -181,21 +181,15 @@ def _read_cut(path: Path, made_by: str) -> Cut | None:
 
 
 def _read_track(path: Path, settings: CutSettings) -> np.ndarray:
-    """Decode the whole sound track; what lies beyond its end, should the container overstate it, is silence."""
-    n_seconds = _whole_seconds(path)
-    chunks = []
-    for start in range(0, n_seconds, _CHUNK_S):
-        length = min(_CHUNK_S, n_seconds - start)
-        chunks.append(
-            read_audio(
-                path,
-                centre_s=start + length / 2,
-                clip_seconds=length,
-                sample_rate=settings.sample_rate,
-                time_limit_s=settings.time_limit_s,
-            )
-        )
-    return np.concatenate(chunks)
+    """Decode the sound track, peak 1; what lies beyond its end, should the container overstate it, is silence."""
+    n_seconds = min(_whole_seconds(path), MAX_SECONDS)
+    return read_audio(
+        path,
+        centre_s=n_seconds / 2,
+        clip_seconds=float(n_seconds),
+        sample_rate=settings.sample_rate,
+        time_limit_s=settings.time_limit_s,
+    )
 
 
 def _whole_seconds(path: Path) -> int:
