@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.datasets.common import BoxFault, box_faults, checked_id, read_json, refuse_other_schema
-from pipeline.datasets.layouts import FLAT, Layout, detect_layout, unusable
+from pipeline.datasets.layouts import FLAT, Layout, detect_layout, usable_clips
 from pipeline.datasets.leaks import apply_leak_policy, leaking_ids
 from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.writing import CardText, Dataset, ImportOptions, write_dataset
@@ -83,8 +83,8 @@ def import_is3(options: ImportOptions, *, annotations: Path, train_clips: Path |
     layout = detect_layout(options.media, LAYOUTS, options.layout)
     test = [_clip(clip_id, entry, layout) for clip_id, entry in entries.items() if entry.box]
     clips = {
-        "train": _usable([train[clip_id] for clip_id in train_ids], "train", options.media, report),
-        "test": _usable(test, "test", options.media, report),
+        "train": usable_clips([train[clip_id] for clip_id in train_ids], "train", options.media, report),
+        "test": usable_clips(test, "test", options.media, report),
     }
     boxes = {"test": [box for clip in clips["test"] if (box := entries[clip.clip_id].box)]}
     write_dataset(Dataset.of(options, CARD, report, clips, boxes), options.project, force=options.force)
@@ -138,14 +138,6 @@ def _box(clip_id: str, values: Sequence[Any], report: ImportReport) -> Box | Non
 def _clip(clip_id: str, entry: Entry, layout: Layout) -> Clip:
     frame, audio = f"{layout.frames}/{entry.image}", f"{layout.sounds}/{entry.audio}"
     return Clip(clip_id, frame=frame, audio=audio, label=clip_id.rpartition("_")[2])
-
-
-def _usable(clips: Sequence[Clip], split: str, media: Path, report: ImportReport) -> list[Clip]:
-    reasons = {clip.clip_id: unusable(clip, media) for clip in clips}
-    for clip_id, reason in reasons.items():
-        if reason:
-            report.leave_out(split, clip_id, reason)
-    return [clip for clip in clips if not reasons[clip.clip_id]]
 
 
 def _note_single_clips(ids: Sequence[str], report: ImportReport) -> None:

@@ -164,3 +164,12 @@ def find_clips(
         else:
             clips.append(clip)
     return clips
+
+
+def usable_clips(clips: Sequence[Clip], split: str, media: Path, report: ImportReport) -> list[Clip]:
+    """Return the clips whose files are there; the others go to the report, with the reason."""
+    reasons = {clip.clip_id: unusable(clip, media) for clip in clips}
+    for clip_id, reason in reasons.items():
+        if reason:
+            report.leave_out(split, clip_id, reason)
+    return [clip for clip in clips if not reasons[clip.clip_id]]

@@ -17,8 +17,8 @@ from pipeline.errors import SettingsError
 PRESET = "soundnet_flickr"  # the block of params.yaml that holds the paper's settings
 
 
-def params_with_block(path: Path, name: str) -> tuple[str, str]:
-    """Return the text of params.yaml with a block `training.NAME`, a copy of the paper's preset.
+def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[str, str]:
+    """Return the text of params.yaml with a block `training.NAME`, a copy of another block, by default the paper's preset.
 
     Returns
     -------
@@ -43,23 +43,23 @@ def params_with_block(path: Path, name: str) -> tuple[str, str]:
     if isinstance(blocks, dict) and name in blocks:
         return "", f"params.yaml has a block training.{name} already; train with: dataset: {name}"
     by_hand = f"params.yaml: copy a block of `training` to training.{name} and adapt it"
-    if not isinstance(blocks, dict) or PRESET not in blocks:
+    if not isinstance(blocks, dict) or preset not in blocks:
         return "", by_hand
-    changed = _with_copied_block(text, name)
+    changed = _with_copied_block(text, name, preset)
     try:
         after = yaml.safe_load(changed)
     except yaml.YAMLError:
         return "", by_hand
-    if after != {**before, "training": {**blocks, name: blocks[PRESET]}}:
+    if after != {**before, "training": {**blocks, name: blocks[preset]}}:
         return "", by_hand  # an unusual notation that a line-wise copy would get wrong
-    return changed, f"params.yaml: added training.{name} with the settings of {PRESET}; use it with: dataset: {name}"
+    return changed, f"params.yaml: added training.{name} with the settings of {preset}; use it with: dataset: {name}"
 
 
-def _with_copied_block(text: str, name: str) -> str:
+def _with_copied_block(text: str, name: str, preset: str) -> str:
     """Add a copy of the preset at the end of `training`; every other byte of the file stays."""
     lines = text.splitlines(keepends=True)
     starts = [i for i, line in enumerate(lines) if re.match(r"training:\s*(#.*)?$", line)]
-    heads = [i for i, line in enumerate(lines) if re.match(rf"  {PRESET}:(\s|$)", line)]
+    heads = [i for i, line in enumerate(lines) if re.match(rf"  {preset}:(\s|$)", line)]
     if len(starts) != 1 or len(heads) != 1:
         return text
     end = _end_of_block(lines, starts[0], 0)
@@ -68,7 +68,7 @@ def _with_copied_block(text: str, name: str) -> str:
     if anchor:
         block = [f"  {name}: *{anchor[1]}{eol}"]
     else:
-        first = lines[heads[0]].replace(f"  {PRESET}:", f"  {name}:", 1)
+        first = lines[heads[0]].replace(f"  {preset}:", f"  {name}:", 1)
         block = [first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)]]
     if not lines[end - 1].endswith("\n"):
         lines[end - 1] += eol

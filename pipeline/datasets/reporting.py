@@ -27,7 +27,7 @@ class ImportReport:
     listed, used : dict of str to int
         Clips per split: in the lists that were given, and in the clip lists that were written.
     left_out : dict of str to dict of str to str
-        Per split: clip id → why it is not used.
+        Per split, or per folder where that comes first: clip id → why it is not used.
     n_boxes, n_boxes_used : int
         Boxes read, and boxes written.
     box_faults : list of BoxFault
@@ -79,7 +79,8 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """Return the short form, one line for each finding."""
-        lines = [line for split in self.listed for line in self._split_lines(split)]
+        splits = dict.fromkeys([*self.listed, *self.left_out, *self.used])
+        lines = [line for split in splits for line in self._split_lines(split)]
         if self.n_boxes:
             lines.append(f"boxes: {self.n_boxes} read, {len(self.box_faults)} faulty")
             lines += [f"  {kind}: {count}" for kind, count in self.fault_counts().items()]
@@ -99,8 +100,10 @@ class ImportReport:
         by_reason: dict[str, list[str]] = {}
         for clip_id, reason in missing.items():
             by_reason.setdefault(reason, []).append(clip_id)
-        used = f"{self.used[split]} used, " if split in self.used else ""
-        head = f"{split}: {self.listed[split]} listed, {used}{len(missing)} left out"
+        counts = [
+            f"{table[split]} {word}" for table, word in ((self.listed, "listed"), (self.used, "used")) if split in table
+        ]
+        head = f"{split}: {', '.join([*counts, f'{len(missing)} left out'])}"
         return [head, *(f"  {len(ids)}: {reason}: {shortened(ids, 5)}" for reason, ids in by_reason.items())]
 
 

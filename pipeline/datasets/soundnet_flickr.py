@@ -81,7 +81,7 @@ def import_soundnet_flickr(
     report.listed = {split: len(members) for split, members in ids.items()}
     ids["train"] = apply_leak_policy(report, ids["train"], leaking_ids(ids["train"], ids["test"]), options)
     checked = fractional_boxes(raw, report, boxes)
-    for split in ids.keys() - {"train"}:
+    for split in [split for split in ids if split != "train"]:
         ids[split] = _annotated(ids[split], raw, checked, split, report)
     ids["train"] = _without_validation(ids["train"], ids.get("validation", []), report)
     if options.check_only:

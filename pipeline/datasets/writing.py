@@ -11,6 +11,8 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,13 +123,8 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
     _describe(dataset, project)
     params, hint = params_with_block(project / "params.yaml", dataset.name)
     dataset.report.hints.append(hint)
-    building = folder.with_name(f".{dataset.name}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
+    with building_folder(folder) as building:
         _write_folder(dataset, building, _media_root(dataset, project))
-        _move(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     if params:
         write_text(project / "params.yaml", params)
 
@@ -190,19 +187,26 @@ def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
             read_clips(path)
 
 
-def _move(building: Path, folder: Path) -> None:
-    """Put the new folder in place; the old one is only removed once the new one is there."""
-    previous = folder.with_name(f".{folder.name}.previous.tmp")
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, previous)
+@contextmanager
+def building_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, and put it in place of `folder` when the block ends without an error.
+
+    An old folder is removed only once the new one is there. Nothing of either stays behind if the block raises.
+    """
+    building, previous = (folder.with_name(f".{folder.name}.{part}.tmp") for part in ("new", "old"))
+    for leftover in (building, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
     try:
+        yield building
+        if folder.exists():
+            os.replace(folder, previous)
         os.replace(building, folder)
-    except OSError:
-        if previous.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        if previous.exists() and not folder.exists():
             os.replace(previous, folder)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -> str:

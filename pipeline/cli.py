@@ -1,0 +1,64 @@
+"""The `soundspot` command. Commands are imported when they are called; each names its module in the table below.
+
+Exit codes and error lines: `pipeline.console`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.console import LazyGroup, run_command
+
+COMMANDS = {
+    "import": "pipeline.cli_import:imports",
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="soundspot")
+def soundspot() -> None:
+    """Find where in the picture a sound comes from, learned from unlabelled videos.
+
+    The pipeline itself runs with DVC (`dvc repro`); these commands are for what comes before and after.
+
+    Example: soundspot import demo
+    """
+
+
+@soundspot.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path) -> None:
+    """Check the checksums and the layout of a shard, or of all shards below a folder.
+
+    Every shard is named with its finding; the exit code is 1 if any is damaged.
+
+    Example: soundspot verify data/demo/shards
+    """
+    from pipeline.errors import ShardError
+    from pipeline.shards import verify_shard
+
+    shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    if not shards:
+        raise ShardError(f"{path}: holds no shards (*.h5); extract first: dvc repro extract")
+    damaged = 0
+    for shard in shards:
+        try:
+            verify_shard(shard)
+        except ShardError as error:
+            damaged += 1
+            click.echo(f"damaged: {error}", err=True)
+        else:
+            click.echo(f"good: {shard}")
+    if damaged:
+        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; delete them and extract again")
+
+
+def main() -> None:
+    """Run the command line of this process; the entry point of the installed `soundspot`."""
+    run_command(soundspot)
+
+
+if __name__ == "__main__":
+    main()
