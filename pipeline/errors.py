@@ -21,6 +21,10 @@ class MediaError(SoundspotError):
     """One clip's media cannot be used. Extraction records it in rejects.csv and goes on."""
 
 
+class RenderError(SoundspotError):
+    """A dataset's media cannot be rendered: the disk is full, a folder is not writable, or a file's ending is unknown."""
+
+
 class ExtractionError(SoundspotError):
     """A whole split cannot be extracted: too many clips are unusable, or the disk is full."""
 

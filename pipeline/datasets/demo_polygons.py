@@ -1,0 +1,54 @@
+"""Polygons that the demo's objects are made of.
+
+Conventions
+-----------
+Points are float64 (point, 2), x to the right and y down, in units of the object's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One filled polygon: points float64 (point, 2), its tone (a key of the object's colours), with or without edge."""
+
+    points: np.ndarray
+    tone: str
+    edge: bool = False
+
+
+def polygon(points: list[tuple[float, float]], tone: str, edge: bool = False) -> Patch:
+    """Return the polygon through the points."""
+    return Patch(np.array(points, dtype=np.float64), tone, edge)
+
+
+def ellipse(
+    x: float, y: float, rx: float, ry: float, tone: str, edge: bool = False, turn: float = 0.0, n: int = 28
+) -> Patch:
+    """Return an ellipse around (x, y) with radii rx and ry, turned by `turn` radians, as an n-gon."""
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    u, v = rx * np.cos(angle), ry * np.sin(angle)
+    c, s = np.cos(turn), np.sin(turn)
+    return Patch(np.stack([x + c * u - s * v, y + s * u + c * v], axis=1), tone, edge)
+
+
+def bar(x0: float, y0: float, x1: float, y1: float, tone: str, edge: bool = False) -> Patch:
+    """Return an upright rectangle."""
+    return polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], tone, edge)
+
+
+def profile(y: np.ndarray, half_width: np.ndarray, tone: str, edge: bool = False) -> Patch:
+    """Return a body that is symmetric about x = 0, from its half widths at the heights `y`."""
+    right = np.stack([half_width, y], axis=1)
+    return Patch(np.concatenate([right, (right * (-1, 1))[::-1]]), tone, edge)
+
+
+def line(points: list[tuple[float, float]], thickness: float, tone: str) -> Patch:
+    """Return a stroke of vertical thickness `thickness` along points whose x increases."""
+    middle = np.array(points, dtype=np.float64)
+    half = np.array([0.0, thickness / 2])
+    return Patch(np.concatenate([middle + half, (middle - half)[::-1]]), tone)
