@@ -28,7 +28,7 @@ LABELS = {
     "random": "random map",
     "all_ones": "all ones",
     "centred_gaussian": "centred Gaussian",
-    "mean_box": "mean of the boxes elsewhere",
+    "mean_of_boxes": "mean of the boxes elsewhere",
     "initial": "Initial (Eq. 3)",
     "itr": "Itr",
     "itr_intra": "Itr + intra",

@@ -1,0 +1,239 @@
+"""Scores of a trained method, of the same method with shuffled audio, and of the content-free rows.
+
+What a key of the scores means stands in `pipeline.summaries`. Response maps are stored raw, so that any other rule can
+score them later without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.checkpoints import load_model
+from pipeline.config import EvaluationSettings
+from pipeline.content_free import content_free_maps
+from pipeline.errors import EvaluationError
+from pipeline.figures import Curve, save, success_curves
+from pipeline.files import write_csv, write_json
+from pipeline.inference import response_maps
+from pipeline.manifests import Box, read_boxes
+from pipeline.map_files import MAPS_FILE, ResponseMaps, write_maps
+from pipeline.metrics import CURVE_STEPS
+from pipeline.protocols import Protocol, get_protocol
+from pipeline.runs import seed_folder
+from pipeline.scoring import Scores, score_all
+from pipeline.shards import ShardSet
+from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
+from pipeline.tables import Row, summary, with_shuffled
+
+THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
+SHUFFLE_SEED = 0  # the same pairing for every method, so that their rows can be compared
+BATCH_SIZE = 64
+
+
+def evaluate(
+    run_folder: Path,
+    shards: ShardSet,
+    manifest: Path,
+    folder: Path,
+    *,
+    maps_folder: Path,
+    baselines: Path,
+    split: str,
+    evaluation: EvaluationSettings,
+    seeds: Sequence[int],
+    device: str = "auto",
+) -> None:
+    """Score a trained method on one split, write what came out, and print it beside the content-free rows.
+
+    Parameters
+    ----------
+    run_folder : Path
+        ``runs/NAME/VARIANT``; the last part is the row's name.
+    shards : ShardSet
+        The scored split.
+    manifest : Path
+        Folder with ``<split>_boxes.csv``.
+    folder : Path
+        Gets ``metrics.json``; ``scores.csv``, one line per clip and seed; ``success_curve.csv`` and ``.png``.
+    maps_folder : Path
+        Gets ``maps.h5`` of the first seed, and ``seed_<seed>/maps.h5`` of each further one.
+    baselines : Path
+        ``baselines.json``, made by `evaluate_content_free`.
+    split : str
+    evaluation : EvaluationSettings
+        Protocol, and the threshold of a success.
+    seeds : sequence of int
+    device : str
+
+    Raises
+    ------
+    EvaluationError
+        There are no boxes for the split, a model has not been trained, or maps and boxes share no clip.
+    """
+    boxes = read_split_boxes(manifest, split)
+    rules = scoring_rules(get_protocol(evaluation.protocol))
+    content_free = read_baselines(baselines)
+    order = derangement(len(shards), seed=SHUFFLE_SEED)
+    models = {seed: seed_folder(run_folder, seeds, seed) / "model.pt" for seed in seeds}
+    for path in models.values():
+        if not path.is_file():
+            raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
+    runs = []
+    for seed, path in models.items():
+        maps = compute_maps(path, shards, order, seed=seed, device=device)
+        write_maps(seed_folder(maps_folder, seeds, seed) / MAPS_FILE, maps)
+        runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
+    metrics = flat_metrics(runs)
+    write_json(folder / "metrics.json", metrics)
+    _write_scores(folder / "scores.csv", runs, seeds)
+    _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
+    rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
+    print(describe(metrics, shards, split))
+    print(summary(rows).text())
+
+
+def evaluate_content_free(
+    shards: ShardSet, manifest: Path, path: Path, *, split: str, evaluation: EvaluationSettings
+) -> None:
+    """Score maps that know nothing of the clip, and write them as a mapping of row → flat scores.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The scored split; only its clip ids are read.
+    manifest : Path
+        Folder with ``<split>_boxes.csv``; boxes of other splits in it give the row `mean_of_boxes`.
+    path : Path
+        ``baselines.json``.
+    split, evaluation
+        As for `evaluate`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `evaluate`.
+    """
+    scored = score_content_free(shards, manifest, split=split, evaluation=evaluation)
+    write_json(path, {name: flat_metrics([by_rule]) for name, by_rule in scored.items()})
+
+
+def score_content_free(
+    shards: ShardSet, manifest: Path, *, split: str, evaluation: EvaluationSettings
+) -> dict[str, dict[str, Scores]]:
+    """Return the scores of each content-free row under each rule; see `evaluate_content_free`."""
+    boxes = read_split_boxes(manifest, split)
+    elsewhere = [box for other in other_splits(manifest, split) for box in read_boxes(boxes_path(manifest, other))]
+    rules = scoring_rules(get_protocol(evaluation.protocol))
+    return {
+        name: _by_prefix(score_all(maps, shards.clip_ids, boxes, rules.values(), threshold=evaluation.threshold), rules)
+        for name, maps in content_free_maps(shards.clip_ids, prior_boxes=elsewhere).items()
+    }
+
+
+def compute_maps(
+    path: Path, shards: ShardSet, order: Sequence[int], *, seed: int, device: str = "auto"
+) -> ResponseMaps:
+    """Run a model over all clips twice: with their own sounds, and frame i with the sound of clip order[i]."""
+    model, _ = load_model(path)
+    own, shuffled = (
+        response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
+        for audio_order in (None, order)
+    )
+    return ResponseMaps(
+        clip_ids=shards.clip_ids,
+        response=own,
+        shuffled_response=shuffled,
+        shuffled_clip_ids=[shards.clip_ids[i] for i in order],
+        seed=seed,
+        shards=shards.fingerprint,
+    )
+
+
+def score_maps(
+    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
+) -> dict[str, Scores]:
+    """Return the scores of one model by prefix ``<audio><rule>``."""
+    own, shuffled = (
+        _by_prefix(score_all(response, maps.clip_ids, boxes, rules.values(), threshold=threshold), rules)
+        for response in (maps.response, maps.shuffled_response)
+    )
+    return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
+
+
+def derangement(n: int, *, seed: int) -> list[int]:
+    """Return a random order of 0 … n-1 in which nothing keeps its place: one random cycle through all.
+
+    Raises
+    ------
+    EvaluationError
+        n is below 2.
+    """
+    if n < 2:
+        raise EvaluationError(f"shuffled audio needs at least 2 clips, the scored split has {n}")
+    cycle = np.random.default_rng(seed).permutation(n)
+    order = np.empty(n, dtype=np.int64)
+    order[cycle] = np.roll(cycle, 1)
+    return [int(i) for i in order]
+
+
+def boxes_path(manifest: Path, split: str) -> Path:
+    """Path of a split's boxes."""
+    return manifest / f"{split}_boxes.csv"
+
+
+def other_splits(manifest: Path, split: str) -> list[str]:
+    """Return the names of the other splits that have boxes, sorted."""
+    suffix = "_boxes.csv"
+    splits = (path.name[: -len(suffix)] for path in manifest.glob(f"*{suffix}"))
+    return sorted(name for name in splits if name != split)
+
+
+def read_split_boxes(manifest: Path, split: str) -> list[Box]:
+    """Read the boxes of the scored split. Raises EvaluationError where there is no such file."""
+    path = boxes_path(manifest, split)
+    if not path.is_file():
+        having = ", ".join(other_splits(manifest, split)) or "none"
+        raise EvaluationError(
+            f"{path}: no boxes for the split {split!r}, so nothing to score against; set score_split to a split that "
+            f"has them ({having}), or add the file"
+        )
+    return read_boxes(path)
+
+
+def describe(metrics: Mapping[str, Any], shards: ShardSet, split: str) -> str:
+    """Return one line: what was scored, under which rule, and what was left out."""
+    left_out = {
+        "n_skipped": "without a sounding box",
+        "n_missing_maps": "with boxes but not in the shards",
+        "n_flat_maps": "with a flat map",
+    }
+    notes = [f"{metrics[key]} {reason}" for key, reason in left_out.items() if metrics.get(key)]
+    return (
+        f"{split}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
+        f"{metrics['threshold']:g}" + (f" ({'; '.join(notes)})" if notes else "")
+    )
+
+
+def _by_prefix(scores: Mapping[str, Scores], rules: Mapping[str, Protocol]) -> dict[str, Scores]:
+    return {prefix: scores[protocol.name] for prefix, protocol in rules.items()}
+
+
+def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:
+    rows = []
+    for seed, run in zip(seeds, runs, strict=True):
+        own, shuffled = run[""], run[SHUFFLED]
+        columns = (own.clip_ids, own.ciou, own.iou, own.pointing, shuffled.ciou)
+        rows += [[clip_id, seed, *map(float, values)] for clip_id, *values in zip(*columns, strict=True)]
+    write_csv(path, ["clip_id", "seed", "ciou", "iou", "pointing", "shuffled_ciou"], rows)
+
+
+def _write_curves(folder: Path, curves: Mapping[str, np.ndarray], name: str, *, threshold: float) -> None:
+    header = ["threshold", *(f"{prefix}success_rate" for prefix in curves)]
+    columns = [THRESHOLDS, *curves.values()]
+    write_csv(folder / "success_curve.csv", header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
+    drawn = [Curve(name, curves[""]), Curve(name, curves[SHUFFLED], "shuffled")]
+    save(success_curves(THRESHOLDS, drawn, threshold=threshold), folder / "success_curve.png")
