@@ -1,0 +1,169 @@
+"""One shard, from clips to file: what a worker does.
+
+Clips are decoded one by one and written in small groups, so that memory does not grow with the shard. The bytes of a
+shard depend on its clips and the settings alone, not on the machine's paths, on time, or on other shards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.config import AudioSettings
+from pipeline.errors import ExtractionError, MediaError, ShardError
+from pipeline.files import fingerprint
+from pipeline.manifests import Clip, clip_row, media_path
+from pipeline.media import DecodedClip, decode_clip
+from pipeline.shards import FORMAT_VERSION, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.spectrogram import log_mel, mel_frequencies
+
+# Clips held in memory at a time; what a shard holds does not change with it.
+_GROUP = 16
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that one worker needs to make one shard."""
+
+    path: Path
+    clips: tuple[Clip, ...]
+    media_root: Path
+    audio: AudioSettings
+    image_size: int
+    media: str
+    clip_time_limit_s: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what the shard is made of."""
+        made_of = {
+            "format_version": FORMAT_VERSION,
+            "audio": self.audio.model_dump(),
+            "image_size": self.image_size,
+            "media": self.media,
+            "clips": [clip_row(clip) for clip in self.clips],
+        }
+        return fingerprint(made_of)
+
+
+def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
+    """Make one shard, or keep the one that is there if it is whole and made of the same.
+
+    Returns
+    -------
+    kept : bool
+        Whether the shard was kept.
+    rejects : dict
+        Reason for each clip id that is left out.
+
+    Raises
+    ------
+    ExtractionError
+        The shard cannot be written.
+    RuntimeError
+        A decoder failed in a way that it should not; the message names the clip.
+    """
+    if _is_whole(task):
+        return True, dict(read_rejects(task.path))
+    torch.set_num_threads(1)  # one task has one core, also on workers that were not started here
+    settings = {"fingerprint": task.fingerprint, **task.audio.model_dump(), "image_size": task.image_size}
+    rejects: dict[str, str] = {}
+    writing = ShardWriter.create(
+        task.path,
+        settings=settings,
+        capacity=len(task.clips),
+        mel_hz=mel_frequencies(n_mels=task.audio.n_mels, sample_rate=task.audio.sample_rate),
+        n_frames=task.audio.n_frames,
+    )
+    with storing(task.path), writing as shard:
+        for group in _groups(task, rejects):
+            _append(shard, group, task.audio)
+        for clip_id, reason in rejects.items():
+            shard.reject(clip_id, reason)
+    return False, rejects
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn a failure to write under `path` into an ExtractionError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ExtractionError(
+            f"{path}: cannot be written ({error}); free some space or mend the permissions, and rerun: finished shards "
+            "are kept"
+        ) from None
+
+
+def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:
+    """Decode the task's clips one by one and yield them in small groups; note in `rejects` those without use."""
+    group: list[tuple[str, DecodedClip]] = []
+    for clip in task.clips:
+        try:
+            group.append((clip.clip_id, _decode(clip, task)))
+        except MediaError as error:
+            # Without the media root, so that a shard's bytes do not tell where it was made.
+            reason = str(error).replace(f"{task.media_root}{os.sep}", "")
+            rejects[clip.clip_id] = " ".join(reason.split())
+        if len(group) == _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
+    paths = {
+        name: media_path(task.media_root, medium) if medium else None
+        for name, medium in (("video", clip.video), ("frame", clip.frame), ("audio", clip.audio))
+    }
+    try:
+        return decode_clip(
+            **paths,
+            centre_s=clip.centre_s,
+            image_size=task.image_size,
+            sample_rate=task.audio.sample_rate,
+            clip_seconds=task.audio.clip_seconds,
+            time_limit_s=task.clip_time_limit_s,
+        )
+    except MediaError:
+        raise
+    except Exception as error:
+        # Not a fault of the clip but of the program. A cause would be lost between processes; the traceback is not.
+        message = f"clip {clip.clip_id!r} ({', '.join(clip.media)}): {type(error).__name__}: {error}"
+        raise RuntimeError(message).with_traceback(error.__traceback__) from None
+
+
+def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio: AudioSettings) -> None:
+    waveforms = torch.from_numpy(np.stack([decoded.waveform for _, decoded in group]))
+    spectrograms = log_mel(
+        waveforms,
+        sample_rate=audio.sample_rate,
+        n_fft=audio.n_fft,
+        hop_length=audio.hop_length,
+        n_mels=audio.n_mels,
+        power=audio.power,
+        log_floor=audio.log_floor,
+    )
+    shard.append(
+        [clip_id for clip_id, _ in group],
+        frame=np.stack([decoded.frame for _, decoded in group]),
+        log_mel=spectrograms.numpy(),
+        source_time_s=np.array([decoded.source_time_s for _, decoded in group]),
+    )
+
+
+def _is_whole(task: ShardTask) -> bool:
+    try:
+        if read_shard_fingerprint(task.path) != task.fingerprint:
+            return False
+        verify_shard(task.path)
+    except ShardError:
+        return False
+    return True
