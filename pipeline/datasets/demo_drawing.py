@@ -2,8 +2,9 @@
 
 Conventions
 -----------
-Pictures are Pillow RGB images, colours 0-255. The static scene is drawn once on a canvas that is `BORDER` pixels larger than the frame on every side; a frame is a crop of the canvas
-with the sprites pasted where they are at that time, under the scene's light, with fresh grain.
+Pictures are Pillow RGB images, colours 0-255. The static scene is drawn once on a canvas that is `BORDER` pixels larger
+than the frame on every side; a frame is a crop of the canvas with the sprites pasted where they are at that time, under
+the scene's light, with fresh grain.
 """
 
 from __future__ import annotations
