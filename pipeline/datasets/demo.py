@@ -1,7 +1,7 @@
 """The demo dataset: real video files of a small invented world, rendered from a seed.
 
-Each clip is a short shot of two to four objects before a cluttered background. One of them sounds, with the timbre of its
-kind; the silent ones are of other kinds, which sound in other clips, so that only what is seen and heard together
+Each clip is a short shot of two to four objects before a cluttered background. One of them sounds, with the timbre of
+its kind; the silent ones are of other kinds, which sound in other clips, so that only what is seen and heard together
 over many clips tells which it is. A tenth of the clips is a frame file and an audio file instead of a video.
 
 The committed lists in ``data_manifests/demo`` are what ``write_manifest(Path("data_manifests/demo"), seed=0)`` writes.

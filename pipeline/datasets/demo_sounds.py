@@ -71,7 +71,7 @@ class _Score:
         return float(low * (high / low) ** self.pitch)
 
     def strokes(self, low: float, high: float, jitter: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return seconds since the last onset, seconds of that note, its index: (n,) each, at `low` to `high` per second."""
+        """Return seconds since the last onset, that note's length in seconds, and its index, (n,) each."""
         mean = 1 / (low * (high / low) ** self.tempo)
         count = int(self.n / RATE / (mean * (1 - jitter))) + 3
         lengths = mean * self.rng.uniform(1 - jitter, 1 + jitter, count)
