@@ -24,7 +24,8 @@ from pipeline.map_files import MAPS_FILE, ResponseMaps, write_maps
 from pipeline.metrics import CURVE_STEPS
 from pipeline.protocols import Protocol, get_protocol
 from pipeline.runs import seed_folder
-from pipeline.scoring import Scores, score_all
+from pipeline.scores import Scores
+from pipeline.scoring import score_all
 from pipeline.shards import ShardSet
 from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.tables import Row, summary, with_shuffled

@@ -31,7 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#6e6e6e"
 DASHES = ("--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 HEAT_MAP = "inferno"
-LEVEL_COLOUR = "#56B4E9"
+REGION_COLOUR = "#56B4E9"
 BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
 BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
 FONT_SIZE = 9
@@ -48,7 +48,7 @@ class Curve:
     success_rate : np.ndarray [shape=(thresholds,)]
         Fractions.
     kind : str
-        ``"model"``, ``"shuffled"`` (drawn thin in the colour of the model curve of the same label) or ``"content_free"``.
+        ``"model"``, ``"shuffled"`` (drawn thin in the colour of the model of the same label) or ``"content_free"``.
     """
 
     label: str
@@ -67,8 +67,8 @@ class Panel:
         Sounding boxes are drawn solid, silent ones dashed.
     heat : np.ndarray or None
         Heat map in [0, 1].
-    level : float or None
-        Where the heat map is cut into a sounding region; its outline is drawn.
+    region : np.ndarray or None
+        The sounding region that the heat map was cut into, bool (row, column), of any size; its outline is drawn.
     caption : str
         A few characters below the frame.
     """
@@ -76,7 +76,7 @@ class Panel:
     frame: np.ndarray
     boxes: Sequence[Box] = ()
     heat: np.ndarray | None = None
-    level: float | None = None
+    region: np.ndarray | None = None
     caption: str = ""
 
 
@@ -169,9 +169,11 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
             alpha=0.25 + 0.55 * np.clip(panel.heat, 0, 1),
             interpolation="bilinear",
         )
-        if panel.level is not None and panel.heat.min() < panel.level <= panel.heat.max():
-            centres = [(np.arange(n) + 0.5) / n for n in panel.heat.shape]
-            axes.contour(centres[1], centres[0], panel.heat, [panel.level], colors=[LEVEL_COLOUR], linewidths=1.0)
+    if panel.region is not None and 0 < panel.region.mean() < 1:
+        # Padding closes the outline where the region touches the edge.
+        mask = np.pad(panel.region, 1).astype(float)
+        y, x = ((np.arange(-1, n - 1) + 0.5) / (n - 2) for n in mask.shape)
+        axes.contour(x, y, mask, [0.5], colors=[REGION_COLOUR], linewidths=1.0)
     for box in panel.boxes:
         _draw_box(axes, box)
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
@@ -233,5 +235,6 @@ def _overlay_handles(panels: Sequence[Panel]) -> list[Line2D]:
     for sounding, label in ((True, "sounding"), (False, "silent")):
         if any(box.sounding == sounding for panel in panels for box in panel.boxes):
             handles.append(Line2D([], [], linestyle=BOX_LINES[sounding], label=label, **style))
-    levels = sorted({panel.level for panel in panels if panel.level is not None})
-    return handles + [Line2D([], [], color=LEVEL_COLOUR, label=f"response map at {level:g}") for level in levels]
+    if any(panel.region is not None for panel in panels):
+        handles.append(Line2D([], [], color=REGION_COLOUR, label="sounding region found"))
+    return handles

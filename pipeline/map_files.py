@@ -1,8 +1,8 @@
 """Response maps of a scored split on disk, so that any rule can score them later without the model.
 
-``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col), the
-raw responses of each frame to its own sound, before any normalisation; ``shuffled_response`` likewise, to the sound of
-another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, ``seed`` of the model,
+``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col),
+the raw responses of each frame to its own sound, before any normalisation; ``shuffled_response`` likewise, to the sound
+of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, ``seed`` of the model,
 ``shards``, the fingerprint of the clips. Equal input gives equal bytes.
 """
 
@@ -90,7 +90,7 @@ def read_maps(path: Path) -> ResponseMaps:
                 shuffled_response=arrays["shuffled_response"],
                 shuffled_clip_ids=ids["shuffled_clip_id"],
                 seed=int(file.attrs["seed"]),
-                shards=file.attrs["shards"].decode("ascii"),
+                shards=np.bytes_(file.attrs["shards"]).decode("ascii"),
             )
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())

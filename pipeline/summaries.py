@@ -29,7 +29,7 @@ import numpy as np
 from pipeline.errors import EvaluationError
 from pipeline.metrics import auc, bootstrap_interval, curve_of_each_clip
 from pipeline.protocols import Protocol
-from pipeline.scoring import Scores, summarize
+from pipeline.scores import Scores, summarize
 from pipeline.tables import METRICS
 
 SHUFFLED = "shuffled_"

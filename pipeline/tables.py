@@ -59,7 +59,7 @@ class Row:
     @property
     def label(self) -> str:
         """What a reader sees in the first column."""
-        label = LABELS.get(self.name, self.name)
+        label = label_of(self.name)
         return f"{label}, shuffled audio" if self.audio else label
 
 
@@ -90,6 +90,11 @@ class Table:
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def label_of(name: str) -> str:
+    """Return how a variant or content-free row is called in tables and figures; an unknown one by its own name."""
+    return LABELS.get(name, name)
+
+
 def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
     """Return a model's row, and below it the row of the same model with shuffled audio."""
     return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]
@@ -102,7 +107,7 @@ def comparison(rows: Sequence[Row], *, rule: str = "") -> Table:
     ----------
     rows : sequence of Row
     rule : str
-        Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A metric that a row does not have shows as a dash.
+        Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A metric that a row does not have is a dash.
     """
     metrics = [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
     cells = [(row.label, *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows]
@@ -147,8 +152,8 @@ def plus_minus(metrics: Mapping[str, Any], key: str) -> str:
 def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line per row and rule: every metric as a fraction with its interval, empty where absent.
 
-    Columns: ``row``, ``shuffled`` (1 where the model was given another clip's audio), ``rule`` (``protocol``, ``median``
-    or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric.
+    Columns: ``row``, ``shuffled`` (1 where the model was given another clip's audio), ``rule`` (``protocol``,
+    ``median`` or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric.
     """
     keys = [metric + end for metric in METRICS for end in ("", "_low", "_high")]
     lines = [

@@ -1,0 +1,153 @@
+"""Example clips of a report: which ones, and their pictures with the data behind them.
+
+Clips are chosen by rules that nobody can bend: scored clips at equal steps through the ranking of one method's cIoU,
+from the best to the worst, and training clips at equal steps through the clip list. Maps are drawn as the scoring
+protocol enlarges them, and outlined where it finds a sounding region.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.consensus import ground_truth
+from pipeline.enlargement import EnlargedMap, enlarge, sounding_pixels
+from pipeline.errors import EvaluationError
+from pipeline.figures import Panel, overlay_grid
+from pipeline.manifests import Box
+from pipeline.map_files import ResponseMaps
+from pipeline.protocols import Protocol
+from pipeline.pseudo_labels import PseudoLabels
+from pipeline.shards import ShardSet
+from pipeline.tables import label_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One method's maps of the scored split, and the cIoU of each scored clip; both of the first seed."""
+
+    name: str
+    maps: ResponseMaps
+    ciou: Mapping[str, float]
+
+
+def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
+    """Read each clip's cIoU of one seed from ``scores.csv``."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {row["clip_id"]: float(row["ciou"]) for row in csv.DictReader(file) if int(row["seed"]) == seed}
+    except FileNotFoundError:
+        raise EvaluationError(f"{path}: no such scores; run `dvc repro evaluate@{path.parent.name}`") from None
+
+
+def spread(n: int, count: int) -> list[int]:
+    """Return up to `count` positions at equal steps through 0 … n-1, both ends included."""
+    return sorted({int(i) for i in np.rint(np.linspace(0, n - 1, min(n, count)))})
+
+
+def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:
+    """Return up to `count` clips at equal steps through the ranking, the best first and the worst last."""
+    ranking = sorted(ciou, key=lambda clip_id: (-ciou[clip_id], clip_id))
+    return [ranking[i] for i in spread(len(ranking), count)]
+
+
+def overlays(
+    clip_ids: Sequence[str], methods: Sequence[Scored], shards: ShardSet, boxes: Sequence[Box], protocol: Protocol
+) -> Figure:
+    """Return a grid: one clip a row, its frame and then each method's map over it, with boxes and cIoU."""
+    rows = []
+    for clip_id in clip_ids:
+        frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
+        own = [box for box in boxes if box.clip_id == clip_id]
+        panels = [Panel(frame, own, caption=clip_id)]
+        for method in methods:
+            heat, region = drawn_map(method.maps.response[method.maps.clip_ids.index(clip_id)], own, protocol)
+            panels.append(Panel(frame, own, heat, region, caption=f"cIoU {method.ciou[clip_id]:.2f}"))
+        rows.append(panels)
+    return overlay_grid(rows, columns=["frame", *(label_of(method.name) for method in methods)])
+
+
+def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
+    enlarged = EnlargedMap(raw, protocol)
+    truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
+    region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
+    return np.clip(enlarged.values, 0, 1), region
+
+
+@dataclass(frozen=True)
+class EpochMaps:
+    """R̃ of some training clips over the epochs, as the pseudo-label artifacts hold it.
+
+    Attributes
+    ----------
+    names : list of str
+        Methods.
+    clip_ids : list of str
+    epochs : list of int
+        0 is the initialisation.
+    response : np.ndarray [shape=(method, clip, epoch, row, col), dtype=float32]
+    delta_v : np.ndarray [shape=(method, epoch), dtype=float64]
+    """
+
+    names: list[str]
+    clip_ids: list[str]
+    epochs: list[int]
+    response: np.ndarray
+    delta_v: np.ndarray
+
+
+def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, most: int = 8) -> EpochMaps:
+    """Read some clips' maps from the pseudo-labels of some runs.
+
+    Parameters
+    ----------
+    folders : mapping of str to Path
+        Method → folder of its run.
+    clip_ids : sequence of str
+    most : int
+        If there are more epochs, so many at equal steps, the first and the last included.
+
+    Raises
+    ------
+    EvaluationError
+        The runs have no epoch in common.
+    PseudoLabelError
+        An artifact is damaged, or has no labels of a clip.
+    """
+    paths = {name: sorted((folder / "pseudo_labels").glob("epoch_*.h5")) for name, folder in folders.items()}
+    length = min(len(each) for each in paths.values())
+    if not length:
+        empty = next(name for name, each in paths.items() if not each)
+        raise EvaluationError(f"{folders[empty]}/pseudo_labels: no artifacts; run `dvc repro train@{empty}`")
+    labels = [[PseudoLabels.open(each[i]) for i in spread(length, most)] for each in paths.values()]
+    response = np.stack([[epoch.response[epoch.rows(clip_ids)] for epoch in each] for each in labels])
+    return EpochMaps(
+        names=list(folders),
+        clip_ids=list(clip_ids),
+        epochs=[epoch.attrs["epoch"] for epoch in labels[0]],
+        response=np.moveaxis(response, 2, 1),
+        delta_v=np.array([[epoch.attrs["delta_v"] for epoch in each] for each in labels]),
+    )
+
+
+def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> Figure:
+    """Return Figure 6: a row for each clip and method, a column for each epoch."""
+    rows, names = [], []
+    for j, clip_id in enumerate(maps.clip_ids):
+        frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
+        for i, name in enumerate(maps.names):
+            enlarged = [enlarge(response, protocol) for response in maps.response[i, j]]
+            rows.append(
+                [
+                    Panel(frame, heat=heat, region=heat > level)
+                    for heat, level in zip(enlarged, maps.delta_v[i], strict=True)
+                ]
+            )
+            names.append(f"{clip_id}\n{label_of(name)}")
+    return overlay_grid(rows, columns=[f"epoch {epoch}" for epoch in maps.epochs], names=names)
