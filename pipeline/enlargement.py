@@ -31,14 +31,12 @@ def enlargement_matrix(
     side: int, size: int, *, interpolation: Interpolation, align_corners: bool
 ) -> NDArray[np.float32]:
     """Return the weights, shape (size, side), that enlarge one axis from `side` cells to `size` pixels."""
-    identity = torch.eye(side)[None, None]
-    return (
-        torch.nn.functional.interpolate(
-            identity, size=(size, side), mode=interpolation, align_corners=align_corners, antialias=False
-        )[0, 0]
-        .contiguous()
-        .numpy()
+    # In float64, since torch computes positions in the precision of its input.
+    identity = torch.eye(side, dtype=torch.float64)[None, None]
+    weights = torch.nn.functional.interpolate(
+        identity, size=(size, side), mode=interpolation, align_corners=align_corners
     )
+    return np.ascontiguousarray(weights[0, 0].numpy(), dtype=np.float32)
 
 
 class EnlargedMap:
@@ -133,7 +131,7 @@ def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> f
         return enlarged.order_statistic(n_pixels - (n_support or n_pixels // 2))
     if protocol.threshold_rule == "relative-to-max" or protocol.normalisation == "relu-max":
         return protocol.map_threshold * enlarged.maximum
-    if protocol.normalisation == "min-max-enlarged":
+    if protocol.normalisation == "min-max-enlarged" and not enlarged.flat:
         return enlarged.minimum + protocol.map_threshold * (enlarged.maximum - enlarged.minimum)
     return protocol.map_threshold
 

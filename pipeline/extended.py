@@ -55,9 +55,8 @@ def average_precision(
     """SLAVC's average precision over about 200 descending confidences.
 
     The area Σ max_{k≥i} precision_k · (recall_{i+1} - recall_i); its first segment, up to the recall at the highest
-    confidence, is not in the sum, as in the public code, so a constant confidence scores 0. See `precision_recall` for
-    the parameters. 0 for fewer than
-    three clips.
+    confidence, is not in the sum, as in the public code, so a constant confidence scores 0. 0 for
+    fewer than three clips. See `precision_recall` for the parameters.
     """
     everything = np.sort(np.concatenate([np.asarray(confidences, float), np.asarray(silent_confidences, float)]))
     cuts = everything[:-1][:: -max(1, len(everything) // 200)]

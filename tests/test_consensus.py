@@ -1,0 +1,138 @@
+"""Boxes → grids: the public formulae in plain loops, the consensus rules, and what lies outside the frame."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.consensus import consensus_map, ground_truth, pixel_edges
+from pipeline.manifests import Box
+
+PIXEL_BOXES = st.lists(
+    st.tuples(*[st.integers(1, 256)] * 4).filter(lambda b: b[0] < b[2] and b[1] < b[3]), min_size=1, max_size=6
+)
+
+
+def boxes_of(pixels, annotators=None, sources=None):
+    """Boxes from 1-based pixels of a 256×256 frame."""
+    return [
+        Box(
+            "clip",
+            sources[k] if sources else "annotators",
+            annotators[k] if annotators else f"annotator_{k}",
+            True,
+            *((value - 1) / 256 for value in box),
+        )
+        for k, box in enumerate(pixels)
+    ]
+
+
+def mssl_map(pixels):
+    g = np.zeros((256, 256))
+    for xmin, ymin, xmax, ymax in pixels:
+        for row in range(ymin - 1, ymax - 1):
+            for col in range(xmin - 1, xmax - 1):
+                g[row, col] += 1
+    return np.minimum(g / 2, 1)
+
+
+def lvs_map(pixels):
+    g = np.zeros((224, 224))
+    for box in pixels:
+        xmin, ymin, xmax, ymax = (int(224 * value / 256) for value in box)
+        g[ymin:ymax, xmin:xmax] += 1
+    g /= 2
+    g[g > 1] = 1
+    return g
+
+
+@settings(max_examples=8, deadline=None)
+@given(PIXEL_BOXES.filter(lambda boxes: len(boxes) > 1))
+def test_several_annotators_give_the_published_maps(pixels):
+    (nearest,) = ground_truth(boxes_of(pixels), 256, rounding="nearest", consensus="annotators")
+    (floored,) = ground_truth(boxes_of(pixels), 224, rounding="one-based-floor", consensus="annotators")
+
+    np.testing.assert_array_equal(nearest.g, mssl_map(pixels))
+    np.testing.assert_array_equal(floored.g, lvs_map(pixels))
+    corners = [(b.x0, b.y0, b.x1, b.y1) for b in boxes_of(pixels)]
+    np.testing.assert_array_equal(consensus_map(corners, 256), mssl_map(pixels))
+
+
+def test_every_published_pixel_survives_the_way_through_a_csv_file():
+    pixels = np.arange(1, 257)
+    written = np.array([float(f"{(p - 1) / 256:.6f}") for p in pixels])
+
+    edges = pixel_edges(np.stack([written] * 4, axis=1), 224, rounding="one-based-floor")[:, 0]
+
+    np.testing.assert_array_equal(edges, [int(224 * int(p) / 256) for p in pixels])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-0.2, 1.2), min_size=4, max_size=4))
+def test_floor_is_what_public_code_does_with_fractions(corners):
+    edges = pixel_edges([corners], 224, rounding="floor")[0]
+
+    assert edges.tolist() == [int(min(max(value, 0.0), 1.0) * 224) for value in corners]
+
+
+def test_one_annotator_is_believed_and_several_must_agree():
+    inside = np.zeros((256, 256), bool)
+    inside[127:191, 63:127] = True
+    pixels = [(64, 128, 128, 192)]
+
+    (rendered,) = ground_truth(boxes_of(pixels), 256, rounding="nearest", consensus="annotators")
+    np.testing.assert_array_equal(rendered.g, inside.astype(float))
+
+    two_objects = [*pixels, (200, 200, 220, 220)]
+    (one_person,) = ground_truth(boxes_of(two_objects, "aa"), 256, rounding="nearest", consensus="annotators")
+    (two_people,) = ground_truth(boxes_of(two_objects, "ab"), 256, rounding="nearest", consensus="annotators")
+    assert set(np.unique(one_person.g)) == {0, 1}
+    assert set(np.unique(two_people.g)) == {0, 0.5}
+    assert one_person.mass == 64 * 64 + 20 * 20 == 2 * two_people.mass
+
+
+def test_masks_and_sums_describe_one_map():
+    pixels = [(10, 10, 100, 100), (50, 50, 150, 150), (60, 60, 90, 90)]
+    (truth,) = ground_truth(boxes_of(pixels), 256, rounding="nearest", consensus="annotators")
+
+    assert truth.mass == truth.g.sum()
+    assert truth.n_support == np.count_nonzero(truth.g)
+    np.testing.assert_array_equal(truth.full, truth.g == 1)
+    np.testing.assert_array_equal(truth.support, truth.g > 0)
+
+
+def test_each_source_gets_the_union_of_its_own_boxes():
+    pixels = [(1, 1, 65, 65), (129, 129, 193, 193), (33, 33, 97, 97)]
+    boxes = boxes_of(pixels, sources=["cello", "flute", "cello"])
+
+    cello, flute = ground_truth(boxes, 256, rounding="nearest", consensus="per-source")
+
+    assert cello.mass == cello.n_support == 2 * 64 * 64 - 32 * 32
+    assert flute.mass == 64 * 64
+    assert not (cello.support & flute.support).any()
+
+
+def test_silent_boxes_never_enter():
+    silent = Box("clip", "cello", "a", False, 0, 0, 1, 1)
+
+    assert ground_truth([silent], 224, rounding="floor", consensus="union") == []
+    (truth,) = ground_truth([silent, *boxes_of([(1, 1, 9, 9)])], 256, rounding="nearest", consensus="annotators")
+    assert truth.mass == 64
+
+
+@pytest.mark.parametrize("corners", [(1.1, 0.2, 1.4, 0.5), (-0.5, 0.1, 0.0, 0.2), (0.25, 0.5, 0.25, 0.5)])
+def test_a_box_with_nothing_left_is_counted(corners):
+    (truth,) = ground_truth([Box("clip", "s", "a", True, *corners)], 224, rounding="nearest", consensus="annotators")
+
+    assert (truth.n_outside, truth.n_support, truth.mass) == (1, 0, 0)
+
+
+def test_a_box_over_the_edge_is_cut():
+    (truth,) = ground_truth(
+        [Box("clip", "s", "a", True, -0.5, 0.5, 0.5, 1.5)], 100, rounding="nearest", consensus="union"
+    )
+
+    assert truth.n_outside == 0
+    expected = np.zeros((100, 100), bool)
+    expected[50:, :50] = True
+    np.testing.assert_array_equal(truth.support, expected)
