@@ -25,6 +25,7 @@ from tqdm import tqdm
 from pipeline.errors import ClusterError
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
+_ANSWER_WITHIN_S = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # The terminal sends Ctrl-C to the whole process group; only the parent shall answer it, by closing the cluster.
 _IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
@@ -109,7 +110,7 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
             yield client
         return
     try:
-        client = Client(address, timeout=20, set_as_default=False)
+        client = Client(address, timeout=_ANSWER_WITHIN_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{label}: no Dask scheduler answers at {address!r} ({error}); check --scheduler and {SCHEDULER_VARIABLE}"

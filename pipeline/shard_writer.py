@@ -11,8 +11,10 @@ every setting that made the shard. Nothing else goes in, no clock and no host na
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +76,26 @@ class ShardWriter:
 
         Raises
         ------
-        OSError, RuntimeError
-            The file cannot be written (h5py gives either when the disk is full).
+        OSError
+            The file cannot be written.
         """
-        # v110 is the oldest layout that checksums its own structure, not only the data.
-        with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110"), locking=False) as file:
-            shape = (len(mel_hz), n_frames)
-            writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=shape)
-            yield writer
-            writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
+        with replacing(path) as temporary:
+            # v110 is the oldest layout that checksums its own structure, not only the data.
+            with _storage_errors():
+                file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
+            try:
+                with _storage_errors():
+                    writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
+                yield writer
+                with _storage_errors():
+                    writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
+            except BaseException:
+                # Closing writes again, and fails again where the disk is full: the first error is the one to tell.
+                with suppress(OSError, RuntimeError):
+                    file.close()
+                raise
+            with _storage_errors():
+                file.close()
 
     def append(
         self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
@@ -100,10 +113,11 @@ class ShardWriter:
             Time of the frame in its source, s.
         """
         start, stop = self._n_clips, self._n_clips + len(clip_ids)
-        self._file["clip_id"][start:stop] = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
-        self._file["frame"][start:stop] = frame
-        self._file["log_mel"][start:stop] = log_mel
-        self._file["source_time_s"][start:stop] = source_time_s
+        with _storage_errors():
+            self._file["clip_id"][start:stop] = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
+            self._file["frame"][start:stop] = frame
+            self._file["log_mel"][start:stop] = log_mel
+            self._file["source_time_s"][start:stop] = source_time_s
         self._n_clips = stop
 
     def reject(self, clip_id: str, reason: str) -> None:
@@ -145,6 +159,18 @@ class ShardWriter:
         for name, values in columns.items():
             checked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
             group.create_dataset(name, data=values, track_times=False, **checked)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Give what h5py raises for a failed write, an OSError or a RuntimeError of many lines, as a plain OSError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def _write_attribute(target: h5py.HLObject, name: str, value: Any) -> None:
