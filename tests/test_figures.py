@@ -92,17 +92,22 @@ def test_grid_has_a_panel_for_every_cell_and_says_what_is_drawn(tmp_path):
     frame = np.full((16, 16, 3), 90, np.uint8)
     heat = np.linspace(0, 1, 16).reshape(4, 4)
     boxes = [Box("clip", "bell", "", True, 0.1, 0.1, 0.4, 0.4), Box("clip", "drum", "", False, 0.5, 0.5, 0.9, 0.9)]
-    rows = [[Panel(frame, boxes), Panel(frame, boxes, heat, level=0.5, caption="cIoU 0.50")]] * 3
+    rows = [[Panel(frame, boxes), Panel(frame, boxes, heat, heat > 0.5, caption="cIoU 0.50")]] * 3
     figure = overlay_grid(rows, columns=["frame", "ours"], names=["first", "second", "third"])
     assert len(figure.axes) == 6
     assert [axes.get_title() for axes in figure.axes[:2]] == ["frame", "ours"]
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["first", "second", "third"]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["sounding", "silent", "response map at 0.5"]
+    assert [text.get_text() for text in legend.get_texts()] == ["sounding", "silent", "sounding region found"]
     assert pixels(figure, tmp_path / "grid.png").std() > 5
 
 
-def test_a_flat_map_has_no_outline(tmp_path):
-    figure = overlay_grid([[Panel(np.zeros((8, 8, 3), np.uint8), heat=np.zeros((4, 4)), level=0.5)]], columns=["x"])
-    assert not figure.axes[0].collections
-    assert pixels(figure, tmp_path / "flat.png").shape[2] == 3
+@pytest.mark.parametrize(("filled", "outlined"), [(0, False), (1, True), (16, False)])
+def test_an_outline_is_drawn_around_a_part_of_the_frame_only(filled, outlined):
+    region = np.arange(16).reshape(4, 4) < filled
+    figure = overlay_grid([[Panel(np.zeros((8, 8, 3), np.uint8), region=region)]], columns=["x"])
+    assert bool(figure.axes[0].collections) == outlined
+    if outlined:
+        (path,) = figure.axes[0].collections[0].get_paths()
+        assert path.vertices.min() == pytest.approx(0, abs=1e-9)
+        assert path.vertices.max() == pytest.approx(0.25, abs=1e-9)
