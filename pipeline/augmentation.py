@@ -87,7 +87,7 @@ def draw_changes(
 
 def move_frames(frames: np.ndarray, changes: Changes, *, cell_stride: int) -> np.ndarray:
     """Flip and shift frames (n, H, W, channels); a cell is `cell_stride` pixels."""
-    n, height, width, channels = frames.shape
+    height, width, channels = frames.shape[1:]
     places = changes.moved_cells(height, width, scale=cell_stride)
     return np.take(frames.reshape(-1, channels), places.reshape(-1), axis=0).reshape(frames.shape)
 

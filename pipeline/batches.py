@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +26,7 @@ from pipeline.config import AugmentationSettings
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.randomness import generator
 from pipeline.sampling import audio_relation
-
-if TYPE_CHECKING:
-    from pipeline.shards import ShardSet
+from pipeline.shards import ShardSet
 
 READ_AHEAD = 3  # batches in memory besides the one in use
 

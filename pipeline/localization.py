@@ -30,7 +30,9 @@ def response_map(features: Tensor, audio: Tensor) -> Tensor:
         The shapes do not belong together.
     """
     if features.ndim != 4 or audio.shape != features.shape[:2]:
-        raise ValueError(f"features {tuple(features.shape)} and audio {tuple(audio.shape)} are not (n, d, h, w) and (n, d)")
+        raise ValueError(
+            f"features {tuple(features.shape)} and audio {tuple(audio.shape)} are not (n, d, h, w) and (n, d)"
+        )
     # n d h w, n d -> n h w
     return (features * audio[:, :, None, None]).sum(dim=1)
 

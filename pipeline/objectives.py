@@ -81,7 +81,9 @@ def iterative_loss(
     related = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     if relation is not None:
         if relation.shape != related.shape or relation.dtype != torch.bool:
-            raise ValueError(f"relation must be bool {tuple(related.shape)}, got {relation.dtype} {tuple(relation.shape)}")
+            raise ValueError(
+                f"relation must be bool {tuple(related.shape)}, got {relation.dtype} {tuple(relation.shape)}"
+            )
         related = related | relation
     all_logits = positive_logits
     if negative is not None:

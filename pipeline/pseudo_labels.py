@@ -141,7 +141,8 @@ class PseudoLabels:
     def _check(self, path: Path) -> None:
         n = len(self.clip_ids)
         lengths = {
-            len(a) for a in (self.response, self.response_min, self.response_max, self.audio_embedding, self.sounding_fraction)
+            len(a)
+            for a in (self.response, self.response_min, self.response_max, self.audio_embedding, self.sounding_fraction)
         }
         if lengths != {n} or self.response.ndim != 3 or self.audio_embedding.ndim != 2:
             raise _unusable(path, "its fields differ in length or number of axes")

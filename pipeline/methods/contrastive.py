@@ -1,0 +1,35 @@
+"""Plain contrastive learning, Eq. 3: the initialisation of all methods, and the row `initial` of Table 2."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.batches import Batch
+from pipeline.config import IterationSettings
+from pipeline.encoders import AudioVisualModel
+from pipeline.localization import response_map
+from pipeline.methods.interface import Method
+from pipeline.objectives import contrastive_loss, phi
+
+
+class Contrastive(Method):
+    """The whole frame, φ(V), against the sounds of the batch."""
+
+    def __init__(self, settings: IterationSettings) -> None:
+        self.temperature = settings.temperature
+
+    def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
+        """Eq. 3."""
+        features = model.encode_frames(batch.frames)  # V (k, d, h, w)
+        audio = model.encode_audio(batch.log_mel)  # a (k, d)
+        return contrastive_loss(phi(features), audio, temperature=self.temperature)
+
+    def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 1 before min-max."""
+        return localize_by_response(model, frames, log_mel)
+
+
+def localize_by_response(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+    """R = V * a (Eq. 1 before min-max), and a."""
+    audio = model.encode_audio(log_mel)
+    return response_map(model.encode_frames(frames), audio), audio

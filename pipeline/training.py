@@ -1,0 +1,224 @@
+"""The training loop: section 3.2 of the paper.
+
+Initialise with Eq. 3. Then, epoch after epoch, let the previous epoch's model say where in each frame the sound comes from
+and which sounds are alike (the pseudo-labels), train on that with Eq. 7, and label the training set anew.
+
+Conventions
+-----------
+Epoch 0 is the initialisation. All that is random follows from (seed, stage, epoch). Per epoch the pseudo-labels are
+written first and the state second, both whole or not at all: a run that is killed at any moment and started again ends
+in the same bytes (on a CPU, with as many threads). On CUDA the losses run under bfloat16 autocast where the device has it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pipeline.batches import Batch, PreviousEpoch, Stopwatch, training_batches
+from pipeline.checkpoints import load_model
+from pipeline.config import TrainingSettings
+from pipeline.errors import TrainingError
+from pipeline.inference import predict, response_maps, select_device
+from pipeline.plans import HISTORY, Plan, Progress, initialize_plans, start_or_resume, train_plans
+from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
+from pipeline.runs import begin, locked, seed_folder
+from pipeline.shards import ShardSet
+
+__all__ = ["HISTORY", "initialize", "load_model", "response_maps", "seed_folder", "train"]
+
+
+def initialize(
+    shards: ShardSet, folder: Path, *, settings: TrainingSettings, seeds: Sequence[int], device: str = "auto"
+) -> None:
+    """Train the start of every method with Eq. 3.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The training split.
+    folder : Path
+        Gets ``model.pt``, ``pseudo_labels/epoch_000.h5`` and ``history.csv`` of the first seed, and those of each
+        further one in ``seed_<seed>/``.
+    settings : TrainingSettings
+        Of which `iterate` and `methods` play no part here.
+    seeds : sequence of int
+    device : str
+        "auto", "cpu", "cuda" …
+
+    Raises
+    ------
+    TrainingError
+        A batch is impossible, another process is training in `folder`, or the loss is not finite.
+    CheckpointError
+        The file of published weights cannot be used.
+    """
+    _train_all(initialize_plans(shards, folder, settings=settings, seeds=seeds), shards, folder, device)
+
+
+def train(
+    shards: ShardSet,
+    initial_folder: Path,
+    folder: Path,
+    *,
+    method: str,
+    settings: TrainingSettings,
+    seeds: Sequence[int],
+    device: str = "auto",
+) -> None:
+    """Train one method from the initialisation's weights and pseudo-labels.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The training split.
+    initial_folder : Path
+        What `initialize` wrote for the same seeds.
+    folder : Path
+        As in `initialize`, with one ``pseudo_labels/epoch_NNN.h5`` for each epoch.
+    method : str
+        A name of `pipeline.methods.METHODS`.
+    settings : TrainingSettings
+    seeds : sequence of int
+    device : str
+
+    Raises
+    ------
+    SettingsError
+        There is no such method.
+    TrainingError
+        As in `initialize`, or the initial model has other encoders.
+    CheckpointError, PseudoLabelError
+        What the initialisation left is missing, damaged, or belongs to other shards.
+    """
+    plans = train_plans(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds)
+    _train_all(plans, shards, folder, device)
+
+
+def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_name: str) -> None:
+    device = select_device(device_name)
+    with locked(folder), _deterministic():
+        todo = begin(folder, [plan.run for plan in plans])
+        for plan in plans:
+            if plan.run in todo:
+                _train_run(plan, shards, device)
+
+
+def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
+    now = start_or_resume(plan, shards, device)
+    for epoch in range(len(now.history) + 1, plan.iteration.epochs + 1):
+        waiting, start = Stopwatch(), time.perf_counter()
+        now.method.start_epoch(now.model, shards, now.labels)
+        batches = training_batches(
+            shards,
+            batch_size=plan.batch_size,
+            augmentation=plan.augmentation,
+            cell_stride=now.model.cell_stride,
+            words=plan.words(epoch),
+            previous=_previous_epoch(plan, shards, now.labels),  # R̃ and y of Eq. 4-6
+            device=device,
+            waiting=waiting,
+        )
+        loss, positives = _train_epoch(now, batches, plan, epoch, device)  # Eq. 3 or 7
+        trained, before = time.perf_counter(), now.labels
+        if plan.needs_labels(epoch):
+            now.labels = _label(now, plan, shards, epoch, device)  # R̃ and ã of the new weights
+        labelled = time.perf_counter()
+        pairs = len(shards) // plan.batch_size * plan.batch_size
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "mask_iou_previous": now.labels.mask_iou(before) if now.labels and before else math.nan,
+            "sounding_fraction": float(now.labels.sounding_fraction.mean()) if now.labels else math.nan,
+            "positives_per_clip": positives,
+            "seconds": labelled - start,
+            "pairs_per_second": pairs / (trained - start),
+            "data_wait_fraction": waiting.seconds / (labelled - start),
+            "label_pass_fraction": (labelled - trained) / (labelled - start),
+        }
+        now.history.append(row)
+        now.save(plan)
+        _report(plan, row)
+    now.finish(plan, shards)
+
+
+def _train_epoch(
+    now: Progress, batches: Iterable[Batch], plan: Plan, epoch: int, device: torch.device
+) -> tuple[float, float]:
+    """Take one step on every batch; return the mean loss, and how many other clips Eq. 6 relates to a clip."""
+    now.model.train()
+    losses, positives = [], []
+    name = f"{plan.method}, seed {plan.seed}, epoch {epoch}/{plan.iteration.epochs}"
+    for number, batch in enumerate(tqdm(batches, desc=name, unit="batch", leave=False, disable=None), start=1):
+        with _autocast(device):
+            loss = now.method.loss(now.model, batch)
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(
+                f"{name}, batch {number}: the loss is {losses[-1]}; lower the learning rate or raise the temperature. "
+                f"What {plan.run.folder} holds of earlier epochs stays"
+            )
+        now.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        now.optimizer.step()
+        if batch.relation is not None:
+            positives.append(float(batch.relation.sum()) / len(batch.relation) - 1)
+    return float(np.mean(losses)), float(np.mean(positives)) if positives else math.nan
+
+
+def _label(now: Progress, plan: Plan, shards: ShardSet, epoch: int, device: torch.device) -> PseudoLabels:
+    """Label the training set with the weights at the end of an epoch, write the artifact, and read it back."""
+    response, audio = predict(now.model, shards, batch_size=plan.batch_size, device=device)
+    if not (np.isfinite(response).all() and np.isfinite(audio).all()):
+        raise TrainingError(
+            f"{plan.method}, seed {plan.seed}, epoch {epoch}: the responses are not finite; lower the learning rate"
+        )
+    path = plan.labels_file(epoch)
+    write_pseudo_labels(
+        path, PseudoLabels.from_responses(shards.clip_ids, response, audio, **plan.label_attributes(epoch))
+    )
+    return PseudoLabels.open(path)
+
+
+def _previous_epoch(plan: Plan, shards: ShardSet, labels: PseudoLabels | None) -> PreviousEpoch | None:
+    if labels is None:
+        return None
+    return PreviousEpoch.of(labels, shards, delta_a=plan.iteration.delta_a, centre_audio=plan.iteration.centre_audio)
+
+
+def _report(plan: Plan, row: dict[str, float]) -> None:
+    values = [f"{name} {row[name]:.4g}" for name in HISTORY if not math.isnan(row[name])]
+    tqdm.write(f"{plan.method}, seed {plan.seed}: {', '.join(values)}", file=sys.stderr)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    # bfloat16 has float32's range, so no loss scaling; on a CPU it is slower than float32.
+    usable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for the same bits each time; where an operation on CUDA cannot give them, it warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory: Any = torch.utils.deterministic  # type checkers do not know its attribute
+    enabled, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling memory that is about to be written costs time and hides nothing here.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
