@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pipeline.datasets.reporting import ImportReport
     from pipeline.datasets.writing import ImportOptions
 
-ELSEWHERE: dict[str, str] = {}  # command name → module:attribute
+ELSEWHERE = {  # command name → module:attribute
+    "music-synthetic": "pipeline.cli_import_music:music_synthetic",
+    "music-synthetic-build": "pipeline.cli_import_music:music_synthetic_build",
+}
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
@@ -65,14 +68,11 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
 
 
 def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[Callable[[Command], Command]]:
+    about = "Name of the dataset in data_manifests/ and params.yaml."
     options: list[Callable[[Command], Command]] = [
-        click.option(
-            "--name",
-            default=default_name,
-            required=default_name is None,
-            show_default=True,
-            help="Name of the dataset in data_manifests/ and params.yaml.",
-        ),
+        click.option("--name", default=default_name, show_default=True, help=about)
+        if default_name
+        else click.option("--name", required=True, help=about),
         click.option(
             "--media",
             type=PATH,

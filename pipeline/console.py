@@ -74,9 +74,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command, or None if there is none of that name."""
-        place = self.commands_at.get(cmd_name.replace("_", "-"))
+        name = cmd_name.replace("_", "-")
+        place = self.commands_at.get(name)
         if place is None:
-            return super().get_command(ctx, cmd_name)
+            return super().get_command(ctx, name)
         module, attribute = place.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command

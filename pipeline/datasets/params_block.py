@@ -64,14 +64,14 @@ def _with_copied_block(text: str, name: str, preset: str) -> str:
         return text
     end = _end_of_block(lines, starts[0], 0)
     eol = "\r\n" if lines[heads[0]].endswith("\r\n") else "\n"
+    if not lines[-1].endswith("\n"):
+        lines[-1] += eol
     anchor = re.search(r"&(\S+)", lines[heads[0]].split("#", maxsplit=1)[0])
     if anchor:
         block = [f"  {name}: *{anchor[1]}{eol}"]
     else:
         first = lines[heads[0]].replace(f"  {preset}:", f"  {name}:", 1)
         block = [first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)]]
-    if not lines[end - 1].endswith("\n"):
-        lines[end - 1] += eol
     return "".join([*lines[:end], *block, *lines[end:]])
 
 

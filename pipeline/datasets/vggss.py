@@ -188,14 +188,14 @@ def _fields(record: Any, where: str) -> tuple[str, str, list[Any]]:
 
 
 def _good_boxes(clip_id: str, rows: Sequence[Any], report: ImportReport) -> Iterator[Box]:
-    for number, row in enumerate(rows, 1):
+    for row in rows:
         report.n_boxes += 1
         values = row if isinstance(row, list) else [row]
         faults = box_faults(values, low=0, high=1)
         if faults:
             report.box_faults.append(BoxFault(clip_id, tuple(map(str, values)), tuple(faults)))
         else:
-            yield Box(clip_id, "annotators", str(number), True, *map(float, values))
+            yield Box(clip_id, "annotators", "1", True, *map(float, values))  # several objects, one annotator
 
 
 def _annotated(ids: Sequence[str], truth: Annotations, report: ImportReport) -> list[str]:

@@ -1,0 +1,155 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from pipeline.cli import soundspot
+from pipeline.console import run_command
+from pipeline.manifests import read_boxes, read_clips
+from tests.importing import make_project, tree, write_files, write_json, write_lines, write_video
+
+GOOD, EMPTY = "zpWuikVorYg_000032", "M1P1xla8rg0_000000"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = make_project(tmp_path / "project")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("SOUNDSPOT_MEDIA_ROOT", raising=False)
+    return folder
+
+
+def run(*arguments):
+    """Run the command line and return its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        run_command(soundspot, [str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+def all_commands(group, context):
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, click.Context(command, parent=context))
+
+
+def test_every_command_shows_an_example():
+    for name, command in all_commands(soundspot, click.Context(soundspot)):
+        assert "Example" in (command.help or ""), name
+        assert "soundspot " in command.help, name
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from pipeline.cli import soundspot\n"
+        "soundspot.main(['--help'], standalone_mode=False)\n"
+        "print([m for m in ('torch', 'h5py', 'dask', 'av', 'numpy', 'pydantic') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_wrong_usage_is_2(capsys):
+    assert run("nonsense") == 2
+    assert run("import", "vggss") == 2
+    assert "Missing option '--annotations'" in capsys.readouterr().err
+    assert run("import", "folder") == 2
+
+
+def test_vggss_faults_are_printed_without_any_media(project, tmp_path, capsys):
+    records = [
+        {"file": GOOD, "class": "x", "bbox": [[0.1, 0.1, 0.5, 0.5], [0.4, 0.4, -2.88e16, 0.5]]},
+        {"file": EMPTY, "class": "x", "bbox": [[0.2, 1.0, 0.7, 1.0]]},
+    ]
+    path = write_json(tmp_path / "vggss.json", records)
+    before = tree(project)
+    assert run("import", "vggss", "--annotations", path, "--check-only") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "vggss: boxes: 3 read, 2 faulty" in lines
+    assert "vggss:   corrupt coordinate: 1" in lines
+    assert f"vggss:   1: no usable box: {EMPTY}" in lines
+    assert lines[-1] == "checked; nothing was written"
+    assert tree(project) == before
+
+
+def test_a_leak_is_1_and_the_report_comes_first(project, tmp_path, capsys):
+    path = write_json(tmp_path / "v.json", [{"file": GOOD, "class": "x", "bbox": [[0, 0, 1, 1]]}])
+    train = write_lines(tmp_path / "t.txt", [GOOD])
+    assert run("import", "vggss", "--annotations", path, "--train", train, "--check-only") == 1
+    printed = capsys.readouterr()
+    assert "test: 1 listed" in printed.out
+    assert printed.err.startswith("error: vggss: 1 training clips")
+    assert printed.err.count("\n") == 1
+
+
+def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
+    media = tmp_path / "media"
+    write_files(media, [f"Data/{i[-1]}/{i}{s}" for i in ("10", "21", "32") for s in (".jpg", ".wav")])
+    train = write_lines(tmp_path / "train.txt", ["21", "32", "43"])
+    boxes = write_json(tmp_path / "b.json", {"boxes": {"10": [[1, 1, 128, 128]]}})
+    arguments = ["--train", train, "--boxes", boxes, "--media", media]
+    assert run("import", "soundnet_flickr", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "train: 3 listed, 2 used, 1 left out" in printed
+    assert f"export SOUNDSPOT_MEDIA_ROOT={media}" in printed
+    assert [c.clip_id for c in read_clips(project / "data_manifests/soundnet_flickr/train.csv")] == ["21", "32"]
+    assert read_boxes(project / "data_manifests/soundnet_flickr/test_boxes.csv")[0].x1 == 127 / 256
+    assert run("import", "soundnet-flickr", *arguments) == 1
+    assert "exists; give --force" in capsys.readouterr().err
+    assert run("import", "soundnet-flickr", *arguments, "--force") == 0
+
+
+def test_the_media_root_comes_from_the_environment(project, tmp_path, monkeypatch, capsys):
+    name = "a_b_1_a"
+    write_files(tmp_path / "is3", [f"frames/{name}.jpg", f"audio/{name}.wav"])
+    path = write_json(tmp_path / "b.json", [{"image": f"{name}.jpg", "audio": f"{name}.wav", "gt_box": [0, 0, 9, 9]}])
+    assert run("import", "is3", "--annotations", path) == 1
+    assert "data/is3/media: no such media folder" in capsys.readouterr().err
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", str(tmp_path / "is3"))
+    assert run("import", "is3", "--annotations", path) == 0
+
+
+def test_own_videos(project, tmp_path, capsys):
+    for i in range(5):
+        write_video(project / f"videos/{i}.mkv")
+    assert run("import", "folder", "--name", "own", "--media", "videos") == 0
+    assert "train: 4 used" in capsys.readouterr().out
+    assert 'media_root: "videos"' in (project / "data_manifests/own/dataset.yaml").read_text()
+
+
+def test_the_demo_set(project, capsys):
+    assert run("import", "demo", "--name", "tiny", "--train", 3, "--validation", 0, "--test", 2) == 0
+    folder = project / "data_manifests/tiny"
+    assert (len(read_clips(folder / "train.csv")), len(read_clips(folder / "test.csv"))) == (3, 2)
+    assert not (folder / "validation.csv").exists()
+    assert "data/tiny/media" in (folder / "dataset.yaml").read_text()
+    assert "  tiny:" in (project / "params.yaml").read_text()
+    assert run("import", "demo", "--name", "tiny") == 1
+
+
+def test_verify_names_each_shard(tmp_path, capsys):
+    write_files(tmp_path, ["bad-00000.h5"], b"no shard")
+    assert run("verify", tmp_path) == 1
+    assert run("verify", tmp_path / "none.h5") == 1
+    (tmp_path / "empty").mkdir()
+    assert run("verify", tmp_path / "empty") == 1
+    assert "holds no shards" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
+    # A named pipe that nobody writes to keeps the command waiting.
+    pipe = tmp_path / "v.json"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "pipeline.cli", "import", "vggss", "--annotations", str(pipe), "--check-only"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in error

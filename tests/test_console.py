@@ -1,0 +1,78 @@
+import errno
+
+import click
+import pytest
+
+from pipeline.console import LazyGroup, run_command
+from pipeline.errors import ManifestError
+
+
+def code_of(action, arguments=()):
+    @click.command()
+    @click.option("--number", type=int)
+    def command(number):
+        return action()
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(command, list(arguments))
+    return stopped.value.code
+
+
+def raising(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_success_is_0_even_if_the_command_returns_something():
+    assert code_of(lambda: None) == 0
+    assert code_of(lambda: "text") == 0
+
+
+def test_a_users_mistake_is_one_line_and_1(capsys):
+    assert code_of(raising(ManifestError("clips.csv:3: bad\n  on two lines"))) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: clips.csv:3: bad on two lines\n"
+    assert printed.out == ""
+
+
+def test_wrong_options_are_2(capsys):
+    assert code_of(lambda: None, ["--number", "x"]) == 2
+    assert "Invalid value for '--number'" in capsys.readouterr().err
+    assert code_of(lambda: None, ["--nonsense"]) == 2
+
+
+def test_ctrl_c_is_130(capsys):
+    assert code_of(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_a_full_disk_is_no_traceback_but_a_fault_of_the_program_is(capsys):
+    assert code_of(raising(OSError(errno.ENOSPC, "No space left on device", "/x/shard.tmp"))) == 1
+    assert capsys.readouterr().err == "error: /x/shard.tmp: No space left on device\n"
+    with pytest.raises(FileNotFoundError):
+        code_of_unexpected(raising(FileNotFoundError(errno.ENOENT, "No such file", "a")))
+    with pytest.raises(ZeroDivisionError):
+        code_of_unexpected(lambda: 1 / 0)
+
+
+def code_of_unexpected(action):
+    run_command(click.Command("x", callback=action), [])
+
+
+def test_help_is_0(capsys):
+    assert code_of(lambda: None, ["--help"]) == 0
+    assert "--number" in capsys.readouterr().out
+
+
+def test_a_lazy_command_is_imported_when_asked_for():
+    group = LazyGroup("g", commands_at={"one-thing": "tests.test_console:THING", "broken": "no.such.module:x"})
+    context = click.Context(group)
+    assert group.list_commands(context) == ["one-thing", "broken"]
+    assert group.get_command(context, "one-thing") is THING
+    assert group.get_command(context, "one_thing") is THING
+    assert group.get_command(context, "other") is None
+
+
+THING = click.Command("one-thing")
