@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster import run_tasks
-from pipeline.datasets.common import read_ids
+from pipeline.datasets.common import read_ids, shortened
 from pipeline.datasets.music_boxes import BOX_FRAME_RATE, BoxedFrame, read_solo_boxes
 from pipeline.datasets.music_draw import Mosaic, Segment, check_pool, draw_mosaics
 from pipeline.datasets.music_mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_boxes, mosaic_clip, mosaic_rows
@@ -27,7 +27,7 @@ from pipeline.datasets.music_segments import CutSettings, cut_solos
 from pipeline.datasets.music_solos import Solo, find_solos, split_videos
 from pipeline.datasets.music_synthetic import MUSIC_AUDIO, music_card
 from pipeline.datasets.reporting import ImportReport
-from pipeline.datasets.writing import Dataset, check_name, write_dataset
+from pipeline.datasets.writing import Dataset, ImportOptions, write_dataset
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv
 
@@ -50,30 +50,25 @@ class BuildSettings:
 
 
 def build_music_synthetic(
+    options: ImportOptions,
     *,
-    name: str,
     solos: Path,
-    media: Path,
     video_list: Path | None = None,
     boxes: Path | None = None,
     quadrant_boxes: bool = False,
     test_videos: Path | None = None,
     settings: BuildSettings,
-    force: bool = False,
-    project: Path,
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ImportReport:
-    """Build the set: mosaics under `media`, and ``data_manifests/NAME/``.
+    """Build the set: mosaics below the media root, and ``data_manifests/NAME/``.
 
     Parameters
     ----------
-    name : str
-        The dataset's name in this project.
+    options : ImportOptions
+        Its media root is where the mosaics go; `check_only` stops after the split by video.
     solos : Path
         Folder of solo videos, ``INSTRUMENT/VIDEO_ID.mp4``, or flat with `video_list`.
-    media : Path
-        Where the mosaics go.
     video_list : Path, optional
         The MUSIC list, ``{"videos": {INSTRUMENT: [VIDEO_ID]}}``.
     boxes : Path, optional
@@ -84,10 +79,6 @@ def build_music_synthetic(
     test_videos : Path, optional
         Ids of the videos to test on; see `pipeline.datasets.music_solos.split_videos` for what is done without.
     settings : BuildSettings
-    force : bool
-        Replace the dataset if it exists.
-    project : Path
-        Root of the project.
     scheduler, workers
         As in `pipeline.cluster.run_tasks`.
 
@@ -97,17 +88,19 @@ def build_music_synthetic(
         Neither or both of `boxes` and `quadrant_boxes`, malformed lists, or fewer than four instruments with usable
         videos in a split.
     """
-    check_name(name, project, force=force)
+    report = options.start()
     _check(settings, boxes, quadrant_boxes)
-    report = ImportReport(name)
     found, missing = find_solos(solos, video_list)
     boxed = {} if boxes is None else _boxes(boxes, found, report, settings)
     chosen = frozenset(read_ids(test_videos).ids) if test_videos else None
     parts = _split(found, boxed, chosen, settings, quadrant_boxes)
+    _describe_videos(report, parts, missing)
+    if options.check_only:
+        return report
     segments, rejects = cut_solos(
         [solo for part in parts.values() for solo in part],
         {solo.video: boxed[solo.video] for solo in parts["test"] if solo.video in boxed},
-        media / "segments",
+        options.media / "segments",
         settings=CutSettings(
             settings.image_size // 2, MUSIC_AUDIO.sample_rate, settings.silence_db, settings.time_limit_s
         ),
@@ -115,11 +108,11 @@ def build_music_synthetic(
         workers=workers,
     )
     rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
+    write_csv(options.media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
-    _compose([mosaic for part in mosaics.values() for mosaic in part], media, scheduler, workers)
-    write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
-    _describe(report, parts, mosaics, rejects)
-    write_dataset(_dataset(name, media, report, mosaics, settings, quadrant_boxes), project, force=force)
+    _compose([mosaic for part in mosaics.values() for mosaic in part], options.media, scheduler, workers)
+    _describe_clips(report, mosaics, rejects)
+    write_dataset(_dataset(options, report, mosaics, settings, quadrant_boxes), options.project, force=options.force)
     return report
 
 
@@ -202,24 +195,35 @@ def _compose(mosaics: Sequence[Mosaic], media: Path, scheduler: str | None, work
     write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
 
 
-def _describe(
-    report: ImportReport,
-    parts: Mapping[str, Sequence[Solo]],
-    mosaics: Mapping[str, Sequence[Mosaic]],
-    rejects: Sequence[tuple[str, str, str]],
+def _describe_videos(
+    report: ImportReport, parts: Mapping[str, Sequence[Solo]], missing: Sequence[tuple[str, str]]
+) -> None:
+    for split, part in parts.items():
+        counts = Counter(solo.instrument for solo in part)
+        report.notes.append(f"{split}: {len(part)} solo videos: {_counted(counts)}")
+    if missing:
+        report.notes.append(
+            f"{len(missing)} listed videos have no file: {shortened([video for video, _ in missing], 5)}"
+        )
+
+
+def _describe_clips(
+    report: ImportReport, mosaics: Mapping[str, Sequence[Mosaic]], rejects: Sequence[tuple[str, str, str]]
 ) -> None:
     for split, drawn in mosaics.items():
         report.listed[split] = len(drawn)
         sounding = Counter(item.segment.instrument for mosaic in drawn for item in mosaic.items if item.sounding)
-        counts = ", ".join(f"{instrument} {count}" for instrument, count in sorted(sounding.items()))
-        report.notes.append(f"{split}: from {len(parts[split])} videos; sounding in so many clips: {counts}")
+        report.notes.append(f"{split}: sounding in so many clips: {_counted(sounding)}")
     if rejects:
-        report.notes.append(f"{len(rejects)} videos left out; rejects.csv beside the mosaics says why")
+        report.notes.append(f"{len(rejects)} videos are not used; rejects.csv beside the mosaics says why")
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
 
 
 def _dataset(
-    name: str,
-    media: Path,
+    options: ImportOptions,
     report: ImportReport,
     mosaics: Mapping[str, Sequence[Mosaic]],
     settings: BuildSettings,
@@ -231,10 +235,10 @@ def _dataset(
         f"Built with seed {settings.seed}; silence below {settings.silence_db:g} dB, shifts up to {settings.max_shift_s:g} s.",
     )
     card = music_card("Built from solo videos by `soundspot import music-synthetic-build`", comments)
-    dataset = Dataset(name, card, media, report)
-    dataset.clips = {split: [mosaic_clip(mosaic) for mosaic in drawn] for split, drawn in mosaics.items()}
-    if "test" in mosaics:
-        dataset.boxes["test"] = [
-            box for mosaic in mosaics["test"] for box in mosaic_boxes(mosaic, whole_quadrants=quadrant_boxes)
+    clips = {split: [mosaic_clip(mosaic) for mosaic in drawn] for split, drawn in mosaics.items()}
+    boxes = {
+        "test": [
+            box for mosaic in mosaics.get("test", ()) for box in mosaic_boxes(mosaic, whole_quadrants=quadrant_boxes)
         ]
-    return dataset
+    }
+    return Dataset.of(options, card, report, clips, boxes)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 
 from pipeline.cluster import run_tasks
@@ -23,6 +22,7 @@ from pipeline.datasets.music_solos import Solo
 from pipeline.errors import MediaError
 from pipeline.files import fingerprint, replacing, write_json
 from pipeline.media import read_audio, read_frame
+from pipeline.media_source import Deadline, MediaSource
 
 CUT_VERSION = 1
 MAX_SECONDS = 1000  # of a video; so the published lists cut theirs
@@ -182,7 +182,7 @@ def _read_cut(path: Path, made_by: str) -> Cut | None:
 
 def _read_track(path: Path, settings: CutSettings) -> np.ndarray:
     """Decode the sound track, peak 1; what lies beyond its end, should the container overstate it, is silence."""
-    n_seconds = min(_whole_seconds(path), MAX_SECONDS)
+    n_seconds = min(_whole_seconds(path, settings), MAX_SECONDS)
     return read_audio(
         path,
         centre_s=n_seconds / 2,
@@ -192,15 +192,12 @@ def _read_track(path: Path, settings: CutSettings) -> np.ndarray:
     )
 
 
-def _whole_seconds(path: Path) -> int:
-    try:
-        with av.open(str(path)) as container:
-            duration = container.duration
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: cannot be opened: {error}") from None
-    if duration is None or duration < av.time_base:
-        raise MediaError(f"{path}: shorter than a second, or does not tell its length")
-    return duration // av.time_base
+def _whole_seconds(path: Path, settings: CutSettings) -> int:
+    with MediaSource(path, deadline=Deadline(settings.time_limit_s)) as source:
+        length_s = 2 * (source.moment(None) - source.zero)
+    if length_s < 1:
+        raise MediaError(f"{path}: lasts {float(length_s):.3f} s; a solo must last a second at least")
+    return int(length_s)
 
 
 def _read_frames(

@@ -25,7 +25,7 @@ from pipeline.datasets.layouts import AUDIO_SUFFIXES, Layout, MediaFinder, by_st
 from pipeline.datasets.music_boxes import corners_of_xywh, instrument_of_category
 from pipeline.datasets.music_spectrograms import rebuild_sounds
 from pipeline.datasets.reporting import ImportReport
-from pipeline.datasets.writing import CardText, Dataset, check_name, write_dataset
+from pipeline.datasets.writing import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.errors import ManifestError
 from pipeline.manifests import Box, Clip
 
@@ -57,13 +57,9 @@ def music_card(source: str, comments: tuple[str, ...] = ()) -> CardText:
 
 
 def import_music_synthetic(
+    options: ImportOptions,
     *,
-    name: str,
-    media: Path,
     rebuild_sound: bool = False,
-    force: bool = False,
-    check_only: bool = False,
-    project: Path,
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ImportReport:
@@ -74,18 +70,10 @@ def import_music_synthetic(
 
     Parameters
     ----------
-    name : str
-        The dataset's name in this project.
-    media : Path
-        Folder that holds ``train/`` and ``test1/``; one of the two is enough.
+    options : ImportOptions
+        Its media root holds ``train/`` and ``test1/``; one of the two is enough.
     rebuild_sound : bool
         Make a sound from each spectrogram that has no sound file, under ``audio_rebuilt/`` beside ``audio/``.
-    force : bool
-        Replace the dataset if it exists.
-    check_only : bool
-        Report and write nothing.
-    project : Path
-        Root of the project.
     scheduler, workers
         For rebuilding; as in `pipeline.cluster.run_tasks`.
 
@@ -95,31 +83,29 @@ def import_music_synthetic(
         Neither folder is there, sound is only there as spectrograms and is not to be rebuilt, or a box file is not as
         described.
     """
-    check_name(name, project, force=force or check_only)
-    report = ImportReport(name)
-    comments = ("Boxes: of the sounding instruments, from the published .npy rows; `source` is the instrument.",)
-    dataset = Dataset(name, music_card("https://zenodo.org/records/4079386", comments), media, report)
-    for split, folder in _split_folders(media).items():
-        silent = _without_sound(media / folder)
+    report = options.start()
+    clips: dict[str, list[Clip]] = {}
+    boxes: dict[str, list[Box]] = {}
+    for split, folder in _split_folders(options.media).items():
+        silent = _without_sound(options.media / folder)
         failed: dict[str, str] = {}
-        if silent and not check_only:
-            if not rebuild_sound:
-                raise ManifestError(_spectrograms_only(media / folder / "audio", len(silent)))
-            failed = rebuild_sounds(
-                silent, media / folder / REBUILT, audio=MUSIC_AUDIO, scheduler=scheduler, workers=workers
-            )
+        if silent and not rebuild_sound:
+            raise ManifestError(_spectrograms_only(options.media / folder / "audio", len(silent)))
+        if silent and not options.check_only:
+            rebuilt = options.media / folder / REBUILT
+            failed = rebuild_sounds(silent, rebuilt, audio=MUSIC_AUDIO, scheduler=scheduler, workers=workers)
+            made = len(silent) - len(failed)
             report.notes.append(
-                f"{split}: {len(silent) - len(failed)} sounds rebuilt from spectrograms: phases are estimates"
+                f"{split}: the sound of {made} clips is rebuilt from spectrograms, its phase an estimate"
             )
-        elif silent:
-            report.notes.append(f"{split}: {_spectrograms_only(media / folder / 'audio', len(silent))}")
-        clips = _read_split(media, split, folder, report, {path.stem for path in silent}, failed)
+        clips[split] = _read_split(options.media, split, folder, report, {path.stem for path in silent}, failed)
         if split == "test":
-            dataset.boxes[split] = _read_boxes(media / folder / "box", clips, report)
-            clips = _with_boxes(clips, dataset.boxes[split], report)
-        dataset.clips[split] = clips
-    if not check_only:
-        write_dataset(dataset, project, force=force)
+            boxes[split] = _read_boxes(options.media / folder / "box", clips[split], report)
+            clips[split] = _with_boxes(clips[split], boxes[split], report)
+    if not options.check_only:
+        comments = ("Boxes: of the sounding instruments, from the published .npy rows; `source` is the instrument.",)
+        card = music_card("https://zenodo.org/records/4079386", comments)
+        write_dataset(Dataset.of(options, card, report, clips, boxes), options.project, force=options.force)
     return report
 
 
