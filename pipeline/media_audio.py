@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 
 from pipeline.errors import MediaError
 from pipeline.media_source import MediaSource
