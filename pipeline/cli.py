@@ -39,6 +39,8 @@ def verify(path: Path) -> None:
     from pipeline.errors import ShardError
     from pipeline.shards import verify_shard
 
+    if not path.exists():
+        raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
     shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
     if not shards:
         raise ShardError(f"{path}: holds no shards (*.h5); extract first: dvc repro extract")

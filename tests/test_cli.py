@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -11,6 +10,7 @@ from pipeline.cli import soundspot
 from pipeline.console import run_command
 from pipeline.manifests import read_boxes, read_clips
 from tests.importing import make_project, tree, write_files, write_json, write_lines, write_video
+from tests.test_shards import make_shard
 
 GOOD, EMPTY = "zpWuikVorYg_000032", "M1P1xla8rg0_000000"
 
@@ -134,22 +134,42 @@ def test_the_demo_set(project, capsys):
 
 
 def test_verify_names_each_shard(tmp_path, capsys):
-    write_files(tmp_path, ["bad-00000.h5"], b"no shard")
+    write_files(tmp_path / "test", ["shard-00000.h5", "shard-00001.h5"], b"no shard")
     assert run("verify", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert all(f"damaged: {tmp_path}/test/shard-0000{i}.h5" in error for i in range(2))
+    assert "error: " in error.splitlines()[-1]
+    assert "2 of 2 shards are damaged" in error
     assert run("verify", tmp_path / "none.h5") == 1
+    assert "none.h5: no such file or folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run("verify", tmp_path / "empty") == 1
     assert "holds no shards" in capsys.readouterr().err
 
 
+def test_verify_finds_one_changed_byte(tmp_path, capsys):
+    shard = tmp_path / "shard-00000.h5"
+    make_shard(shard, ["a", "b"])
+    assert run("verify", tmp_path) == 0
+    assert capsys.readouterr().out == f"good: {shard}\n"
+    with h5py.File(shard) as file:
+        place = file["frame"].id.get_chunk_info(0).byte_offset
+    content = bytearray(shard.read_bytes())
+    content[place] ^= 1
+    shard.write_bytes(content)
+    assert run("verify", shard) == 1
+    assert f"damaged: {shard}" in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
-    # A named pipe that nobody writes to keeps the command waiting.
+    # A named pipe keeps the command waiting, and opening it here waits until the command has begun to read.
     pipe = tmp_path / "v.json"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "pipeline.cli", "import", "vggss", "--annotations", str(pipe), "--check-only"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(3)
+    writer = os.open(pipe, os.O_WRONLY)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=60)
+    os.close(writer)
     assert process.returncode == 130
     assert "Traceback" not in error
