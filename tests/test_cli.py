@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import click
+import h5py
 import pytest
 
 from pipeline.cli import soundspot
