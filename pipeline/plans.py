@@ -67,6 +67,11 @@ class Plan:
     initial_folder: Path | None
     run: Run
 
+    @property
+    def name(self) -> str:
+        """What messages call the run."""
+        return f"{self.method if self.stage == 'train' else self.stage}, seed {self.seed}"
+
     def words(self, epoch: int) -> tuple[int | str, ...]:
         """Name of an epoch, from which all that is random in it follows. Methods share it: they see the same batches."""
         return (self.seed, self.stage, epoch)

@@ -35,9 +35,9 @@ def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; {advice}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as a file of weights ({reason}); {advice}") from None
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+        # torch's own message would advise to load the file without the safety.
+        raise CheckpointError(f"{path}: not readable: damaged, or holds more than tensors; {advice}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of tensors; {advice}")
     return content

@@ -158,7 +158,7 @@ def _train_epoch(
     """Take one step on every batch; return the mean loss, and how many other clips Eq. 6 relates to a clip."""
     now.model.train()
     losses, positives = [], []
-    name = f"{plan.method}, seed {plan.seed}, epoch {epoch}/{plan.iteration.epochs}"
+    name = f"{plan.name}, epoch {epoch}/{plan.iteration.epochs}"
     for number, batch in enumerate(tqdm(batches, desc=name, unit="batch", leave=False, disable=None), start=1):
         with _autocast(device):
             loss = now.method.loss(now.model, batch)
@@ -180,9 +180,7 @@ def _label(now: Progress, plan: Plan, shards: ShardSet, epoch: int, device: torc
     """Label the training set with the weights at the end of an epoch, write the artifact, and read it back."""
     response, audio = predict(now.model, shards, batch_size=plan.batch_size, device=device)
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
-        raise TrainingError(
-            f"{plan.method}, seed {plan.seed}, epoch {epoch}: the responses are not finite; lower the learning rate"
-        )
+        raise TrainingError(f"{plan.name}, epoch {epoch}: the responses are not finite; lower the learning rate")
     path = plan.labels_file(epoch)
     write_pseudo_labels(
         path, PseudoLabels.from_responses(shards.clip_ids, response, audio, **plan.label_attributes(epoch))
@@ -198,7 +196,7 @@ def _previous_epoch(plan: Plan, shards: ShardSet, labels: PseudoLabels | None) -
 
 def _report(plan: Plan, row: dict[str, float]) -> None:
     values = [f"{name} {row[name]:.4g}" for name in HISTORY if not math.isnan(row[name])]
-    tqdm.write(f"{plan.method}, seed {plan.seed}: {', '.join(values)}", file=sys.stderr)
+    tqdm.write(f"{plan.name}: {', '.join(values)}", file=sys.stderr)
 
 
 def _autocast(device: torch.device) -> torch.autocast:
