@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def common_way(path: Path) -> None:
     np.log(np.maximum(energy, 1e-10))
 
 
-def measure(ways: dict[str, Callable[[Path], object]], files: list[Path], passes: int) -> dict[str, float]:
+def measure(ways: Mapping[str, Callable[[Path], object]], files: list[Path], passes: int) -> dict[str, float]:
     """Return the median over passes of each way's milliseconds a clip. A first pass over two files only warms up."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(passes + 1):

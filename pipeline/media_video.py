@@ -151,7 +151,7 @@ def _take(found: _Found, source: MediaSource, packet: Any, limit: int) -> bool:
             return True
         if time > limit:
             found.later += 1
-            # Decoders put out pictures in the order of their times, but for a few until they know how far to look.
+            # Decoders put out pictures in the order of their times; some old ones (SVQ3) only nearly so.
             if found.shown == found.due or found.later > _MAX_REORDERING:
                 return True
         elif found.picture is None or time >= found.shown:

@@ -60,6 +60,7 @@ def write_media(
     rate: int = 16_000,
     audio_codec: str = "aac",
     sound_start: float = 0.0,
+    sound_gap: tuple[float, float] = (0.0, 0.0),
     container_options: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> Path:
@@ -81,7 +82,7 @@ def write_media(
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo" if len(sound) == 2 else "mono")
         # Sound first, for the muxers that buffer little.
         if audio is not None:
-            _encode_sound(container, audio, sound, rate, sound_start)
+            _encode_sound(container, audio, sound, rate, sound_start, sound_gap)
         if video is not None:
             _encode_pictures(container, video, times, pictures)
     return path
@@ -96,7 +97,7 @@ def _encode_pictures(container, stream, times, pictures):
     container.mux(stream.encode(None))
 
 
-def _encode_sound(container, stream, sound, rate, start):
+def _encode_sound(container, stream, sound, rate, start, gap):
     if stream.codec_context.name == "pcm_s16le":
         packed = np.round(sound * 32767).astype(np.int16).T.reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=stream.layout.name)
@@ -106,6 +107,9 @@ def _encode_sound(container, stream, sound, rate, start):
     frame.pts = round(start * rate)
     resampler = av.AudioResampler(stream.codec_context.format.name, stream.layout.name, rate, frame_size=1024)
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        # From the first time of `gap` on, everything comes later by the second.
+        if piece.pts * piece.time_base >= gap[0]:
+            piece.pts += round(gap[1] / piece.time_base)
         container.mux(stream.encode(piece))
     container.mux(stream.encode(None))
 
@@ -115,6 +119,14 @@ def claim_duration(path: Path, seconds: float) -> Path:
     data = bytearray(path.read_bytes())
     struct.pack_into(">d", data, data.index(b"\x44\x89\x88") + 3, seconds * 1000)
     path.write_bytes(bytes(data))
+    return path
+
+
+def mark_keyframes(path: Path) -> Path:
+    """Hide an MP4's table of keyframes; without it every picture counts as one."""
+    data = path.read_bytes()
+    assert data.count(b"stss") == 1
+    path.write_bytes(data.replace(b"stss", b"free"))
     return path
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import media_video
 from pipeline.errors import MediaError
 from pipeline.media import decode_clip, read_audio, read_frame
 from tests.media_files import (
     claim_duration,
     impulses,
+    mark_keyframes,
     number_of,
     picture,
     steady,
@@ -67,12 +69,36 @@ def test_frame_at_a_variable_rate_with_long_gaps(tmp_path, gop):
     generator = np.random.default_rng(3)
     steps = generator.choice([1, 2, 3, 40, 100, 150], size=40)
     times = [Fraction(int(t), 100) for t in np.concatenate([[0], np.cumsum(steps)])]
-    path = write_media(tmp_path / "clip.mp4", times=times, gop=gop, bframes=3)
+    options = {"x264-params": f"keyint={gop}:scenecut=0:bframes=3:b-adapt=0"}
+    path = write_media(tmp_path / "clip.mp4", times=times, bframes=3, video_options=options)
     for time in times[::3]:
         assert shown(path, float(time)) == latest(times, time)
         assert shown(path, float(time) + 0.005) == latest(times, time)
     for before, after in zip(times[4::5], times[5::5], strict=False):
         assert shown(path, float(after) - 0.005) == latest(times, before)
+
+
+def test_keyframes_that_are_none_are_found_out(tmp_path):
+    """The pictures differ by a few blocks, so decoding from a false keyframe would show another number."""
+    path = mark_keyframes(write_media(tmp_path / "clip.mp4", times=steady(4, 25), video_codec="mpeg4", gop=30))
+    with av.open(str(path)) as container:
+        assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
+    for number in (0, 12, 29, 30, 31, 77, 99):
+        assert shown(path, number / 25) == number
+
+
+def test_a_decoder_that_puts_out_pictures_in_disorder(tmp_path, monkeypatch):
+    """The picture that is due is waited for when a later one comes out before it."""
+    path = write_media(tmp_path / "clip.mp4", times=steady(1, 25), gop=250)
+    decoded, held = media_video._decoded, []
+
+    def late(source, packet):
+        pictures = [*held, *decoded(source, packet)]
+        held[:] = pictures[:1] if len(held) == 0 and packet is not None and len(pictures) == 1 else []
+        return pictures[len(held) :][::-1]
+
+    monkeypatch.setattr(media_video, "_decoded", late)
+    assert [shown(path, number / 25) for number in (4, 7, 10, 11)] == [4, 7, 10, 11]
 
 
 def test_decimal_seconds_find_frames_of_a_third(tmp_path):
@@ -276,6 +302,36 @@ def test_an_impulse_lands_where_it_was(tmp_path, suffix, codec, rate, sample_rat
 def test_length_is_exact(tmp_path, rate, seconds, length):
     path = write_media(tmp_path / "clip.mp4", sound=impulses(6, 44_100, [3.0]), rate=44_100)
     assert read_audio(path, clip_seconds=seconds, sample_rate=rate).shape == (length,)
+
+
+def test_sound_after_a_seek_is_the_sound_of_full_decoding(tmp_path):
+    """Codecs with memory have settled when the window begins. Independent reference: decode everything and slice."""
+    rate, time = 22_050, np.arange(20 * 22_050) / 22_050
+    chord = sum(0.2 * np.sin(2 * np.pi * f * time) for f in (220, 554, 1318)).astype(np.float32)[None]
+    for codec in ("aac", "libmp3lame"):
+        path = write_media(tmp_path / f"{codec}.mp4", sound=chord, rate=rate, audio_codec=codec)
+        with av.open(str(path)) as container:
+            frames = list(container.decode(audio=0))
+        begin = round(frames[0].pts * frames[0].time_base * rate)
+        whole = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+        wave = read_audio(path, centre_s=12.0, clip_seconds=2.0, sample_rate=rate)
+        expected = whole[11 * rate - begin : 13 * rate - begin]
+        np.testing.assert_allclose(wave, expected / np.abs(expected).max(), atol=1e-4)
+
+
+def test_a_gap_in_the_sound_is_silence(tmp_path):
+    path = write_media(
+        tmp_path / "sound.mkv",
+        sound=np.full((1, 64_000), 0.5, np.float32),
+        audio_codec="pcm_s16le",
+        sound_gap=(2.0, 0.5),
+    )
+    wave = read_audio(path, centre_s=2.25, clip_seconds=2.0, sample_rate=16_000)
+    (silent,) = np.nonzero(wave == 0)
+    assert len(silent) == pytest.approx(8000, abs=32)
+    assert silent[-1] - silent[0] + 1 == len(silent)
+    # The gap begins with the first block of 1,024 samples after two seconds.
+    assert silent[0] == pytest.approx(32 * 1024 - (2.25 - 1.0) * 16_000, abs=32)
 
 
 def test_channels_are_averaged(tmp_path):
