@@ -167,7 +167,7 @@ def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         for name, value in {"format_version": FORMAT_VERSION, **labels.attrs}.items():
             # Strings of fixed length lie where the checksum covers them.
-            dtype = h5py.string_dtype("utf-8", len(value.encode("utf-8"))) if isinstance(value, str) else None
+            dtype = h5py.string_dtype("utf-8", max(1, len(value.encode("utf-8")))) if isinstance(value, str) else None
             file.attrs.create(name, value, dtype=dtype)
         for name, values in fields.items():
             chunks = (min(CLIPS_PER_CHUNK, len(values)), *values.shape[1:])
