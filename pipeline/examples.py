@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.consensus import ground_truth
-from pipeline.enlargement import EnlargedMap, enlarge, sounding_pixels
+from pipeline.enlargement import EnlargedMap, enlarge, normalise, sounding_pixels
 from pipeline.errors import EvaluationError
 from pipeline.figures import Panel, overlay_grid
 from pipeline.manifests import Box
@@ -74,7 +74,7 @@ def overlays(
 
 def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
-    enlarged = EnlargedMap(raw, protocol)
+    enlarged = EnlargedMap(normalise(raw[None], protocol.normalisation), 0, protocol)
     truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
     region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
     return np.clip(enlarged.values, 0, 1), region

@@ -29,7 +29,8 @@ from pipeline.manifests import Box
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6e6e6e"
-DASHES = ("--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+LIGHT_GREY = "#a3a3a3"
+DASHES = ("--", "-.", (0, (1, 1.2)), (0, (9, 2)))
 HEAT_MAP = "inferno"
 REGION_COLOUR = "#56B4E9"
 BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
@@ -196,7 +197,9 @@ def _figure(*, width: float, height: float) -> Figure:
 
 def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> dict[str, Any]:
     if curve.kind == "content_free":
-        return {"color": GREY, "linewidth": 1.3, "linestyle": DASHES[grey.index(curve.label) % len(DASHES)]}
+        position = grey.index(curve.label)
+        colour = (GREY, LIGHT_GREY)[position % 2]
+        return {"color": colour, "linewidth": 1.4, "linestyle": DASHES[position % len(DASHES)]}
     position = models.index(curve.label) if curve.label in models else len(models)
     colour = COLOURS[position % len(COLOURS)]
     if curve.kind == "shuffled":
@@ -207,9 +210,12 @@ def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> di
 
 def _legend_beside(axes: Axes, curves: Sequence[Curve]) -> None:
     handles, _ = axes.get_legend_handles_labels()
-    shown = [(h, c.label) for h, c in zip(handles, curves, strict=True) if c.kind != "shuffled"]
+    labelled = list(zip(handles, curves, strict=True))
+    shown = [(handle, curve.label) for handle, curve in labelled if curve.kind == "model"]
     if any(curve.kind == "shuffled" for curve in curves):
-        shown.append((Line2D([], [], color=COLOURS[0], linewidth=0.9, linestyle=":"), "same models, shuffled audio"))
+        dotted = Line2D([], [], color=COLOURS[0], linewidth=0.9, linestyle=":")
+        shown.append((dotted, "models with shuffled audio"))
+    shown += [(handle, curve.label) for handle, curve in labelled if curve.kind == "content_free"]
     axes.legend(
         [h for h, _ in shown],
         [label for _, label in shown],

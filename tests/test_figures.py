@@ -36,7 +36,7 @@ def test_success_curves_draw_every_curve_once(tmp_path):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "ours",
         "ones",
-        "same models, shuffled audio",
+        "the same, shuffled audio",
     ]
     assert pixels(figure, tmp_path / "curve.png").std() > 5
 
