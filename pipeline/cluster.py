@@ -139,7 +139,9 @@ def _local_client(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
+            # No dashboard; its port is bound all the same, so any free one.
             dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
             local_directory=folder,
             memory_limit=0,

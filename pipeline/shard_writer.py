@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,9 @@ _AXES = {
     "log_mel": ("clip", "mel", "time"),
     "source_time_s": ("clip",),
 }
-_ID_TYPE = "S128"
+_ID_BYTES = 128
+_ID_TYPE = f"S{_ID_BYTES}"
+_MARGIN = 4096  # bytes for a clip's chunk indices and reason, generously; a sixteenth of it is in use
 # How netCDF marks a dimension that has no coordinate values; xarray then makes no variable of it.
 _BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:10d}"
 
@@ -47,11 +50,12 @@ class ShardWriter:
         size = settings["image_size"]
         shapes = {"frame": (size, size, 3), "log_mel": log_mel_shape}
         types = {"clip_id": _ID_TYPE, "frame": "uint8", "log_mel": "float32", "source_time_s": "float64"}
+        # Objects stay open, and the file is flushed at fixed points: HDF5 lays a file out as objects close, and when
+        # Python lets go of one is not certain (a profiling thread, such as Dask's, delays it).
+        self._objects: dict[str, h5py.HLObject] = {}
         for name in FIELDS:
             shape = (capacity, *shapes.get(name, ()))
-            file.create_dataset(
-                name, shape, types[name], maxshape=shape, chunks=(1, *shape[1:]), fletcher32=True, track_times=False
-            )
+            self._create(name, shape=shape, dtype=types[name], maxshape=shape, chunks=(1, *shape[1:]), fletcher32=True)
 
     @classmethod
     @contextmanager
@@ -79,23 +83,30 @@ class ShardWriter:
         OSError
             The file cannot be written.
         """
+        size = settings["image_size"]
+        room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
         with replacing(path) as temporary:
-            # v110 is the oldest layout that checksums its own structure, not only the data.
+            # HDF5 cannot close a file that it cannot write, and may take the process down: so room comes first.
+            temporary.touch()
+            _reserve(temporary, room)
             with _storage_errors():
+                # v110 is the oldest layout that checksums its own structure, not only the data.
                 file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
             try:
+                _reserve(temporary, room)  # opening gave the room back
                 with _storage_errors():
                     writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
                 yield writer
                 with _storage_errors():
                     writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
             except BaseException:
-                # Closing writes again, and fails again where the disk is full: the first error is the one to tell.
+                # Closing writes again, and may fail again: the first error is the one to tell.
                 with suppress(OSError, RuntimeError):
                     file.close()
                 raise
             with _storage_errors():
                 file.close()
+            os.truncate(temporary, _end_of_file(temporary))
 
     def append(
         self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
@@ -114,43 +125,46 @@ class ShardWriter:
         """
         start, stop = self._n_clips, self._n_clips + len(clip_ids)
         with _storage_errors():
-            self._file["clip_id"][start:stop] = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
-            self._file["frame"][start:stop] = frame
-            self._file["log_mel"][start:stop] = log_mel
-            self._file["source_time_s"][start:stop] = source_time_s
+            ids = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
+            for name, values in zip(FIELDS, (ids, frame, log_mel, source_time_s), strict=True):
+                self._objects[name][start:stop] = values
+            self._file.flush()
         self._n_clips = stop
 
     def reject(self, clip_id: str, reason: str) -> None:
         """Note a clip that is left out, and why."""
         self._rejects.append((clip_id, reason))
 
+    def _create(self, name: str, **what: Any) -> h5py.Dataset:
+        dataset = self._file.create_dataset(name, track_times=False, **what)
+        self._objects[name] = dataset
+        return dataset
+
     def _finish(self, mel_hz: np.ndarray, n_frames: int) -> None:
         for name in FIELDS:
-            self._file[name].resize(self._n_clips, axis=0)
+            self._objects[name].resize(self._n_clips, axis=0)
         time_s = np.arange(n_frames) * (self._settings["hop_length"] / self._settings["sample_rate"])
         self._write_dimensions(mel_hz, time_s)
         self._write_rejects()
         for name, value in {"format_version": FORMAT_VERSION, **self._settings}.items():
             _write_attribute(self._file, name, value)
+        self._file.flush()
 
     def _write_dimensions(self, mel_hz: np.ndarray, time_s: np.ndarray) -> None:
         for name, values, unit in (("mel", mel_hz, "Hz"), ("time", time_s, "s")):
-            scale = self._file.create_dataset(
-                name, data=values, chunks=values.shape, fletcher32=True, track_times=False
-            )
+            scale = self._create(name, data=values, chunks=values.shape, fletcher32=True)
             _write_attribute(scale, "units", unit)
             scale.make_scale(name)
         size = self._settings["image_size"]
         for name, length in (("clip", self._n_clips), ("row", size), ("col", size), ("channel", 3)):
-            scale = self._file.create_dataset(name, (length,), "int8", track_times=False)
-            scale.make_scale(_BARE_DIMENSION.format(length))
+            self._create(name, shape=(length,), dtype="int8").make_scale(_BARE_DIMENSION.format(length))
         for name, axes in _AXES.items():
             for axis, dimension in enumerate(axes):
-                self._file[name].dims[axis].attach_scale(self._file[dimension])
-        _write_attribute(self._file["source_time_s"], "units", "s")
+                self._objects[name].dims[axis].attach_scale(self._objects[dimension])
+        _write_attribute(self._objects["source_time_s"], "units", "s")
 
     def _write_rejects(self) -> None:
-        group = self._file.create_group("rejects")
+        self._objects["rejects"] = self._file.create_group("rejects")
         reasons = [reason.encode("utf-8") for _, reason in self._rejects]
         columns = {
             "clip_id": np.array([clip_id.encode("ascii") for clip_id, _ in self._rejects], _ID_TYPE),
@@ -158,7 +172,21 @@ class ShardWriter:
         }
         for name, values in columns.items():
             checked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
-            group.create_dataset(name, data=values, track_times=False, **checked)
+            self._create(f"rejects/{name}", data=values, **checked)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make sure that the disk has room for a file to grow to `size` bytes. Raises OSError if it has not."""
+    if hasattr(os, "posix_fallocate"):  # absent on macOS and Windows
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _end_of_file(path: Path) -> int:
+    """Return where a closed HDF5 file ends by its own account: the end-of-file address in its superblock."""
+    with open(path, "rb") as file:
+        (end,) = struct.unpack_from("<Q", file.read(36), 28)  # HDF5 File Format Specification III, superblock version 3
+    return int(end)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,6 +131,33 @@ def test_equal_input_gives_equal_bytes_at_another_time(tmp_path: Path) -> None:
     make_shard(tmp_path / "two.h5", ["a", "b"], rejects=[("x", "why")])
 
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_bytes_do_not_depend_on_when_python_lets_go_of_objects(tmp_path: Path) -> None:
+    """A thread that samples stacks, as Dask's profiler does, keeps local variables alive for a random while."""
+    make_shard(tmp_path / "alone.h5", ["a", "b", "c", "d"], rejects=[("x", "why")])
+    interval, writing, ended = sys.getswitchinterval(), threading.get_ident(), threading.Event()
+
+    def sample() -> None:
+        held: list[Any] = []
+        random = np.random.default_rng(0)
+        while not ended.wait(0.0001):
+            held.append(sys._current_frames()[writing])
+            if len(held) > random.integers(30):
+                held.clear()
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        sys.setswitchinterval(1e-5)
+        for n in range(20):
+            make_shard(tmp_path / f"{n}.h5", ["a", "b", "c", "d"], rejects=[("x", "why")])
+    finally:
+        sys.setswitchinterval(interval)
+        ended.set()
+        sampler.join()
+
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_a_shard_may_have_no_clip(tmp_path: Path) -> None:
