@@ -16,7 +16,7 @@ from pipeline.batches import PreviousEpoch, Stopwatch, training_batches
 from pipeline.config import AugmentationSettings, IterationSettings, OptimisationSettings
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.inference import select_device
-from pipeline.methods import METHODS
+from pipeline.methods import METHODS, build_method
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.runs import locked
@@ -240,6 +240,38 @@ class TestResponseMaps:
         assert select_device("auto").type in {"cpu", "cuda"}
         with pytest.raises(TrainingError, match="device 'abacus' cannot be used"):
             select_device("abacus")
+
+
+class TestMixedPrecision:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_bfloat16_encoders_give_float32_features_and_nearly_the_same_loss(self, trained, world, method):
+        model, _ = load_model(trained / "initialize/model.pt")
+        labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
+        previous = PreviousEpoch.of(labels, world, delta_a=0.8, centre_audio=True)
+        losses = []
+        for enabled in (False, True):
+            batches = training_batches(
+                world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, words=(0,),
+                previous=previous, device=torch.device("cpu"), waiting=Stopwatch(),
+            )  # fmt: skip
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                batch = next(batches)
+                assert model.encode_frames(batch.frames).dtype == torch.float32
+                losses.append(build_method(method, make_settings().iterate).loss(model, batch))
+        assert losses[0].dtype == losses[1].dtype == torch.float32
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_run_on_cuda(self, world, tmp_path):
+        settings = make_settings()
+        initialize(world, tmp_path / "initialize", settings=settings, seeds=[0], device="cuda")
+        train(
+            world, tmp_path / "initialize", tmp_path / "run", method="iterative", settings=settings, seeds=[0],
+            device="cuda",
+        )  # fmt: skip
+        model, _ = load_model(tmp_path / "run/model.pt")
+        on_cuda, on_cpu = (response_maps(model, world, batch_size=8, device=device) for device in ("cuda", "cpu"))
+        np.testing.assert_allclose(on_cuda, on_cpu, atol=0.02)
 
 
 class TestMistakes:
