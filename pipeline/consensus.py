@@ -13,8 +13,7 @@ What lies outside the frame is cut off. A box of which nothing is left is counte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,8 +26,7 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 SOURCE_SIDE = 256  # side in pixels of the frames on which the SoundNet-Flickr boxes were drawn
 
 
-@dataclass(frozen=True)
-class GroundTruth:
+class GroundTruth(NamedTuple):
     """A consensus map with the values 0, 1/2 and 1, kept as two masks.
 
     Parameters
@@ -36,16 +34,20 @@ class GroundTruth:
     support : bool array, shape (row, col)
         Where g > 0.
     full : bool array, shape (row, col)
-        Where g = 1.
+        Where g = 1; the same object as `support` where one box is enough.
+    n_support : int
+        Pixels with g > 0.
+    mass : float
+        Σg.
     n_outside : int
         Boxes of which nothing lies on the grid.
     """
 
     support: NDArray[np.bool_]
     full: NDArray[np.bool_]
-    n_outside: int
     n_support: int
-    mass: float  # Σg
+    mass: float
+    n_outside: int
 
     @property
     def g(self) -> NDArray[np.float64]:
@@ -82,7 +84,7 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
         # The published boxes are whole pixels, so undoing the division may round.
         pixels = np.rint(fractions * SOURCE_SIDE) + 1
         edges = np.floor(size * pixels / SOURCE_SIDE)
-    return np.clip(edges, 0, size).astype(np.int64)
+    return np.minimum(np.maximum(edges, 0), size).astype(np.int64)
 
 
 def consensus_map(
@@ -92,7 +94,9 @@ def consensus_map(
 
     With `required` 2 this is the published rule for several annotators. See `pixel_edges` for the other parameters.
     """
-    counts, _ = _box_counts(pixel_edges(corners, size, rounding=rounding), size)
+    counts = np.zeros((size, size))
+    for x0, y0, x1, y1 in pixel_edges(corners, size, rounding=rounding):
+        counts[y0:y1, x0:x1] += 1
     return np.minimum(counts / required, 1.0)
 
 
@@ -106,7 +110,19 @@ def required_agreement(boxes: Sequence[Box]) -> int:
     return min(2, len({box.annotator for box in boxes}))
 
 
-def ground_truth(boxes: Sequence[Box], size: int, *, rounding: Rounding, consensus: Consensus) -> list[GroundTruth]:
+def box_edges(boxes: Sequence[Box], size: int, *, rounding: Rounding) -> list[list[int]]:
+    """Return `pixel_edges` of boxes as a list with x0, y0, x1, y1 of each."""
+    return pixel_edges([(box.x0, box.y0, box.x1, box.y1) for box in boxes], size, rounding=rounding).tolist()
+
+
+def ground_truth(
+    boxes: Sequence[Box],
+    size: int,
+    *,
+    rounding: Rounding,
+    consensus: Consensus,
+    edges: Sequence[Sequence[int]] | None = None,
+) -> list[GroundTruth]:
     """Build the ground truth of one clip.
 
     Parameters
@@ -118,6 +134,8 @@ def ground_truth(boxes: Sequence[Box], size: int, *, rounding: Rounding, consens
     consensus : {"annotators", "union", "per-source"}
         "annotators": `required_agreement` boxes make a pixel full, fewer half. "union": one box is enough.
         "per-source": the union of the boxes of each source, one ground truth per source.
+    edges : sequence, optional
+        `box_edges` of the boxes, where they are known already.
 
     Returns
     -------
@@ -125,36 +143,30 @@ def ground_truth(boxes: Sequence[Box], size: int, *, rounding: Rounding, consens
         One element, or one per source in the order of first appearance; parts without any pixel are in it too. Empty
         when no box is sounding.
     """
-    sounding = [box for box in boxes if box.sounding]
+    if edges is None:
+        edges = box_edges(boxes, size, rounding=rounding)
+    sounding = [pair for pair in zip(boxes, edges, strict=True) if pair[0].sounding]
     if not sounding:
         return []
     if consensus == "per-source":
-        sources = dict.fromkeys(box.source for box in sounding)
-        groups = [[box for box in sounding if box.source == source] for source in sources]
-    else:
-        groups = [sounding]
-    return [
-        _masks(group, size, rounding=rounding, required=required_agreement(group) if consensus == "annotators" else 1)
-        for group in groups
-    ]
+        sources = dict.fromkeys(box.source for box, _ in sounding)
+        return [_masks([edge for box, edge in sounding if box.source == source], size, 1) for source in sources]
+    required = required_agreement([box for box, _ in sounding]) if consensus == "annotators" else 1
+    return [_masks([edge for _, edge in sounding], size, required)]
 
 
-def _masks(boxes: Sequence[Box], size: int, *, rounding: Rounding, required: int) -> GroundTruth:
-    edges = pixel_edges([(box.x0, box.y0, box.x1, box.y1) for box in boxes], size, rounding=rounding)
-    counts, n_outside = _box_counts(edges, size)
+def _masks(edges: Sequence[Sequence[int]], size: int, required: int) -> GroundTruth:
+    # Small integers, for speed; a clip with more boxes than they can count gets larger ones.
+    counts = np.zeros((size, size), dtype=np.uint8 if len(edges) < 256 else np.uint32)
+    n_outside = 0
+    for x0, y0, x1, y1 in edges:
+        if x0 < x1 and y0 < y1:
+            covered = counts[y0:y1, x0:x1]
+            covered += 1
+        else:
+            n_outside += 1
     support = counts > 0
     full = support if required == 1 else counts >= required
     n_support = int(np.count_nonzero(support))
-    mass = (n_support + int(np.count_nonzero(full))) / 2
-    return GroundTruth(support=support, full=full, n_outside=n_outside, n_support=n_support, mass=mass)
-
-
-def _box_counts(edges: NDArray[np.int64], size: int) -> tuple[NDArray[np.uint16], int]:
-    counts = np.zeros((size, size), dtype=np.uint16)
-    n_outside = 0
-    for x0, y0, x1, y1 in edges.tolist():
-        if x0 < x1 and y0 < y1:
-            counts[y0:y1, x0:x1] += 1
-        else:
-            n_outside += 1
-    return counts, n_outside
+    n_full = n_support if required == 1 else int(np.count_nonzero(full))
+    return GroundTruth(support, full, n_support, (n_support + n_full) / 2, n_outside)

@@ -11,12 +11,13 @@ the normalisation before it.
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.protocols import Interpolation, Protocol
+from pipeline.protocols import Interpolation, Normalisation, Protocol
 
 EnlargementKey = tuple[bool, int, str, bool]
 
@@ -39,60 +40,83 @@ def enlargement_matrix(
     return np.ascontiguousarray(weights[0, 0].numpy(), dtype=np.float32)
 
 
+class NormalisedMaps(NamedTuple):
+    """Response maps on their own cells, ready to be enlarged one by one.
+
+    Parameters
+    ----------
+    cells : float32 or bool array, shape (clip, row, col)
+        Maps after an affine normalisation to [0, 1]; for "relu-max" after cutting off negative responses, the maximum
+        being 1. 0 everywhere for a map without contrast, but 1 for a positive one under "relu-max". bool maps are
+        sounding regions and stay as they are.
+    low, high : list of float, length clip
+        Minimum and maximum of each raw map, to undo min-max.
+    flat : list of bool, length clip
+        The normalised map has no contrast.
+    """
+
+    cells: NDArray
+    low: list[float]
+    high: list[float]
+    flat: list[bool]
+
+
+def normalise(maps: NDArray, normalisation: Normalisation) -> NormalisedMaps:
+    """Normalise raw maps, float or bool (clip, row, col), finite; in float64, so that neither scale nor offset shows."""
+    n_maps = len(maps)
+    if maps.dtype == bool:
+        return NormalisedMaps(maps, [0.0] * n_maps, [1.0] * n_maps, [False] * n_maps)
+    raw = maps.astype(np.float64)
+    low, high = raw.min(axis=(1, 2), keepdims=True), raw.max(axis=(1, 2), keepdims=True)
+    flat = low == high
+    if normalisation == "relu-max":
+        flat |= high <= 0
+        cells = np.maximum(raw, 0) / np.where(high > 0, high, 1)
+    else:
+        cells = (raw - low) / np.where(flat, 1, high - low)
+    return NormalisedMaps(cells.astype(np.float32), low.ravel().tolist(), high.ravel().tolist(), flat.ravel().tolist())
+
+
 class EnlargedMap:
     """One response map on the grid of a protocol, with what several protocols may ask of it.
 
     Parameters
     ----------
-    raw : float or bool array, shape (row, col)
-        Raw response map; finite. A bool map is itself the sounding region: it is enlarged to the nearest cell and
-        neither normalised nor thresholded.
+    maps : NormalisedMaps
+        By the protocol's normalisation.
+    index : int
+        Which of them.
     protocol : Protocol
         Any of those that share `enlargement_key`.
 
     Attributes
     ----------
     values : float32 array, shape (size, size)
-        The enlarged map after an affine normalisation of the raw map to [0, 1] (after cutting off negative responses
-        for "relu-max", where the maximum becomes 1). 0 everywhere for a map without contrast, but 1 for a positive one
-        under "relu-max".
-    flat : bool
-        The normalised map has no contrast.
-    low, high : float
-        Minimum and maximum of the raw map, to undo min-max.
+        The enlarged map. A sounding region takes the nearest cell, as 0 and 1.
+    maximum : float
+        Largest value on the grid.
+    flat, is_region : bool
+        See `NormalisedMaps`.
     """
 
-    def __init__(self, raw: NDArray, protocol: Protocol) -> None:
-        self.is_region = raw.dtype == bool
-        source = raw.astype(np.float64)
-        self.low, self.high = float(source.min()), float(source.max())
-        if self.is_region:
-            self.flat, self.values = False, _nearest(source, protocol.size)
-            self.low, self.high = 0.0, 1.0
-            return
-        if protocol.normalisation == "relu-max":
-            normalised = np.maximum(source, 0.0) / (self.high if self.high > 0 else 1.0)
-        else:
-            contrast = self.high - self.low
-            normalised = (source - self.low) / (contrast if contrast > 0 else 1.0)
-        self.flat = bool(normalised.min() == normalised.max())
-        self.values = enlarge(normalised, protocol)
+    def __init__(self, maps: NormalisedMaps, index: int, protocol: Protocol) -> None:
+        cells = maps.cells[index]
+        self.is_region = cells.dtype == bool
+        self.flat = maps.flat[index]
+        self.values = _nearest(cells, protocol.size) if self.is_region else enlarge(cells, protocol)
+        self._low, self._high = maps.low[index], maps.high[index]
+        self._first_peak = int(self.values.argmax())
+        self.maximum = float(self.values.ravel()[self._first_peak])
         self._order_statistics: dict[int, float] = {}
 
     @cached_property
-    def minimum(self) -> float:
-        """Smallest value on the grid."""
-        return float(self.values.min())
-
-    @cached_property
-    def maximum(self) -> float:
-        """Largest value on the grid."""
-        return float(self.values.max())
-
-    @cached_property
-    def peak(self) -> NDArray[np.int64]:
+    def peak(self) -> list[int]:
         """Flat indices of the pixels that have the maximum."""
-        return np.flatnonzero(self.values == self.maximum)
+        tied = self.values == self.maximum
+        # Counting is cheaper than listing, and most maps have one peak.
+        if np.count_nonzero(tied) == 1:
+            return [self._first_peak]
+        return np.flatnonzero(tied).tolist()
 
     def order_statistic(self, index: int) -> float:
         """Return the value at `index` of the sorted pixels."""
@@ -109,7 +133,7 @@ class EnlargedMap:
         flat = self.values.ravel()
         n_top = -(-flat.size // 4)
         top = float(np.partition(flat, flat.size - n_top)[-n_top:].mean(dtype=np.float64))
-        return (self.low + top * (self.high - self.low) + 1) / 2
+        return (self._low + top * (self._high - self._low) + 1) / 2
 
 
 def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> float:
@@ -132,7 +156,8 @@ def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> f
     if protocol.threshold_rule == "relative-to-max" or protocol.normalisation == "relu-max":
         return protocol.map_threshold * enlarged.maximum
     if protocol.normalisation == "min-max-enlarged" and not enlarged.flat:
-        return enlarged.minimum + protocol.map_threshold * (enlarged.maximum - enlarged.minimum)
+        minimum = float(enlarged.values.min())
+        return minimum + protocol.map_threshold * (enlarged.maximum - minimum)
     return protocol.map_threshold
 
 
@@ -158,6 +183,6 @@ def enlarge(response: NDArray, protocol: Protocol) -> NDArray[np.float32]:
     return rows @ (values @ columns.T)
 
 
-def _nearest(values: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+def _nearest(values: NDArray, size: int) -> NDArray[np.float32]:
     rows, columns = (np.arange(size) * side // size for side in values.shape)
     return values[rows][:, columns].astype(np.float32)

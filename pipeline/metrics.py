@@ -64,11 +64,6 @@ def iou(region: ArrayLike, sounding: ArrayLike) -> FloatArray:
     return _ratio(hit, truth.sum(axis=(-2, -1)), (predicted & ~truth).sum(axis=(-2, -1)))
 
 
-def ciou_from_counts(hit: ArrayLike, mass: ArrayLike, false_positives: ArrayLike) -> FloatArray:
-    """cIoU or IoU from its three sums: Σ(P·g), Σg, and the number of predicted pixels where g is 0."""
-    return _ratio(np.asarray(hit), np.asarray(mass), np.asarray(false_positives))
-
-
 def _ratio(hit: NDArray, mass: NDArray, false_positives: NDArray) -> FloatArray:
     hit, mass, false_positives = (np.asarray(value, dtype=np.float64) for value in (hit, mass, false_positives))
     empty = mass == 0

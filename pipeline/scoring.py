@@ -17,22 +17,24 @@ Degenerate cases, all counted in `Scores.counts`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.consensus import GroundTruth, ground_truth
-from pipeline.enlargement import EnlargedMap, EnlargementKey, enlargement_key, sounding_pixels
+from pipeline.consensus import Consensus, GroundTruth, Rounding, box_edges, ground_truth
+from pipeline.enlargement import EnlargedMap, EnlargementKey, enlargement_key, normalise, sounding_pixels
 from pipeline.errors import EvaluationError
 from pipeline.manifests import Box
-from pipeline.metrics import ciou_from_counts
 from pipeline.protocols import Protocol
 from pipeline.scores import COUNTS, Scores, summarize
 
 __all__ = ["Scores", "score", "score_all", "summarize"]
 
+CHUNK = 256  # maps normalised together: large enough to be fast, small enough for maps of any size
+Grid = tuple[int, Rounding]  # side in pixels, and how box edges become pixels
 # DSOL's bound below which a normalised response counts as silence.
 SILENCE = 0.2
 
@@ -90,25 +92,52 @@ def score_all(
     sounding = sounding_boxes(boxes)
     n_missing = len(sounding.keys() - set(clip_ids))
     tallies = [_Tally(protocol) for protocol in protocols]
-    shared: dict[EnlargementKey, EnlargedMap] = {}
-    for index, clip_id in enumerate(clip_ids):
-        enlarged = shared if maps.ndim == 2 else {}
-        truths: dict[tuple[int, str, str], list[GroundTruth]] = {}
-        for tally in tallies:
-            protocol = tally.protocol
-            key = enlargement_key(protocol)
-            if key not in enlarged:
-                enlarged[key] = EnlargedMap(maps if maps.ndim == 2 else maps[index], protocol)
-            grid = (protocol.size, protocol.rounding, protocol.consensus)
-            if grid not in truths:
-                truths[grid] = ground_truth(
-                    sounding.get(clip_id, ()), protocol.size, rounding=protocol.rounding, consensus=protocol.consensus
-                )
-            tally.add(clip_id, enlarged[key], truths[grid])
+    edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
+    for start in range(0, len(clip_ids), CHUNK):
+        chunk = maps[None] if maps.ndim == 2 else maps[start : start + CHUNK]
+        _add_chunk(tallies, chunk, clip_ids[start : start + CHUNK], sounding, edges)
     return {
         tally.protocol.name: tally.finish(threshold=threshold, legacy_float=legacy_float, n_missing=n_missing)
         for tally in tallies
     }
+
+
+def _edges_by_clip(
+    sounding: Mapping[str, Sequence[Box]], size: int, rounding: Rounding
+) -> dict[str, list[Sequence[int]]]:
+    """Round the boxes of all clips at once, which costs less than clip by clip."""
+    edges = iter(box_edges([box for boxes in sounding.values() for box in boxes], size, rounding=rounding))
+    return {clip_id: list(islice(edges, len(boxes))) for clip_id, boxes in sounding.items()}
+
+
+def _add_chunk(
+    tallies: list[_Tally],
+    maps: NDArray,
+    clip_ids: Sequence[str],
+    sounding: Mapping[str, Sequence[Box]],
+    edges: Mapping[Grid, Mapping[str, Sequence[Sequence[int]]]],
+) -> None:
+    """Score a few clips, whose maps are `maps` or the only one of them, for each protocol."""
+    shared = len(maps) == 1
+    normalised = {t.enlargement[0]: normalise(maps, t.protocol.normalisation) for t in tallies}
+    enlarged: dict[EnlargementKey, EnlargedMap] = {}
+    for index, clip_id in enumerate(clip_ids):
+        truths: dict[tuple[Grid, Consensus], list[GroundTruth]] = {}
+        if not shared:
+            enlarged.clear()
+        for tally in tallies:
+            protocol, key = tally.protocol, tally.enlargement
+            if key not in enlarged:
+                enlarged[key] = EnlargedMap(normalised[key[0]], 0 if shared else index, protocol)
+            if tally.truth not in truths:
+                truths[tally.truth] = ground_truth(
+                    sounding.get(clip_id, ()),
+                    protocol.size,
+                    rounding=protocol.rounding,
+                    consensus=protocol.consensus,
+                    edges=edges[tally.grid].get(clip_id, ()),
+                )
+            tally.add(clip_id, enlarged[key], truths[tally.truth])
 
 
 @dataclass
@@ -121,6 +150,11 @@ class _Tally:
     extra: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
+    def __post_init__(self) -> None:
+        self.enlargement = enlargement_key(self.protocol)
+        self.grid: Grid = (self.protocol.size, self.protocol.rounding)
+        self.truth = (self.grid, self.protocol.consensus)
+
     def add(self, clip_id: str, enlarged: EnlargedMap, truths: list[GroundTruth]) -> None:
         self.counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
         parts = [truth for truth in truths if truth.n_support]
@@ -131,10 +165,13 @@ class _Tally:
             return
         self.counts["n_flat_maps"] += enlarged.flat
         sounding = parts[0].support if len(parts) == 1 else np.any([part.support for part in parts], axis=0)
-        agreements = [agreement(sounding_pixels(enlarged, self.protocol, part.n_support), part) for part in parts]
-        pointing = float(sounding.ravel()[enlarged.peak].mean())
+        ciou = iou = 0.0
+        for part in parts:
+            part_ciou, part_iou = agreement(sounding_pixels(enlarged, self.protocol, part.n_support), part)
+            ciou, iou = ciou + part_ciou, iou + part_iou
+        pointing = int(np.count_nonzero(sounding.ravel()[enlarged.peak])) / len(enlarged.peak)
         self.clip_ids.append(clip_id)
-        self.rows.append((*(float(value) for value in np.mean(agreements, axis=0)), pointing))
+        self.rows.append((ciou / len(parts), iou / len(parts), pointing))
         if "slavc" in self.protocol.extras:
             self._note("confidence", enlarged.confidence)
         if "nsa" in self.protocol.extras:
@@ -167,12 +204,15 @@ class _Tally:
 
 
 def agreement(region: NDArray[np.bool_], truth: GroundTruth) -> tuple[float, float]:
-    """Return cIoU and IoU of one region with a ground truth that is not empty; as `pipeline.metrics`, by counting."""
+    """Return cIoU and IoU of one region with a ground truth that is not empty.
+
+    The same numbers as `pipeline.metrics.ciou` and `iou`, by counting set pixels, which is many times faster than sums.
+    """
     in_support = int(np.count_nonzero(region & truth.support))
     in_full = in_support if truth.full is truth.support else int(np.count_nonzero(region & truth.full))
     false_positives = int(np.count_nonzero(region)) - in_support
-    ciou = ciou_from_counts((in_support + in_full) / 2, truth.mass, false_positives)
-    return float(ciou), float(ciou_from_counts(in_support, truth.n_support, false_positives))
+    hit = (in_support + in_full) / 2
+    return hit / (truth.mass + false_positives), in_support / (truth.n_support + false_positives)
 
 
 def _quiet_share(enlarged: EnlargedMap, silent: NDArray[np.bool_]) -> float:

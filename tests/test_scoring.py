@@ -77,7 +77,7 @@ def test_a_map_is_enlarged_once_per_distinct_rule(clips, monkeypatch, single):
     maps, ids, boxes = clips
     made = []
     original = scoring.EnlargedMap
-    monkeypatch.setattr(scoring, "EnlargedMap", lambda raw, protocol: made.append(protocol) or original(raw, protocol))
+    monkeypatch.setattr(scoring, "EnlargedMap", lambda *of: made.append(of) or original(*of))
 
     score_all(maps[0] if single else maps, ids, boxes, PROTOCOLS.values())
 
