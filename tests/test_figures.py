@@ -35,8 +35,8 @@ def test_success_curves_draw_every_curve_once(tmp_path):
     assert colours[0] == colours[1] != colours[2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "ours",
+        "models with shuffled audio",
         "ones",
-        "the same, shuffled audio",
     ]
     assert pixels(figure, tmp_path / "curve.png").std() > 5
 
