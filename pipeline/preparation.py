@@ -1,0 +1,246 @@
+"""What should exist → what does: a dataset's clip lists, checked against its media.
+
+For a dataset whose card has `render`, the media are rendered first. Written to the output folder: ``clips.csv``
+(columns ``split`` and those of a clip list), the clips whose files are all there; ``missing.csv`` (``split, clip_id,
+path, problem``), the others; ``coverage.json``, the counts of each split, and under ``media`` the fingerprint of
+rendered media ("" for files found on disk). A file that is there but cannot be decoded is not this module's matter:
+extraction finds it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.config import Card, load_card
+from pipeline.datasets.demo import render_media
+from pipeline.errors import ManifestError
+from pipeline.files import write_csv, write_json
+from pipeline.manifests import (
+    CLIP_COLUMNS,
+    Clip,
+    clip_row,
+    find_leaks,
+    media_path,
+    parse_clip,
+    read_boxes,
+    read_clips,
+    read_rows,
+)
+
+MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
+CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
+_BOXES = "_boxes"
+_SPLIT_ORDER = ("train", "validation", "test")
+_SHOWN = 3  # examples in a message
+
+
+@dataclass(frozen=True)
+class SplitCoverage:
+    """Clips of a split that are listed, and those whose files are there."""
+
+    listed: int
+    found: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a dataset is there.
+
+    Attributes
+    ----------
+    splits : mapping of str to SplitCoverage
+    media : str
+        Fingerprint of rendered media; empty for files found on disk.
+    missing : tuple of str
+        The first few files that are not there.
+    """
+
+    splits: Mapping[str, SplitCoverage]
+    media: str
+    missing: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for each split, and one for missing files."""
+        lines = [f"{name}: {n.found} of {n.listed} clips found" for name, n in self.splits.items()]
+        if self.missing:
+            lines.append(f"missing, first of all: {', '.join(self.missing)} (all in {MISSING_FILE})")
+        return "\n".join(lines)
+
+
+def prepare_dataset(
+    manifest_folder: Path, output_folder: Path, *, media_root: Path, scheduler: str | None, workers: int | None
+) -> Coverage:
+    """Render a dataset's media if its card says so, and list the clips that exist.
+
+    Parameters
+    ----------
+    manifest_folder : Path
+        Card, clip lists and boxes.
+    output_folder : Path
+        Where clips.csv, missing.csv and coverage.json go.
+    media_root : Path
+        Folder that the lists' paths are relative to; see `resolve_media_root`.
+    scheduler, workers
+        As for `pipeline.cluster.run_tasks`; for rendering only.
+
+    Raises
+    ------
+    SettingsError
+        The card is wrong.
+    ManifestError
+        A list is wrong; splits share clips or files; boxes belong to no clip of their split; not one file of a split
+        is there; the output folder cannot be written.
+    """
+    card = load_card(manifest_folder)
+    splits = read_splits(manifest_folder)
+    media = ""
+    if card.render is not None:
+        media = render_media(
+            list(itertools.chain.from_iterable(splits.values())),
+            media_root=media_root,
+            seed=card.render.seed,
+            context=card.render.context,
+            scheduler=scheduler,
+            workers=workers,
+        )
+    found = {name: [clip for clip in clips if not _problems(clip, media_root)] for name, clips in splits.items()}
+    for name, clips in splits.items():
+        if not found[name]:
+            raise ManifestError(_nothing_found(name, clips, media_root))
+    missing = [
+        (name, clip.clip_id, medium, problem)
+        for name, clips in splits.items()
+        for clip in clips
+        for medium, problem in _problems(clip, media_root)
+    ]
+    counts = {name: SplitCoverage(len(clips), len(found[name])) for name, clips in splits.items()}
+    coverage = Coverage(counts, media, tuple(row[2] for row in missing[:_SHOWN]))
+    _write(output_folder, found, missing, coverage)
+    return coverage
+
+
+def read_splits(manifest_folder: Path) -> dict[str, list[Clip]]:
+    """Read every clip list of a manifest folder, and check the lists and boxes against each other.
+
+    Returns
+    -------
+    dict
+        The clips of each split: train, validation, test, then any others by name.
+
+    Raises
+    ------
+    ManifestError
+        There is no clip list, a list or a box file is wrong, boxes belong to no clip of their split, or train or
+        validation share a clip id or a file with another split.
+    """
+    names = {path.stem for path in manifest_folder.glob("*.csv")}
+    ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
+    order = sorted(
+        (name for name in names if not name.endswith(_BOXES)), key=lambda name: (ranks.get(name, len(ranks)), name)
+    )
+    if not order:
+        raise ManifestError(f"{manifest_folder}: no clip list (train.csv, test.csv, ...)")
+    splits = {name: read_clips(manifest_folder / f"{name}.csv") for name in order}
+    for name in sorted(name for name in names if name.endswith(_BOXES)):
+        _check_boxes(manifest_folder / f"{name}.csv", splits)
+    for one, other in itertools.combinations(order, 2):
+        # Splits that are only scored may overlap: heard and unheard, single and multiple sources.
+        leaks = find_leaks(splits[one], splits[other]) if one in ("train", "validation") else []
+        if leaks:
+            more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+            raise ManifestError(
+                f"{manifest_folder}: {one}.csv and {other}.csv overlap: {'; '.join(leaks[:_SHOWN])}{more}. Take them out "
+                f"of {one}.csv"
+            )
+    return splits
+
+
+def resolve_media_root(card: Card, project: Path) -> Path:
+    """Return the folder that a dataset's paths are relative to.
+
+    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set; a
+    relative one of either is relative to `project`.
+    """
+    return project / Path(os.environ.get(MEDIA_ROOT_VARIABLE) or card.media_root).expanduser()
+
+
+def read_prepared_clips(path: Path, split: str) -> list[Clip]:
+    """Read the clips of one split from ``clips.csv``.
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or malformed, or has no such split.
+    """
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file; run `dvc repro prepare`")
+    rows = list(read_rows(path, ("split", *CLIP_COLUMNS)))
+    clips = [parse_clip(row, where) for where, row in rows if row["split"] == split]
+    if not clips:
+        there = sorted({row["split"] for _, row in rows})
+        raise ManifestError(f"{path}: no split {split!r}; there are {', '.join(there) or 'none'}")
+    return clips
+
+
+def read_media_fingerprint(path: Path) -> str:
+    """Return `media` of ``coverage.json``: the fingerprint of rendered media, or "".
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or malformed.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["media"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path}: not a coverage file ({error}); run `dvc repro prepare`") from None
+
+
+def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
+    split = path.stem.removesuffix(_BOXES)
+    if split not in splits:
+        raise ManifestError(f"{path}: boxes without a clip list; {split}.csv is missing")
+    known = {clip.clip_id for clip in splits[split]}
+    strangers = sorted({box.clip_id for box in read_boxes(path)} - known)
+    if strangers:
+        raise ManifestError(
+            f"{path}: boxes of {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}"
+        )
+
+
+def _problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
+    """Return (path, problem) of each of the clip's files that is not there."""
+    problems = []
+    for medium in clip.media:
+        path = media_path(media_root, medium)
+        if not path.is_file():
+            problems.append((medium, "no such file"))
+        elif path.stat().st_size == 0:
+            problems.append((medium, "empty"))
+    return problems
+
+
+def _nothing_found(split: str, clips: Sequence[Clip], media_root: Path) -> str:
+    example = media_path(media_root, clips[0].media[0])
+    return (
+        f"{split}: not one of {len(clips)} clips is there under the media root {media_root}; {example}, for one, is "
+        f"missing or empty. Set {MEDIA_ROOT_VARIABLE} to the folder that holds the media, or mend media_root in the card"
+    )
+
+
+def _write(
+    folder: Path, found: Mapping[str, Sequence[Clip]], missing: Sequence[Sequence[str]], coverage: Coverage
+) -> None:
+    rows = [(name, *clip_row(clip)) for name, clips in found.items() for clip in clips]
+    counts = {name: asdict(count) for name, count in coverage.splits.items()}
+    try:
+        write_csv(folder / CLIPS_FILE, ("split", *CLIP_COLUMNS), rows)
+        write_csv(folder / MISSING_FILE, ("split", "clip_id", "path", "problem"), missing)
+        write_json(folder / COVERAGE_FILE, {**counts, "media": coverage.media})
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be written: {error}") from None
