@@ -78,6 +78,7 @@ def report(folder, train_shards, test_shards, *, name="report", results="results
     )
 
 
+@pytest.mark.slow
 def test_every_file_that_the_page_links_is_there(project):
     folder = project[0] / "report"
     page = (folder / "index.md").read_text()
@@ -88,6 +89,7 @@ def test_every_file_that_the_page_links_is_there(project):
     assert "mean over the seeds 0, 4" in page
 
 
+@pytest.mark.slow
 def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(project):
     text = (project[0] / "report" / "table.md").read_text()
     first = text.split("\n\n")[2].splitlines()[2:]
@@ -110,6 +112,7 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
     assert float(own["mean_ciou"]) == pytest.approx(np.mean([float(row["ciou"]) for row in scores]))
 
 
+@pytest.mark.slow
 def test_success_curves_hold_every_row(project):
     rows = list(csv.DictReader((project[0] / "report" / "success_curves.csv").open()))
     curves = {}
@@ -120,6 +123,7 @@ def test_success_curves_hold_every_row(project):
     assert all(np.all(np.diff(curve) <= 0) for curve in curves.values())
 
 
+@pytest.mark.slow
 def test_examples_run_from_the_best_clip_to_the_worst(project):
     folder = project[0]
     shown = list(csv.DictReader((folder / "report" / "overlays.csv").open()))
@@ -135,6 +139,7 @@ def test_examples_run_from_the_best_clip_to_the_worst(project):
     np.testing.assert_array_equal(data["iterative"][0], maps.response[maps.clip_ids.index(shown[0]["clip_id"])])
 
 
+@pytest.mark.slow
 def test_epoch_maps_are_those_of_the_artifacts(project):
     folder = project[0]
     data = np.load(folder / "report" / "epochs.npz")
@@ -146,6 +151,7 @@ def test_epoch_maps_are_those_of_the_artifacts(project):
         np.testing.assert_array_equal(data["response"][1, place, 2], labels.response[labels.clip_ids.index(clip_id)])
 
 
+@pytest.mark.slow
 def test_pictures_open_and_are_not_blank(project):
     for path in (project[0] / "report").glob("*.png"):
         picture = np.asarray(Image.open(path).convert("L"))
@@ -153,6 +159,7 @@ def test_pictures_open_and_are_not_blank(project):
         assert picture.std() > 5, path
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_report(project):
     report(*project, name="again")
     files = sorted(path.name for path in (project[0] / "report").iterdir())
@@ -161,6 +168,7 @@ def test_the_same_results_give_the_same_report(project):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
@@ -178,6 +186,7 @@ def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost,
         report(*project, name="broken", results=tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_results_of_other_shards_are_refused(project, tmp_path):
     other = make_split(tmp_path / "test", [*TEST, "test-99"])
     with pytest.raises(
