@@ -36,8 +36,8 @@ def precision_recall(
     Returns
     -------
     precision, recall : float64 arrays, shape (k,)
-        A detection in the wrong place is a false positive only, not a miss as well, so recall can fall as more clips
-        are detected. 1 where nothing could be counted.
+        A detection in the wrong place is a false positive only, not a miss as well, so recall reaches 1 once every
+        clip is detected, wherever. 1 where nothing could be counted.
     """
     cut = np.asarray(at, dtype=np.float64)[:, None]
     found = np.asarray(confidences, dtype=np.float64)[None, :] >= cut

@@ -93,9 +93,11 @@ def score_all(
     n_missing = len(sounding.keys() - set(clip_ids))
     tallies = [_Tally(protocol) for protocol in protocols]
     edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
-    for start in range(0, len(clip_ids), CHUNK):
-        chunk = maps[None] if maps.ndim == 2 else maps[start : start + CHUNK]
-        _add_chunk(tallies, chunk, clip_ids[start : start + CHUNK], sounding, edges)
+    if maps.ndim == 2:
+        _add_chunk(tallies, maps[None], clip_ids, sounding, edges)
+    else:
+        for start in range(0, len(clip_ids), CHUNK):
+            _add_chunk(tallies, maps[start : start + CHUNK], clip_ids[start : start + CHUNK], sounding, edges)
     return {
         tally.protocol.name: tally.finish(threshold=threshold, legacy_float=legacy_float, n_missing=n_missing)
         for tally in tallies
@@ -242,7 +244,7 @@ def checked_maps(maps: NDArray, clip_ids: Sequence[str], *, n_axes: int) -> NDAr
         twice = next(clip_id for index, clip_id in enumerate(clip_ids) if clip_id in clip_ids[:index])
         raise EvaluationError(f"clip id {twice!r} occurs twice among the response maps; each clip may have one map")
     if array.dtype != bool:
-        finite = np.isfinite(array).reshape(1 if single else len(array), -1).all(axis=1)
+        finite = np.atleast_1d(np.isfinite(array).all(axis=tuple(range(0 if single else 1, array.ndim))))
         if not finite.all():
             whose = "the map for all clips" if single else f"the map of clip {clip_ids[int(np.argmin(finite))]!r}"
             raise EvaluationError(f"{whose} has a value that is not finite; the model has diverged or the file is bad")

@@ -107,6 +107,9 @@ def test_thresholds_compare_exactly_unless_asked_to_repeat_public_code():
     curve = metrics.success_curve([0.3], legacy_float=True)
     assert (curve[5], curve[6]) == (1, 0)
     assert metrics.success_curve([0.3])[6] == 1
+    # 0.7 - 0.4 is 0.29999999999999993: the same number, reached through other roundings.
+    assert 0.7 - 0.4 < 0.3
+    assert metrics.success_rate([0.7 - 0.4, 0.3 - 1e-9], 0.3) == 0.5
     # Off the grid there is no quirk to repeat.
     assert metrics.success_rate([0.33, 0.32], 0.33, legacy_float=True) == 0.5
     assert metrics.success_rate([np.nan, 1.0], 0.0) == 0.5

@@ -79,9 +79,20 @@ def test_a_map_is_enlarged_once_per_distinct_rule(clips, monkeypatch, single):
     original = scoring.EnlargedMap
     monkeypatch.setattr(scoring, "EnlargedMap", lambda *of: made.append(of) or original(*of))
 
+    monkeypatch.setattr(scoring, "CHUNK", 5)
+
     score_all(maps[0] if single else maps, ids, boxes, PROTOCOLS.values())
 
     assert len(made) == 6 * (1 if single else len(ids))
+
+
+def test_chunks_do_not_show(clips, monkeypatch):
+    whole = score_all(*clips, PROTOCOLS.values())
+    monkeypatch.setattr(scoring, "CHUNK", 5)
+
+    for name, scores in score_all(*clips, PROTOCOLS.values()).items():
+        np.testing.assert_array_equal(scores.ciou, whole[name].ciou)
+        assert scores.clip_ids == whole[name].clip_ids
 
 
 def test_order_of_clips_and_boxes_does_not_matter(clips):
@@ -248,6 +259,7 @@ def test_interactive_iou_needs_both_clips_of_a_frame():
         (np.zeros((1, 0, 4)), ["a"], "got shape"),
         (np.stack([np.eye(3), np.full((3, 3), np.nan)]), ["a", "b"], "map of clip 'b' has a value that is not finite"),
         (np.full((3, 3), np.inf), ["a", "b"], "map for all clips has a value that is not finite"),
+        (np.zeros((0, 4, 4)), [], "no clip is left to score"),
         (np.zeros((1, 4, 4)), ["other"], "1 maps have no sounding box.* 1 clips with boxes have no map"),
     ],
 )
