@@ -10,13 +10,11 @@ extraction finds it.
 from __future__ import annotations
 
 import itertools
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.config import Card, load_card
+from pipeline.config import load_card
 from pipeline.datasets.demo import render_media
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv, write_json
@@ -26,14 +24,11 @@ from pipeline.manifests import (
     clip_row,
     find_leaks,
     media_path,
-    parse_clip,
     read_boxes,
     read_clips,
-    read_rows,
 )
+from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, MEDIA_ROOT_VARIABLE, MISSING_FILE
 
-MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
-CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
 _BOXES = "_boxes"
 _SPLIT_ORDER = ("train", "validation", "test")
 _SHOWN = 3  # examples in a message
@@ -84,7 +79,7 @@ def prepare_dataset(
     output_folder : Path
         Where clips.csv, missing.csv and coverage.json go.
     media_root : Path
-        Folder that the lists' paths are relative to; see `resolve_media_root`.
+        Folder that the lists' paths are relative to; see `pipeline.prepared.resolve_media_root`.
     scheduler, workers
         As for `pipeline.cluster.run_tasks`; for rendering only.
 
@@ -97,7 +92,7 @@ def prepare_dataset(
         is there; the output folder cannot be written.
     """
     card = load_card(manifest_folder)
-    splits = read_splits(manifest_folder)
+    splits = read_splits(manifest_folder, leaks_allowed=card.leaks_allowed)
     media = ""
     if card.render is not None:
         media = render_media(
@@ -124,8 +119,14 @@ def prepare_dataset(
     return coverage
 
 
-def read_splits(manifest_folder: Path) -> dict[str, list[Clip]]:
+def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[str, list[Clip]]:
     """Read every clip list of a manifest folder, and check the lists and boxes against each other.
+
+    Parameters
+    ----------
+    manifest_folder : Path
+    leaks_allowed : bool
+        Let splits overlap: what the card's `leaks_allowed` says.
 
     Returns
     -------
@@ -148,7 +149,7 @@ def read_splits(manifest_folder: Path) -> dict[str, list[Clip]]:
     splits = {name: read_clips(manifest_folder / f"{name}.csv") for name in order}
     for name in sorted(name for name in names if name.endswith(_BOXES)):
         _check_boxes(manifest_folder / f"{name}.csv", splits)
-    for one, other in itertools.combinations(order, 2):
+    for one, other in itertools.combinations(order, 2) if not leaks_allowed else ():
         # Splits that are only scored may overlap: heard and unheard, single and multiple sources.
         leaks = find_leaks(splits[one], splits[other]) if one in ("train", "validation") else []
         if leaks:
@@ -158,47 +159,6 @@ def read_splits(manifest_folder: Path) -> dict[str, list[Clip]]:
                 f"of {one}.csv"
             )
     return splits
-
-
-def resolve_media_root(card: Card, project: Path) -> Path:
-    """Return the folder that a dataset's paths are relative to.
-
-    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set; a
-    relative one of either is relative to `project`.
-    """
-    return project / Path(os.environ.get(MEDIA_ROOT_VARIABLE) or card.media_root).expanduser()
-
-
-def read_prepared_clips(path: Path, split: str) -> list[Clip]:
-    """Read the clips of one split from ``clips.csv``.
-
-    Raises
-    ------
-    ManifestError
-        The file is missing or malformed, or has no such split.
-    """
-    if not path.exists():
-        raise ManifestError(f"{path}: no such file; run `dvc repro prepare`")
-    rows = list(read_rows(path, ("split", *CLIP_COLUMNS)))
-    clips = [parse_clip(row, where) for where, row in rows if row["split"] == split]
-    if not clips:
-        there = sorted({row["split"] for _, row in rows})
-        raise ManifestError(f"{path}: no split {split!r}; there are {', '.join(there) or 'none'}")
-    return clips
-
-
-def read_media_fingerprint(path: Path) -> str:
-    """Return `media` of ``coverage.json``: the fingerprint of rendered media, or "".
-
-    Raises
-    ------
-    ManifestError
-        The file is missing or malformed.
-    """
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["media"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path}: not a coverage file ({error}); run `dvc repro prepare`") from None
 
 
 def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:

@@ -23,7 +23,13 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @params_option
 @device_option
 def main(
-    manifest: Path, shards: Path, run_folder: Path, baselines: Path, maps: Path, out: Path, params_path: Path,
+    manifest: Path,
+    shards: Path,
+    run_folder: Path,
+    baselines: Path,
+    maps: Path,
+    out: Path,
+    params_path: Path,
     device: str,
 ) -> None:
     """Score one trained method.

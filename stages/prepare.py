@@ -8,7 +8,8 @@ import click
 
 from pipeline.config import load_card
 from pipeline.console import run_command
-from pipeline.preparation import prepare_dataset, resolve_media_root
+from pipeline.preparation import prepare_dataset
+from pipeline.prepared import resolve_media_root
 from stages.options import FOLDER, manifest_option, scheduler_option, workers_option
 
 
@@ -23,7 +24,8 @@ def main(manifest: Path, out: Path, scheduler: str | None, workers: int | None) 
     Example: python -m stages.prepare --manifest data_manifests/demo --out data/demo
     """
     media_root = resolve_media_root(load_card(manifest), Path.cwd())
-    prepare_dataset(manifest, out, media_root=media_root, scheduler=scheduler, workers=workers)
+    coverage = prepare_dataset(manifest, out, media_root=media_root, scheduler=scheduler, workers=workers)
+    click.echo(coverage.describe())
 
 
 if __name__ == "__main__":

@@ -11,14 +11,8 @@ from pipeline import preparation
 from pipeline.config import load_card
 from pipeline.errors import ManifestError
 from pipeline.manifests import Box, Clip, write_boxes, write_clips
-from pipeline.preparation import (
-    Coverage,
-    SplitCoverage,
-    prepare_dataset,
-    read_media_fingerprint,
-    read_prepared_clips,
-    resolve_media_root,
-)
+from pipeline.preparation import Coverage, SplitCoverage, prepare_dataset
+from pipeline.prepared import read_media_fingerprint, read_prepared_clips, resolve_media_root
 
 CARD = """
 title: Three clips
@@ -200,3 +194,14 @@ def test_the_media_root_can_be_set_from_outside(
     monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", value)
 
     assert resolve_media_root(load_card(manifest), Path("/project")) == Path(expected)
+
+
+def test_splits_may_overlap_where_the_card_allows_it(manifest, media, tmp_path):
+    write_clips(manifest / "test.csv", [TRAIN[0]])
+    write_boxes(manifest / "test_boxes.csv", [])
+    with pytest.raises(ManifestError, match="overlap"):
+        prepare_dataset(manifest, tmp_path / "out", media_root=media, scheduler=None, workers=None)
+    card = manifest / "dataset.yaml"
+    card.write_text(card.read_text() + "leaks_allowed: true\n")
+    coverage = prepare_dataset(manifest, tmp_path / "out", media_root=media, scheduler=None, workers=None)
+    assert coverage.splits["test"] == SplitCoverage(1, 1)

@@ -1,6 +1,6 @@
 """The real `dvc repro` on a tiny rendered dataset: end to end, single stages, changed settings, kill -9.
 
-    prepare → extract@train, extract@test → initialize → train@initial, train@iterative → evaluate@… → report
+prepare → extract@train, extract@test → initialize → train@initial, train@iterative → evaluate@… → report
 """
 
 from __future__ import annotations
@@ -196,7 +196,12 @@ def test_a_wrong_setting_is_one_clear_line(project, key, value, message):
     try:
         set_param(project, key, value)
         done = subprocess.run(
-            [*DVC, "repro", "train@iterative"], cwd=project, env=environment(), capture_output=True, text=True, check=False
+            [*DVC, "repro", "train@iterative"],
+            cwd=project,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         (project / "params.yaml").write_text(text)

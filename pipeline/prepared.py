@@ -1,0 +1,55 @@
+"""What the stage `prepare` leaves for the stages after it: the clips that exist, and where their media are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pipeline.config import Card
+from pipeline.errors import ManifestError
+from pipeline.manifests import CLIP_COLUMNS, Clip, parse_clip, read_rows
+
+MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
+CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
+
+
+def resolve_media_root(card: Card, project: Path) -> Path:
+    """Return the folder that a dataset's paths are relative to.
+
+    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set; a
+    relative one of either is relative to `project`.
+    """
+    return project / Path(os.environ.get(MEDIA_ROOT_VARIABLE) or card.media_root).expanduser()
+
+
+def read_prepared_clips(path: Path, split: str) -> list[Clip]:
+    """Read the clips of one split from ``clips.csv``.
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or malformed, or has no such split.
+    """
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file; run `dvc repro prepare`")
+    rows = list(read_rows(path, ("split", *CLIP_COLUMNS)))
+    clips = [parse_clip(row, where) for where, row in rows if row["split"] == split]
+    if not clips:
+        there = sorted({row["split"] for _, row in rows})
+        raise ManifestError(f"{path}: no split {split!r}; there are {', '.join(there) or 'none'}")
+    return clips
+
+
+def read_media_fingerprint(path: Path) -> str:
+    """Return `media` of ``coverage.json``: the fingerprint of rendered media, or "".
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or malformed.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["media"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path}: not a coverage file ({error}); run `dvc repro prepare`") from None
