@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.checkpoints import load_model
 from pipeline.config import EvaluationSettings
@@ -130,7 +131,7 @@ def score_content_free(
     elsewhere = [box for other in other_splits(manifest, split) for box in read_boxes(boxes_path(manifest, other))]
     rules = scoring_rules(get_protocol(evaluation.protocol))
     return {
-        name: _by_prefix(score_all(maps, shards.clip_ids, boxes, rules.values(), threshold=evaluation.threshold), rules)
+        name: _score(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold)
         for name, maps in content_free_maps(shards.clip_ids, prior_boxes=elsewhere).items()
     }
 
@@ -159,7 +160,7 @@ def score_maps(
 ) -> dict[str, Scores]:
     """Return the scores of one model by prefix ``<audio><rule>``."""
     own, shuffled = (
-        _by_prefix(score_all(response, maps.clip_ids, boxes, rules.values(), threshold=threshold), rules)
+        _score(response, maps.clip_ids, boxes, rules, threshold=threshold)
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
@@ -219,7 +220,12 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet, split: str) -> str:
     )
 
 
-def _by_prefix(scores: Mapping[str, Scores], rules: Mapping[str, Protocol]) -> dict[str, Scores]:
+def _score(
+    maps: np.ndarray, clip_ids: Sequence[str], boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
+) -> dict[str, Scores]:
+    # Maps are enlarged one by one: on matrices this small, threads of BLAS cost ten times what they save.
+    with threadpool_limits(1, user_api="blas"):
+        scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
     return {prefix: scores[protocol.name] for prefix, protocol in rules.items()}
 
 
