@@ -1,0 +1,93 @@
+"""Memory of extraction: the peak of one worker process for n clips and for 4n, in one shard and in four.
+
+Each row is a fresh process that makes its shards as a Dask worker would, and reports the largest resident set that the
+operating system saw. Frames of 256×256 and 5 s of sound at 22.05 kHz: a clip takes 0.25 MiB in a shard, so that memory
+that grew with the clips would show.
+
+    python benchmarks/extraction_memory.py [--clips 128] [--output benchmarks/results/extraction_memory.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+
+from pipeline.config import AudioSettings
+from pipeline.files import write_json
+from pipeline.manifests import Clip
+from pipeline.shard_building import ShardTask, build_shard
+from pipeline.shards import shard_path
+
+AUDIO = AudioSettings(sample_rate=22_050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64)
+N_FILES = 4
+FPS, SECONDS, RATE = 10, 6, 22_050
+
+
+def write_video(path: Path, seed: int) -> None:
+    """Write 6 s of 160×120 H.264 with AAC, both noise."""
+    generator = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        audio = container.add_stream("aac", rate=RATE, layout="mono")
+        for _ in range(FPS * SECONDS):
+            pixels = generator.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        samples = generator.normal(0, 0.1, (1, RATE * SECONDS)).astype(np.float32)
+        sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        sound.sample_rate = RATE
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
+
+
+def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
+    """Make the shards in this process. Returns its peak resident set, MiB."""
+    clips = [Clip(f"clip{n}", video=f"{n % N_FILES}.mp4") for n in range(clips_per_shard)]
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(n_shards):
+            path = shard_path(Path(folder), index)
+            _, rejects = build_shard(ShardTask(path, tuple(clips), media_root, AUDIO, 256, "", 30.0))
+            if rejects:
+                raise RuntimeError(f"unexpected rejects: {rejects}")
+            path.unlink()
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def measure(n_clips: int) -> list[dict[str, float]]:
+    """Return the peak of each case, each in a process of its own."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for n in range(N_FILES):
+            write_video(Path(folder) / f"{n}.mp4", n)
+        for n_shards, clips_per_shard in ((1, n_clips), (1, 4 * n_clips), (4, n_clips)):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                peak = pool.apply(peak_mib, (Path(folder), n_shards, clips_per_shard))
+            rows.append({"shards": n_shards, "clips_per_shard": clips_per_shard, "peak_mib": round(peak, 1)})
+    return rows
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description="Peak memory of extraction for n clips and for 4n.")
+    parser.add_argument("--clips", type=int, default=128)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/extraction_memory.json"))
+    arguments = parser.parse_args()
+    rows = measure(arguments.clips)
+    print(f"{'shards':>6}  {'clips each':>10}  {'peak MiB':>8}")
+    for row in rows:
+        print(f"{row['shards']:6d}  {row['clips_per_shard']:10d}  {row['peak_mib']:8.1f}")
+    write_json(arguments.output, {"machine": platform.machine(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
