@@ -13,6 +13,8 @@ from pipeline.console import LazyGroup, run_command
 
 COMMANDS = {
     "import": "pipeline.cli_import:imports",
+    "evaluate": "pipeline.cli_evaluate:evaluate",
+    "protocols": "pipeline.cli_evaluate:protocols",
 }
 
 

@@ -1,0 +1,134 @@
+"""`soundspot evaluate` and `soundspot protocols`: any rule on stored response maps, and what the rules are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+    from pipeline.map_files import ResponseMaps
+    from pipeline.protocols import Protocol
+    from pipeline.rescoring import RescoredRow
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("variants", nargs=-1)
+@click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
+@click.option(
+    "--protocol", "names", multiple=True, default=["all"], show_default=True, help="A rule, or all; may be repeated."
+)
+@click.option("--split", help="The split that the maps are of. Default: score_split of the settings file.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="cIoU from which a clip is a success. Default: each rule's own."
+)
+@click.option("--legacy-float", is_flag=True, help="Compare with 0.05 * i as public code does, not with exact i / 20.")
+@click.option("--shuffled", is_flag=True, help="Score each model with the sounds of other clips as well.")
+@click.option("--output", type=PATH, help="Write the scores to a .csv, .json or .md file.")
+@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+def evaluate(
+    variants: tuple[str, ...],
+    dataset: str | None,
+    names: tuple[str, ...],
+    split: str | None,
+    threshold: float | None,
+    legacy_float: bool,
+    shuffled: bool,
+    output: Path | None,
+    params_path: Path,
+) -> None:
+    """Score stored response maps under any rules of the field, side by side, without running a model.
+
+    VARIANTS are trained methods whose maps `dvc repro evaluate` has left; by default those of the settings file. Beside
+    them stand predictors that know nothing of the clip, under the same rules.
+
+    \b
+    Example:
+      soundspot evaluate iterative --protocol paper256 --protocol lvs224-median
+      soundspot evaluate --protocol all --output rules.csv
+    """
+    from pipeline.config import load_params
+    from pipeline.evaluation import boxes_path, other_splits, read_split_boxes
+    from pipeline.manifests import read_boxes
+    from pipeline.rescoring import rescore
+    from pipeline.rule_tables import check_output, write_rescored
+
+    if output:
+        check_output(output)
+    protocols = _chosen(names)
+    params = load_params(params_path)
+    dataset, split = dataset or params.dataset, split or params.score_split
+    manifest = Path("data_manifests") / dataset
+    boxes = read_split_boxes(manifest, split)
+    prior = [box for other in other_splits(manifest, split) for box in read_boxes(boxes_path(manifest, other))]
+    stored = _read_maps(variants, Path("results") / dataset / "maps", params)
+    rows = rescore(
+        stored,
+        boxes,
+        protocols,
+        prior_boxes=prior,
+        threshold=threshold,
+        legacy_float=legacy_float,
+        shuffled=shuffled,
+    )
+    _show(rows, f"{dataset}, {split}")
+    if output:
+        facts = {"dataset": dataset, "split": split, "legacy_float": legacy_float}
+        write_rescored(output, rows, facts=facts)
+        click.echo(f"wrote {output}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print all fields as JSON.")
+def protocols(as_json: bool) -> None:
+    """List the named rules by which the field scores response maps, with their fields and where they come from.
+
+    Example: soundspot protocols
+    """
+    import json
+
+    from pipeline.protocols import PROTOCOLS
+    from pipeline.rule_tables import protocols_as_json, rules_text
+
+    rules = list(PROTOCOLS.values())
+    click.echo(json.dumps(protocols_as_json(rules), indent=2) if as_json else rules_text(rules), nl=as_json)
+
+
+def _chosen(names: tuple[str, ...]) -> list[Protocol]:
+    from pipeline.protocols import PROTOCOLS, get_protocol
+
+    if "all" in names:
+        return list(PROTOCOLS.values())
+    return [get_protocol(name) for name in dict.fromkeys(names)]
+
+
+def _read_maps(variants: tuple[str, ...], folder: Path, params: Params) -> dict[str, list[ResponseMaps]]:
+    """Read the maps of the variants asked for, or of those in the settings that have been evaluated."""
+    from pipeline.errors import EvaluationError
+    from pipeline.map_files import MAPS_FILE
+    from pipeline.rescoring import read_stored_maps
+
+    chosen = list(dict.fromkeys(variants or params.variants))
+    if not variants:
+        absent = [variant for variant in chosen if not (folder / variant / MAPS_FILE).exists()]
+        chosen = [variant for variant in chosen if variant not in absent]
+        if not chosen:
+            raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; run `dvc repro evaluate`")
+        if absent:
+            click.echo(f"not evaluated yet, left out: {', '.join(absent)}", err=True)
+    return {variant: read_stored_maps(folder / variant) for variant in chosen}
+
+
+def _show(rows: list[RescoredRow], title: str) -> None:
+    from pipeline.rule_tables import counts_table, fitted, further_table, rates_table
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    click.echo(f"{title}; percent\n")
+    for table in (rates_table(rows), further_table(rows), counts_table(rows)):
+        for block in fitted(table, width=width) if table else ():
+            click.echo(block.text())
