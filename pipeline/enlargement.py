@@ -110,13 +110,13 @@ class EnlargedMap:
         self._order_statistics: dict[int, float] = {}
 
     @cached_property
-    def peak(self) -> list[int]:
+    def peak(self) -> NDArray[np.intp]:
         """Flat indices of the pixels that have the maximum."""
         tied = self.values == self.maximum
         # Counting is cheaper than listing, and most maps have one peak.
         if np.count_nonzero(tied) == 1:
-            return [self._first_peak]
-        return np.flatnonzero(tied).tolist()
+            return np.array([self._first_peak])
+        return np.flatnonzero(tied)
 
     def order_statistic(self, index: int) -> float:
         """Return the value at `index` of the sorted pixels."""

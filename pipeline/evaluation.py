@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.checkpoints import load_model
 from pipeline.config import EvaluationSettings
@@ -223,9 +222,7 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet, split: str) -> str:
 def _score(
     maps: np.ndarray, clip_ids: Sequence[str], boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
 ) -> dict[str, Scores]:
-    # Maps are enlarged one by one: on matrices this small, threads of BLAS cost ten times what they save.
-    with threadpool_limits(1, user_api="blas"):
-        scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
+    scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
     return {prefix: scores[protocol.name] for prefix, protocol in rules.items()}
 
 

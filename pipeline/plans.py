@@ -32,10 +32,10 @@ from pipeline.shards import ShardSet
 INITIAL_DELTA_V = 0.5
 INITIAL_DELTA_A = 1.0
 
-HISTORY = (
-    "epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip", "seconds", "pairs_per_second",
-    "data_wait_fraction", "label_pass_fraction",
-)  # fmt: skip
+# Timings differ from run to run, so they have a file of their own: all the rest of a run is the same, byte by byte.
+HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
+TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
+_LOGGED = HISTORY + TIMINGS[1:]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ class Progress:
     history: list[dict[str, float]]
 
     def save(self, plan: Plan) -> None:
-        """Write ``history.csv`` and ``state.pt``. The epoch's pseudo-labels must have been written before."""
-        write_csv(plan.run.history, HISTORY, [[_cell(row[name]) for name in HISTORY] for row in self.history])
-        content = {f"history.{name}": [row[name] for row in self.history] for name in HISTORY}
+        """Write the history and ``state.pt``. The epoch's pseudo-labels must have been written before."""
+        for path, columns in ((plan.run.history, HISTORY), (plan.run.timings, TIMINGS)):
+            write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in self.history])
+        content = {f"history.{name}": [row[name] for row in self.history] for name in _LOGGED}
         content |= {checkpoints.WEIGHTS + name: value for name, value in self.model.state_dict().items()}
         content |= checkpoints.flatten_optimizer(self.optimizer)
         checkpoints.write_checkpoint(plan.run.state, {"fingerprint": plan.run.fingerprint, **content})
@@ -206,8 +207,8 @@ def _resume(plan: Plan, saved: dict[str, Any], device: torch.device) -> Progress
     progress = _fresh(plan, device)
     checkpoints.load_weights(progress.model, saved, plan.run.state)
     checkpoints.restore_optimizer(progress.optimizer, saved)
-    columns = [saved[f"history.{name}"] for name in HISTORY]
-    progress.history = [dict(zip(HISTORY, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = [saved[f"history.{name}"] for name in _LOGGED]
+    progress.history = [dict(zip(_LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
     epoch = len(progress.history)
     if plan.needs_labels(epoch):
         progress.labels = PseudoLabels.open(plan.labels_file(epoch))

@@ -17,10 +17,11 @@ CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.
 def resolve_media_root(card: Card, project: Path) -> Path:
     """Return the folder that a dataset's paths are relative to.
 
-    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set; a
-    relative one of either is relative to `project`.
+    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set, except
+    for rendered media, which would be written among somebody's own; a relative one of either is relative to `project`.
     """
-    return project / Path(os.environ.get(MEDIA_ROOT_VARIABLE) or card.media_root).expanduser()
+    own = os.environ.get(MEDIA_ROOT_VARIABLE) if card.render is None else None
+    return project / Path(own or card.media_root).expanduser()
 
 
 def read_prepared_clips(path: Path, split: str) -> list[Clip]:

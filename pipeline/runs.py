@@ -2,6 +2,7 @@
 
 ```
 FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt      of the first seed
+         timings.csv                                               differs from run to run; DVC leaves it out
          state.pt                                                  only while the run is incomplete
          seed_<seed>/ …                                            the same, of each further seed
 ```
@@ -46,6 +47,11 @@ class Run:
         """One row per epoch."""
         return self.folder / "history.csv"
 
+    @property
+    def timings(self) -> Path:
+        """Seconds and throughput, one row per epoch."""
+        return self.folder / "timings.csv"
+
     def labels(self, epoch: int) -> Path:
         """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialisation."""
         return labels_path(self.folder, epoch)
@@ -61,7 +67,7 @@ class Run:
     def wipe(self) -> None:
         """Remove this run's files; folders of other seeds stay."""
         shutil.rmtree(self.folder / "pseudo_labels", ignore_errors=True)
-        for path in (self.model, self.state, self.history):
+        for path in (self.model, self.state, self.history, self.timings):
             path.unlink(missing_ok=True)
 
     def finish(self) -> None:

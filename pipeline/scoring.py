@@ -23,6 +23,7 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pipeline.consensus import Consensus, GroundTruth, Rounding, box_edges, ground_truth
 from pipeline.enlargement import EnlargedMap, EnlargementKey, enlargement_key, normalise, sounding_pixels
@@ -93,11 +94,13 @@ def score_all(
     n_missing = len(sounding.keys() - set(clip_ids))
     tallies = [_Tally(protocol) for protocol in protocols]
     edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
-    if maps.ndim == 2:
-        _add_chunk(tallies, maps[None], clip_ids, sounding, edges)
-    else:
-        for start in range(0, len(clip_ids), CHUNK):
-            _add_chunk(tallies, maps[start : start + CHUNK], clip_ids[start : start + CHUNK], sounding, edges)
+    # Maps are enlarged one by one: on matrices this small, threads of BLAS cost ten times what they save.
+    with threadpool_limits(1, user_api="blas"):
+        if maps.ndim == 2:
+            _add_chunk(tallies, maps[None], clip_ids, sounding, edges)
+        else:
+            for start in range(0, len(clip_ids), CHUNK):
+                _add_chunk(tallies, maps[start : start + CHUNK], clip_ids[start : start + CHUNK], sounding, edges)
     return {
         tally.protocol.name: tally.finish(threshold=threshold, legacy_float=legacy_float, n_missing=n_missing)
         for tally in tallies

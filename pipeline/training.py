@@ -48,8 +48,8 @@ def initialize(
     shards : ShardSet
         The training split.
     folder : Path
-        Gets ``model.pt``, ``pseudo_labels/epoch_000.h5`` and ``history.csv`` of the first seed, and those of each
-        further one in ``seed_<seed>/``.
+        Gets ``model.pt``, ``pseudo_labels/epoch_000.h5``, ``history.csv`` and ``timings.csv`` of the first seed, and
+        those of each further one in ``seed_<seed>/``.
     settings : TrainingSettings
         Of which `iterate` and `methods` play no part here.
     seeds : sequence of int
@@ -195,7 +195,7 @@ def _previous_epoch(plan: Plan, shards: ShardSet, labels: PseudoLabels | None) -
 
 
 def _report(plan: Plan, row: dict[str, float]) -> None:
-    values = [f"{name} {row[name]:.4g}" for name in HISTORY if not math.isnan(row[name])]
+    values = [f"{name} {value:.4g}" for name, value in row.items() if not math.isnan(value)]
     tqdm.write(f"{plan.name}: {', '.join(values)}", file=sys.stderr)
 
 

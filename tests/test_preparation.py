@@ -196,6 +196,14 @@ def test_the_media_root_can_be_set_from_outside(
     assert resolve_media_root(load_card(manifest), Path("/project")) == Path(expected)
 
 
+def test_rendered_media_stay_where_the_card_says(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", "/elsewhere")
+    card = manifest / "dataset.yaml"
+    card.write_text(card.read_text() + "render: {seed: 0}\n")
+
+    assert resolve_media_root(load_card(manifest), Path("/project")) == Path("/project/data/three/media")
+
+
 def test_splits_may_overlap_where_the_card_allows_it(manifest, media, tmp_path):
     write_clips(manifest / "test.csv", [TRAIN[0]])
     write_boxes(manifest / "test_boxes.csv", [])

@@ -30,8 +30,8 @@ def digests(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
 
 
-def read_history(folder):
-    with open(folder / "history.csv", newline="") as file:
+def read_history(folder, name="history.csv"):
+    with open(folder / name, newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -80,6 +80,14 @@ class TestWhatIsWritten:
         for row in iterated:
             assert all(math.isfinite(float(value)) for value in row.values())
             assert 0 <= float(row["mask_iou_previous"]) <= 1
+
+    def test_timings(self, trained):
+        rows = read_history(trained / "iterative", "timings.csv")
+        assert [row["epoch"] for row in rows] == ["1", "2"]
+        for row in rows:
+            assert float(row["seconds"]) > 0
+            assert float(row["pairs_per_second"]) > 0
+            assert 0 <= float(row["data_wait_fraction"]) < 1
             assert 0 < float(row["label_pass_fraction"]) < 1
 
     def test_history_agrees_with_the_artifacts(self, trained):
