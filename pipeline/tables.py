@@ -29,11 +29,11 @@ LABELS = {
     "all_ones": "all ones",
     "centred_gaussian": "centred Gaussian",
     "mean_of_boxes": "mean of the boxes elsewhere",
-    "initial": "Initial (Eq. 3)",
-    "itr": "Itr",
-    "itr_intra": "Itr + intra",
-    "itr_inter": "Itr + inter",
-    "iterative": "Itr + intra + inter",
+    "initial": "initial (Eq. 3)",
+    "itr": "itr",
+    "itr_intra": "itr_intra",
+    "itr_inter": "itr_inter",
+    "iterative": "iterative (Eq. 7)",
 }
 MISSING = "–"
 

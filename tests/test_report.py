@@ -98,10 +98,10 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
         "all ones",
         "centred Gaussian",
         "mean of the boxes elsewhere",
-        "Initial (Eq. 3)",
-        "Initial (Eq. 3), shuffled audio",
-        "Itr + intra + inter",
-        "Itr + intra + inter, shuffled audio",
+        "initial (Eq. 3)",
+        "initial (Eq. 3), shuffled audio",
+        "iterative (Eq. 7)",
+        "iterative (Eq. 7), shuffled audio",
     ]
     assert "Under the median rule:" in text
     assert "success, seed 4" in text

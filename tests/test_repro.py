@@ -131,7 +131,7 @@ def test_end_to_end_leaves_every_artifact(project):
     assert {"random", "all_ones", "centred_gaussian"} <= set(
         json.loads((project / "results/tiny/baselines.json").read_text())
     )
-    assert "Itr + intra + inter" in (project / "results/tiny/report/table.md").read_text()
+    assert "iterative (Eq. 7)" in (project / "results/tiny/report/table.md").read_text()
 
 
 def test_a_second_run_does_nothing(project):

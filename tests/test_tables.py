@@ -22,7 +22,7 @@ def test_markdown_shows_percent_with_intervals():
     lines = comparison([Row("iterative", scores(0.528))]).markdown().splitlines()
     assert cells(lines[0]) == ["", "success", "AUC", "mean cIoU", "mean IoU", "pointing"]
     assert cells(lines[1]) == ["---", "---:", "---:", "---:", "---:", "---:"]
-    assert cells(lines[2]) == ["Itr + intra + inter"] + ["52.8 (49.8–57.8)"] * 5
+    assert cells(lines[2]) == ["iterative (Eq. 7)"] + ["52.8 (49.8–57.8)"] * 5
 
 
 def test_the_shuffled_row_reads_its_own_keys():
