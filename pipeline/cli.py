@@ -13,6 +13,7 @@ from pipeline.console import LazyGroup, run_command
 
 COMMANDS = {
     "import": "pipeline.cli_import:imports",
+    "check": "pipeline.cli_check:check",
     "evaluate": "pipeline.cli_evaluate:evaluate",
     "protocols": "pipeline.cli_evaluate:protocols",
 }

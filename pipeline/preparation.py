@@ -103,15 +103,15 @@ def prepare_dataset(
             scheduler=scheduler,
             workers=workers,
         )
-    found = {name: [clip for clip in clips if not _problems(clip, media_root)] for name, clips in splits.items()}
+    found = {name: [clip for clip in clips if not media_problems(clip, media_root)] for name, clips in splits.items()}
     for name, clips in splits.items():
         if not found[name]:
-            raise ManifestError(_nothing_found(name, clips, media_root))
+            raise ManifestError(nothing_found(name, clips, media_root))
     missing = [
         (name, clip.clip_id, medium, problem)
         for name, clips in splits.items()
         for clip in clips
-        for medium, problem in _problems(clip, media_root)
+        for medium, problem in media_problems(clip, media_root)
     ]
     counts = {name: SplitCoverage(len(clips), len(found[name])) for name, clips in splits.items()}
     coverage = Coverage(counts, media, tuple(row[2] for row in missing[:_SHOWN]))
@@ -173,8 +173,8 @@ def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
         )
 
 
-def _problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
-    """Return (path, problem) of each of the clip's files that is not there."""
+def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
+    """Return (path, problem) of each of the clip's files that is missing or empty."""
     problems = []
     for medium in clip.media:
         path = media_path(media_root, medium)
@@ -185,7 +185,8 @@ def _problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
     return problems
 
 
-def _nothing_found(split: str, clips: Sequence[Clip], media_root: Path) -> str:
+def nothing_found(split: str, clips: Sequence[Clip], media_root: Path) -> str:
+    """Return the message about a split of which not one file is there."""
     example = media_path(media_root, clips[0].media[0])
     return (
         f"{split}: not one of {len(clips)} clips is there under the media root {media_root}; {example}, for one, is "

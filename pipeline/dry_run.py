@@ -1,0 +1,285 @@
+"""What stands between a dataset and its results: what is missing, how large the files, how long it takes, what fits.
+
+Conventions
+-----------
+Sizes are bytes, times wall-clock s on this machine. Nothing is written to the project. A problem is something that would
+stop a stage, said in one line with what to do; a note is something to know. Estimates of files come from their formats
+(`pipeline.file_sizes`), times and memory from a rehearsal of the real stages (`pipeline.rehearsal`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Card, Params, TrainingSettings, load_card
+from pipeline.dry_run_findings import DryRun, Output, StageTime, human_bytes
+from pipeline.encoders import build_model, cell_stride
+from pipeline.errors import SoundspotError
+from pipeline.evaluation import read_split_boxes
+from pipeline.file_sizes import map_side, maps_bytes, model_bytes, pseudo_label_bytes, split_bytes, state_bytes
+from pipeline.inference import select_device
+from pipeline.manifests import Clip
+from pipeline.memory import available_bytes, forecast_bytes, resident_bytes
+from pipeline.methods import build_method
+from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
+from pipeline.prepared import resolve_media_root
+from pipeline.protocols import get_protocol
+from pipeline.rehearsal import Rehearsal, rehearse
+
+TRAIN = "train"
+
+
+def check_dataset(
+    project: Path,
+    params: Params,
+    dataset: str,
+    *,
+    variants: Sequence[str],
+    n_batches: int,
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda stage: None,
+) -> DryRun:
+    """Go through all that the pipeline needs for one dataset.
+
+    Parameters
+    ----------
+    project : Path
+        The project's root; paths of weights in the settings are relative to the working directory, as in training.
+    params : Params
+    dataset : str
+        A folder of ``data_manifests`` and a block of `params.training`.
+    variants : sequence of str
+        The methods that are to be trained.
+    n_batches : int
+        Batches of each epoch of the rehearsal; 0 leaves it out.
+    device : str
+        As for training.
+    tell : callable
+        Is given the name of each stage of the rehearsal as it begins.
+    """
+    run = DryRun(dataset)
+    settings = params.training.get(dataset)
+    if settings is None:
+        run.problems.append(
+            f"training.{dataset}: no such block of settings; copy one of {', '.join(params.training)} and adapt it"
+        )
+        return run
+    manifest = project / "data_manifests" / dataset
+    cards: list[Card] = []
+    if not run.holds(lambda: cards.append(load_card(manifest))):
+        return run
+    (card,) = cards
+    id_bytes = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project))
+    trainable = _check_training(run, settings, variants)
+    if trainable:
+        _foresee_files(run, project, params, card, settings, trainable, id_bytes=id_bytes)
+        _rehearse(run, params, card, settings, trainable, n_batches=n_batches, device=device, tell=tell)
+    return run
+
+
+def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, media_root: Path) -> int:
+    """Check rule, clip lists, boxes and media; return the length of the longest clip id."""
+    run.holds(lambda: get_protocol(card.evaluation.protocol))
+    splits: dict[str, list[Clip]] = {}
+    if not run.holds(lambda: splits.update(read_splits(manifest, leaks_allowed=card.leaks_allowed))):
+        return 0
+    for split in dict.fromkeys((TRAIN, score_split)):
+        if split not in splits:
+            run.problems.append(f"{manifest / split}.csv: no such clip list; import the dataset again, or add it")
+    if score_split in splits:
+        run.holds(lambda: read_split_boxes(manifest, score_split))
+    for split, clips in splits.items():
+        n_found = sum(not media_problems(clip, media_root) for clip in clips)
+        if card.render is not None:
+            if n_found < len(clips):
+                run.notes.append(f"{split}: {len(clips) - n_found} of {len(clips)} videos are still to be rendered")
+            n_found = len(clips)
+        elif not n_found:
+            run.problems.append(nothing_found(split, clips, media_root))
+        elif n_found < len(clips):
+            run.notes.append(
+                f"{split}: {len(clips) - n_found} of {len(clips)} clips have no media under {media_root} and will be "
+                "left out; `dvc repro prepare` lists them in missing.csv"
+            )
+        run.clips[split] = SplitCoverage(len(clips), n_found)
+    return max((len(clip.clip_id) for clips in splits.values() for clip in clips), default=0)
+
+
+def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[str]) -> list[str]:
+    """Check settings, weights and the size of a batch; return the variants that can be trained."""
+    bare = settings.encoder.model_copy(update={"visual_weights": None})
+    with torch.random.fork_rng(devices=[]):
+        # Without its weights a model has the same size and pace; with encoders that do not fit each other it has none.
+        usable = run.holds(lambda: build_model(bare))
+        if usable and settings.encoder.visual_weights is not None:
+            run.holds(lambda: build_model(settings.encoder))
+    trainable = [name for name in variants if run.holds(partial(_method, settings, name))]
+    train = run.clips.get(TRAIN)
+    if train and train.found < settings.batch_size:
+        run.problems.append(
+            f"training.{run.dataset}.batch_size is {settings.batch_size}, and only {train.found} training clips are "
+            "there; lower it, or provide more clips"
+        )
+    return trainable if usable else []
+
+
+def _method(settings: TrainingSettings, name: str) -> None:
+    build_method(name, settings.method(name))
+
+
+def _foresee_files(
+    run: DryRun,
+    project: Path,
+    params: Params,
+    card: Card,
+    settings: TrainingSettings,
+    variants: Sequence[str],
+    *,
+    id_bytes: int,
+) -> None:
+    """List what will be written, and compare it with the free disk."""
+    n_train, n_scored = (run.clips[s].found if s in run.clips else 0 for s in (TRAIN, params.score_split))
+    n_seeds, root = len(params.seeds), f"runs/{run.dataset}"
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(settings.encoder.model_copy(update={"visual_weights": None}))
+    side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
+    shape = (card.audio.n_mels, card.audio.n_frames)
+    labels = pseudo_label_bytes(n_train, side=side, embedding_dim=model.dim, id_bytes=id_bytes)
+    for split, n in {TRAIN: n_train, params.score_split: n_scored}.items():
+        per_shard = params.extract.clips_per_shard
+        size = split_bytes(n, clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
+        run.outputs.append(Output("shards", f"data/{run.dataset}/shards/{split}", -(-n // per_shard), size))
+    epochs = {"initialize": 0, **{name: settings.method(name).epochs for name in variants}}
+    for name, n_epochs in epochs.items():
+        count = n_seeds * (n_epochs + 1)
+        run.outputs.append(Output("pseudo-labels", f"{root}/{name}/pseudo_labels", count, count * labels))
+        run.outputs.append(Output("model.pt", f"{root}/{name}", n_seeds, n_seeds * model_bytes(model)))
+    run.outputs.append(Output("state.pt, while training", root, 1, state_bytes(model)))
+    maps = maps_bytes(n_scored, side=side, id_bytes=id_bytes)
+    for name in variants:
+        run.outputs.append(Output("maps", f"results/{run.dataset}/maps/{name}", n_seeds, n_seeds * maps))
+    _check_disk(run, project)
+
+
+def _check_disk(run: DryRun, project: Path) -> None:
+    present = {
+        kind: sum(path.stat().st_size for path in (project / folder).rglob(pattern))
+        for kind, folder, pattern in (
+            ("shards", f"data/{run.dataset}/shards", "*.h5"),
+            ("pseudo-labels", f"runs/{run.dataset}", "epoch_*.h5"),
+            ("model.pt", f"runs/{run.dataset}", "model.pt"),
+            ("maps", f"results/{run.dataset}/maps", "*.h5"),
+        )
+    }
+    needed: dict[str, int] = {}
+    for output in run.outputs:
+        needed[output.what] = needed.get(output.what, 0) + output.size
+    run.disk_needed = sum(max(0, size - present.get(kind, 0)) for kind, size in needed.items())
+    run.disk_free = shutil.disk_usage(project).free
+    if run.disk_needed > run.disk_free:
+        short = human_bytes(run.disk_needed - run.disk_free)
+        run.problems.append(
+            f"{project.resolve()}: {short} of disk space are missing; make room, or train fewer variants"
+        )
+    elif 2 * run.disk_needed > run.disk_free:
+        run.notes.append(
+            f"disk: DVC's cache takes {human_bytes(run.disk_needed)} more where the file system cannot share copies "
+            "(`dvc config cache.type hardlink,symlink` avoids it), and that does not fit"
+        )
+
+
+def _rehearse(
+    run: DryRun,
+    params: Params,
+    card: Card,
+    settings: TrainingSettings,
+    variants: Sequence[str],
+    *,
+    n_batches: int,
+    device: str,
+    tell: Callable[[str], None],
+) -> None:
+    """Compare memory with what there is and, if a batch fits, measure how long it takes."""
+    devices: list[torch.device] = []
+    if not run.holds(lambda: devices.append(select_device(device))):
+        return
+    (chosen,) = devices
+    run.device = str(chosen)
+    shape = (card.audio.n_mels, card.audio.n_frames)
+    on_cpu = chosen.type == "cpu"
+    run.memory_available = available_bytes(chosen)
+    labels = 0 if not on_cpu else _labels_in_memory(run, card, settings)
+    forecast = forecast_bytes(settings, image_size=card.image_size, log_mel_shape=shape)
+    run.memory_needed = labels + forecast + (resident_bytes() if on_cpu else 0)
+    if run.memory_needed > run.memory_available and on_cpu:
+        _note_memory(run, settings)
+        return
+    if not n_batches:
+        return
+    try:
+        rehearsal = rehearse(
+            settings,
+            variants,
+            image_size=card.image_size,
+            log_mel_shape=shape,
+            n_batches=n_batches,
+            device=chosen,
+            tell=tell,
+        )
+    except torch.OutOfMemoryError:
+        _note_memory(run, settings)
+        return
+    except SoundspotError as error:
+        run.problems.append(f"rehearsal of the training stages: {' '.join(str(error).split())}")
+        return
+    run.memory_needed, run.measured = labels + rehearsal.peak_bytes, True
+    if run.memory_needed > run.memory_available:
+        _note_memory(run, settings)
+    run.times = _times(run.clips, params, settings, variants, rehearsal)
+
+
+def _labels_in_memory(run: DryRun, card: Card, settings: TrainingSettings) -> int:
+    """Return what the maps and embeddings of the training set take, of this epoch and the last, as read and as aligned."""
+    side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
+    dim = settings.encoder.embedding_dim or 8 * settings.encoder.visual.width
+    return 4 * 4 * (run.clips[TRAIN].found if TRAIN in run.clips else 0) * (side**2 + dim)
+
+
+def _note_memory(run: DryRun, settings: TrainingSettings) -> None:
+    share = run.memory_available / run.memory_needed
+    run.problems.append(
+        f"training.{run.dataset}.batch_size: a batch of {settings.batch_size} needs about {human_bytes(run.memory_needed)} "
+        f"on {run.device}, of which {human_bytes(run.memory_available)} are there; lower it to about "
+        f"{max(2, int(0.9 * share * settings.batch_size))}, or take a machine with more memory"
+    )
+
+
+def _times(
+    clips: Mapping[str, SplitCoverage],
+    params: Params,
+    settings: TrainingSettings,
+    variants: Sequence[str],
+    rehearsal: Rehearsal,
+) -> list[StageTime]:
+    n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN, params.score_split))
+    n_pairs = n_train // settings.batch_size * settings.batch_size
+    n_seeds = len(params.seeds)
+    times = []
+    for stage in ("initialize", *variants):
+        pace = rehearsal.paces[stage]
+        first = stage == "initialize"
+        epochs = settings.initialize.epochs if first else settings.method(stage).epochs
+        epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
+        # The initialisation labels once, every other stage after each epoch.
+        total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
+        times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
+    passes = 2 * n_seeds * n_scored  # own sounds and shuffled ones
+    for stage in variants:
+        label = rehearsal.paces[stage].label_seconds
+        times.append(StageTime(f"maps of {stage}", 0, 0.0, 0.0, passes * label))
+    return times

@@ -1,0 +1,155 @@
+"""The real stages on a few synthetic batches: how long a pair takes on this machine, and how much memory a batch.
+
+Conventions
+-----------
+Times are wall-clock s, memory is bytes. Frames and spectrograms are noise of the right shape: time and memory do not
+depend on what is in them. The rehearsal runs `pipeline.training` itself, in a temporary folder, so whatever a
+method does in an epoch is in the figures. The first epoch, in which libraries warm up, is not counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from pipeline.config import TrainingSettings
+from pipeline.memory import peak, reset_peak
+from pipeline.shards import ShardSet
+from pipeline.training import initialize, train
+
+_WARM_UP = 1  # epochs of the rehearsal of `initialize` that are not counted
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one stage went.
+
+    Attributes
+    ----------
+    pair_seconds : float
+        s of training for each pair.
+    label_seconds : float
+        s of a pass without gradient for each clip.
+    """
+
+    pair_seconds: float
+    label_seconds: float
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the rehearsal found.
+
+    Attributes
+    ----------
+    paces : dict of str to Pace
+        "initialize" and each method.
+    peak_bytes : int
+        Most memory in use: of this process on a CPU, of the device's tensors on CUDA.
+    """
+
+    paces: dict[str, Pace]
+    peak_bytes: int
+
+
+class SyntheticShards:
+    """The part of `ShardSet` that training uses, with noise in it. One batch is held, whatever the number of clips."""
+
+    def __init__(self, n_clips: int, *, held: int, image_size: int, log_mel_shape: tuple[int, int]) -> None:
+        random = np.random.default_rng(0)
+        self._frames = random.integers(0, 256, (held, image_size, image_size, 3), dtype=np.uint8)
+        self._log_mel = random.normal(-6, 3, (held, *log_mel_shape)).astype(np.float32)
+        self.clip_ids = [f"synthetic-{i:06d}" for i in range(n_clips)]
+        self.image_size, self.log_mel_shape = image_size, log_mel_shape
+        self.settings: dict[str, Any] = {}
+        self.fingerprint = "synthetic"
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return frames (n, row, col, channel) uint8 and log-mels (n, mel, time) float32."""
+        rows = np.asarray(indices) % len(self._frames)
+        return self._frames[rows], self._log_mel[rows]
+
+
+def rehearse(
+    settings: TrainingSettings,
+    methods: Sequence[str],
+    *,
+    image_size: int,
+    log_mel_shape: tuple[int, int],
+    n_batches: int,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> Rehearsal:
+    """Initialise, then train each method for one epoch of `n_batches` synthetic batches.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Published weights are not read: they change neither time nor memory.
+    methods : sequence of str
+    image_size : int
+        Pixels.
+    log_mel_shape : tuple of int
+        (mel, time).
+    n_batches : int
+    device : torch.device
+    tell : callable
+        Is given the name of each stage as it begins.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        A batch does not fit into the device's memory.
+    """
+    size = settings.batch_size
+    made = SyntheticShards(size * n_batches, held=size, image_size=image_size, log_mel_shape=log_mel_shape)
+    shards = cast(ShardSet, made)
+    settings = _short(settings)
+    reset_peak(device)
+    paces = {}
+    with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
+        initial = Path(name) / "initialize"
+        tell("initialize")
+        with redirect_stderr(io.StringIO()):
+            initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
+        for method in methods:
+            tell(method)
+            folder = Path(name) / method
+            with redirect_stderr(io.StringIO()):
+                train(shards, initial, folder, method=method, settings=settings, seeds=[0], device=str(device))
+            paces[method] = _pace(folder / "timings.csv", len(shards))
+        first = _pace(initial / "timings.csv", len(shards))
+    return Rehearsal({"initialize": first, **paces}, peak(device))
+
+
+def _short(settings: TrainingSettings) -> TrainingSettings:
+    """Return settings for a rehearsal: few epochs, and no file of weights."""
+    methods = {name: {**changes, "epochs": 1} for name, changes in settings.methods.items()}
+    return settings.model_copy(
+        update={
+            "encoder": settings.encoder.model_copy(update={"visual_weights": None}),
+            "initialize": settings.initialize.model_copy(update={"epochs": _WARM_UP + 1}),
+            "iterate": settings.iterate.model_copy(update={"epochs": 1}),
+            "methods": methods,
+        }
+    )
+
+
+def _pace(timings: Path, n_clips: int) -> Pace:
+    """Read the last epoch of a rehearsal."""
+    with timings.open(newline="", encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[-1]
+    labelling = float(row["seconds"]) * float(row["label_pass_fraction"])
+    return Pace(1 / float(row["pairs_per_second"]), labelling / n_clips)
