@@ -26,6 +26,7 @@ from pipeline.pretrained import load_pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as published with torchvision's weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STEM_PADDING = 3  # of the 7×7 stem, on each side, as torchvision has it
 SILENCE_STD = 1.0e-5  # a log-mel that varies less than this is constant: it becomes zeros
 
 
@@ -56,20 +57,23 @@ class ResNet(nn.Module):
 
     Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centred on its patch's
     top left pixel, half a cell away from where upsampling (and a mirrored frame) expects it. The stem pads less at
-    the top left and more at the bottom right, so that it is centred on the patch itself. No weight is affected.
+    the top left and more at the bottom right, so that it is centred on the patch itself: exactly up to stride 8, within a
+    quarter of a cell at 16, since the padding can only vanish and no pixel may be lost. Weights keep their names and
+    meaning. The audio twin is pooled over its whole map and keeps the symmetric padding (`centred` False).
     """
 
-    def __init__(self, settings: ResNetSettings, *, channels_in: int) -> None:
+    def __init__(self, settings: ResNetSettings, *, channels_in: int, centred: bool) -> None:
         super().__init__()
         channels = [settings.width * 2**stage for stage in range(4)]
         self.dim = channels[-1]
-        offset = (cell_stride(settings) - 1) // 2
-        self.padding = (3 - offset, 3 + offset, 3 - offset, 3 + offset)
+        offset = min((cell_stride(settings) - 1) // 2, STEM_PADDING) if centred else 0
+        before, after = STEM_PADDING - offset, STEM_PADDING + offset
+        self.padding = (before, after, before, after)
         self.conv1 = nn.Conv2d(channels_in, settings.width, 7, stride=2, bias=False)
         self.bn1 = nn.BatchNorm2d(settings.width)
-        before = [settings.width, *channels[:-1]]
+        inputs = [settings.width, *channels[:-1]]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(before[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i])
+            _stage(inputs[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i])
             for i in range(4)
         )
         for module in self.modules():
@@ -107,8 +111,8 @@ class AudioVisualModel(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.visual = ResNet(settings.visual, channels_in=3)
-        self.audio = ResNet(settings.audio, channels_in=1)
+        self.visual = ResNet(settings.visual, channels_in=3, centred=True)
+        self.audio = ResNet(settings.audio, channels_in=1, centred=False)
         self.audio_pooling: Literal["mean", "max"] = settings.audio_pooling
         self.visual_projection: nn.Module = nn.Identity()
         self.audio_projection: nn.Module = nn.Identity()
