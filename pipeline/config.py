@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import SettingsError
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(f"kernel size {number} is even; a cell must have a middle")
+    return number
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 FourCounts = tuple[Count, Count, Count, Count]
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
 class Settings(BaseModel):
@@ -84,7 +92,7 @@ class ResNetSettings(Settings):
     blocks: FourCounts = (2, 2, 2, 2)
     width: Count = 64  # channels of the first stage; each later stage doubles it
     strides: FourCounts = (1, 2, 2, 1)
-    kernel_sizes: FourCounts = (3, 3, 3, 3)
+    kernel_sizes: tuple[OddCount, OddCount, OddCount, OddCount] = (3, 3, 3, 3)
 
 
 class EncoderSettings(Settings):
@@ -139,19 +147,20 @@ class TrainingSettings(Settings):
         """Return the settings of one method: `iterate` with the method's own values over it."""
         if name not in self.methods:
             raise SettingsError(f"methods: no entry for {name!r}; there are {', '.join(self.methods)}")
-        return _validated(
-            IterationSettings, {**self.iterate.model_dump(), **self.methods[name]}, f"training: methods.{name}"
-        )
+        return _validated(IterationSettings, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
 
     @model_validator(mode="after")
     def _methods_are_valid(self) -> TrainingSettings:
         for name in self.methods:
-            self.method(name)
+            try:
+                self.method(name)
+            except SettingsError as error:
+                raise ValueError(str(error)) from None
         return self
 
 
 class ExtractSettings(Settings):
-    """How clips become shards. None of these changes what is stored for a clip."""
+    """How clips become shards. None of these changes what is stored for a usable clip."""
 
     clips_per_shard: Count = 512
     max_reject_fraction: Fraction = 0.1  # more unusable clips than this stop the stage
@@ -169,9 +178,16 @@ class Params(Settings):
     training: dict[str, TrainingSettings]
 
     @model_validator(mode="after")
-    def _dataset_has_training(self) -> Params:
+    def _names_agree(self) -> Params:
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        for name, values in (("seeds", self.seeds), ("variants", self.variants)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: an entry stands twice in {values}")
+        methods = self.training[self.dataset].methods
+        unknown = [name for name in self.variants if name not in methods]
+        if unknown:
+            raise ValueError(f"variants: {unknown} not among training.{self.dataset}.methods: {', '.join(methods)}")
         return self
 
 
@@ -222,7 +238,9 @@ def _as_json(value: Any, where: str) -> str:
 
 
 def _explain(error: Any, where: str) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        return f"{where}: {key}{': ' if key else ''}{error['ctx']['error']}"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown setting {key!r}; check its spelling"
     if error["type"] == "missing":

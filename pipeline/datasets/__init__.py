@@ -1,0 +1,1 @@
+"""Datasets: the rendered demo, and importers of the public benchmarks."""
