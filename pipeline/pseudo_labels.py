@@ -25,6 +25,7 @@ import torch
 
 from pipeline.errors import PseudoLabelError
 from pipeline.files import write_bytes
+from pipeline.hdf5_axes import add_bare_dimension, name_axes
 from pipeline.localization import min_max
 
 FORMAT_VERSION = 1
@@ -38,8 +39,6 @@ AXES = {
     "sounding_fraction": ("clip",),
 }
 CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps: an artifact is read from start to end
-# How netCDF marks a dimension that has no coordinate values; xarray then makes no variable of it.
-BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:10d}"
 
 
 @dataclass(frozen=True)
@@ -174,11 +173,8 @@ def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
             file.create_dataset(name, data=values, chunks=chunks, fletcher32=True, track_times=False)
         lengths = {axis: n for name, axes in AXES.items() for axis, n in zip(axes, fields[name].shape, strict=True)}
         for axis, length in lengths.items():
-            file.create_dataset(axis, shape=(length,), dtype="int8", track_times=False)
-            file[axis].make_scale(BARE_DIMENSION.format(length))
-        for name, axes in AXES.items():
-            for number, axis in enumerate(axes):
-                file[name].dims[number].attach_scale(file[axis])
+            add_bare_dimension(file, axis, length)
+        name_axes(file, AXES)
     write_bytes(path, buffer.getvalue())
 
 

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from pipeline.files import replacing
+from pipeline.hdf5_axes import add_bare_dimension, name_axes
 
 FORMAT_VERSION = 1
 FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
@@ -35,8 +36,6 @@ _AXES = {
 _ID_BYTES = 128
 _ID_TYPE = f"S{_ID_BYTES}"
 _MARGIN = 4096  # bytes for a clip's chunk indices and reason, generously; a sixteenth of it is in use
-# How netCDF marks a dimension that has no coordinate values; xarray then makes no variable of it.
-_BARE_DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:10d}"
 
 
 class ShardWriter:
@@ -157,10 +156,8 @@ class ShardWriter:
             scale.make_scale(name)
         size = self._settings["image_size"]
         for name, length in (("clip", self._n_clips), ("row", size), ("col", size), ("channel", 3)):
-            self._create(name, shape=(length,), dtype="int8").make_scale(_BARE_DIMENSION.format(length))
-        for name, axes in _AXES.items():
-            for axis, dimension in enumerate(axes):
-                self._objects[name].dims[axis].attach_scale(self._objects[dimension])
+            self._objects[name] = add_bare_dimension(self._file, name, length)
+        name_axes(self._objects, _AXES)
         _write_attribute(self._objects["source_time_s"], "units", "s")
 
     def _write_rejects(self) -> None:
