@@ -87,19 +87,6 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
     return np.minimum(np.maximum(edges, 0), size).astype(np.int64)
 
 
-def consensus_map(
-    corners: ArrayLike, size: int, *, required: int = 2, rounding: Rounding = "nearest"
-) -> NDArray[np.float64]:
-    """Return g = min(number of boxes over the pixel / required, 1), float64, shape (size, size).
-
-    With `required` 2 this is the published rule for several annotators. See `pixel_edges` for the other parameters.
-    """
-    counts = np.zeros((size, size))
-    for x0, y0, x1, y1 in pixel_edges(corners, size, rounding=rounding):
-        counts[y0:y1, x0:x1] += 1
-    return np.minimum(counts / required, 1.0)
-
-
 def required_agreement(boxes: Sequence[Box]) -> int:
     """How many boxes must cover a pixel for it to count fully: min(2, number of annotators of these boxes).
 

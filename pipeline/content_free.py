@@ -67,12 +67,6 @@ def centred_gaussian(*, side: int = SIDE, sigma: float = 0.25) -> NDArray[np.flo
     return (blob / blob.max()).astype(np.float32)
 
 
-def centre_box(fraction: float, *, side: int = 256) -> NDArray[np.bool_]:
-    """A centred square whose side is `fraction` of the frame's, as the sounding region, bool (side, side)."""
-    inside = np.abs((np.arange(side) + 0.5) / side - 0.5) <= fraction / 2
-    return np.outer(inside, inside)
-
-
 def mean_of_boxes(boxes: Iterable[Box], *, side: int = SIDE) -> NDArray[np.float32]:
     """Mean of the consensus maps of other clips, float32 (side, side): where things that sound tend to be.
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.metrics import CURVE_STEPS, FloatArray, auc, succeeds
+from pipeline.metrics import FloatArray, succeeds
 
 
 def precision_recall(
@@ -97,17 +97,6 @@ def worst_of_each_frame(cious: ArrayLike, clip_ids: Sequence[str]) -> FloatArray
         frame = frame_of(clip_id)
         frames[frame] = min(frames.get(frame, value), value)
     return np.array(list(frames.values()), dtype=np.float64)
-
-
-def iiou(cious: ArrayLike, clip_ids: Sequence[str], threshold: float = 0.5, *, legacy_float: bool = False) -> float:
-    """Interactive IoU: the share of frames all of whose clips succeed."""
-    return float(np.mean(succeeds(worst_of_each_frame(cious, clip_ids), threshold, legacy_float=legacy_float)))
-
-
-def iauc(cious: ArrayLike, clip_ids: Sequence[str], *, legacy_float: bool = False) -> float:
-    """Area under the IIoU over the thresholds 0, 1/20, …, 1 (trapezoid)."""
-    curve = [iiou(cious, clip_ids, k / CURVE_STEPS, legacy_float=legacy_float) for k in range(CURVE_STEPS + 1)]
-    return float(auc(curve))
 
 
 def _share(part: NDArray, rest: NDArray) -> FloatArray:

@@ -9,7 +9,6 @@ V (n, d, h, w) features of the frames' cells, a (n, d) features of the sounds, R
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def response_map(features: Tensor, audio: Tensor) -> Tensor:
@@ -65,8 +64,3 @@ def sounding_region(normalized_response: Tensor, *, delta_v: float) -> Tensor:
     if not 0 <= delta_v <= 1:
         raise ValueError(f"delta_v must lie in [0, 1], got {delta_v}")
     return normalized_response > delta_v
-
-
-def upsample(response: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Bilinear upsampling of maps (n, h, w) to (n, H, W), with corners not aligned: a cell is its patch's centre."""
-    return F.interpolate(response.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)

@@ -70,28 +70,6 @@ def _ratio(hit: NDArray, mass: NDArray, false_positives: NDArray) -> FloatArray:
     return np.where(empty, np.nan, hit / np.where(empty, 1.0, mass + false_positives))
 
 
-def pointing_hit(response: ArrayLike, sounding: ArrayLike) -> FloatArray:
-    """Chance that the peak of a response map lies in a sounding box.
-
-    Parameters
-    ----------
-    response : array_like of float, shape (..., row, col)
-        Upsampled response map, any scale.
-    sounding : array_like of bool, shape (..., row, col)
-        Pixels inside a sounding box.
-
-    Returns
-    -------
-    float64 array, shape (...), in [0, 1]
-        1 or 0 when the peak is unique. When several pixels share it, the share of them inside the boxes; so a flat map
-        scores the boxes' share of the frame, which is what pointing at random would get.
-    """
-    values = np.asarray(response)
-    peak = values == values.max(axis=(-2, -1), keepdims=True)
-    inside = (peak & np.asarray(sounding, dtype=bool)).sum(axis=(-2, -1))
-    return np.asarray(inside / peak.sum(axis=(-2, -1)), dtype=np.float64)
-
-
 def succeeds(cious: ArrayLike, threshold: float, *, legacy_float: bool = False) -> NDArray[np.bool_]:
     """Tell which clips reach a threshold.
 
@@ -112,11 +90,6 @@ def succeeds(cious: ArrayLike, threshold: float, *, legacy_float: bool = False) 
     step = round(threshold * CURVE_STEPS)
     on_grid = abs(step / CURVE_STEPS - threshold) < TOLERANCE
     return values >= (0.05 * step if on_grid else threshold)
-
-
-def success_rate(cious: ArrayLike, threshold: float = 0.5, *, legacy_float: bool = False) -> float:
-    """Share of clips whose cIoU reaches `threshold`; what papers print as "cIoU@0.5". See `succeeds`."""
-    return float(np.mean(succeeds(_some(cious), threshold, legacy_float=legacy_float)))
 
 
 def success_curve(cious: ArrayLike, *, legacy_float: bool = False) -> FloatArray:

@@ -45,7 +45,9 @@ class Scores:
     clip_ids : tuple of str
         The scored clips, in the order of the maps.
     ciou, iou, pointing : float64 arrays, shape (clip,), in [0, 1]
-        See `pipeline.metrics`; `pointing` is between 0 and 1 only where the peak is shared by several pixels.
+        See `pipeline.metrics`. `pointing` is 1 where the map's peak lies in a sounding box and 0 elsewhere. When several
+        pixels share the peak, it is the share of them inside the boxes; so a flat map scores the boxes' share of the
+        frame, which is what pointing at random would get.
     counts : dict
         See `COUNTS`.
     extra : dict of str to float64 array

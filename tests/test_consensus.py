@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.consensus import consensus_map, ground_truth, pixel_edges
+from pipeline.consensus import ground_truth, pixel_edges
 from pipeline.manifests import Box
 
 EDGES = st.lists(st.integers(1, 256), min_size=2, max_size=2, unique=True).map(sorted)
@@ -55,8 +55,6 @@ def test_several_annotators_give_the_published_maps(pixels):
 
     np.testing.assert_array_equal(nearest.g, mssl_map(pixels))
     np.testing.assert_array_equal(floored.g, lvs_map(pixels))
-    corners = [(b.x0, b.y0, b.x1, b.y1) for b in boxes_of(pixels)]
-    np.testing.assert_array_equal(consensus_map(corners, 256), mssl_map(pixels))
 
 
 def test_every_published_pixel_survives_the_way_through_a_csv_file():

@@ -49,11 +49,6 @@ def test_gaussian_is_symmetric_and_has_its_width():
     assert blob[32, 32 + 16] / blob[32, 32] == pytest.approx(np.exp(-0.5 * (16.5**2 - 0.5**2) / 16**2), rel=1e-5)
 
 
-def test_centre_box_has_its_area():
-    assert content_free.centre_box(0.5, side=100).sum() == 2500
-    assert content_free.centre_box(1.0, side=10).all()
-
-
 def test_random_maps_belong_to_their_clips():
     ids = [f"clip_{k}" for k in range(400)]
 

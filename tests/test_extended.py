@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline import extended
+from pipeline import extended, metrics
 
 
 def loop_precision_recall(has_box, cious, confidences, cut):
@@ -85,9 +85,9 @@ def test_iiou_equals_plain_loop_over_pairs():
     def loop(threshold):
         return np.mean([min(cious[2 * k] >= threshold, cious[2 * k + 1] >= threshold) for k in range(30)])
 
-    shuffled = cious[order], [ids[k] for k in order]
-    assert extended.iiou(*shuffled) == pytest.approx(loop(0.5))
+    worst = extended.worst_of_each_frame(cious[order], [ids[k] for k in order])
+    assert len(worst) == 30
+    assert metrics.succeeds(worst, 0.5).mean() == pytest.approx(loop(0.5))
     curve = [loop(k / 20 - 1e-12) for k in range(21)]
     area = sum((curve[k] + curve[k + 1]) / 40 for k in range(20))
-    assert extended.iauc(*shuffled) == pytest.approx(area, abs=1e-9)
-    assert len(extended.worst_of_each_frame(*shuffled)) == 30
+    assert metrics.auc(metrics.success_curve(worst)) == pytest.approx(area, abs=1e-9)

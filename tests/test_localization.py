@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.localization import min_max, response_map, sounding_region, upsample
+from pipeline.localization import min_max, response_map, sounding_region
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +69,3 @@ def test_sounding_region_is_strictly_above_the_threshold():
 def test_sounding_region_refuses_other_thresholds(delta_v):
     with pytest.raises(ValueError, match=r"delta_v must lie in \[0, 1\]"):
         sounding_region(torch.zeros(1, 2, 2), delta_v=delta_v)
-
-
-def test_upsample_takes_a_cell_as_the_centre_of_its_patch():
-    response = torch.tensor([[[0.0, 1.0]]])
-    # Centres of the two cells lie at 0.25 and 0.75 of the width; between them the map is linear, outside constant.
-    expected = torch.tensor([0.0, 0.0, 0.125, 0.375, 0.625, 0.875, 1.0, 1.0])
-    torch.testing.assert_close(upsample(response, size=(4, 8))[0], expected.expand(4, 8))

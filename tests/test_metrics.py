@@ -100,8 +100,8 @@ def test_auc_is_the_trapezoid_not_the_mean():
 def test_thresholds_compare_exactly_unless_asked_to_repeat_public_code():
     exact = np.arange(21) / 20
 
-    np.testing.assert_array_equal([metrics.success_rate([v], v) for v in exact], 1.0)
-    missed = [k for k in range(21) if metrics.success_rate([exact[k]], exact[k], legacy_float=True) == 0]
+    np.testing.assert_array_equal([metrics.succeeds(v, v) for v in exact], True)
+    missed = [k for k in range(21) if not metrics.succeeds(exact[k], exact[k], legacy_float=True)]
     assert missed == [k for k in range(21) if k / 20 < 0.05 * k] != []
     assert 6 in missed  # a cIoU of exactly 0.3 fails "@0.3"
     curve = metrics.success_curve([0.3], legacy_float=True)
@@ -109,23 +109,10 @@ def test_thresholds_compare_exactly_unless_asked_to_repeat_public_code():
     assert metrics.success_curve([0.3])[6] == 1
     # 0.7 - 0.4 is 0.29999999999999993: the same number, reached through other roundings.
     assert 0.7 - 0.4 < 0.3
-    assert metrics.success_rate([0.7 - 0.4, 0.3 - 1e-9], 0.3) == 0.5
+    assert metrics.succeeds([0.7 - 0.4, 0.3 - 1e-9], 0.3).tolist() == [True, False]
     # Off the grid there is no quirk to repeat.
-    assert metrics.success_rate([0.33, 0.32], 0.33, legacy_float=True) == 0.5
-    assert metrics.success_rate([np.nan, 1.0], 0.0) == 0.5
-
-
-def test_pointing_shares_a_peak_among_its_pixels():
-    sounding = np.zeros((4, 4), bool)
-    sounding[:, :2] = True
-    unique, tied = np.zeros((4, 4)), np.zeros((4, 4))
-    unique[1, 1] = 1.0
-    tied[2, 1:4] = 1.0
-
-    hits = metrics.pointing_hit(np.stack([unique, tied, np.ones((4, 4)), -unique]), sounding)
-
-    # The peak of the negated map is shared by the 15 others, of which 7 are inside.
-    np.testing.assert_allclose(hits, [1.0, 1 / 3, 0.5, 7 / 15])
+    assert metrics.succeeds([0.33, 0.32], 0.33, legacy_float=True).tolist() == [True, False]
+    assert metrics.succeeds([np.nan, 1.0], 0.0).tolist() == [False, True]
 
 
 def test_bootstrap_equals_a_plain_loop_over_resamples():
@@ -161,7 +148,7 @@ def test_bootstrap_width_is_that_of_a_proportion():
     assert metrics.bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
 
 
-@pytest.mark.parametrize("function", [metrics.success_rate, metrics.success_curve, metrics.bootstrap_interval])
+@pytest.mark.parametrize("function", [metrics.success_curve, metrics.bootstrap_interval])
 def test_nothing_to_score_is_an_error(function):
     with pytest.raises(EvaluationError, match="no clip is left"):
         function(np.zeros(0))

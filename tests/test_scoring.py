@@ -56,9 +56,21 @@ def test_values_are_those_of_the_metric_functions(clips):
     kept = region[[ids.index(i) for i in scores.clip_ids]]
     np.testing.assert_allclose(scores.ciou, metrics.ciou(kept, [t.g for t in truths]), rtol=0, atol=1e-12)
     np.testing.assert_allclose(scores.iou, metrics.iou(kept, [t.support for t in truths]), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(
-        scores.pointing, metrics.pointing_hit(kept, [t.support for t in truths]), rtol=0, atol=1e-12
-    )
+    # The pixels of a region share its peak.
+    shares = [(r & t.support).sum() / r.sum() for r, t in zip(kept, truths, strict=True)]
+    np.testing.assert_allclose(scores.pointing, shares, rtol=0, atol=1e-12)
+
+
+def test_pointing_shares_a_peak_among_its_pixels():
+    unique, tied = np.zeros((256, 256)), np.zeros((256, 256))
+    unique[1, 1] = 1.0
+    tied[2, 127:130] = 1.0
+    maps = np.stack([unique, tied, np.ones((256, 256)), -unique])
+
+    scores = score(maps, list("abcd"), [box(i, 0, 0, 0.5, 1) for i in "abcd"], PAPER)
+
+    # The peak of the negated map is shared by all other pixels.
+    np.testing.assert_allclose(scores.pointing, [1, 1 / 3, 1 / 2, (2**15 - 1) / (2**16 - 1)], rtol=1e-12)
 
 
 def test_all_protocols_at_once_equal_one_at_a_time(clips):
@@ -231,7 +243,7 @@ def test_summary_has_the_documented_keys(clips, protocol, more):
     assert set(summary) == expected | more | set(COUNTS) | {"protocol", "threshold"}
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["auc"] == pytest.approx(metrics.auc(scores.curve), abs=1e-12)
-    assert summary["success_rate"] == metrics.success_rate(scores.ciou, scores.threshold)
+    assert summary["success_rate"] == metrics.succeeds(scores.ciou, scores.threshold).mean()
     assert summary["mean_ciou"] == pytest.approx(scores.ciou.mean())
     for name in named:
         assert summary[f"{name}_low"] <= summary[name] <= summary[f"{name}_high"]
