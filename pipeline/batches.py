@@ -60,11 +60,22 @@ class Batch:
     generator: torch.Generator
 
 
-@dataclass
-class Stopwatch:
-    """Seconds spent waiting."""
+class Timed(Iterator[Result]):
+    """Passes items on, and counts in `seconds` how long the caller has waited for them.
 
-    seconds: float = 0.0
+    All that happens on the caller's thread before an item is there counts; what a GPU still has to do for it does not.
+    """
+
+    def __init__(self, items: Iterable[Result]):
+        self._items = iter(items)
+        self.seconds = 0.0
+
+    def __next__(self) -> Result:
+        start = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,6 @@ def training_batches(
     words: tuple[int | str, ...],
     previous: PreviousEpoch | None,
     device: torch.device,
-    waiting: Stopwatch,
 ) -> Iterator[Batch]:
     """Yield one epoch of augmented batches in random order; the pairs that fill no batch are left out.
 
@@ -108,8 +118,6 @@ def training_batches(
         Name of the epoch, such as (seed, stage, epoch); all that is random follows from it.
     previous : PreviousEpoch, optional
     device : torch.device
-    waiting : Stopwatch
-        Counts the time for which the caller had to wait for data.
     """
     order = torch.randperm(len(shards), generator=generator(*words, "order")).numpy()
     batches = [order[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
@@ -126,7 +134,7 @@ def training_batches(
             log_mel = roll_log_mel(log_mel, changes)
         return number, changes, *_as_tensors(frames, log_mel, pin=device.type == "cuda")
 
-    for number, changes, frames, log_mel in read_ahead(read, enumerate(batches), waiting=waiting):
+    for number, changes, frames, log_mel in read_ahead(read, enumerate(batches)):
         rows = batches[number]
         frames = frames.to(device, non_blocking=True)
         yield Batch(
@@ -154,13 +162,11 @@ def plain_batches(
             log_mel = shards.read([int(audio_order[row]) for row in rows])[1]
         return _as_tensors(frames, log_mel, pin=device.type == "cuda")
 
-    for frames, log_mel in read_ahead(read, starts, waiting=Stopwatch()):
+    for frames, log_mel in read_ahead(read, starts):
         yield frames.to(device, non_blocking=True), log_mel.to(device, non_blocking=True)
 
 
-def read_ahead(
-    read: Callable[[Item], Result], items: Iterable[Item], *, waiting: Stopwatch, depth: int = READ_AHEAD
-) -> Iterator[Result]:
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: int = READ_AHEAD) -> Iterator[Result]:
     """Yield read(item) for each item in order, with a thread reading up to `depth` items ahead.
 
     An error inside `read` is raised where its result is due.
@@ -170,9 +176,7 @@ def read_ahead(
         pending = deque(thread.submit(read, item) for item in islice(remaining, depth))
         try:
             while pending:
-                start = time.perf_counter()
                 result = pending.popleft().result()
-                waiting.seconds += time.perf_counter() - start
                 pending.extend(thread.submit(read, item) for item in islice(remaining, 1))
                 yield result
         finally:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.batches import Batch, PreviousEpoch, Stopwatch, training_batches
+from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
 from pipeline.checkpoints import load_model
 from pipeline.config import TrainingSettings
 from pipeline.errors import TrainingError
@@ -117,17 +117,18 @@ def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_nam
 def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
     now = start_or_resume(plan, shards, device)
     for epoch in range(len(now.history) + 1, plan.iteration.epochs + 1):
-        waiting, start = Stopwatch(), time.perf_counter()
+        start = time.perf_counter()
         now.method.start_epoch(now.model, shards, now.labels)
-        batches = training_batches(
-            shards,
-            batch_size=plan.batch_size,
-            augmentation=plan.augmentation,
-            cell_stride=now.model.cell_stride,
-            words=plan.words(epoch),
-            previous=_previous_epoch(plan, shards, now.labels),  # R̃ and y of Eq. 4-6
-            device=device,
-            waiting=waiting,
+        batches = Timed(
+            training_batches(
+                shards,
+                batch_size=plan.batch_size,
+                augmentation=plan.augmentation,
+                cell_stride=now.model.cell_stride,
+                words=plan.words(epoch),
+                previous=_previous_epoch(plan, shards, now.labels),  # R̃ and y of Eq. 4-6
+                device=device,
+            )
         )
         loss, positives = _train_epoch(now, batches, plan, epoch, device)  # Eq. 3 or 7
         trained, before = time.perf_counter(), now.labels
@@ -143,7 +144,7 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
             "positives_per_clip": positives,
             "seconds": labelled - start,
             "pairs_per_second": pairs / (trained - start),
-            "data_wait_fraction": waiting.seconds / (labelled - start),
+            "data_wait_fraction": batches.seconds / (trained - start),
             "label_pass_fraction": (labelled - trained) / (labelled - start),
         }
         now.history.append(row)

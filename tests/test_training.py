@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import batches as batches_module
 from pipeline import files
-from pipeline.batches import PreviousEpoch, Stopwatch, training_batches
+from pipeline.batches import PreviousEpoch, Timed, training_batches
 from pipeline.config import AugmentationSettings, IterationSettings, OptimisationSettings
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.inference import select_device
@@ -143,7 +144,7 @@ class TestMethods:
         def frames():
             batches = training_batches(
                 world, batch_size=8, augmentation=make_settings().augmentation, cell_stride=CELL,
-                words=(0, "train", 1), previous=None, device=torch.device("cpu"), waiting=Stopwatch(),
+                words=(0, "train", 1), previous=None, device=torch.device("cpu"),
             )  # fmt: skip
             return torch.cat([batch.frames for batch in batches])
 
@@ -158,13 +159,27 @@ class TestMethods:
 
 
 class TestBatches:
-    def batches(self, world, augmentation, previous=None):
-        return list(
-            training_batches(
-                world, batch_size=8, augmentation=augmentation, cell_stride=CELL, words=(1,), previous=previous,
-                device=torch.device("cpu"), waiting=Stopwatch(),
-            )
+    def iterate(self, world, augmentation, previous=None):
+        return training_batches(
+            world, batch_size=8, augmentation=augmentation, cell_stride=CELL, words=(1,), previous=previous,
+            device=torch.device("cpu"),
         )  # fmt: skip
+
+    def batches(self, world, augmentation, previous=None):
+        return list(self.iterate(world, augmentation, previous))
+
+    def test_all_that_the_caller_waits_for_is_timed(self, world, monkeypatch):
+        def slow_jitter(frames, changes):
+            time.sleep(0.05)
+            return frames
+
+        monkeypatch.setattr(batches_module, "jitter_colours", slow_jitter)
+        timed = Timed(self.iterate(world, AugmentationSettings(flip=False, colour_jitter=0.5)))
+        for _ in timed:
+            waited = timed.seconds
+            time.sleep(0.05)  # the caller's own work does not count
+            assert timed.seconds == waited
+        assert timed.seconds >= 3 * 0.05
 
     def test_every_clip_comes_once_and_the_rest_is_dropped(self, world):
         plain = AugmentationSettings(flip=False)
@@ -260,7 +275,7 @@ class TestMixedPrecision:
         for enabled in (False, True):
             batches = training_batches(
                 world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, words=(0,),
-                previous=previous, device=torch.device("cpu"), waiting=Stopwatch(),
+                previous=previous, device=torch.device("cpu"),
             )  # fmt: skip
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
                 batch = next(batches)
