@@ -53,8 +53,7 @@ def evaluate(
       soundspot evaluate --protocol all --output rules.csv
     """
     from pipeline.config import load_params
-    from pipeline.evaluation import boxes_path, other_splits, read_split_boxes
-    from pipeline.manifests import read_boxes
+    from pipeline.evaluation import read_prior_boxes, read_split_boxes
     from pipeline.rescoring import rescore
     from pipeline.rule_tables import check_output, write_rescored
 
@@ -65,13 +64,12 @@ def evaluate(
     dataset, split = dataset or params.dataset, split or params.score_split
     manifest = Path("data_manifests") / dataset
     boxes = read_split_boxes(manifest, split)
-    prior = [box for other in other_splits(manifest, split) for box in read_boxes(boxes_path(manifest, other))]
     stored = _read_maps(variants, Path("results") / dataset / "maps", params)
     rows = rescore(
         stored,
         boxes,
         protocols,
-        prior_boxes=prior,
+        prior_boxes=read_prior_boxes(manifest, split),
         threshold=threshold,
         legacy_float=legacy_float,
         shuffled=shuffled,

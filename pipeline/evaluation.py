@@ -33,6 +33,7 @@ from pipeline.tables import Row, summary, with_shuffled
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
 SHUFFLE_SEED = 0  # the same pairing for every method, so that their rows can be compared
 BATCH_SIZE = 64
+TEST_SPLIT = "test"
 
 
 def evaluate(
@@ -107,7 +108,8 @@ def evaluate_content_free(
     shards : ShardSet
         The scored split; only its clip ids are read.
     manifest : Path
-        Folder with ``<split>_boxes.csv``; boxes of other splits in it give the row `mean_of_boxes`.
+        Folder with ``<split>_boxes.csv``; boxes of other splits in it, but never those of the test split, give the row
+        `mean_of_boxes`.
     path : Path
         ``baselines.json``.
     split, evaluation
@@ -127,7 +129,7 @@ def score_content_free(
 ) -> dict[str, dict[str, Scores]]:
     """Return the scores of each content-free row under each rule; see `evaluate_content_free`."""
     boxes = read_split_boxes(manifest, split)
-    elsewhere = [box for other in other_splits(manifest, split) for box in read_boxes(boxes_path(manifest, other))]
+    elsewhere = read_prior_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     return {
         name: _score(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold)
@@ -191,6 +193,12 @@ def other_splits(manifest: Path, split: str) -> list[str]:
     suffix = "_boxes.csv"
     splits = (path.name[: -len(suffix)] for path in manifest.glob(f"*{suffix}"))
     return sorted(name for name in splits if name != split)
+
+
+def read_prior_boxes(manifest: Path, split: str) -> list[Box]:
+    """Read the boxes that a prior may know: those of every split but the scored one and the test split."""
+    splits = [other for other in other_splits(manifest, split) if other != TEST_SPLIT]
+    return [box for other in splits for box in read_boxes(boxes_path(manifest, other))]
 
 
 def read_split_boxes(manifest: Path, split: str) -> list[Box]:

@@ -15,6 +15,7 @@ from pipeline import evaluation
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import derangement, evaluate, evaluate_content_free
+from pipeline.manifests import write_boxes
 from pipeline.map_files import read_maps
 from pipeline.protocols import get_protocol
 from pipeline.summaries import scoring_rules
@@ -222,6 +223,16 @@ def test_without_boxes_elsewhere_there_is_no_prior(world):
     path = world.folder / "baselines.json"
     evaluate_content_free(world.shards, world.manifest, path, split="test", evaluation=RULE)
     assert list(json.loads(path.read_text())) == ["random", "all_ones", "centred_gaussian"]
+
+
+def test_a_prior_never_reads_the_test_split(world):
+    path = world.folder / "baselines.json"
+    write_boxes(world.manifest / "validation_boxes.csv", [box for clip_id in CLIPS for box in boxes_of(clip_id)])
+    evaluate_content_free(world.shards, world.manifest, path, split="validation", evaluation=RULE)
+    assert "mean_of_boxes" not in json.loads(path.read_text())
+    (world.manifest / "test_boxes.csv").rename(world.manifest / "train_boxes.csv")
+    evaluate_content_free(world.shards, world.manifest, path, split="validation", evaluation=RULE)
+    assert "mean_of_boxes" in json.loads(path.read_text())
 
 
 def test_terminal_shows_the_content_free_rows_beside_the_model(world, capsys):
