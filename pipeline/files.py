@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and fingerprints of what made them.
+"""Files that are either whole or absent, fingerprints of what made them, and folders with one writer at a time.
 
 Everything is written as ``NAME.tmp`` in the same folder, flushed to disk, then renamed over the target, so that a
 reader never sees half a file and a kill at any moment leaves the previous one.
@@ -13,8 +13,16 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import SoundspotError
+
+# In a folder that takes hours to fill: the `code_digest` of the program that began it. DVC leaves it out.
+CODE_FILE = ".code"
 
 
 @contextmanager
@@ -30,6 +38,11 @@ def replacing(path: Path) -> Iterator[Path]:
     ------
     Path
         ``NAME.tmp`` beside the target. It is removed if the block raises.
+
+    Raises
+    ------
+    OSError
+        It names a file: the system does not say which one a full disk cut short, so that is the target.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -38,6 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,3 +91,35 @@ def fingerprint(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
+
+
+@cache
+def code_digest() -> str:
+    """Return 32 hexadecimal digits that identify this package's source, as it is at the first call.
+
+    Work that another state of the program left unfinished is not gone on with: half of each would be of neither.
+    """
+    root = Path(__file__).parent
+    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py")}
+    return fingerprint({name: hashlib.sha256(source).hexdigest() for name, source in sources.items()})
+
+
+@contextmanager
+def locked(folder: Path, error: type[SoundspotError]) -> Iterator[None]:
+    """Keep a second process from writing the same folder, by a lock file beside it.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist; the folder that holds it is made if absent.
+    error : type
+        What to raise if another process holds the folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        # The system frees the lock when its holder dies, so a killed run never has to be unlocked by hand.
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise error(f"{folder}: another process is writing here ({path} is locked); wait for it") from None

@@ -265,7 +265,7 @@ def _plan(
         augmentation=settings.augmentation,
         iteration=iteration,
         initial_folder=initial_folder,
-        run=Run(folder, fingerprint(decisive)),
+        run=Run(folder, fingerprint(decisive), last_labels=iteration.epochs if stage == "train" else 0),
     )
 
 

@@ -1,36 +1,37 @@
-"""The folder of a training run: what lies where, when to go on, when to start afresh, and who may write.
+"""The folder of a training run: what lies where, when to go on, and when to start afresh.
 
 ```
 FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt      of the first seed
          timings.csv                                               differs from run to run; DVC leaves it out
          state.pt                                                  only while the run is incomplete
-         seed_<seed>/ …                                            the same, of each further seed
+         .code                                                     of the program that began it; DVC leaves it out
+         seed_<seed>/ …                                            the same without .code, of each further seed
 ```
-A run goes on where it stood if and only if its fingerprint is unchanged AND the stage is incomplete; otherwise its files are
-removed first. ``model.pt`` comes last, so a run is complete when it has one with the right fingerprint.
+A run goes on where it stood if and only if its fingerprint and the program are unchanged AND the stage is incomplete;
+otherwise its files are removed first. ``model.pt`` comes last and goes first, so a run is complete when it has one with
+the right fingerprint, and nobody took other files away.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pipeline.checkpoints import read_checkpoint
-from pipeline.errors import CheckpointError, TrainingError
+from pipeline.errors import CheckpointError
+from pipeline.files import CODE_FILE, code_digest, write_text
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's folder, and the fingerprint of all that decides its contents."""
+    """One seed's folder, the fingerprint of all that decides its contents, and the last epoch with pseudo-labels."""
 
     folder: Path
     fingerprint: str
+    last_labels: int
 
     @property
     def model(self) -> Path:
@@ -58,7 +59,8 @@ class Run:
 
     def is_complete(self) -> bool:
         """Tell whether the run has ended under this fingerprint."""
-        return _read(self.model, self.fingerprint) is not None
+        written = [self.history, *(self.labels(epoch) for epoch in range(self.last_labels + 1))]
+        return _read(self.model, self.fingerprint) is not None and all(path.is_file() for path in written)
 
     def saved_state(self) -> dict[str, Any] | None:
         """Return the contents of ``state.pt``, or None where there is none of this fingerprint."""
@@ -66,9 +68,10 @@ class Run:
 
     def wipe(self) -> None:
         """Remove this run's files; folders of other seeds stay."""
-        shutil.rmtree(self.folder / "pseudo_labels", ignore_errors=True)
+        # What makes a run complete, or one to go on with, goes first: a kill in between leaves neither.
         for path in (self.model, self.state, self.history, self.timings):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "pseudo_labels", ignore_errors=True)
 
     def finish(self) -> None:
         """Remove what only an incomplete run needs."""
@@ -88,7 +91,8 @@ def seed_folder(folder: Path, seeds: Sequence[int], seed: int) -> Path:
 def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
     """Clear a stage's folder of what does not belong, and return the runs that are still to be done.
 
-    If all runs are complete, they were asked for once more: all are wiped and returned.
+    If all runs are complete, they were asked for once more: all are wiped and returned. So they are if another state of
+    the program began the folder, or if nothing tells which did.
     """
     own = {run.folder for run in runs}
     for stale in set(folder.glob("seed_*")) - own:
@@ -98,32 +102,15 @@ def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
         for temporary in (*run.folder.glob("*.tmp"), *run.folder.glob("pseudo_labels/*.tmp")):
             temporary.unlink()
     todo = [run for run in runs if not run.is_complete()]
-    for run in set(runs) - set(todo):
-        run.finish()
-    if not todo:
+    code = folder / CODE_FILE
+    if not todo or not code.is_file() or code.read_text() != code_digest():
         todo = list(runs)
         for run in runs:
             run.wipe()
+        write_text(code, code_digest())
+    for run in set(runs) - set(todo):
+        run.finish()
     return todo
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing the same folder.
-
-    Raises
-    ------
-    TrainingError
-        Another process holds the folder.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f".{folder.name}.lock"
-    try:
-        # The system frees the lock when its holder dies, so a killed run never has to be unlocked by hand.
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise TrainingError(f"{folder}: another process is training here ({path} is locked); wait for it") from None
 
 
 def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:

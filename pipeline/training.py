@@ -29,10 +29,11 @@ from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
 from pipeline.checkpoints import load_model
 from pipeline.config import TrainingSettings
 from pipeline.errors import TrainingError
+from pipeline.files import locked
 from pipeline.inference import predict, response_maps, select_device
 from pipeline.plans import HISTORY, Plan, Progress, initialize_plans, start_or_resume, train_plans
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
-from pipeline.runs import begin, locked, seed_folder
+from pipeline.runs import begin, seed_folder
 from pipeline.shards import ShardSet
 
 __all__ = ["HISTORY", "initialize", "load_model", "response_maps", "seed_folder", "train"]
@@ -107,7 +108,7 @@ def train(
 
 def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_name: str) -> None:
     device = select_device(device_name)
-    with locked(folder), _deterministic():
+    with locked(folder, TrainingError), _deterministic():
         todo = begin(folder, [plan.run for plan in plans])
         for plan in plans:
             if plan.run in todo:

@@ -1,10 +1,12 @@
 import errno
+import os
 
 import click
 import pytest
 
 from pipeline.console import LazyGroup, run_command
 from pipeline.errors import ManifestError
+from pipeline.files import write_csv
 
 
 def code_of(action, arguments=()):
@@ -55,6 +57,18 @@ def test_a_full_disk_is_no_traceback_but_a_fault_of_the_program_is(capsys):
         code_of_unexpected(raising(FileNotFoundError(errno.ENOENT, "No such file", "a")))
     with pytest.raises(ZeroDivisionError):
         code_of_unexpected(lambda: 1 / 0)
+
+
+def test_a_disk_that_fills_up_names_the_file(tmp_path, capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of a file number, with no name
+
+    (tmp_path / "rows.csv").write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    assert code_of(lambda: write_csv(tmp_path / "rows.csv", ("a",), [(1,)])) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'rows.csv'}: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+    assert (tmp_path / "rows.csv").read_text() == "before"
 
 
 def code_of_unexpected(action):

@@ -1,12 +1,16 @@
 import csv
+import errno
 import hashlib
 import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
+from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -15,12 +19,13 @@ from pipeline import batches as batches_module
 from pipeline import files
 from pipeline.batches import PreviousEpoch, Timed, training_batches
 from pipeline.config import AugmentationSettings, IterationSettings, OptimisationSettings
+from pipeline.console import run_command
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
+from pipeline.files import locked
 from pipeline.inference import select_device
 from pipeline.methods import METHODS, build_method
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
-from pipeline.runs import locked
 from pipeline.training import HISTORY, initialize, load_model, response_maps, seed_folder, train
 from tests.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world
 
@@ -140,15 +145,28 @@ class TestMethods:
         assert len(list((tmp_path / "run/pseudo_labels").glob("*.h5"))) == 3
         assert load_model(tmp_path / "run/model.pt")[1]["method"] == method
 
-    def test_methods_see_the_same_batches(self, world):
-        def frames():
-            batches = training_batches(
-                world, batch_size=8, augmentation=make_settings().augmentation, cell_stride=CELL,
-                words=(0, "train", 1), previous=None, device=torch.device("cpu"),
-            )  # fmt: skip
-            return torch.cat([batch.frames for batch in batches])
+    def test_methods_see_the_same_batches(self, trained, world, tmp_path, monkeypatch):
+        def seen(method):
+            words, batches = [], []
 
-        assert torch.equal(frames(), frames())
+            def spy(*args, **keywords):
+                words.append(keywords["words"])
+                for batch in training_batches(*args, **keywords):
+                    batches.append(batch)
+                    yield batch
+
+            monkeypatch.setattr("pipeline.training.training_batches", spy)
+            train(world, trained / "initialize", tmp_path / method, method=method, settings=make_settings(), seeds=[0])
+            return words, batches
+
+        (words, batches), (other_words, other_batches) = seen("itr"), seen("iterative")
+        assert words == other_words == [(0, "train", 1), (0, "train", 2)]
+        assert len(batches) == 6
+        for batch, other in zip(batches, other_batches, strict=True):
+            np.testing.assert_array_equal(batch.rows, other.rows)
+            assert torch.equal(batch.frames, other.frames)
+            assert torch.equal(batch.log_mel, other.log_mel)
+        assert not torch.equal(batches[0].frames, batches[3].frames)
 
     def test_unknown_method(self, trained, world, tmp_path):
         with pytest.raises(SettingsError, match="no entry for 'dreaming'"):
@@ -303,7 +321,10 @@ class TestMistakes:
             initialize(world, tmp_path, settings=make_settings(batch_size=25), seeds=[0])
 
     def test_two_writers(self, world, tmp_path):
-        with locked(tmp_path / "run"), pytest.raises(TrainingError, match="another process is training here"):
+        with (
+            locked(tmp_path / "run", TrainingError),
+            pytest.raises(TrainingError, match="run: another process is writing here"),
+        ):
             initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
 
     def test_no_initialisation(self, world, tmp_path):
@@ -337,6 +358,37 @@ class TestMistakes:
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         initialize(world, tmp_path / "smooth", settings=make_settings(), seeds=[0])
         assert digests(tmp_path / "run") == digests(tmp_path / "smooth")
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize(("name", "earlier"), [("state.pt", 1), ("pseudo_labels/epoch_002.h5", 0), ("model.pt", 0)])
+    def test_one_line_names_the_file_and_earlier_epochs_stay(
+        self, trained, world, tmp_path, monkeypatch, capsys, name, earlier
+    ):
+        run, write, written = tmp_path / "run", Path.write_bytes, []
+
+        def until_full(path, content):
+            written.append(path)
+            if written.count(run / f"{name}.tmp") > earlier:
+                write(path, content[: len(content) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(path, content)
+
+        def action():
+            train(world, trained / "initialize", run, method="iterative", settings=make_settings(), seeds=[0])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", until_full)
+            with pytest.raises(SystemExit) as stopped:
+                run_command(click.Command("x", callback=action), [])
+        assert stopped.value.code == 1
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {run / name}: No space left on device"
+        assert not list(run.rglob("*.tmp"))
+        assert (run / "state.pt").exists()
+        action()
+        assert digests(run) == {
+            path: digest for path, digest in digests(trained / "iterative").items() if not path.startswith("seed_3")
+        }
 
 
 class TestWhenToStartAfresh:
@@ -394,6 +446,46 @@ class TestWhenToStartAfresh:
     def test_complete_starts_afresh(self, world, tmp_path, monkeypatch):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_changed_code_starts_afresh(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        monkeypatch.setattr("pipeline.runs.code_digest", lambda: "0" * 32)
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(5, 1), (5, 2)]
+        (tmp_path / "run/.code").unlink()
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5, 6))
+        assert again == [(seed, epoch) for seed in (0, 5, 6) for epoch in (1, 2)]
+
+    @pytest.mark.parametrize("name", ["history.csv", "pseudo_labels/epoch_000.h5"])
+    def test_a_lost_file_is_made_again(self, world, tmp_path, monkeypatch, name):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0, 5])
+        before = digests(tmp_path / "run")
+        (tmp_path / "run" / name).unlink()
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(0, 1), (0, 2)]
+        assert digests(tmp_path / "run") == before
+        assert (tmp_path / "run" / name).exists()
+
+    def test_a_kill_while_a_finished_run_is_removed_leaves_no_half_of_it(self, trained, world, tmp_path, monkeypatch):
+        def once_more():
+            train(
+                world, trained / "initialize", tmp_path / "run", method="iterative", settings=make_settings(),
+                seeds=[0, 3],
+            )  # fmt: skip
+
+        def killed(folder, **_):
+            (folder / "epoch_001.h5").unlink()
+            raise KeyboardInterrupt
+
+        shutil.copytree(trained / "iterative", tmp_path / "run")
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.runs.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                once_more()
+        assert not (tmp_path / "run/pseudo_labels/epoch_001.h5").exists()
+        once_more()
+        assert digests(tmp_path / "run") == digests(trained / "iterative")
 
     def test_a_further_seed_keeps_those_that_are_done(self, world, tmp_path, monkeypatch):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
