@@ -2,26 +2,27 @@
 
 A clip that cannot be used is data: it goes to ``rejects.csv`` (columns ``clip_id, reason``) and is never replaced by
 another. Too many of them stop the split, and so does a folder that cannot be written. ``rejects.csv`` is written last
-and marks a finished split: as long as it is absent, a rerun keeps every whole shard that the same settings and clips
-made; once it is there, a rerun starts afresh. The bytes of a shard depend on the clips and the settings alone, not on
-the number of workers or on where the media lie.
+and marks a finished split: as long as it is absent, a rerun keeps every whole shard that the same program made of the
+same settings and clips, except those with rejects if the split was stopped over them, or if the media root or the time
+limit changed; once it is there, a rerun starts afresh. The bytes of a shard depend on the clips and the settings alone,
+not on the number of workers or on where the media lie.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster import run_tasks
 from pipeline.config import AudioSettings
-from pipeline.errors import ClusterError, ExtractionError, ManifestError
-from pipeline.files import write_csv
+from pipeline.errors import ClusterError, ExtractionError, ManifestError, ShardError
+from pipeline.files import CODE_FILE, code_digest, fingerprint, locked, write_csv, write_text
 from pipeline.manifests import Clip, media_path
 from pipeline.shard_building import ShardTask, build_shard, storing
-from pipeline.shards import REJECTS_FILE, shard_path
+from pipeline.shards import REJECTS_FILE, read_rejects, shard_path
 
 PARTIAL_REJECTS_FILE = "rejects.partial.csv"
 
@@ -89,8 +90,8 @@ def extract_split(
     ManifestError
         There is no clip, a clip id comes twice, or a path leaves the media root.
     ExtractionError
-        Too many clips are unusable (they are listed in rejects.partial.csv), the folder cannot be written, or a
-        worker process died. Shards that are done stay, and the next run goes on from there.
+        Too many clips are unusable (they are listed in rejects.partial.csv), the folder cannot be written or another
+        process is writing it, or a worker process died. Shards that are done stay, and the next run goes on from there.
     ClusterError
         The Dask scheduler cannot be reached.
     """
@@ -104,15 +105,17 @@ def extract_split(
     ]
     rejects: dict[str, str] = {}
     n_kept = 0
-    _clean(folder, {task.path for task in tasks})
-    with closing(_build_all(tasks, scheduler, workers)) as results:
-        for n_seen, kept, rejected in results:
+    with ExitStack() as stack:
+        with storing(folder):
+            stack.enter_context(locked(folder, ExtractionError))
+            _clean(folder, tasks)
+        for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
             n_kept += kept
             rejects |= rejected
             if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
                 rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
                 raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
-    _write_rejects(folder / REJECTS_FILE, clips, rejects)
+        _write_rejects(folder / REJECTS_FILE, clips, rejects)
     return ExtractionSummary(len(clips) - len(rejects), len(rejects), len(tasks), n_kept)
 
 
@@ -151,17 +154,30 @@ def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
             media_path(Path(), medium)
 
 
-def _clean(folder: Path, expected: set[Path]) -> None:
-    """Remove what the coming run may not keep: all after a finished run, else only what is not part of the split."""
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        finished = (folder / REJECTS_FILE).exists()
-        for path in folder.glob("shard-*.h5"):
-            if finished or path not in expected:
-                path.unlink()
-        # rejects.csv goes last: killed before, the next run sees a finished split and starts afresh just so.
-        for path in (*folder.glob("*.tmp"), folder / PARTIAL_REJECTS_FILE, folder / REJECTS_FILE):
-            path.unlink(missing_ok=True)
+def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
+    """Remove what the coming run may not keep: all after a finished run, else what is not part of it or may improve."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code, partial, finished = folder / CODE_FILE, folder / PARTIAL_REJECTS_FILE, folder / REJECTS_FILE
+    # Not in the shards, whose bytes shall not tell of the program's comments or of the machine's paths.
+    begun = [code_digest(), fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])]
+    before = code.read_text().split() if code.exists() else []
+    afresh = finished.exists() or before[:1] != begun[:1]
+    again = partial.exists() or before != begun
+    expected = {task.path for task in tasks}
+    for path in folder.glob("shard-*.h5"):
+        if afresh or path not in expected or (again and _has_rejects(path)):
+            path.unlink()
+    # rejects.csv goes last: killed before, the next run sees a finished split and starts afresh just so.
+    for path in (*folder.glob("*.tmp"), partial, finished):
+        path.unlink(missing_ok=True)
+    write_text(code, "".join(f"{line}\n" for line in begun))
+
+
+def _has_rejects(path: Path) -> bool:
+    try:
+        return bool(read_rejects(path))
+    except ShardError:
+        return True  # unreadable: to be made again anyhow
 
 
 def _write_rejects(path: Path, clips: Sequence[Clip], rejects: dict[str, str]) -> list[tuple[str, str]]:
@@ -177,7 +193,7 @@ def _too_many(rows: Sequence[tuple[str, str]], n_seen: int, n_clips: int, limit:
     return (
         f"{folder.name}: {len(rows)} of the {n_seen} clips looked at are unusable ({n_clips} in the split; at most "
         f"{limit:.0%} may be): {listed}. All are in {folder / PARTIAL_REJECTS_FILE}. Check the media root, mend the "
-        "clip list, or raise extract.max_reject_fraction; finished shards are kept"
+        "clip list, or raise extract.max_reject_fraction; shards without rejects are kept"
     )
 
 

@@ -25,6 +25,8 @@ from pipeline.spectrogram import log_mel, mel_frequencies
 
 # Clips held in memory at a time; what a shard holds does not change with it.
 _GROUP = 16
+# Characters of an unforeseen error's message that are kept as a reason.
+_LONGEST_MESSAGE = 300
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,6 @@ def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
     ------
     ExtractionError
         The shard cannot be written.
-    RuntimeError
-        A decoder failed in a way that it should not; the message names the clip.
     """
     if _is_whole(task):
         return True, dict(read_rejects(task.path))
@@ -96,7 +96,7 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExtractionError(
-            f"{path}: cannot be written ({error}); free some space or mend the permissions, and rerun: finished shards "
+            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the permissions, and rerun: finished shards "
             "are kept"
         ) from None
 
@@ -132,12 +132,11 @@ def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
             clip_seconds=task.audio.clip_seconds,
             time_limit_s=task.clip_time_limit_s,
         )
-    except MediaError:
+    except (MediaError, MemoryError):
         raise
     except Exception as error:
-        # Not a fault of the clip but of the program. A cause would be lost between processes; the traceback is not.
-        message = f"clip {clip.clip_id!r} ({', '.join(clip.media)}): {type(error).__name__}: {error}"
-        raise RuntimeError(message).with_traceback(error.__traceback__) from None
+        # One clip that a decoder trips over must not end hours of work; a fault that meets many of them stops the split.
+        raise MediaError(f"internal error: {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]}") from error
 
 
 def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio: AudioSettings) -> None:
