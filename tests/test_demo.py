@@ -24,6 +24,7 @@ from pipeline.datasets.demo_scene import Scene, bounding_box, displacement
 from pipeline.datasets.demo_shapes import KINDS
 from pipeline.datasets.demo_sounds import RATE, coloured_noise, synthesise
 from pipeline.errors import RenderError
+from pipeline.files import locked
 from pipeline.manifests import Clip, find_leaks, read_boxes, read_clips
 
 COMMITTED = Path(__file__).parents[1] / "data_manifests" / "demo"
@@ -323,8 +324,17 @@ def test_a_full_disk_is_a_clear_error(
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RenderError, match=r"file/media: cannot write .*SOUNDSPOT_MEDIA_ROOT"):
+    with pytest.raises(RenderError, match=r"file/media: cannot write .*or change media_root in the card"):
         demo.render_media(_clips(), media_root=tmp_path / "file" / "media", seed=0, context=0.0)
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "media", RenderError),
+        pytest.raises(RenderError, match=r"media: another process is writing here .*wait for it"),
+    ):
+        demo.render_media(_clips(), media_root=tmp_path / "media", seed=0, context=0.0)
+    assert not (tmp_path / "media").exists()
 
 
 def test_an_ending_that_is_not_rendered_is_a_clear_error(tmp_path: Path) -> None:

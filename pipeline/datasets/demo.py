@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.cluster import run_tasks
@@ -18,7 +19,7 @@ from pipeline.datasets.demo_media import encode_audio, encode_picture, encode_vi
 from pipeline.datasets.demo_plan import plan_scene
 from pipeline.datasets.demo_scene import Scene, bounding_box
 from pipeline.errors import RenderError
-from pipeline.files import fingerprint, write_bytes, write_json, write_text
+from pipeline.files import fingerprint, locked, write_bytes, write_json, write_text
 from pipeline.manifests import Box, Clip, write_boxes, write_clips
 
 VERSION = 1  # of the generator; another number renders everything again
@@ -124,24 +125,27 @@ def render_media(
     Raises
     ------
     RenderError
-        The disk is full, the folder is not writable, or a clip's file has an ending that is not rendered.
+        The disk is full, the folder is not writable or another process is rendering into it, or a clip's file has an
+        ending that is not rendered.
     """
     recipe = {"generator": VERSION, "seed": seed, "context": context}
     for medium in (medium for clip in clips for medium in clip.media):
         _encoder(medium)  # an ending that cannot be rendered shall show at once, not after minutes
-    try:
-        if _read_stamp(media_root / STAMP) != recipe:
-            _discard(media_root, clips)
-            write_json(media_root / STAMP, recipe)
-        missing = [clip for clip in clips if not all((media_root / medium).is_file() for medium in clip.media)]
-    except OSError as error:
-        raise _cannot_write(media_root, error) from None
-    tasks = [
-        (missing[start : start + _CLIPS_PER_TASK], str(media_root.resolve()), seed, context)
-        for start in range(0, len(missing), _CLIPS_PER_TASK)
-    ]
-    for _ in run_tasks(render_clips, tasks, scheduler=scheduler, workers=workers, label="render"):
-        pass
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(media_root, RenderError))
+            if _read_stamp(media_root / STAMP) != recipe:
+                _discard(media_root, clips)
+                write_json(media_root / STAMP, recipe)
+            missing = [clip for clip in clips if not all((media_root / medium).is_file() for medium in clip.media)]
+        except OSError as error:
+            raise _cannot_write(media_root, error) from None
+        tasks = [
+            (missing[start : start + _CLIPS_PER_TASK], str(media_root.resolve()), seed, context)
+            for start in range(0, len(missing), _CLIPS_PER_TASK)
+        ]
+        for _ in run_tasks(render_clips, tasks, scheduler=scheduler, workers=workers, label="render"):
+            pass
     return fingerprint(recipe)
 
 
@@ -204,5 +208,5 @@ def _discard(media_root: Path, clips: Sequence[Clip]) -> None:
 def _cannot_write(path: Path, error: OSError) -> RenderError:
     return RenderError(
         f"{path}: cannot write the rendered media: {error.strerror or error}; make room or make it writable, "
-        "or let SOUNDSPOT_MEDIA_ROOT name another folder"
+        "or change media_root in the card"
     )
