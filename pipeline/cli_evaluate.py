@@ -64,7 +64,7 @@ def evaluate(
     dataset, split = dataset or params.dataset, split or params.score_split
     manifest = Path("data_manifests") / dataset
     boxes = read_split_boxes(manifest, split)
-    stored = _read_maps(variants, Path("results") / dataset / "maps", params)
+    stored = _read_maps(variants, Path("results") / dataset / "maps", params, split=split)
     rows = rescore(
         stored,
         boxes,
@@ -105,7 +105,7 @@ def _chosen(names: tuple[str, ...]) -> list[Protocol]:
     return [get_protocol(name) for name in dict.fromkeys(names)]
 
 
-def _read_maps(variants: tuple[str, ...], folder: Path, params: Params) -> dict[str, list[ResponseMaps]]:
+def _read_maps(variants: tuple[str, ...], folder: Path, params: Params, *, split: str) -> dict[str, list[ResponseMaps]]:
     """Read the maps of the variants asked for, or of those in the settings that have been evaluated."""
     from pipeline.errors import EvaluationError
     from pipeline.map_files import MAPS_FILE
@@ -119,7 +119,7 @@ def _read_maps(variants: tuple[str, ...], folder: Path, params: Params) -> dict[
             raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; run `dvc repro evaluate`")
         if absent:
             click.echo(f"not evaluated yet, left out: {', '.join(absent)}", err=True)
-    return {variant: read_stored_maps(folder / variant) for variant in chosen}
+    return {variant: read_stored_maps(folder / variant, split=split) for variant in chosen}
 
 
 def _show(rows: list[RescoredRow], title: str) -> None:

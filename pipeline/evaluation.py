@@ -86,15 +86,15 @@ def evaluate(
             raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
     runs = []
     for seed, path in models.items():
-        maps = compute_maps(path, shards, order, seed=seed, device=device)
+        maps = compute_maps(path, shards, order, split=split, seed=seed, device=device)
         write_maps(seed_folder(maps_folder, seeds, seed) / MAPS_FILE, maps)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
-    metrics = flat_metrics(runs)
+    metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
     write_json(folder / "metrics.json", metrics)
     _write_scores(folder / "scores.csv", runs, seeds)
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
     rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
-    print(describe(metrics, shards, split))
+    print(describe(metrics, shards))
     print(summary(rows).text())
 
 
@@ -121,7 +121,7 @@ def evaluate_content_free(
         As for `evaluate`.
     """
     scored = score_content_free(shards, manifest, split=split, evaluation=evaluation)
-    write_json(path, {name: flat_metrics([by_rule]) for name, by_rule in scored.items()})
+    write_json(path, {name: {"split": split, **flat_metrics([by_rule])} for name, by_rule in scored.items()})
 
 
 def score_content_free(
@@ -138,7 +138,7 @@ def score_content_free(
 
 
 def compute_maps(
-    path: Path, shards: ShardSet, order: Sequence[int], *, seed: int, device: str = "auto"
+    path: Path, shards: ShardSet, order: Sequence[int], *, split: str, seed: int, device: str = "auto"
 ) -> ResponseMaps:
     """Run a model over all clips twice: with their own sounds, and frame i with the sound of clip order[i]."""
     model, _ = load_model(path)
@@ -151,6 +151,7 @@ def compute_maps(
         response=own,
         shuffled_response=shuffled,
         shuffled_clip_ids=[shards.clip_ids[i] for i in order],
+        split=split,
         seed=seed,
         shards=shards.fingerprint,
     )
@@ -213,7 +214,7 @@ def read_split_boxes(manifest: Path, split: str) -> list[Box]:
     return read_boxes(path)
 
 
-def describe(metrics: Mapping[str, Any], shards: ShardSet, split: str) -> str:
+def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
     """Return one line: what was scored, under which rule, and what was left out."""
     left_out = {
         "n_skipped": "without a sounding box",
@@ -222,7 +223,7 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet, split: str) -> str:
     }
     notes = [f"{metrics[key]} {reason}" for key, reason in left_out.items() if metrics.get(key)]
     return (
-        f"{split}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
+        f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
         f"{metrics['threshold']:g}" + (f" ({'; '.join(notes)})" if notes else "")
     )
 

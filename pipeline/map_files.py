@@ -2,8 +2,8 @@
 
 ``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col),
 the raw responses of each frame to its own sound, before any normalisation; ``shuffled_response`` likewise, to the sound
-of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, ``seed`` of the model,
-``shards``, the fingerprint of the clips. Equal input gives equal bytes.
+of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, the ``split``, ``seed``
+of the model, ``shards``, the fingerprint of the clips. Equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.errors import EvaluationError
 from pipeline.files import write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAPS_FILE = "maps.h5"
 _CLIPS_PER_CHUNK = 256
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
@@ -35,6 +35,8 @@ class ResponseMaps:
         Inner products; to the clip's own sound, and to that of another clip.
     shuffled_clip_ids : list of str
         Whose sound each frame was given for `shuffled_response`; never the clip's own.
+    split : str
+        That the clips belong to.
     seed : int
         Of the training run.
     shards : str
@@ -45,6 +47,7 @@ class ResponseMaps:
     response: np.ndarray
     shuffled_response: np.ndarray
     shuffled_clip_ids: list[str]
+    split: str
     seed: int
     shards: str
 
@@ -55,7 +58,8 @@ def write_maps(path: Path, maps: ResponseMaps) -> None:
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["seed"] = maps.seed
-        file.attrs.create("shards", maps.shards, dtype=h5py.string_dtype("ascii", max(1, len(maps.shards))))
+        for name, text in (("split", maps.split), ("shards", maps.shards)):
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text.encode("utf-8")))))
         for name, ids in (("clip_id", maps.clip_ids), ("shuffled_clip_id", maps.shuffled_clip_ids)):
             values = np.array([clip_id.encode("ascii") for clip_id in ids], dtype=np.bytes_)
             file.create_dataset(name, data=values, track_times=False)
@@ -89,6 +93,7 @@ def read_maps(path: Path) -> ResponseMaps:
                 response=arrays["response"],
                 shuffled_response=arrays["shuffled_response"],
                 shuffled_clip_ids=ids["shuffled_clip_id"],
+                split=np.bytes_(file.attrs["split"]).decode("utf-8"),
                 seed=int(file.attrs["seed"]),
                 shards=np.bytes_(file.attrs["shards"]).decode("ascii"),
             )

@@ -112,7 +112,7 @@ def write_report(
     )
     metrics = {name: read_metrics(results / name / "metrics.json") for name in variants}
     sections = [
-        _comparison(folder, read_baselines(results / "baselines.json"), metrics, seeds),
+        _comparison(folder, read_baselines(results / "baselines.json"), metrics, split=split, seeds=seeds),
         _success(source),
         _examples(source),
         _epochs(source),
@@ -162,13 +162,15 @@ def _comparison(
     folder: Path,
     content_free: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    split: str,
     seeds: Sequence[int],
 ) -> Section:
     rows = [Row(name, values) for name, values in content_free.items()]
     models = [row for name, values in metrics.items() for row in with_shuffled(name, values)]
     parts = [
-        "Percent, with the bootstrap 95 % interval over clips. The first rows know nothing of the clip; *shuffled "
-        "audio* is the model of the row above, given the sound of another clip."
+        f"Scores on the split `{split}`, in percent, with the bootstrap 95 % interval over clips. The first rows know "
+        "nothing of the clip; *shuffled audio* is the model of the row above, given the sound of another clip."
     ]
     for rule in rules([*rows, *models]):
         parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]

@@ -52,21 +52,30 @@ class RescoredRow:
         return f"{label_of(self.name)}, shuffled audio" if self.shuffled else label_of(self.name)
 
 
-def read_stored_maps(folder: Path) -> list[ResponseMaps]:
+def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
     """Read the response maps of all seeds of one variant.
 
     Parameters
     ----------
     folder : Path
         ``results/NAME/maps/VARIANT``: ``maps.h5``, and ``seed_<seed>/maps.h5`` of each further seed.
+    split : str
+        That they must be of.
 
     Raises
     ------
     EvaluationError
-        There are none, or a file is damaged.
+        There are none, a file is damaged, or of another split.
     """
     further = sorted(folder.glob(f"seed_*/{MAPS_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
-    return [read_maps(path) for path in (folder / MAPS_FILE, *further)]
+    stored = {path: read_maps(path) for path in (folder / MAPS_FILE, *further)}
+    for path, maps in stored.items():
+        if maps.split != split:
+            raise EvaluationError(
+                f"{path}: maps of the split {maps.split!r}, not of {split!r}; give --split {maps.split}, or set "
+                f"score_split to {split} and run `dvc repro evaluate`"
+            )
+    return list(stored.values())
 
 
 def rescore(

@@ -31,7 +31,7 @@ training:
     augmentation: {}
     initialize: {epochs: 1, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
     iterate: {epochs: 1, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}
-    methods: {}
+    methods: {good: {}, noisy: {}, untrained: {}}
 """
 
 
@@ -46,7 +46,7 @@ def noisy_maps(seed):
 
 def store(folder, response, *, seed=0, clips=CLIPS):
     shuffled = [*clips[1:], clips[0]]
-    maps = ResponseMaps(list(clips), response, np.roll(response, -1, axis=0), shuffled, seed, "fingerprint")
+    maps = ResponseMaps(list(clips), response, np.roll(response, -1, axis=0), shuffled, "test", seed, "fingerprint")
     write_maps(folder / "maps.h5", maps)
 
 
@@ -187,7 +187,9 @@ def test_mistakes_are_one_line(project, capsys):
     assert "maps/untrained/maps.h5: no response maps" in error("untrained")
     assert "out.txt: scores are written as .csv, .json or .md" in error("--output", "out.txt")
     assert "no boxes for the split 'train'" in error("--split", "train")
-    assert "no clip is left to score" in error("good", "--split", "validation")
+    assert "good/maps.h5: maps of the split 'test', not of 'validation'; give --split test" in error(
+        "good", "--split", "validation"
+    )
     assert "results/other/maps" in error_of_other_dataset(project, error)
     store(project / "results/squares/maps/fewer", good_maps(CLIPS[:5]), clips=CLIPS[:5])
     assert "maps of 'fewer' (seed 0) are of other clips than those of 'good'" in error("good", "fewer")

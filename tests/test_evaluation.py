@@ -107,7 +107,8 @@ def test_keys_of_one_seed(world):
     expected = {p + m + end for p in ("", "shuffled_") for m in METRICS for end in ends}
     expected |= {p + m + end for p in ("median_", "shuffled_median_") for m in median for end in ends}
     counts = {"n_clips", "n_skipped", "n_skipped_silent", "n_skipped_empty", "n_missing_maps", "n_flat_maps"}
-    assert set(metrics) == expected | counts | {"n_boxes_outside", "protocol", "threshold"}
+    assert set(metrics) == expected | counts | {"n_boxes_outside", "protocol", "threshold", "split", "seeds"}
+    assert (metrics["split"], metrics["seeds"]) == ("test", [3])
     assert (metrics["n_clips"], metrics["protocol"], metrics["threshold"]) == (len(CLIPS), "paper256", 0.5)
 
 
@@ -152,7 +153,8 @@ def test_maps_are_kept_raw_for_every_seed_with_the_same_bytes(world):
     paths = [world.folder / "maps" / "maps.h5", world.folder / "maps" / "seed_7" / "maps.h5"]
     before = [path.read_bytes() for path in paths]
     maps = read_maps(paths[1])
-    assert (maps.seed, maps.shards, maps.clip_ids) == (7, world.shards.fingerprint, CLIPS)
+    assert (maps.split, maps.seed, maps.shards) == ("test", 7, world.shards.fingerprint)
+    assert maps.clip_ids == CLIPS
     assert maps.response.dtype == np.float32
     np.testing.assert_array_equal(maps.response[4], (5 * at_random("", 4, 4) - 40).astype(np.float32))
     other = CLIPS.index(maps.shuffled_clip_ids[4])
@@ -212,7 +214,8 @@ def test_content_free_rows_under_the_same_keys(world):
     assert list(rows) == ["random", "all_ones", "centred_gaussian", "mean_of_boxes"]
     world.respond(at_random)
     own = {key for key in world.evaluate() if not key.startswith("shuffled_")}
-    assert all(set(row) == own for row in rows.values())
+    assert all(set(row) == own - {"seeds"} for row in rows.values())
+    assert {row["split"] for row in rows.values()} == {"test"}
     # One box of 3/8 × 3/8 of the frame: all ones has this IoU with it, and points at it with this chance.
     for key in ("mean_ciou", "mean_iou", "pointing_accuracy", "median_mean_ciou"):
         assert rows["all_ones"][key] == pytest.approx((3 / 8) ** 2)

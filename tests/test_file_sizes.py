@@ -56,7 +56,7 @@ def test_pseudo_labels_and_maps(tmp_path, n_clips, side, dim):
     write_pseudo_labels(tmp_path / "labels.h5", PseudoLabels.from_responses(ids, response, audio, **ATTRIBUTES))
     foreseen = pseudo_label_bytes(n_clips, side=side, embedding_dim=dim, id_bytes=11)
     assert foreseen == pytest.approx((tmp_path / "labels.h5").stat().st_size, rel=WITHIN)
-    write_maps(tmp_path / "maps.h5", ResponseMaps(ids, response, response, ids, 0, "0" * 32))
+    write_maps(tmp_path / "maps.h5", ResponseMaps(ids, response, response, ids, "test", 0, "0" * 32))
     foreseen = maps_bytes(n_clips, side=side, id_bytes=11)
     assert foreseen == pytest.approx((tmp_path / "maps.h5").stat().st_size, rel=WITHIN)
 

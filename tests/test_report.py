@@ -103,6 +103,7 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
         "iterative (Eq. 7)",
         "iterative (Eq. 7), shuffled audio",
     ]
+    assert text.startswith("Scores on the split `test`, in percent")
     assert "Under the median rule:" in text
     assert "success, seed 4" in text
     rows = list(csv.DictReader((project[0] / "report" / "table.csv").open()))

@@ -54,7 +54,7 @@ def test_per_seed_leaves_out_rows_without_seeds():
     seeded = scores(0.5) | {"success_rate_seeds": [0.4, 0.6], "auc_seeds": [0.3, 0.35]}
     table = per_seed([Row("random", scores(0.1)), Row("itr", seeded)], seeds=[0, 7])
     assert table.header == ("", "success, seed 0", "success, seed 7", "AUC, seed 0", "AUC, seed 7")
-    assert table.rows == (("Itr", "40.0", "60.0", "30.0", "35.0"),)
+    assert table.rows == (("itr", "40.0", "60.0", "30.0", "35.0"),)
 
 
 def test_csv_holds_fractions_of_every_row_and_rule(tmp_path):
