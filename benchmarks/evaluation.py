@@ -1,0 +1,112 @@
+"""Evaluation speed, the model included: batches and the evaluator against one image at a time.
+
+Both start from shards and boxes and end with a cIoU for each clip: read, encode, response map, then enlarge to 224×224,
+min-max, median, threshold, cIoU. One image at a time is how public code of the field evaluates: the model runs on a batch
+of one, and the scoring loop is that of `benchmarks/scoring.py`. The net is that of the demo in params.yaml, with random
+weights; frames and log-mels are noise of the demo's size. Repeats are interleaved and the median of each is taken, so that
+a busy machine hurts both alike. The evaluator also computes IoU and pointing, which the loop does not.
+
+    python benchmarks/evaluation.py [--clips 512] [--repeats 3] [--output benchmarks/results/evaluation.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scoring import make_input, per_image_loop
+from training import write_shards
+
+from pipeline.config import load_params
+from pipeline.encoders import AudioVisualModel, build_model
+from pipeline.evaluation import BATCH_SIZE
+from pipeline.files import write_json
+from pipeline.inference import response_maps
+from pipeline.manifests import Box
+from pipeline.protocols import get_protocol
+from pipeline.scoring import score
+from pipeline.shards import ShardSet
+
+PROTOCOL = "lvs224-median"
+TARGET = 1.0
+
+
+def in_batches(model: AudioVisualModel, shards: ShardSet, boxes: list[Box]) -> list[float]:
+    """Evaluate as the stage does; return each clip's cIoU."""
+    maps = response_maps(model, shards, batch_size=BATCH_SIZE, device="cpu")
+    return score(maps, shards.clip_ids, boxes, get_protocol(PROTOCOL)).ciou.tolist()
+
+
+def one_at_a_time(model: AudioVisualModel, shards: ShardSet, boxes: list[Box]) -> list[float]:
+    """Evaluate one image after the other; return each clip's cIoU."""
+    model.eval()
+    boxes_of: dict[str, list[Box]] = {}
+    for box in boxes:
+        boxes_of.setdefault(box.clip_id, []).append(box)
+    cious = []
+    for index, clip_id in enumerate(shards.clip_ids):
+        frames, log_mel = (torch.from_numpy(values) for values in shards.read([index]))
+        with torch.no_grad():
+            features, audio = model.encode_frames(frames.permute(0, 3, 1, 2)), model.encode_audio(log_mel)
+            response = torch.einsum("ndhw,nd->nhw", features, audio).numpy()
+        cious += per_image_loop(response, [clip_id], boxes_of[clip_id], median=True)
+    return cious
+
+
+def measure(clips: int, repeats: int, params: Path) -> dict[str, float]:
+    """Return the medians in images a second, their ratio, and the largest difference of a cIoU."""
+    torch.manual_seed(0)
+    model = build_model(load_params(params).training["demo"].encoder).eval()
+    ways: dict[str, Callable[[AudioVisualModel, ShardSet, list[Box]], list[float]]] = {
+        "one_at_a_time": one_at_a_time,
+        "in_batches": in_batches,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    cious: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(Path(folder), clips)
+        shards = ShardSet.open(Path(folder))
+        boxes = make_input(shards.clip_ids)[1]
+        for _ in range(repeats + 1):  # the first warms up
+            for name, way in ways.items():
+                start = time.perf_counter()
+                cious[name] = way(model, shards, boxes)
+                rates[name].append(clips / (time.perf_counter() - start))
+    slow, fast = (statistics.median(rates[name][1:]) for name in ways)
+    difference = np.abs(np.array(cious["one_at_a_time"]) - np.array(cious["in_batches"])).max()
+    return {
+        "one_at_a_time_images_per_second": round(slow, 1),
+        "in_batches_images_per_second": round(fast, 1),
+        "ratio": round(fast / slow, 2),
+        "largest_ciou_difference": float(difference),
+    }
+
+
+def main() -> None:
+    """Run, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--clips", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/evaluation.json"))
+    arguments = parser.parse_args()
+
+    result = measure(arguments.clips, arguments.repeats, arguments.params)
+
+    for name, value in result.items():
+        print(f"{name:<36}{value:>12.4g}   {f'target: at least {TARGET}' if name == 'ratio' else ''}".rstrip())
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "machine": platform.machine()}
+    arguments_used = {"clips": arguments.clips, "repeats": arguments.repeats}
+    write_json(arguments.output, {**arguments_used, **machine, "torch": torch.__version__, **result})
+
+
+if __name__ == "__main__":
+    main()
