@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -205,3 +209,22 @@ class TestPretrained:
         torch.save({**weights, "bn1.weight": torch.full((8,), float("nan"))}, path)
         with pytest.raises(CheckpointError, match=r"'bn1\.weight' holds values that are not finite"):
             self.build(path)
+
+
+NARROW_NET = """
+import torch
+from pipeline.config import EncoderSettings, ResNetSettings
+from pipeline.encoders import build_model
+
+net = ResNetSettings(blocks=(1, 1, 1, 1), width=4)
+model = build_model(EncoderSettings(visual=net, audio=net, embedding_dim=16))
+frames = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+features = model.encode_frames(frames)
+(features * torch.randn_like(features)).sum().backward()
+"""
+
+
+def test_the_backward_pass_of_a_narrow_net_survives_the_shards_order_of_pixels():
+    # In a process of its own, since what it guards against is a crash of the interpreter.
+    done = subprocess.run([sys.executable, "-c", NARROW_NET], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0
