@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.extraction_memory import AUDIO, measure
 
-N_CLIPS = 48
+N_CLIPS = 96  # fewer, and the decoders' caches are still filling
 MIB_PER_CLIP = (256 * 256 * 3 + AUDIO.n_mels * AUDIO.n_frames * 4) / 2**20
 
 
@@ -14,7 +14,6 @@ MIB_PER_CLIP = (256 * 256 * 3 + AUDIO.n_mels * AUDIO.n_frames * 4) / 2**20
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of one process alone")
 def test_four_times_the_clips_take_no_more_memory():
     once, larger_shard, more_shards = (row["peak_mib"] for row in measure(N_CLIPS))
-    if_all_were_kept = 3 * N_CLIPS * MIB_PER_CLIP
-    assert if_all_were_kept > 30
-    assert larger_shard - once < if_all_were_kept / 3
-    assert more_shards - once < if_all_were_kept / 3
+    growth_if_clips_were_kept = 3 * N_CLIPS * MIB_PER_CLIP
+    assert larger_shard - once < growth_if_clips_were_kept / 3
+    assert more_shards - once < growth_if_clips_were_kept / 3
