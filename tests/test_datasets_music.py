@@ -63,6 +63,13 @@ def write_solo(path: Path, instrument: str, number: int) -> None:
         container.mux(audio.encode(None))
 
 
+def write_solos(folder: Path) -> None:
+    """Three videos of each instrument."""
+    for instrument in KINDS:
+        for number, letter in enumerate("abc"):
+            write_solo(folder / instrument / f"{instrument}_{letter}.mp4", instrument, number)
+
+
 def write_solo_boxes(path: Path) -> None:
     """Boxes on the last of a second's four frames, 0.7 s after its start; second 3 has a frame without any."""
     content = {}
@@ -80,9 +87,7 @@ def options(project: Path, media: Path, **rest: object) -> ImportOptions:
 @pytest.fixture(scope="module")
 def solos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("solos")
-    for instrument in KINDS:
-        for number, letter in enumerate("abc"):
-            write_solo(root / "videos" / instrument / f"{instrument}_{letter}.mp4", instrument, number)
+    write_solos(root / "videos")
     (root / "videos" / "flute" / "broken.mp4").write_bytes(b"this is no video")
     write_solo_boxes(root / "boxes.json")
     return root

@@ -12,34 +12,24 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import pytest
-import yaml
 
 from pipeline.datasets.demo import write_manifest
+from tests.projects import DVC, ROOT, copy_project, environment, read_params, repro, shrunk, write_params
 
-ROOT = Path(__file__).resolve().parent.parent
-DVC = [sys.executable, "-m", "dvc"]
 pytestmark = pytest.mark.slow
 
 
 def tiny_params() -> dict:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    training = params["training"]["demo"]
-    for twin in ("visual", "audio"):
-        training["encoder"][twin] |= {"width": 4, "blocks": [1, 1, 1, 1]}
-    training |= {"batch_size": 8}
-    training["encoder"]["embedding_dim"] = 16
-    training["initialize"]["epochs"] = 1
-    training["iterate"]["epochs"] = 3
+    params = read_params(ROOT)
     return params | {
         "dataset": "tiny",
         "variants": ["initial", "iterative"],
-        "training": {"tiny": training},
+        "training": {"tiny": shrunk(params["training"]["demo"], batch_size=8, epochs=3)},
         "extract": params["extract"] | {"clips_per_shard": 16},
     }
 
@@ -48,35 +38,13 @@ def tiny_params() -> dict:
 def project(tmp_path_factory):
     """A copy of the project with a dataset of 48 + 16 clips, run once from nothing."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("pipeline", "stages"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    copy_project(folder)
+    write_params(folder, tiny_params())
     write_manifest(folder / "data_manifests" / "tiny", seed=3, train=48, validation=4, test=16)
     card = folder / "data_manifests" / "tiny" / "dataset.yaml"
     card.write_text(card.read_text().replace("data/demo/media", "data/tiny/media"))
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run([*DVC, "init", "-q"], cwd=folder, check=True)
-    subprocess.run([*DVC, "config", "core.analytics", "false"], cwd=folder, check=True)
     repro(folder)
     return folder
-
-
-def environment() -> dict[str, str]:
-    # The stages run `python`, which must be this one, and the project's copy, not the installed package.
-    # One worker makes one shard after the other, so that a kill can fall between two.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "SOUNDSPOT_WORKERS": "1"}
-
-
-def repro(folder: Path, *arguments: str) -> list[str]:
-    """Run `dvc repro` and return the names of the stages that ran."""
-    done = subprocess.run(
-        [*DVC, "repro", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -87,13 +55,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def set_param(folder: Path, key: str, value: object) -> None:
-    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params = read_params(folder)
     *parents, last = key.split(".")
     block = params
     for parent in parents:
         block = block[parent]
     block[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    write_params(folder, params)
 
 
 def kill_when(folder: Path, there: Path, *arguments: str) -> None:

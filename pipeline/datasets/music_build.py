@@ -90,6 +90,8 @@ def build_music_synthetic(
     """
     report = options.start()
     _check(settings, boxes, quadrant_boxes)
+    # A worker of a cluster elsewhere has another working directory.
+    media, solos = options.media.absolute(), solos.absolute()
     found, missing = find_solos(solos, video_list)
     boxed = {} if boxes is None else _boxes(boxes, found, report, settings)
     chosen = frozenset(read_ids(test_videos).ids) if test_videos else None
@@ -100,7 +102,7 @@ def build_music_synthetic(
     segments, rejects = cut_solos(
         [solo for part in parts.values() for solo in part],
         {solo.video: boxed[solo.video] for solo in parts["test"] if solo.video in boxed},
-        options.media / "segments",
+        media / "segments",
         settings=CutSettings(
             settings.image_size // 2, MUSIC_AUDIO.sample_rate, settings.silence_db, settings.time_limit_s
         ),
@@ -108,9 +110,9 @@ def build_music_synthetic(
         workers=workers,
     )
     rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
-    write_csv(options.media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
+    write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
-    _compose([mosaic for part in mosaics.values() for mosaic in part], options.media, scheduler, workers)
+    _compose([mosaic for part in mosaics.values() for mosaic in part], media, scheduler, workers)
     _describe_clips(report, mosaics, rejects)
     write_dataset(_dataset(options, report, mosaics, settings, quadrant_boxes), options.project, force=options.force)
     return report

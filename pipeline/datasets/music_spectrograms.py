@@ -45,7 +45,8 @@ def rebuild_sounds(
     dict of str to str
         Id → why its spectrogram cannot be used.
     """
-    todo = [path for path in spectrograms if not (folder / f"{path.stem}.wav").is_file()]
+    folder = folder.absolute()  # a worker of a cluster elsewhere has another working directory
+    todo = [path.absolute() for path in spectrograms if not (folder / f"{path.stem}.wav").is_file()]
     tasks = [(todo[i : i + _PER_TASK], folder, audio) for i in range(0, len(todo), _PER_TASK)]
     results = run_tasks(_rebuild, tasks, scheduler=scheduler, workers=workers, label="rebuild sounds")
     return {stem: reason for _, failures in results for stem, reason in failures}
