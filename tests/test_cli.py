@@ -167,7 +167,13 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
     pipe = tmp_path / "v.json"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "pipeline.cli", "import", "vggss", "--annotations", str(pipe), "--check-only"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A run in the background of a shell inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     writer = os.open(pipe, os.O_WRONLY)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
