@@ -167,7 +167,8 @@ class TestPretrained:
     def test_old_files_without_num_batches_tracked_load(self, tmp_path, weights):
         path = tmp_path / "old.pth"
         torch.save({k: v for k, v in weights.items() if "num_batches" not in k}, path)
-        self.build(path)
+        loaded = self.build(path).visual.state_dict()
+        torch.testing.assert_close(loaded["layer4.0.conv1.weight"], weights["layer4.0.conv1.weight"])
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
