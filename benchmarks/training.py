@@ -29,7 +29,7 @@ from pipeline.encoders import AudioVisualModel, build_model
 from pipeline.extraction import REJECTS_FILE
 from pipeline.files import write_json
 from pipeline.inference import predict
-from pipeline.methods import Method, build_method
+from pipeline.methods import Method, build_method, method_settings
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 from pipeline.shard_writer import ShardWriter
 from pipeline.shards import ShardSet, shard_path
@@ -85,7 +85,7 @@ def measure(settings: TrainingSettings, folder: Path, *, clips: int, passes: int
     """Return the medians."""
     write_shards(folder / "shards", clips)
     shards = ShardSet.open(folder / "shards")
-    iteration = settings.method("iterative")
+    iteration = method_settings(settings, "iterative")
     torch.manual_seed(0)
     model = build_model(settings.encoder)
     method = build_method("iterative", iteration)

@@ -48,6 +48,8 @@ class Batch:
         R̃, in the view of `frames`; None before there are pseudo-labels.
     relation : Tensor (k, k) bool, or None
         y of Eq. 6 from the previous epoch's embeddings.
+    targets : Tensor (k, classes) float32 in [0, 1], or None
+        What the clips are labelled with; None for methods that learn without labels.
     generator : torch.Generator
         On the CPU, for the method's own draws.
     """
@@ -57,6 +59,7 @@ class Batch:
     rows: np.ndarray
     previous_response: Tensor | None
     relation: Tensor | None
+    targets: Tensor | None
     generator: torch.Generator
 
 
@@ -103,6 +106,7 @@ def training_batches(
     cell_stride: int,
     words: tuple[int | str, ...],
     previous: PreviousEpoch | None,
+    targets: np.ndarray | None = None,
     device: torch.device,
 ) -> Iterator[Batch]:
     """Yield one epoch of augmented batches in random order; the pairs that fill no batch are left out.
@@ -117,6 +121,7 @@ def training_batches(
     words : tuple
         Name of the epoch, such as (seed, stage, epoch); all that is random follows from it.
     previous : PreviousEpoch, optional
+    targets : np.ndarray (len(shards), classes) float32, optional
     device : torch.device
     """
     order = torch.randperm(len(shards), generator=generator(*words, "order")).numpy()
@@ -142,6 +147,7 @@ def training_batches(
             log_mel=log_mel.to(device, non_blocking=True),
             rows=rows,
             **_previous(previous, rows, changes, device),
+            targets=None if targets is None else torch.from_numpy(targets[rows]).to(device, non_blocking=True),
             generator=generator(*words, "cells", number),
         )
 

@@ -3,7 +3,7 @@
 Conventions
 -----------
 ``model.pt`` describes itself: weights under "model.NAME", and format_version, method, stage, seed, epoch, fingerprint, image_size,
-delta_v, and as JSON the settings `encoder`, `iteration` and `audio`. It has no optimizer, no times and no clock, so that the same training
+delta_v, n_clips, and as JSON the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer, no times and no clock, so that the same training
 gives the same bytes. ``state.pt`` has the optimizer and the history besides, and exists only while a run is incomplete.
 """
 
@@ -19,16 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import EncoderSettings, IterationSettings
+from pipeline.config import EncoderSettings
 from pipeline.encoders import AudioVisualModel, build_model
 from pipeline.errors import CheckpointError, SoundspotError
 from pipeline.files import write_bytes
-from pipeline.methods import build_method
+from pipeline.methods import build_method, settings_class
 from pipeline.pretrained import load_tensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION = (
     "method", "stage", "seed", "epoch", "fingerprint", "image_size", "delta_v", "encoder", "iteration", "audio",
+    "n_clips", "classes",
 )  # fmt: skip
 WEIGHTS = "model."
 RERUN = "remove its folder and run its stage again"
@@ -96,7 +97,7 @@ def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
     model : AudioVisualModel
         On the CPU, in evaluation mode, with `model.method` set to the method that trained it.
     description : dict
-        The other entries of the checkpoint; `encoder`, `iteration` and `audio` as dicts.
+        The other entries of the checkpoint; `encoder`, `iteration` and `audio` as dicts, `classes` as a list.
 
     Raises
     ------
@@ -106,14 +107,14 @@ def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
     content = read_checkpoint(path)
     try:
         encoder = EncoderSettings.model_validate_json(content["encoder"])
-        iteration = IterationSettings.model_validate_json(content["iteration"])
+        iteration = settings_class(content["method"]).model_validate_json(content["iteration"])
         method = build_method(content["method"], iteration)
         description = {name: content[name] for name in DESCRIPTION}
-        description |= {name: json.loads(content[name]) for name in ("encoder", "iteration", "audio")}
+        description |= {name: json.loads(content[name]) for name in ("encoder", "iteration", "audio", "classes")}
         # The weights are all in the checkpoint; the file they once started from may be gone.
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.model_copy(update={"visual_weights": None}))
-            method.prepare(model)
+            method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
     except KeyError as error:
         raise CheckpointError(f"{path}: no entry {error.args[0]!r}, not a model of this program; {RERUN}") from None
     except (ValueError, SoundspotError) as error:

@@ -133,6 +133,15 @@ class IterationSettings(OptimisationSettings):
     centre_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
 
 
+class LabelledSettings(IterationSettings):
+    """For a method that learns from labels."""
+
+    label_file: str | None = None  # see pipeline.clip_classes; None takes the clip list's column `label`
+
+
+Iteration = TypeVar("Iteration", bound=IterationSettings)
+
+
 class TrainingSettings(Settings):
     """Everything that training on one dataset needs: the block `training.NAME` of params.yaml."""
 
@@ -141,22 +150,13 @@ class TrainingSettings(Settings):
     augmentation: AugmentationSettings
     initialize: OptimisationSettings
     iterate: IterationSettings
-    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`
+    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and settings of the method's own
 
-    def method(self, name: str) -> IterationSettings:
-        """Return the settings of one method: `iterate` with the method's own values over it."""
+    def method(self, name: str, kind: type[Iteration]) -> Iteration:
+        """Return the settings of one method, of the class that it wants: `iterate` with the method's own values over it."""
         if name not in self.methods:
             raise SettingsError(f"methods: no entry for {name!r}; there are {', '.join(self.methods)}")
-        return _validated(IterationSettings, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
-
-    @model_validator(mode="after")
-    def _methods_are_valid(self) -> TrainingSettings:
-        for name in self.methods:
-            try:
-                self.method(name)
-            except SettingsError as error:
-                raise ValueError(str(error)) from None
-        return self
+        return _validated(kind, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
 
 
 class ExtractSettings(Settings):

@@ -25,7 +25,7 @@ from pipeline.file_sizes import map_side, maps_bytes, model_bytes, pseudo_label_
 from pipeline.inference import select_device
 from pipeline.manifests import Clip
 from pipeline.memory import available_bytes, forecast_bytes, resident_bytes
-from pipeline.methods import build_method
+from pipeline.methods import build_method, method_settings
 from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
 from pipeline.prepared import resolve_media_root
 from pipeline.protocols import get_protocol
@@ -129,7 +129,7 @@ def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[
 
 
 def _method(settings: TrainingSettings, name: str) -> None:
-    build_method(name, settings.method(name))
+    build_method(name, method_settings(settings, name))
 
 
 def _foresee_files(
@@ -154,7 +154,7 @@ def _foresee_files(
         per_shard = params.extract.clips_per_shard
         size = split_bytes(n, clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
         run.outputs.append(Output("shards", f"data/{run.dataset}/shards/{split}", -(-n // per_shard), size))
-    epochs = {"initialize": 0, **{name: settings.method(name).epochs for name in variants}}
+    epochs = {"initialize": 0, **{name: method_settings(settings, name).epochs for name in variants}}
     for name, n_epochs in epochs.items():
         count = n_seeds * (n_epochs + 1)
         run.outputs.append(Output("pseudo-labels", f"{root}/{name}/pseudo_labels", count, count * labels))
@@ -273,7 +273,7 @@ def _times(
     for stage in ("initialize", *variants):
         pace = rehearsal.paces[stage]
         first = stage == "initialize"
-        epochs = settings.initialize.epochs if first else settings.method(stage).epochs
+        epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
         epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
         # The initialisation labels once, every other stage after each epoch.
         total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)

@@ -57,7 +57,7 @@ def forecast_bytes(settings: TrainingSettings, *, image_size: int, log_mel_shape
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = Batch(frames, log_mel, np.arange(2), None, None, torch.Generator())
+    batch = Batch(frames, log_mel, np.arange(2), None, None, None, torch.Generator())
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = build_method("initial", settings.iterate).loss(model, batch)
     del loss  # not before: the tensors that it keeps alive cannot share an address

@@ -17,11 +17,19 @@ from typing import Any
 import torch
 
 from pipeline import checkpoints, pseudo_labels
-from pipeline.config import AudioSettings, AugmentationSettings, EncoderSettings, IterationSettings, TrainingSettings
+from pipeline.clip_classes import ClipClasses, read_clip_classes
+from pipeline.config import (
+    AudioSettings,
+    AugmentationSettings,
+    EncoderSettings,
+    IterationSettings,
+    LabelledSettings,
+    TrainingSettings,
+)
 from pipeline.encoders import AudioVisualModel, build_model
 from pipeline.errors import CheckpointError, PseudoLabelError, TrainingError
 from pipeline.files import fingerprint, write_csv
-from pipeline.methods import Method, build_method
+from pipeline.methods import Method, build_method, method_settings
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 from pipeline.randomness import derive_seed
 from pipeline.runs import Run, labels_path, seed_folder
@@ -36,6 +44,7 @@ INITIAL_DELTA_A = 1.0
 HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
 TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
 _LOGGED = HISTORY + TIMINGS[1:]
+TRAIN_SPLIT = "train"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,10 @@ class Plan:
     iteration : IterationSettings
     initial_folder : Path or None
         The run to start from; None starts from random (or published) weights.
+    n_clips : int
+        Of the training set.
+    classes : ClipClasses or None
+        What the clips are labelled with, for a method that learns from labels.
     run : Run
     """
 
@@ -65,7 +78,14 @@ class Plan:
     augmentation: AugmentationSettings
     iteration: IterationSettings
     initial_folder: Path | None
+    n_clips: int
+    classes: ClipClasses | None
     run: Run
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; none for a method that learns without labels."""
+        return list(self.classes.names) if self.classes else []
 
     @property
     def name(self) -> str:
@@ -130,6 +150,8 @@ class Progress:
             "encoder": plan.encoder.model_dump_json(),
             "iteration": plan.iteration.model_dump_json(),
             "audio": json.dumps(audio, sort_keys=True),
+            "n_clips": plan.n_clips,
+            "classes": json.dumps(plan.class_names),
         }
         checkpoints.write_checkpoint(plan.run.model, checkpoints.model_content(self.model, description))
         plan.run.finish()
@@ -141,7 +163,7 @@ def initialize_plans(shards: ShardSet, folder: Path, *, settings: TrainingSettin
     weights = settings.encoder.visual_weights
     start = _digest(Path(weights)) if weights is not None else ""
     return [
-        _plan(shards, seed_folder(folder, seeds, seed), settings, "initialize", "initial", seed, iteration, None, start)
+        _plan(shards, seed_folder(folder, seeds, seed), settings, "initialize", "initial", seed, iteration, start)
         for seed in seeds
     ]
 
@@ -154,15 +176,18 @@ def train_plans(
     method: str,
     settings: TrainingSettings,
     seeds: Sequence[int],
+    clips: Path | None = None,
 ) -> list[Plan]:
     """Plan the stage `train` of one method, one run for each seed."""
-    iteration = settings.method(method)
+    iteration = method_settings(settings, method)
+    classes = _read_classes(iteration, shards, clips)
     plans = []
     for seed in seeds:
         initial = seed_folder(initial_folder, seeds, seed)
         start = _digest(initial / "model.pt") + _digest(labels_path(initial, 0))
         own = seed_folder(folder, seeds, seed)
-        plans.append(_plan(shards, own, settings, "train", method, seed, iteration, initial, start))
+        plan = _plan(shards, own, settings, "train", method, seed, iteration, start, initial=initial, classes=classes)
+        plans.append(plan)
     return plans
 
 
@@ -222,7 +247,7 @@ def _fresh(plan: Plan, device: torch.device, initial: AudioVisualModel | None = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(plan.seed, plan.stage, "weights"))
         model = build_model(plan.encoder) if initial is None else initial
-        method.prepare(model)
+        method.prepare(model, n_clips=plan.n_clips, classes=plan.class_names)
     model.method = method
     model.to(device)
     settings = plan.iteration
@@ -238,8 +263,10 @@ def _plan(
     method: str,
     seed: int,
     iteration: IterationSettings,
-    initial_folder: Path | None,
     start: str,
+    *,
+    initial: Path | None = None,
+    classes: ClipClasses | None = None,
 ) -> Plan:
     build_method(method, iteration)
     if settings.batch_size > len(shards):
@@ -255,6 +282,7 @@ def _plan(
         "iteration": iteration.model_dump(mode="json"),
         "shards": shards.fingerprint,
         "start": start,
+        "classes": [list(classes.names), hashlib.sha256(classes.targets.tobytes()).hexdigest()] if classes else [],
     }
     return Plan(
         stage=stage,
@@ -264,9 +292,20 @@ def _plan(
         encoder=settings.encoder,
         augmentation=settings.augmentation,
         iteration=iteration,
-        initial_folder=initial_folder,
+        initial_folder=initial,
+        n_clips=len(shards),
+        classes=classes,
         run=Run(folder, fingerprint(decisive), last_labels=iteration.epochs if stage == "train" else 0),
     )
+
+
+def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:
+    if not isinstance(iteration, LabelledSettings):
+        return None
+    label_file = None if iteration.label_file is None else Path(iteration.label_file)
+    if clips is None and label_file is None:
+        raise TrainingError("the method learns from labels: give the clip list (--clips), or set `label_file`")
+    return read_clip_classes(clips or Path(), TRAIN_SPLIT, shards.clip_ids, label_file=label_file)
 
 
 def _digest(path: Path) -> str:

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 
 from pipeline.config import TrainingSettings
+from pipeline.files import write_csv
+from pipeline.manifests import CLIP_COLUMNS
 from pipeline.memory import peak, reset_peak
 from pipeline.shards import ShardSet
 from pipeline.training import initialize, train
@@ -124,19 +126,32 @@ def rehearse(
         tell("initialize")
         with redirect_stderr(io.StringIO()):
             initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
+        clips = Path(name) / "clips.csv"
+        _write_labels(clips, shards.clip_ids)
         for method in methods:
             tell(method)
             folder = Path(name) / method
             with redirect_stderr(io.StringIO()):
-                train(shards, initial, folder, method=method, settings=settings, seeds=[0], device=str(device))
+                train(
+                    shards,
+                    initial,
+                    folder,
+                    method=method,
+                    settings=settings,
+                    seeds=[0],
+                    clips=clips,
+                    device=str(device),
+                )
             paces[method] = _pace(folder / "timings.csv", len(shards))
         first = _pace(initial / "timings.csv", len(shards))
     return Rehearsal({"initialize": first, **paces}, peak(device))
 
 
 def _short(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings for a rehearsal: few epochs, and no file of weights."""
+    """Return settings for a rehearsal: few epochs, and no file of weights or labels."""
     methods = {name: {**changes, "epochs": 1} for name, changes in settings.methods.items()}
+    for changes in methods.values():
+        changes.pop("label_file", None)
     return settings.model_copy(
         update={
             "encoder": settings.encoder.model_copy(update={"visual_weights": None}),
@@ -145,6 +160,12 @@ def _short(settings: TrainingSettings) -> TrainingSettings:
             "methods": methods,
         }
     )
+
+
+def _write_labels(path: Path, clip_ids: Sequence[str]) -> None:
+    """Give every clip one of ten classes, for the methods that learn from labels."""
+    rows = [["train", clip_id, f"{clip_id}.mp4", "", "", "", str(i % 10)] for i, clip_id in enumerate(clip_ids)]
+    write_csv(path, ["split", *CLIP_COLUMNS], rows)
 
 
 def _pace(timings: Path, n_clips: int) -> Pace:

@@ -57,6 +57,10 @@ class Run:
         """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialisation."""
         return labels_path(self.folder, epoch)
 
+    def start(self, epoch: int) -> Path:
+        """What the method made of the training set before `epoch`; many methods make nothing."""
+        return self.folder / "pseudo_labels" / f"start_{epoch:03d}.h5"
+
     def is_complete(self) -> bool:
         """Tell whether the run has ended under this fingerprint."""
         written = [self.history, *(self.labels(epoch) for epoch in range(self.last_labels + 1))]

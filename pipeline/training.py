@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pipeline.array_files import ascii_ids, write_arrays
 from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
 from pipeline.checkpoints import load_model
 from pipeline.config import TrainingSettings
@@ -33,6 +34,7 @@ from pipeline.files import locked
 from pipeline.inference import predict, response_maps, select_device
 from pipeline.plans import HISTORY, Plan, Progress, initialize_plans, start_or_resume, train_plans
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
+from pipeline.randomness import derive_seed
 from pipeline.runs import begin, seed_folder
 from pipeline.shards import ShardSet
 
@@ -75,6 +77,7 @@ def train(
     method: str,
     settings: TrainingSettings,
     seeds: Sequence[int],
+    clips: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Train one method from the initialisation's weights and pseudo-labels.
@@ -91,6 +94,8 @@ def train(
         A name of `pipeline.methods.METHODS`.
     settings : TrainingSettings
     seeds : sequence of int
+    clips : Path, optional
+        ``clips.csv``, for a method that learns from labels.
     device : str
 
     Raises
@@ -101,8 +106,10 @@ def train(
         As in `initialize`, or the initial model has other encoders.
     CheckpointError, PseudoLabelError
         What the initialisation left is missing, damaged, or belongs to other shards.
+    ManifestError
+        The method learns from labels, and a clip has none.
     """
-    plans = train_plans(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds)
+    plans = train_plans(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
     _train_all(plans, shards, folder, device)
 
 
@@ -119,7 +126,7 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
     now = start_or_resume(plan, shards, device)
     for epoch in range(len(now.history) + 1, plan.iteration.epochs + 1):
         start = time.perf_counter()
-        now.method.start_epoch(now.model, shards, now.labels)
+        _start_epoch(now, plan, shards, epoch)
         batches = Timed(
             training_batches(
                 shards,
@@ -128,6 +135,7 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
                 cell_stride=now.model.cell_stride,
                 words=plan.words(epoch),
                 previous=_previous_epoch(plan, shards, now.labels),  # R̃ and y of Eq. 4-6
+                targets=plan.classes.targets if plan.classes else None,
                 device=device,
             )
         )
@@ -152,6 +160,16 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
         now.save(plan)
         _report(plan, row)
     now.finish(plan, shards)
+
+
+def _start_epoch(now: Progress, plan: Plan, shards: ShardSet, epoch: int) -> None:
+    """Let the method prepare an epoch, and keep what it made."""
+    now.model.eval()
+    seed = derive_seed(*plan.words(epoch), "start")
+    made = now.method.start_epoch(now.model, shards, now.labels, epoch=epoch, seed=seed)
+    if made:
+        attributes: dict[str, str | int] = {"epoch": epoch, "method": plan.method, "fingerprint": plan.run.fingerprint}
+        write_arrays(plan.run.start(epoch), {"clip_id": (("clip",), ascii_ids(shards.clip_ids)), **made}, attributes)
 
 
 def _train_epoch(

@@ -8,6 +8,7 @@ import click
 
 from pipeline.config import load_params
 from pipeline.console import run_command
+from pipeline.methods import check_methods
 from pipeline.shards import ShardSet
 from pipeline.training import initialize
 from stages.options import FOLDER, device_option, params_option
@@ -25,6 +26,7 @@ def main(shards: Path, out: Path, params_path: Path, device: str) -> None:
     """
     params = load_params(params_path)
     settings = params.training[params.dataset]
+    check_methods(settings)
     initialize(ShardSet.open(shards), out, settings=settings, seeds=params.seeds, device=device)
 
 

@@ -8,6 +8,7 @@ import click
 
 from pipeline.config import load_params
 from pipeline.console import run_command
+from pipeline.methods import check_methods
 from pipeline.shards import ShardSet
 from pipeline.training import train
 from stages.options import FOLDER, device_option, params_option
@@ -16,19 +17,30 @@ from stages.options import FOLDER, device_option, params_option
 @click.command()
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
 @click.option("--initial", type=FOLDER, required=True, help="Folder of the stage initialize.")
+@click.option("--clips", type=FOLDER, required=True, help="clips.csv; its labels are for methods that learn from them.")
 @click.option("--variant", required=True, help="Method to train: an entry of `methods` in params.yaml.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-def main(shards: Path, initial: Path, variant: str, out: Path, params_path: Path, device: str) -> None:
+def main(shards: Path, initial: Path, clips: Path, variant: str, out: Path, params_path: Path, device: str) -> None:
     """Train one method, and write its pseudo-labels after every epoch.
 
-    Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize --variant iterative
-    --out runs/demo/iterative
+    Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
+    --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative
     """
     params = load_params(params_path)
     settings = params.training[params.dataset]
-    train(ShardSet.open(shards), initial, out, method=variant, settings=settings, seeds=params.seeds, device=device)
+    check_methods(settings)
+    train(
+        ShardSet.open(shards),
+        initial,
+        out,
+        method=variant,
+        settings=settings,
+        seeds=params.seeds,
+        clips=clips,
+        device=device,
+    )
 
 
 if __name__ == "__main__":

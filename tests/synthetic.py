@@ -13,6 +13,9 @@ from pipeline.config import (
     ResNetSettings,
     TrainingSettings,
 )
+from pipeline.files import write_csv
+from pipeline.manifests import CLIP_COLUMNS
+from pipeline.methods import METHODS
 
 COLOURS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [230, 230, 40]])
 CELL = 8  # pixels
@@ -57,6 +60,13 @@ def make_world(n, *, size=64, seed=0):
     return MemoryShards(frames, log_mel), boxes
 
 
+def write_clip_list(path, clip_ids):
+    """Write a ``clips.csv`` in which clip i is of class i mod 3."""
+    rows = [["train", clip_id, f"{clip_id}.mp4", "", "", "", f"kind{i % 3}"] for i, clip_id in enumerate(clip_ids)]
+    write_csv(path, ["split", *CLIP_COLUMNS], rows)
+    return path
+
+
 def make_settings(**changes):
     """Return settings that fit the tiny world; `changes` replace fields of TrainingSettings."""
     values = {
@@ -67,6 +77,6 @@ def make_settings(**changes):
         "iterate": IterationSettings(
             epochs=2, temperature=0.3, learning_rate=1e-3, weight_decay=1e-4, delta_v=0.7, delta_a=0.8
         ),
-        "methods": {name: {} for name in ("initial", "itr", "itr_intra", "itr_inter", "iterative")},
+        "methods": {name: {} for name in METHODS},
     }
     return TrainingSettings(**{**values, **changes})

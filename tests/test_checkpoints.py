@@ -32,6 +32,8 @@ def describe(**changes):
         "encoder": ENCODER.model_dump_json(),
         "iteration": make_settings().iterate.model_dump_json(),
         "audio": '{"n_mels": 16}',
+        "n_clips": 24,
+        "classes": '["bell", "drum"]',
         **changes,
     }
 
@@ -46,6 +48,7 @@ def test_round_trip(model, tmp_path):
         "encoder": ENCODER.model_dump(mode="json"),
         "iteration": make_settings().iterate.model_dump(mode="json"),
         "audio": {"n_mels": 16},
+        "classes": ["bell", "drum"],
     }
     frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(loaded.encode_frames(frames), model.eval().encode_frames(frames))
@@ -110,7 +113,7 @@ def test_missing_damaged_and_foreign_files(model, tmp_path):
     with pytest.raises(CheckpointError, match=r"half\.pt: not readable"):
         load_model(tmp_path / "half.pt")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
-    with pytest.raises(CheckpointError, match=r"foreign\.pt: format_version is None, this program reads 1"):
+    with pytest.raises(CheckpointError, match=r"foreign\.pt: format_version is None, this program reads 2"):
         load_model(tmp_path / "foreign.pt")
 
 

@@ -17,7 +17,7 @@ from pipeline.dry_run import check_dataset
 from pipeline.dry_run_findings import human_bytes, human_seconds
 from pipeline.manifests import Clip, write_boxes, write_clips
 from pipeline.memory import forecast_bytes, peak, reset_peak
-from pipeline.methods import METHODS
+from pipeline.methods import METHODS, Entry
 from pipeline.methods.contrastive import Contrastive
 from pipeline.rehearsal import Pace, Rehearsal, rehearse
 from pipeline.training import initialize, train
@@ -123,7 +123,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
         "no boxes for the split 'test'",
         "test: not one of 6 clips is there under the media root",
         "weights/none.pth: no such file; set encoder.visual_weights",
-        "no entry for 'no_such_method'",
+        "no method 'no_such_method'",
         "batch_size is 64, and only 39 training clips are there; lower it",
     ):
         assert sum(text in problem for problem in problems) == 1, text
@@ -239,7 +239,7 @@ def test_the_rehearsal_runs_the_real_loss(monkeypatch):
             time.sleep(0.08)
             return super().loss(model, batch)
 
-    monkeypatch.setitem(METHODS, "slow", Slow)
+    monkeypatch.setitem(METHODS, "slow", Entry(Slow))
     settings = make_settings(methods={"slow": {}, "initial": {}})
     told = []
     found = rehearse(

@@ -18,7 +18,7 @@ import torch
 from pipeline import batches as batches_module
 from pipeline import files
 from pipeline.batches import PreviousEpoch, Timed, training_batches
-from pipeline.config import AugmentationSettings, IterationSettings, OptimisationSettings
+from pipeline.config import AugmentationSettings, IterationSettings, LabelledSettings, OptimisationSettings
 from pipeline.console import run_command
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.files import locked
@@ -27,7 +27,7 @@ from pipeline.methods import METHODS, build_method
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.training import HISTORY, initialize, load_model, response_maps, seed_folder, train
-from tests.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world
+from tests.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
 
 def digests(folder):
@@ -141,8 +141,9 @@ class TestWhatIsWritten:
 class TestMethods:
     @pytest.mark.parametrize("method", METHODS)
     def test_every_method_trains_on_from_the_same_start(self, trained, world, tmp_path, method):
-        train(world, trained / "initialize", tmp_path / "run", method=method, settings=make_settings(), seeds=[0])
-        assert len(list((tmp_path / "run/pseudo_labels").glob("*.h5"))) == 3
+        settings, clips = make_settings(), write_clip_list(tmp_path / "clips.csv", world.clip_ids)
+        train(world, trained / "initialize", tmp_path / "run", method=method, settings=settings, seeds=[0], clips=clips)
+        assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == 3
         assert load_model(tmp_path / "run/model.pt")[1]["method"] == method
 
     def test_methods_see_the_same_batches(self, trained, world, tmp_path, monkeypatch):
@@ -169,11 +170,13 @@ class TestMethods:
         assert not torch.equal(batches[0].frames, batches[3].frames)
 
     def test_unknown_method(self, trained, world, tmp_path):
-        with pytest.raises(SettingsError, match="no entry for 'dreaming'"):
-            train(world, trained / "initialize", tmp_path, method="dreaming", settings=make_settings(), seeds=[0])
-        settings = make_settings(methods={"dreaming": {}})
         with pytest.raises(SettingsError, match="no method 'dreaming'; there are initial, itr"):
-            train(world, trained / "initialize", tmp_path, method="dreaming", settings=settings, seeds=[0])
+            train(world, trained / "initialize", tmp_path, method="dreaming", settings=make_settings(), seeds=[0])
+
+    def test_no_labels(self, trained, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(Contrastive, "Settings", LabelledSettings)
+        with pytest.raises(TrainingError, match="learns from labels"):
+            train(world, trained / "initialize", tmp_path, method="initial", settings=make_settings(), seeds=[0])
 
 
 class TestBatches:

@@ -5,26 +5,60 @@ A new one is a file beside this one, with a class that fulfils `interface.Method
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from pipeline.config import IterationSettings
+from pipeline.config import IterationSettings, TrainingSettings
 from pipeline.errors import SettingsError
 from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.interface import Method
 from pipeline.methods.iterative import Iterative
 
-METHODS: dict[str, Callable[[IterationSettings], Method]] = {
-    "initial": Contrastive,
-    "itr": partial(Iterative, intra=False, inter=False),
-    "itr_intra": partial(Iterative, intra=True, inter=False),
-    "itr_inter": partial(Iterative, intra=False, inter=True),
-    "iterative": partial(Iterative, intra=True, inter=True),
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the tables: the class of its method, and the switches that make it this row."""
+
+    kind: type[Any]  # of a Method: mypy has no type for a class whose constructor takes switches
+    switches: Mapping[str, Any] = field(default_factory=dict)
+
+
+METHODS: dict[str, Entry] = {
+    "initial": Entry(Contrastive),
+    "itr": Entry(Iterative, {"intra": False, "inter": False}),
+    "itr_intra": Entry(Iterative, {"intra": True, "inter": False}),
+    "itr_inter": Entry(Iterative, {"intra": False, "inter": True}),
+    "iterative": Entry(Iterative, {"intra": True, "inter": True}),
 }
+
+
+def method_entry(name: str) -> Entry:
+    """Return the entry of a method. Raises SettingsError for a name that is not in METHODS."""
+    if name not in METHODS:
+        raise SettingsError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def settings_class(name: str) -> type[IterationSettings]:
+    """Return the class of a method's settings. Raises SettingsError for a name that is not in METHODS."""
+    kind: type[IterationSettings] = method_entry(name).kind.Settings
+    return kind
+
+
+def method_settings(settings: TrainingSettings, name: str) -> IterationSettings:
+    """Return the validated settings of one method. Raises SettingsError: no such method, or a setting is wrong."""
+    return settings.method(name, settings_class(name))
+
+
+def check_methods(settings: TrainingSettings) -> None:
+    """Validate every entry of `methods` in params.yaml. Raises SettingsError as `method_settings` does."""
+    for name in settings.methods:
+        method_settings(settings, name)
 
 
 def build_method(name: str, settings: IterationSettings) -> Method:
     """Make a method from its settings. Raises SettingsError for a name that is not in METHODS."""
-    if name not in METHODS:
-        raise SettingsError(f"no method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name](settings)
+    entry = method_entry(name)
+    method: Method = entry.kind(settings, **entry.switches)
+    return method

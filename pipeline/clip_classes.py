@@ -1,0 +1,117 @@
+"""Classes of the training clips, for the methods that learn from labels as well.
+
+Conventions
+-----------
+Targets (clip, class) float32 are in [0, 1], the classes in alphabetical order. A clip list names the classes of a clip in its
+column ``label``, several joined by ``+``. A label file is a CSV file of its own, either with the columns ``clip_id,
+label``, in the same way, or with ``clip_id`` and one column for each class that holds its probability, such as the output
+of a pretrained tagger; it may have more clips than the training set.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import ManifestError
+from pipeline.prepared import read_prepared_clips
+
+SEPARATOR = "+"
+
+
+@dataclass(frozen=True)
+class ClipClasses:
+    """What each clip of a training set shows and sounds like.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The classes, sorted.
+    targets : np.ndarray (clip, class) float32 in [0, 1]
+        In the order of the shards.
+    """
+
+    names: tuple[str, ...]
+    targets: np.ndarray
+
+
+def read_clip_classes(clips: Path, split: str, clip_ids: Sequence[str], *, label_file: Path | None) -> ClipClasses:
+    """Read the classes of some clips.
+
+    Parameters
+    ----------
+    clips : Path
+        ``data/NAME/clips.csv``; not read if there is a label file.
+    split : str
+        Which of its clips.
+    clip_ids : sequence of str
+        The clips wanted, in this order.
+    label_file : Path, optional
+        Takes the place of the clip list's labels.
+
+    Raises
+    ------
+    ManifestError
+        A file is missing or malformed, or a clip has no label.
+    """
+    if label_file is not None:
+        return _classes(_read_label_file(label_file), clip_ids, str(label_file))
+    labels = {clip.clip_id: dict.fromkeys(_names(clip.label), 1.0) for clip in read_prepared_clips(clips, split)}
+    return _classes(labels, clip_ids, f"{clips}, column label")
+
+
+def _classes(labels: Mapping[str, Mapping[str, float]], clip_ids: Sequence[str], where: str) -> ClipClasses:
+    without = [clip_id for clip_id in clip_ids if not labels.get(clip_id)]
+    if without:
+        raise ManifestError(
+            f"{where}: {len(without)} of {len(clip_ids)} training clips have no label, the first is {without[0]!r}; "
+            "a method that learns from labels needs one for each: add them, or take the method out of `variants`"
+        )
+    names = sorted({name for clip_id in clip_ids for name in labels[clip_id]})
+    targets = [[labels[clip_id].get(name, 0.0) for name in names] for clip_id in clip_ids]
+    return ClipClasses(tuple(names), np.array(targets, dtype=np.float32))
+
+
+def _read_label_file(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such label file; mend `label_file` in params.yaml") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path}: not readable as CSV: {error}") from None
+    header = rows[0] if rows else []
+    if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
+        raise ManifestError(f"{path}:1: the columns are clip_id, then label, or clip_id and one for each class")
+    labels: dict[str, dict[str, float]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        where = f"{path}:{number}"
+        if len(row) != len(header):
+            raise ManifestError(f"{where}: {len(row)} cells, the header has {len(header)}")
+        if row[0] in labels:
+            raise ManifestError(f"{where}: clip_id {row[0]!r} stands in the file twice")
+        if header[1:] == ["label"]:
+            labels[row[0]] = dict.fromkeys(_names(row[1]), 1.0)
+        else:
+            labels[row[0]] = {
+                name: _probability(cell, name, where) for name, cell in zip(header[1:], row[1:], strict=True)
+            }
+    return labels
+
+
+def _names(label: str) -> list[str]:
+    return [name.strip() for name in label.split(SEPARATOR) if name.strip()]
+
+
+def _probability(text: str, name: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ManifestError(f"{where}: {name} is {text!r}; write a probability from 0 to 1")
+    return value

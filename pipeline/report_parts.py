@@ -1,0 +1,92 @@
+"""What a report is made of and made from: its sections, their source, and the reading that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Card
+from pipeline.errors import EvaluationError
+from pipeline.examples import Scored, read_ciou
+from pipeline.files import replacing
+from pipeline.map_files import MAPS_FILE, read_maps
+from pipeline.shards import ShardSet
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes
+    ----------
+    title : str
+    text : str
+        Markdown: what is shown, and how it was chosen.
+    picture : str
+        File name of a PNG in the report's folder, or empty.
+    data : tuple of str
+        File names of the numbers behind it.
+    """
+
+    title: str
+    text: str
+    picture: str = ""
+    data: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the sections are made from.
+
+    Attributes
+    ----------
+    results : Path
+        ``results/NAME``, with ``baselines.json``, ``VARIANT/`` and ``maps/VARIANT/``.
+    runs : Path
+        ``runs/NAME``, with the pseudo-labels of each variant.
+    folder : Path
+        Gets the report.
+    train_shards, scored_shards : ShardSet
+    manifest : Path
+        Folder with the card and the boxes.
+    split : str
+        The scored split.
+    variants : sequence of str
+        Rows of the tables, in this order.
+    seeds : sequence of int
+    card : Card
+    """
+
+    results: Path
+    runs: Path
+    folder: Path
+    train_shards: ShardSet
+    scored_shards: ShardSet
+    manifest: Path
+    split: str
+    variants: Sequence[str]
+    seeds: Sequence[int]
+    card: Card
+
+    @property
+    def seed(self) -> int:
+        """The first one, whose maps are shown."""
+        return self.seeds[0]
+
+
+def read_scored(source: Source, name: str) -> Scored:
+    """Read the maps and scores of one variant. Raises EvaluationError where they are missing, or of other shards."""
+    path = source.results / "maps" / name / MAPS_FILE
+    maps, shards = read_maps(path), source.scored_shards
+    if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
+        raise EvaluationError(f"{path}: made from other shards or another seed; run `dvc repro evaluate@{name}`")
+    return Scored(name, maps, read_ciou(source.results / name / "scores.csv", seed=source.seed))
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name, whole or not at all; the same arrays give the same bytes."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

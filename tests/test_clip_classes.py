@@ -1,0 +1,72 @@
+"""Labels of training clips, from the clip list and from a label file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.clip_classes import read_clip_classes
+from pipeline.errors import ManifestError
+
+HEADER = "split,clip_id,video,frame,audio,centre_s,label\n"
+
+
+def clip_list(tmp_path, *rows):
+    path = tmp_path / "clips.csv"
+    path.write_text(HEADER + "".join(f"{split},{clip},{clip}.mp4,,,,{label}\n" for split, clip, label in rows))
+    return path
+
+
+def test_the_clip_lists_labels_in_the_order_asked_for(tmp_path):
+    path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", "bell + drum"), ("test", "c", "gong"))
+    found = read_clip_classes(path, "train", ["b", "a"], label_file=None)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[1, 1], [0, 1]]))
+
+
+def test_a_label_file_of_names(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffclip_id,label\r\na,drum\r\nother,flute\r\nb,bell+drum\r\n", encoding="utf-8", newline="")
+    found = read_clip_classes(tmp_path / "none.csv", "train", ["a", "b"], label_file=path)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[0, 1], [1, 1]]))
+
+
+def test_a_label_file_of_probabilities(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("clip_id,drum,bell\na,0.25,1\n")
+    found = read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=path)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[1, 0.25]]))
+
+
+def test_clips_without_a_label_are_counted_and_named(tmp_path):
+    path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "+"))
+    with pytest.raises(ManifestError, match="2 of 3 training clips have no label, the first is 'b'"):
+        read_clip_classes(path, "train", ["a", "b", "c"], label_file=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "columns are clip_id"),
+        ("name,label\na,x\n", "columns are clip_id"),
+        ("clip_id,x,x\na,1,1\n", "columns are clip_id"),
+        ("clip_id,label\na\n", ":2: 1 cells, the header has 2"),
+        ("clip_id,label\na,x\na,y\n", ":3: clip_id 'a' stands in the file twice"),
+        ("clip_id,x,y\na,1,1.5\n", ":2: y is '1.5'"),
+        ("clip_id,x,y\na,1,nan\n", ":2: y is 'nan'"),
+        ("clip_id,label\nb,x\n", "1 of 1 training clips have no label"),
+    ],
+)
+def test_a_wrong_label_file_is_named(tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_label_file(tmp_path):
+    with pytest.raises(ManifestError, match="no such label file; mend `label_file`"):
+        read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=tmp_path / "labels.csv")
