@@ -27,6 +27,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 FourCounts = tuple[Count, Count, Count, Count]
+DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
@@ -170,10 +171,11 @@ class ExtractSettings(Settings):
 class Params(Settings):
     """params.yaml."""
 
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    dataset: Annotated[str, Field(pattern=DATASET_NAME)]
     variants: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     score_split: str = "test"
+    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = []  # scored as well, never trained on
     extract: ExtractSettings
     training: dict[str, TrainingSettings]
 
@@ -181,7 +183,10 @@ class Params(Settings):
     def _names_agree(self) -> Params:
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
-        for name, values in (("seeds", self.seeds), ("variants", self.variants)):
+        if self.dataset in self.cross_datasets:
+            raise ValueError(f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it")
+        lists = {"seeds": self.seeds, "variants": self.variants, "cross_datasets": self.cross_datasets}
+        for name, values in lists.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: an entry stands twice in {values}")
         methods = self.training[self.dataset].methods

@@ -141,7 +141,8 @@ def compute_maps(
     path: Path, shards: ShardSet, order: Sequence[int], *, split: str, seed: int, device: str = "auto"
 ) -> ResponseMaps:
     """Run a model over all clips twice: with their own sounds, and frame i with the sound of clip order[i]."""
-    model, _ = load_model(path)
+    model, description = load_model(path)
+    _check_preprocessing(description, shards, path)
     own, shuffled = (
         response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
         for audio_order in (None, order)
@@ -226,6 +227,18 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
         f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
         f"{metrics['threshold']:g}" + (f" ({'; '.join(notes)})" if notes else "")
     )
+
+
+def _check_preprocessing(description: Mapping[str, Any], shards: ShardSet, path: Path) -> None:
+    """Refuse clips that were made into frames and spectrograms in another way than those the model learned from."""
+    trained = {"image_size": description["image_size"], **description["audio"]}
+    for name, value in trained.items():
+        given = shards.settings.get(name, value)
+        if given != value:
+            raise EvaluationError(
+                f"{path}: trained with {name} {value}, the clips to score were extracted with {given}; give the card of "
+                "their dataset the settings of the one it was trained on, and extract them again"
+            )
 
 
 def _score(

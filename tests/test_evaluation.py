@@ -35,7 +35,8 @@ def world(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "model.pt").write_text("")
     (tmp_path / "baselines.json").write_text("{}")
-    monkeypatch.setattr(evaluation, "load_model", lambda path: (path.parent.name, {}))
+    description = {"image_size": shards.image_size, "audio": {}}
+    monkeypatch.setattr(evaluation, "load_model", lambda path: (path.parent.name, description))
     return World(tmp_path, shards, manifest, monkeypatch)
 
 
@@ -75,6 +76,13 @@ def where_it_sounds(_model, _frame, sound):
 
 def at_random(_model, frame, sound):
     return np.random.default_rng([frame, sound]).normal(size=(8, 8))
+
+
+def test_clips_extracted_in_another_way_are_refused(world):
+    world.respond(at_random)
+    world.monkeypatch.setattr(evaluation, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
+    with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, the clips .* with \d+; give"):
+        world.evaluate()
 
 
 def test_a_perfect_model_scores_one_and_fails_with_shuffled_audio(world):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import yaml
 
 from pipeline.datasets.demo import write_manifest
 from tests.projects import DVC, ROOT, copy_project, environment, read_params, repro, shrunk, write_params
@@ -125,6 +126,32 @@ def test_a_changed_threshold_trains_again_without_extracting(project):
     set_param(project, "training.tiny.methods.iterative", {})
     repro(project)
     assert digests(project) == before
+
+
+def test_models_are_scored_on_a_dataset_that_has_no_training_split(project):
+    elsewhere, own = (project / "data_manifests" / name for name in ("elsewhere", "tiny"))
+    elsewhere.mkdir()
+    for name in ("test.csv", "test_boxes.csv"):
+        shutil.copy(own / name, elsewhere)
+    card = yaml.safe_load((own / "dataset.yaml").read_text())
+    del card["render"]
+    (elsewhere / "dataset.yaml").write_text(yaml.safe_dump(card))
+    set_param(project, "cross_datasets", ["elsewhere"])
+    stages = ["prepare_cross", "extract_cross", "baselines_cross", "evaluate_cross"]
+    ran = repro(project)
+    assert {stage.split("@")[0] for stage in ran} == set(stages)
+    assert len(ran) == 5  # the last one for each variant
+    results = project / "results" / "tiny"
+    for variant in ("initial", "iterative"):
+        own_scores, scores = (
+            json.loads((folder / variant / "metrics.json").read_text())
+            for folder in (results, results / "on/elsewhere")
+        )
+        assert scores == own_scores  # the same clips under another name
+    set_param(project, "cross_datasets", [])
+    for folder in (elsewhere, project / "data" / "elsewhere", results / "on"):
+        shutil.rmtree(folder)
+    assert repro(project) == []
 
 
 def test_kill_during_extract_resumes_to_the_same_bytes(project):
