@@ -64,6 +64,32 @@ def read_clip_classes(clips: Path, split: str, clip_ids: Sequence[str], *, label
     return _classes(labels, clip_ids, f"{clips}, column label")
 
 
+def read_label_sets(clips: Path, split: str, clip_ids: Sequence[str]) -> list[frozenset[str]]:
+    """Read the classes of some clips where they are known, to measure with, never to learn from.
+
+    Parameters
+    ----------
+    clips : Path
+        ``data/NAME/clips.csv``.
+    split : str
+        Which of its clips.
+    clip_ids : sequence of str
+        The clips wanted, in this order.
+
+    Returns
+    -------
+    list of frozenset of str
+        Empty where a clip has no label.
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or malformed, or has no such split.
+    """
+    labels = {clip.clip_id: frozenset(_names(clip.label)) for clip in read_prepared_clips(clips, split)}
+    return [labels.get(clip_id, frozenset()) for clip_id in clip_ids]
+
+
 def _classes(labels: Mapping[str, Mapping[str, float]], clip_ids: Sequence[str], where: str) -> ClipClasses:
     without = [clip_id for clip_id in clip_ids if not labels.get(clip_id)]
     if without:

@@ -28,6 +28,7 @@ def write_report(
     train_shards: ShardSet,
     scored_shards: ShardSet,
     manifest: Path,
+    clips: Path,
     split: str,
     variants: Sequence[str],
     seeds: Sequence[int],
@@ -45,6 +46,8 @@ def write_report(
     train_shards, scored_shards : ShardSet
     manifest : Path
         Folder with the card and the boxes.
+    clips : Path
+        ``clips.csv``, for the labels of the clips where there are any.
     split : str
         The scored split.
     variants : sequence of str
@@ -64,6 +67,7 @@ def write_report(
         train_shards=train_shards,
         scored_shards=scored_shards,
         manifest=manifest,
+        clips=clips,
         split=split,
         variants=variants,
         seeds=seeds,

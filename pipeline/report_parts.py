@@ -52,6 +52,8 @@ class Source:
     train_shards, scored_shards : ShardSet
     manifest : Path
         Folder with the card and the boxes.
+    clips : Path
+        ``clips.csv``, whose labels some sections read; without labels they say so.
     split : str
         The scored split.
     variants : sequence of str
@@ -66,6 +68,7 @@ class Source:
     train_shards: ShardSet
     scored_shards: ShardSet
     manifest: Path
+    clips: Path
     split: str
     variants: Sequence[str]
     seeds: Sequence[int]

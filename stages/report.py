@@ -15,16 +15,17 @@ from stages.options import FOLDER, manifest_option, params_option
 
 @click.command()
 @manifest_option
+@click.option("--clips", type=FOLDER, required=True, help="Clip list that prepare left, for its labels.")
 @click.option("--shards", type=FOLDER, required=True, help="Folder with the shards of all splits.")
 @click.option("--runs", type=FOLDER, required=True, help="Folder with the runs of all variants.")
 @click.option("--results", type=FOLDER, required=True, help="Folder with the results of all variants.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the report.")
 @params_option
-def main(manifest: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path) -> None:
+def main(manifest: Path, clips: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path) -> None:
     """Write the report.
 
-    Example: python -m stages.report --manifest data_manifests/demo --shards data/demo/shards --runs runs/demo
-    --results results/demo --out results/demo/report
+    Example: python -m stages.report --manifest data_manifests/demo --clips data/demo/clips.csv --shards data/demo/shards
+    --runs runs/demo --results results/demo --out results/demo/report
     """
     params = load_params(params_path)
     write_report(
@@ -34,6 +35,7 @@ def main(manifest: Path, shards: Path, runs: Path, results: Path, out: Path, par
         train_shards=ShardSet.open(shards / "train"),
         scored_shards=ShardSet.open(shards / params.score_split),
         manifest=manifest,
+        clips=clips,
         split=params.score_split,
         variants=params.variants,
         seeds=params.seeds,

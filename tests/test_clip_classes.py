@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.clip_classes import read_clip_classes
+from pipeline.clip_classes import read_clip_classes, read_label_sets
 from pipeline.errors import ManifestError
 
 HEADER = "split,clip_id,video,frame,audio,centre_s,label\n"
@@ -70,3 +70,16 @@ def test_a_wrong_label_file_is_named(tmp_path, content, message):
 def test_a_missing_label_file(tmp_path):
     with pytest.raises(ManifestError, match="no such label file; mend `label_file`"):
         read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=tmp_path / "labels.csv")
+
+
+def test_label_sets_are_empty_where_a_clip_has_no_label(tmp_path):
+    path = clip_list(
+        tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "bell+drum"), ("test", "d", "x")
+    )
+    found = read_label_sets(path, "train", ["c", "b", "a", "d"])
+    assert found == [{"bell", "drum"}, set(), {"drum"}, set()]
+
+
+def test_label_sets_of_a_missing_clip_list_name_the_stage(tmp_path):
+    with pytest.raises(ManifestError, match=r"clips\.csv: no such file; run `dvc repro prepare`"):
+        read_label_sets(tmp_path / "clips.csv", "train", ["a"])

@@ -34,6 +34,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     train_shards, test_shards = (make_split(folder / name, clips) for name, clips in (("train", TRAIN), ("test", TEST)))
     manifest = make_manifest(folder / "manifest", TEST, elsewhere=["validation-01"])
+    write_clip_list(folder / "clips.csv")
     settings = TrainingSettings(
         batch_size=4,
         encoder={"visual": RESNET, "audio": RESNET, "embedding_dim": 4, "batch_norm": True},
@@ -64,6 +65,13 @@ def project(tmp_path_factory):
     return folder, train_shards, test_shards
 
 
+def write_clip_list(path):
+    """Two classes, taking turns through each split."""
+    clips = [("train", clip_id) for clip_id in TRAIN] + [("test", clip_id) for clip_id in TEST]
+    lines = [f"{split},{name},{name}.mp4,,,,{('bell', 'drum')[i % 2]}" for i, (split, name) in enumerate(clips)]
+    path.write_text("\n".join(["split,clip_id,video,frame,audio,centre_s,label", *lines]) + "\n")
+
+
 def report(folder, train_shards, test_shards, *, name="report", results="results", runs="runs"):
     write_report(
         folder / results,
@@ -72,6 +80,7 @@ def report(folder, train_shards, test_shards, *, name="report", results="results
         train_shards=train_shards,
         scored_shards=test_shards,
         manifest=folder / "manifest",
+        clips=folder / "clips.csv",
         split="test",
         variants=VARIANTS,
         seeds=SEEDS,
