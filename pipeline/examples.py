@@ -126,7 +126,7 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
         empty = next(name for name, each in paths.items() if not each)
         raise EvaluationError(f"{folders[empty]}/pseudo_labels: no artifacts; run `dvc repro train@{empty}`")
     labels = [[PseudoLabels.open(each[i]) for i in spread(length, most)] for each in paths.values()]
-    response = np.stack([[epoch.response[epoch.rows(clip_ids)] for epoch in each] for each in labels])
+    response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
     return EpochMaps(
         names=list(folders),
         clip_ids=list(clip_ids),

@@ -239,6 +239,7 @@ def _resume(plan: Plan, saved: dict[str, Any], device: torch.device) -> Progress
         progress.labels = PseudoLabels.open(plan.labels_file(epoch))
         if progress.labels.attrs["fingerprint"] != plan.run.fingerprint:
             raise PseudoLabelError(f"{plan.labels_file(epoch)}: of another run")
+        progress.labels.verify()  # here damage means to start afresh, later it would end the run
     return progress
 
 

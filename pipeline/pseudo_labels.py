@@ -4,68 +4,79 @@ Conventions
 -----------
 R̃ (n, h, w) is the response map after min-max (Eq. 1), in [0, 1], in the view of the un-augmented frame; ã (n, d) the audio
 embedding, L2-normalised. Both come from the weights at the END of the epoch, in evaluation mode, and are all that Eq. 4-6 need.
-
-``epoch_NNN.h5`` holds, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and
-`response_max` float32 (to undo the normalisation), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
-cells above δ_v); dimensions `clip`, `row`, `col`, `feature`; attributes format_version, epoch, stage, objective, delta_v,
-delta_a, temperature, fingerprint. The same labels give the same bytes.
+What the file ``epoch_NNN.h5`` holds stands in `pipeline.label_files`.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
-import h5py
 import numpy as np
 import torch
 
 from pipeline.errors import PseudoLabelError
-from pipeline.files import write_bytes
-from pipeline.hdf5_axes import add_bare_dimension, name_axes
+from pipeline.label_files import ATTRIBUTES, FORMAT_VERSION, TYPES, LabelFile, blocks, fault_of, unusable, write_fields
 from pipeline.localization import min_max
 
-FORMAT_VERSION = 1
-ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint")
-AXES = {
-    "clip_id": ("clip",),
-    "response": ("clip", "row", "col"),
-    "response_min": ("clip",),
-    "response_max": ("clip",),
-    "audio_embedding": ("clip", "feature"),
-    "sounding_fraction": ("clip",),
-}
-CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps: an artifact is read from start to end
+__all__ = ["ATTRIBUTES", "FORMAT_VERSION", "ClipLabels", "PseudoLabels", "write_pseudo_labels"]
 
 
 @dataclass(frozen=True)
+class ClipLabels:
+    """One clip's labels: the same fields as those of `PseudoLabels`, without the axis of clips."""
+
+    clip_id: str
+    response: np.ndarray  # (h, w) float32, R̃
+    response_min: float
+    response_max: float
+    audio_embedding: np.ndarray  # (d,) float32, ã
+    sounding_fraction: float
+    delta_v: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Sounding region, R̃ > δ_v: (h, w) bool."""
+        return self.response > np.float32(self.delta_v)
+
+    @property
+    def raw_response(self) -> np.ndarray:
+        """R before min-max, up to float16: (h, w) float32."""
+        return self.response * np.float32(self.response_max - self.response_min) + np.float32(self.response_min)
+
+
+class _Fields(Protocol):
+    """Where the arrays come from: a `LabelFile`, or memory."""
+
+    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray: ...
+
+
 class PseudoLabels:
     """One epoch's labels of the training set; values are those that the file holds, widened to float32.
+
+    Opening reads the clip ids and the attributes alone. An array is read at its first use, and kept; rows are read by
+    ``labels[clip_id]``, ``labels[[clip_id, …]]`` and `block`, and not kept. What is read is checked: a
+    `PseudoLabelError` names the file if its data are damaged. Iteration, ``len`` and ``in`` are about clip ids.
 
     Attributes
     ----------
     clip_ids : list of str
-    response : np.ndarray (n, h, w) float32 in [0, 1]
-        R̃.
-    response_min, response_max : np.ndarray (n,) float32
-        Range of the raw response: R = R̃ (max - min) + min.
-    audio_embedding : np.ndarray (n, d) float32
-        ã.
-    sounding_fraction : np.ndarray (n,) float32
     attrs : dict
         epoch, stage, objective, delta_v, delta_a, temperature, fingerprint.
+    path : Path or None
+        The file; None for labels in memory.
     """
 
-    clip_ids: list[str]
-    response: np.ndarray
-    response_min: np.ndarray
-    response_max: np.ndarray
-    audio_embedding: np.ndarray
-    sounding_fraction: np.ndarray
-    attrs: dict[str, Any]
+    def __init__(
+        self, clip_ids: Sequence[str], fields: _Fields, attrs: Mapping[str, Any], *, path: Path | None = None
+    ) -> None:
+        self.clip_ids = list(clip_ids)
+        self.attrs = dict(attrs)
+        self.path = path
+        self._fields = fields
 
     @classmethod
     def from_responses(
@@ -75,39 +86,105 @@ class PseudoLabels:
         if set(attrs) != set(ATTRIBUTES):
             raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
         normalized = _as_stored(min_max(torch.from_numpy(response)).numpy())
-        return cls(
-            clip_ids=list(clip_ids),
-            response=normalized,
-            response_min=response.min(axis=(1, 2)),
-            response_max=response.max(axis=(1, 2)),
-            audio_embedding=_as_stored(audio_embedding),
-            sounding_fraction=_sounding_fraction(normalized, attrs["delta_v"]),
-            attrs=dict(attrs),
-        )
+        arrays = {
+            "response": normalized,
+            "response_min": response.min(axis=(1, 2)),
+            "response_max": response.max(axis=(1, 2)),
+            "audio_embedding": _as_stored(audio_embedding),
+            "sounding_fraction": _sounding_fraction(normalized, attrs["delta_v"]),
+        }
+        return cls(clip_ids, _Arrays(arrays), attrs)
 
     @classmethod
     def open(cls, path: Path) -> PseudoLabels:
-        """Read and check an artifact.
+        """Open an artifact and check its structure; the data are read and checked when they are used.
 
         Raises
         ------
         PseudoLabelError
-            The file is missing, damaged, of another format version, or its contents contradict each other.
+            The file is missing, cut short, of another format version, or its fields do not belong together.
         """
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                labels = _read(file, path)
-        except FileNotFoundError:
-            raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them") from None
-        except (OSError, KeyError, UnicodeDecodeError) as error:
-            raise _unusable(path, f"damaged or not a pseudo-label file ({error})") from None
-        labels._check(path)
-        return labels
+        file = LabelFile(Path(path))
+        return cls(file.clip_ids, file, file.attrs, path=file.path)
+
+    @cached_property
+    def response(self) -> np.ndarray:
+        """R̃, (n, h, w) float32 in [0, 1]."""
+        return self._fields.read("response")
+
+    @cached_property
+    def response_min(self) -> np.ndarray:
+        """Smallest raw response, (n,) float32: R = R̃ (max - min) + min."""
+        return self._fields.read("response_min")
+
+    @cached_property
+    def response_max(self) -> np.ndarray:
+        """Largest raw response, (n,) float32."""
+        return self._fields.read("response_max")
+
+    @cached_property
+    def audio_embedding(self) -> np.ndarray:
+        """ã, (n, d) float32."""
+        return self._fields.read("audio_embedding")
+
+    @cached_property
+    def sounding_fraction(self) -> np.ndarray:
+        """Share of the cells above δ_v, (n,) float32."""
+        return self._fields.read("sounding_fraction")
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Sounding regions, R̃ > δ_v: (n, h, w) bool."""
+        return self.response > np.float32(self.attrs["delta_v"])
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clip_ids)
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._row_of
+
+    @overload
+    def __getitem__(self, key: str) -> ClipLabels: ...
+    @overload
+    def __getitem__(self, key: list[str]) -> PseudoLabels: ...
+    def __getitem__(self, key: str | list[str]) -> ClipLabels | PseudoLabels:
+        if not isinstance(key, str):
+            return self.select(key)
+        one = {name: self._fields.read(name, self.rows([key]))[0] for name in TYPES}
+        return ClipLabels(
+            clip_id=key,
+            response=one["response"],
+            response_min=float(one["response_min"]),
+            response_max=float(one["response_max"]),
+            audio_embedding=one["audio_embedding"],
+            sounding_fraction=float(one["sounding_fraction"]),
+            delta_v=self.attrs["delta_v"],
+        )
+
+    def select(self, clip_ids: Sequence[str]) -> PseudoLabels:
+        """Return the labels of some clips in the order given; their rows are read when they are used.
+
+        Raises
+        ------
+        PseudoLabelError
+            A clip has no labels.
+        """
+        return PseudoLabels(clip_ids, _Rows(self._fields, self.rows(clip_ids)), self.attrs, path=self.path)
+
+    def blocks(self) -> Iterator[PseudoLabels]:
+        """Yield all clips in order, some thousands at a time, for what need not keep them in memory."""
+        for part in blocks(len(self)):
+            yield PseudoLabels(self.clip_ids[part], _Rows(self._fields, part), self.attrs, path=self.path)
 
     def restated(self, **attrs: Any) -> PseudoLabels:
         """Return the same maps and embeddings under other attributes; the sounding fraction follows delta_v."""
         attrs = {**self.attrs, **attrs}
-        return replace(self, attrs=attrs, sounding_fraction=_sounding_fraction(self.response, attrs["delta_v"]))
+        arrays = {name: getattr(self, name) for name in TYPES}
+        arrays["sounding_fraction"] = _sounding_fraction(self.response, attrs["delta_v"])
+        return PseudoLabels(self.clip_ids, _Arrays(arrays), attrs)
 
     def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """Return the rows of the given clips, (len(clip_ids),) int64.
@@ -117,86 +194,84 @@ class PseudoLabels:
         PseudoLabelError
             A clip has no labels.
         """
-        row_of = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
         try:
-            return np.array([row_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
+            return np.array([self._row_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
         except KeyError as error:
             raise PseudoLabelError(
                 f"clip {error.args[0]!r} has no pseudo-labels of epoch {self.attrs['epoch']}; they were made from other "
                 "shards: rerun initialize"
             ) from None
 
-    @property
-    def masks(self) -> np.ndarray:
-        """Sounding regions, R̃ > δ_v: (n, h, w) bool."""
-        return self.response > np.float32(self.attrs["delta_v"])
-
-    def mask_iou(self, previous: PseudoLabels) -> float:
-        """Mean over clips of the IoU of the sounding regions with those of another epoch; two empty ones give 1."""
+    def mask_ious(self, previous: PseudoLabels) -> np.ndarray:
+        """IoU of each clip's sounding region with that of another epoch, (n,) float64; two empty ones give 1."""
         mine, other = self.masks, previous.masks[previous.rows(self.clip_ids)]
         both, either = (mine & other).sum(axis=(1, 2)), (mine | other).sum(axis=(1, 2))
-        return float(np.where(either > 0, both / np.maximum(either, 1), 1.0).mean())
+        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
-    def _check(self, path: Path) -> None:
-        n = len(self.clip_ids)
-        lengths = {
-            len(a)
-            for a in (self.response, self.response_min, self.response_max, self.audio_embedding, self.sounding_fraction)
-        }
-        if lengths != {n} or self.response.ndim != 3 or self.audio_embedding.ndim != 2:
-            raise _unusable(path, "its fields differ in length or number of axes")
-        if len(set(self.clip_ids)) != n:
-            raise _unusable(path, "a clip id stands in it twice")
-        if not (np.isfinite(self.audio_embedding).all() and ((self.response >= 0) & (self.response <= 1)).all()):
-            raise _unusable(path, "its responses are not all in [0, 1], or an embedding is not finite")
+    def mask_iou(self, previous: PseudoLabels) -> float:
+        """Mean over clips of `mask_ious`."""
+        return float(self.mask_ious(previous).mean())
+
+    def verify(self) -> None:
+        """Read everything once, so that every checksum is compared, and check that the fields agree with each other.
+
+        Raises
+        ------
+        PseudoLabelError
+            Data are damaged or out of range, a type, a checksum or the name of an axis is not as the format says, a
+            range is upside down, or a sounding fraction is not that of its map.
+        """
+        if isinstance(self._fields, LabelFile):
+            self._fields.verify_layout()
+        where = self.path or Path("pseudo-labels")
+        for block in self.blocks():
+            arrays = {name: getattr(block, name) for name in TYPES}
+            for name, values in arrays.items():
+                fault = fault_of(name, values)
+                if fault is not None:
+                    raise unusable(where, f"{name} of clip {block.clip_ids[fault[0]]!r}: {fault[1]}")
+            counted = _sounding_fraction(block.response, self.attrs["delta_v"])
+            for wrong, reason in (
+                (block.response_min > block.response_max, "response_min is above response_max"),
+                (~np.isclose(block.sounding_fraction, counted, atol=1e-6), "sounding_fraction is not that of its map"),
+            ):
+                if wrong.any():
+                    raise unusable(where, f"clip {block.clip_ids[int(np.argmax(wrong))]!r}: {reason}")
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
 
 
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     """Write an artifact, whole or not at all."""
-    fields = {
-        "clip_id": np.array([clip_id.encode("ascii") for clip_id in labels.clip_ids], dtype=np.bytes_),
-        "response": labels.response.astype(np.float16),
-        "response_min": labels.response_min.astype(np.float32),
-        "response_max": labels.response_max.astype(np.float32),
-        "audio_embedding": labels.audio_embedding.astype(np.float16),
-        "sounding_fraction": labels.sounding_fraction.astype(np.float32),
-    }
-    buffer = io.BytesIO()
-    # v110 is the oldest format that checksums its own structure, not only the data.
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-        for name, value in {"format_version": FORMAT_VERSION, **labels.attrs}.items():
-            # Strings of fixed length lie where the checksum covers them.
-            dtype = h5py.string_dtype("utf-8", max(1, len(value.encode("utf-8")))) if isinstance(value, str) else None
-            file.attrs.create(name, value, dtype=dtype)
-        for name, values in fields.items():
-            chunks = (min(CLIPS_PER_CHUNK, len(values)), *values.shape[1:])
-            file.create_dataset(name, data=values, chunks=chunks, fletcher32=True, track_times=False)
-        lengths = {axis: n for name, axes in AXES.items() for axis, n in zip(axes, fields[name].shape, strict=True)}
-        for axis, length in lengths.items():
-            add_bare_dimension(file, axis, length)
-        name_axes(file, AXES)
-    write_bytes(path, buffer.getvalue())
+    write_fields(path, labels.clip_ids, {name: getattr(labels, name) for name in TYPES}, labels.attrs)
 
 
-def _read(file: h5py.File, path: Path) -> PseudoLabels:
-    version = file.attrs.get("format_version")
-    if version != FORMAT_VERSION:
-        raise _unusable(path, f"its format_version is {version}, this program reads {FORMAT_VERSION}")
-    attrs = {name: _python(file.attrs[name]) for name in ATTRIBUTES}
-    return PseudoLabels(
-        clip_ids=[clip_id.decode("ascii") for clip_id in file["clip_id"][()]],
-        response=file["response"][()].astype(np.float32),
-        response_min=file["response_min"][()],
-        response_max=file["response_max"][()],
-        audio_embedding=file["audio_embedding"][()].astype(np.float32),
-        sounding_fraction=file["sounding_fraction"][()],
-        attrs=attrs,
-    )
+@dataclass(frozen=True)
+class _Arrays:
+    """Fields in memory."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray:
+        values = self.arrays[name]
+        return values if rows is None else values[rows]
 
 
-def _python(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of other fields."""
+
+    fields: _Fields
+    chosen: np.ndarray | slice
+
+    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray:
+        if rows is None:
+            return self.fields.read(name, self.chosen)
+        if isinstance(self.chosen, slice):
+            return self.fields.read(name, np.arange(self.chosen.start, self.chosen.stop)[rows])
+        return self.fields.read(name, self.chosen[rows])
 
 
 def _as_stored(values: np.ndarray) -> np.ndarray:
@@ -205,7 +280,3 @@ def _as_stored(values: np.ndarray) -> np.ndarray:
 
 def _sounding_fraction(response: np.ndarray, delta_v: float) -> np.ndarray:
     return (response > np.float32(delta_v)).mean(axis=(1, 2), dtype=np.float32)
-
-
-def _unusable(path: Path, reason: str) -> PseudoLabelError:
-    return PseudoLabelError(f"{path}: {reason}; remove the run's folder and run its stage again")

@@ -140,8 +140,10 @@ def test_a_flipped_bit_in_the_data_is_found(path, field):
     content = bytearray(path.read_bytes())
     content[offset + 1] ^= 4
     path.write_bytes(content)
-    with pytest.raises(PseudoLabelError, match="damaged"):
-        PseudoLabels.open(path)
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5: damaged"):
+        PseudoLabels.open(path).verify()
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5: damaged"):
+        getattr(PseudoLabels.open(path), field)
 
 
 def change(path, field, value):
@@ -149,13 +151,21 @@ def change(path, field, value):
         file[field][...] = value
 
 
-def test_values_out_of_range_and_other_versions_are_refused(path):
-    change(path, "response", 1.5)
-    with pytest.raises(PseudoLabelError, match=r"not all in \[0, 1\]"):
-        PseudoLabels.open(path)
-    change(path, "response", np.nan)
-    with pytest.raises(PseudoLabelError, match=r"not all in \[0, 1\]"):
-        PseudoLabels.open(path)
+@pytest.mark.parametrize("value", [1.5, -0.5, np.nan])
+def test_values_out_of_range_are_refused_when_they_are_read(path, value):
+    with h5py.File(path, "r+") as file:
+        file["response"][2, 1, 1] = value
+    labels = PseudoLabels.open(path)
+    for read in (lambda: labels.response, labels.verify, lambda: labels["clip-2"], lambda: labels[["clip-2"]].masks):
+        with pytest.raises(PseudoLabelError, match=r"response of clip 'clip-2': not all in \[0, 1\]"):
+            read()
+    assert labels["clip-1"].response.shape == (3, 2)
+    change(path, "audio_embedding", np.inf)
+    with pytest.raises(PseudoLabelError, match="audio_embedding of clip 'clip-0': not all finite"):
+        PseudoLabels.open(path).select(["clip-0"]).audio_embedding.sum()
+
+
+def test_other_versions_are_refused(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(PseudoLabelError, match="format_version is 99, this program reads 1"):
@@ -179,3 +189,136 @@ def test_contradictions_are_refused(path):
 def test_attributes_must_be_complete():
     with pytest.raises(ValueError, match="attributes must be"):
         PseudoLabels.from_responses(["a"], np.zeros((1, 2, 2), np.float32), np.zeros((1, 2), np.float32), epoch=1)
+
+
+def test_one_clip_is_one_row(path):
+    response, audio, _ = make_labels()
+    labels = PseudoLabels.open(path)
+    clip = labels["clip-3"]
+    assert (clip.clip_id, clip.response_min, clip.response_max) == ("clip-3", response[3].min(), response[3].max())
+    np.testing.assert_array_equal(clip.response, labels.response[3])
+    np.testing.assert_array_equal(clip.mask, labels.masks[3])
+    np.testing.assert_allclose(clip.raw_response, response[3], atol=2e-3)
+    np.testing.assert_allclose(clip.audio_embedding, audio[3], atol=1e-3)
+    assert clip.sounding_fraction == labels.sounding_fraction[3]
+    with pytest.raises(PseudoLabelError, match="clip 'clip-9' has no pseudo-labels of epoch 3"):
+        labels["clip-9"]
+
+
+def test_the_labels_are_a_collection_of_clips(path):
+    labels = PseudoLabels.open(path)
+    assert len(labels) == 5
+    assert list(labels) == labels.clip_ids
+    assert "clip-4" in labels
+    assert "clip-5" not in labels
+    assert labels.path == path
+
+
+@pytest.mark.parametrize("ids", [["clip-4", "clip-0", "clip-4"], [], ["clip-1"]])
+def test_some_clips_in_any_order(path, ids):
+    labels = PseudoLabels.open(path)
+    some = labels[ids]
+    assert some.clip_ids == ids
+    assert some.attrs == labels.attrs
+    for name in ("response", "response_min", "response_max", "audio_embedding", "sounding_fraction", "masks"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(labels, name)[labels.rows(ids)])
+    again = some.select(ids[::-1])
+    np.testing.assert_array_equal(again.response, labels.response[labels.rows(ids[::-1])])
+    in_memory = make_labels()[2].select(ids)
+    np.testing.assert_array_equal(in_memory.response, some.response)
+
+
+def test_rows_of_many_chunks_are_those_of_the_whole(tmp_path):
+    path = tmp_path / "epoch_000.h5"
+    write_pseudo_labels(path, make_labels(n=1000)[2])
+    labels = PseudoLabels.open(path)
+    ids = [f"clip-{i}" for i in np.random.default_rng(0).integers(0, 1000, 300)]
+    np.testing.assert_array_equal(labels[ids].response, labels.response[labels.rows(ids)])
+    assert labels[ids].select(ids[5:7]).clip_ids == ids[5:7]
+    np.testing.assert_array_equal(labels[ids].select(ids[5:7]).response_max, labels.response_max[labels.rows(ids[5:7])])
+
+
+def test_blocks_are_all_clips_in_order(tmp_path, monkeypatch):
+    path = tmp_path / "epoch_000.h5"
+    write_pseudo_labels(path, make_labels(n=700)[2])
+    monkeypatch.setattr("pipeline.label_files.blocks.__defaults__", (256,))
+    labels = PseudoLabels.open(path)
+    parts = list(labels.blocks())
+    assert [len(part) for part in parts] == [256, 256, 188]
+    assert [clip_id for part in parts for clip_id in part] == labels.clip_ids
+    np.testing.assert_array_equal(np.concatenate([part.response for part in parts]), labels.response)
+    np.testing.assert_array_equal(parts[2]["clip-600"].response, labels["clip-600"].response)
+
+
+def test_only_what_is_asked_for_is_read(tmp_path):
+    path = tmp_path / "epoch_000.h5"
+    write_pseudo_labels(path, make_labels(n=600)[2])
+    with h5py.File(path) as file:  # damage the last chunk of the maps
+        offset = file["response"].id.get_chunk_info(2).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    labels = PseudoLabels.open(path)
+    assert labels["clip-511"].response.shape == (3, 2)
+    assert labels.audio_embedding.shape == (600, 4)
+    with pytest.raises(PseudoLabelError, match="damaged at response"):
+        labels["clip-512"]
+
+
+def test_a_file_that_was_written_anew_is_not_mixed_up(path):
+    labels = PseudoLabels.open(path)
+    write_pseudo_labels(path, make_labels(seed=1)[2])
+    with pytest.raises(PseudoLabelError, match="written anew since it was opened"):
+        labels["clip-0"]
+    path.unlink()
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5.*No such file"):
+        labels.masks.any()
+
+
+def test_verify_passes_what_is_whole(path):
+    PseudoLabels.open(path).verify()
+    make_labels()[2].verify()
+    make_labels()[2].restated(delta_v=0.1).verify()
+
+
+def without_checksum(file):
+    values = file["response_min"][()]
+    del file["response_min"]
+    file["response_min"] = values
+
+
+def of_another_type(file):
+    values = file["response"][()]
+    del file["response"]
+    file.create_dataset("response", data=values.astype(np.float64), chunks=values.shape, fletcher32=True)
+
+
+def without_axes(file):
+    values = file["response"][()]
+    del file["response"]
+    file.create_dataset("response", data=values, chunks=values.shape, fletcher32=True)
+
+
+def upside_down(file):
+    file["response_min"][1] = 100
+
+
+def miscounted(file):
+    file["sounding_fraction"][4] = 0.25
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (without_checksum, "response_min carries no checksums"),
+        (of_another_type, "response is float64, not float16"),
+        (without_axes, "axes of response are not named clip, row, col"),
+        (upside_down, "'clip-1': response_min is above response_max"),
+        (miscounted, "'clip-4': sounding_fraction is not that of its map"),
+    ],
+)
+def test_verify_finds_what_reading_does_not_need(path, harm, message):
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    with pytest.raises(PseudoLabelError, match=message):
+        PseudoLabels.open(path).verify()
