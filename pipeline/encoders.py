@@ -137,8 +137,26 @@ class AudioVisualModel(nn.Module):
 
     def audio_features(self, log_mel: Tensor) -> Tensor:
         """Raw features of the audio ResNet, pooled over mel and time: (n, mel, time) → (n, channels)."""
-        features = self.audio(standardize(log_mel).unsqueeze(1))
+        return self.pool_audio(self.audio_maps(log_mel))
+
+    def audio_maps(self, log_mel: Tensor) -> Tensor:
+        """Raw features of the audio ResNet before they are pooled: (n, mel, time) → (n, channels, mel', time')."""
+        features: Tensor = self.audio(standardize(log_mel).unsqueeze(1))
+        return features
+
+    def pool_audio(self, features: Tensor) -> Tensor:
+        """Pool raw audio features over mel and time as the settings say: (n, channels, mel', time') → (n, channels)."""
         return features.mean(dim=(2, 3)) if self.audio_pooling == "mean" else features.amax(dim=(2, 3))
+
+    def project_frames(self, features: Tensor) -> Tensor:
+        """V before its L2 normalisation: raw features (n, channels, h, w) → (n, d, h, w) float32."""
+        projected: Tensor = self.visual_norm(self.visual_projection(features))
+        return projected.float()
+
+    def project_audio(self, features: Tensor) -> Tensor:
+        """Return a before its L2 normalisation: raw pooled features (n, channels) → (n, d) float32."""
+        projected: Tensor = self.audio_norm(self.audio_projection(features))
+        return projected.float()
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """V of Eq. 1-7, each cell L2-normalised.
@@ -155,16 +173,14 @@ class AudioVisualModel(nn.Module):
         -------
         Tensor (n, d, h, w) float32
         """
-        features = self.visual_norm(self.visual_projection(self.visual_features(frames)))
-        return F.normalize(features.float(), dim=1)
+        return F.normalize(self.project_frames(self.visual_features(frames)), dim=1)
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
         """a of Eq. 1-7, L2-normalised: (n, mel, time) floating → (n, d) float32.
 
         A positive factor on a does not change Eq. 1 after min-max; Eq. 6 needs the normalisation.
         """
-        features = self.audio_norm(self.audio_projection(self.audio_features(log_mel)))
-        return F.normalize(features.float(), dim=1)
+        return F.normalize(self.project_audio(self.audio_features(log_mel)), dim=1)
 
 
 def build_model(settings: EncoderSettings) -> AudioVisualModel:
