@@ -149,24 +149,35 @@ def read_audio(
 
 
 def _picture(path: Path, centre_s: float | None, image_size: int, deadline: Deadline) -> np.ndarray:
-    require_file(path)
-    still = _still(path, image_size)
+    still = read_still(path)
     if still is not None:
-        return still
+        return squash(Image.fromarray(still), image_size)
     with MediaSource(path, deadline=deadline) as source:
         source.stream("video")
         return frame_at(source, source.moment(centre_s), image_size=image_size)
 
 
-def _still(path: Path, image_size: int) -> np.ndarray | None:
-    """Read a picture file; None if the content is no picture file."""
+def read_still(path: Path) -> np.ndarray | None:
+    """Read a picture file in its own size; None if the content is no picture file.
+
+    Returns
+    -------
+    np.ndarray [shape=(row, col, 3)] or None
+        uint8 RGB, upright (EXIF orientation honoured).
+
+    Raises
+    ------
+    MediaError
+        The file is missing or empty, or a picture that is damaged or larger than 100 megapixels.
+    """
+    require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_IMAGE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise MediaError(f"{path}: {image.width}×{image.height} pixels are too many; scale it down")
-                return squash(_rgb(ImageOps.exif_transpose(image)), image_size)
+                return np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError:

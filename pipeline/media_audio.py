@@ -25,11 +25,11 @@ from pipeline.media_source import MediaSource
 
 # 120 dB below full scale; even 24-bit sound has less dither than that only when there is nothing in it.
 SILENCE = 1.0e-6
-_PREROLL = Fraction(1, 2)
+PREROLL = Fraction(1, 2)
 # Time stamps that deviate by more than this from a steady flow of samples mean a gap, not rounding.
 _GAP_S = 0.02
 # Sound on both sides of the window that the resampling filter sees.
-_MARGIN_S = 0.05
+MARGIN_S = 0.05
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000  # Hz; anything else is a damaged header
 
 
@@ -60,15 +60,15 @@ def window_at(source: MediaSource, moment: Fraction, *, clip_seconds: float, sam
         or the time is up.
     """
     start = moment - Fraction(clip_seconds) / 2
-    heard = _Heard()
-    for since in source.starts(start - _PREROLL):
+    heard = Heard()
+    for since in source.starts(start - PREROLL):
         heard = _listen(source, start, clip_seconds, since=since)
         if heard.begin_s <= 0:
             break
     span = f"from {float(start - source.zero):.3f} to {float(start - source.zero) + clip_seconds:.3f} s"
     if not heard.reaches_into(clip_seconds):
         raise MediaError(f"{source.path}: no sound can be decoded {span}; it is elsewhere, or the file is damaged")
-    wave = _resampled(heard, sample_rate=sample_rate, length=round(sample_rate * clip_seconds))
+    wave = lay_out(heard, sample_rate=sample_rate, length=round(sample_rate * clip_seconds))
     peak = float(np.abs(wave).max())
     if not np.isfinite(peak):
         raise MediaError(f"{source.path}: its sound holds values that are not finite; re-encode it")
@@ -78,8 +78,8 @@ def window_at(source: MediaSource, moment: Fraction, *, clip_seconds: float, sam
 
 
 @dataclass
-class _Heard:
-    """Decoded sound: blocks of mono samples, each with its time in seconds after the window's start."""
+class Heard:
+    """Sound around a window: blocks of mono float32 samples, each with its time in seconds after the window's start."""
 
     rate: int = 0  # Hz
     begin_s: float = inf  # time of the first block that was decoded, kept or not
@@ -96,29 +96,46 @@ class _Heard:
         return bool(self.blocks) and self.end_s > 0 and self.times_s[0] < clip_seconds
 
 
-def _listen(source: MediaSource, start: Fraction, clip_seconds: float, *, since: Fraction | None) -> _Heard:
+def _listen(source: MediaSource, start: Fraction, clip_seconds: float, *, since: Fraction | None) -> Heard:
     """Decode from `since` to the end of the window, and keep what is near the window."""
-    heard = _Heard()
-    next_s = float(source.zero - start) if since is None else None
-    for sound in _sounds(source, since):
-        if sound.pts is not None:
-            next_s = float(sound.pts * sound.time_base - start)
-        if next_s is None:
-            continue
-        heard.rate = heard.rate or sound.sample_rate
-        if sound.sample_rate != heard.rate or not _LOWEST_RATE <= heard.rate <= _HIGHEST_RATE:
-            raise MediaError(
-                f"{source.path}: sample rate of {sound.sample_rate} Hz after {heard.rate} Hz is not supported; re-encode it"
-            )
-        heard.begin_s = min(heard.begin_s, next_s)
-        end_s = next_s + sound.samples / heard.rate
-        if end_s >= -float(_PREROLL):
-            heard.times_s.append(next_s)
-            heard.blocks.append(_mono(source, sound))
-        next_s = end_s
-        if end_s > clip_seconds + 2 * _MARGIN_S:
+    heard = Heard()
+    for time, sound in timed_sounds(source, since):
+        begin_s = float(time - start)
+        heard.rate = sound.sample_rate
+        heard.begin_s = min(heard.begin_s, begin_s)
+        end_s = begin_s + sound.samples / heard.rate
+        if end_s >= -float(PREROLL):
+            heard.times_s.append(begin_s)
+            heard.blocks.append(mono(source, sound))
+        if end_s > clip_seconds + 2 * MARGIN_S:
             break
     return heard
+
+
+def timed_sounds(source: MediaSource, since: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
+    """Yield decoded blocks of sound, each with its time on the container's clock; those without a known time are left out.
+
+    Raises
+    ------
+    MediaError
+        The sample rate changes or is absurd, or the time is up.
+    """
+    rate, length = 0, 0
+    time = source.zero if since is None else None
+    for sound in _sounds(source, since):
+        if sound.pts is not None:
+            time = sound.pts * sound.time_base
+        elif time is None:
+            continue
+        else:
+            time += Fraction(length, rate or 1)
+        rate = rate or sound.sample_rate
+        if sound.sample_rate != rate or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+            raise MediaError(
+                f"{source.path}: sample rate of {sound.sample_rate} Hz after {rate} Hz is not supported; re-encode it"
+            )
+        length = sound.samples
+        yield time, sound
 
 
 def _sounds(source: MediaSource, since: Fraction | None) -> Iterator[Any]:
@@ -128,7 +145,7 @@ def _sounds(source: MediaSource, since: Fraction | None) -> Iterator[Any]:
             yield from source.stream("audio").codec_context.decode(packet)
 
 
-def _mono(source: MediaSource, sound: Any) -> np.ndarray:
+def mono(source: MediaSource, sound: Any) -> np.ndarray:
     """Return the mean of a frame's channels, float32, full scale 1."""
     try:
         samples = sound.to_ndarray()
@@ -144,11 +161,11 @@ def _mono(source: MediaSource, sound: Any) -> np.ndarray:
     return mean
 
 
-def _resampled(heard: _Heard, *, sample_rate: int, length: int) -> np.ndarray:
-    """Lay the blocks out from the window's start and bring them to `sample_rate`: float32 (length,)."""
+def lay_out(heard: Heard, *, sample_rate: int, length: int) -> np.ndarray:
+    """Lay the blocks out from the window's start and bring them to `sample_rate`: float32 (length,), zero in gaps."""
     common = gcd(heard.rate, sample_rate)
     # The margin is a whole number of samples at both rates, so that cutting it off moves nothing.
-    margins = ceil(_MARGIN_S * common)
+    margins = ceil(MARGIN_S * common)
     native_margin, margin = margins * heard.rate // common, margins * sample_rate // common
     wave = np.zeros(ceil(length * heard.rate / sample_rate) + 2 * native_margin, dtype=np.float32)
     for position, samples in _runs(heard):
@@ -161,7 +178,7 @@ def _resampled(heard: _Heard, *, sample_rate: int, length: int) -> np.ndarray:
     return wave[margin : margin + length]
 
 
-def _runs(heard: _Heard) -> Iterator[tuple[int, np.ndarray]]:
+def _runs(heard: Heard) -> Iterator[tuple[int, np.ndarray]]:
     """Join blocks that follow each other without a gap; yield each run's position in samples after the window's start."""
     counts = np.cumsum([0, *map(len, heard.blocks)])
     drift = np.array(heard.times_s) * heard.rate - counts[:-1]

@@ -41,10 +41,13 @@ class Deadline:
     ----------
     limit_s : float > 0
         Seconds from now.
+    setting : str
+        What the user raises to allow more, for the message.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, setting: str = "extract.clip_time_limit_s") -> None:
         self.limit_s = limit_s
+        self.setting = setting
         self._end = time.monotonic() + limit_s
 
     @property
@@ -56,7 +59,7 @@ class Deadline:
         """Raise MediaError when the time is up."""
         if time.monotonic() > self._end:
             raise MediaError(
-                f"{path}: time limit of {self.limit_s:g} s exceeded; raise extract.clip_time_limit_s or re-encode the file"
+                f"{path}: time limit of {self.limit_s:g} s exceeded; raise {self.setting} or re-encode the file"
             )
 
 

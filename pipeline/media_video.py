@@ -76,7 +76,7 @@ def frame_at(source: MediaSource, moment: Fraction, *, image_size: int) -> np.nd
         raise MediaError(
             f"{source.path}: pictures of format {picture.format.name} cannot be converted: {error}"
         ) from None
-    return squash(Image.fromarray(_upright(pixels, picture)), image_size)
+    return squash(Image.fromarray(upright(pixels, picture)), image_size)
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:
@@ -106,9 +106,9 @@ def _picture_at(source: MediaSource, moment: Fraction) -> Any:
         if found.failed and found.due is not None and (found.due - found.shown) * time_base > MAX_GAP:
             raise MediaError(f"{source.path}: the picture {at} cannot be decoded; the file is damaged there")
         return found.picture
-    first = next(_first_pictures(source), None)
+    first = next(pictures_of(source), None)
     # Sound often starts a little before the first picture.
-    if first is None or _time(source, first) * time_base - moment > MAX_GAP:
+    if first is None or picture_time(source, first) * time_base - moment > MAX_GAP:
         raise MediaError(f"{source.path}: no picture can be decoded {at}; the file is damaged or truncated")
     return first
 
@@ -143,7 +143,7 @@ def _take(found: _Found, source: MediaSource, packet: Any, limit: int) -> bool:
     pictures = _decoded(source, packet)
     found.failed = found.failed or pictures is None
     for picture in pictures or ():
-        time = _time(source, picture)
+        time = picture_time(source, picture)
         if found.sought and found.picture is None and not picture.key_frame:
             # Containers mark keyframes wrongly; the decoder knows. Pictures shown before the keyframe do not count.
             if found.first is not None and time < found.first:
@@ -159,7 +159,8 @@ def _take(found: _Found, source: MediaSource, packet: Any, limit: int) -> bool:
     return False
 
 
-def _first_pictures(source: MediaSource) -> Iterator[Any]:
+def pictures_of(source: MediaSource) -> Iterator[Any]:
+    """Yield all pictures from the beginning, as they come out of the decoder; damaged ones are left out."""
     for packet in source.packets("video", since=None):
         yield from _decoded(source, packet) or ()
     yield from _decoded(source, None) or ()
@@ -174,7 +175,8 @@ def _decoded(source: MediaSource, packet: Any) -> list[Any] | None:
     return None if any(picture.is_corrupt for picture in pictures) else pictures
 
 
-def _time(source: MediaSource, picture: Any) -> int:
+def picture_time(source: MediaSource, picture: Any) -> int:
+    """Return when a picture is shown, in ticks of the stream. Raises MediaError where the file does not say."""
     time = picture.dts if picture.pts is None else picture.pts
     if time is None:
         raise MediaError(
@@ -183,13 +185,13 @@ def _time(source: MediaSource, picture: Any) -> int:
     return time
 
 
-def _upright(pixels: np.ndarray, picture: Any) -> np.ndarray:
-    """Turn and mirror a picture as its display matrix says, to the nearest quarter turn."""
+def upright(pixels: np.ndarray, picture: Any) -> np.ndarray:
+    """Turn and mirror pixels (row, col) or (row, col, channel) as a picture's display matrix says, to the nearest quarter turn."""
     data = picture.side_data.get("DISPLAYMATRIX")
     if data is None:
         return pixels
     # A point (x, y) is shown at (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(data), dtype="<i4")[:5].astype(np.float64)
     if max(abs(b), abs(c)) > max(abs(a), abs(d)):
-        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
