@@ -13,6 +13,7 @@ from pipeline.console import LazyGroup, run_command
 
 COMMANDS = {
     "import": "pipeline.cli_import:imports",
+    "doctor": "pipeline.cli_doctor:doctor",
     "check": "pipeline.cli_check:check",
     "evaluate": "pipeline.cli_evaluate:evaluate",
     "protocols": "pipeline.cli_evaluate:protocols",
