@@ -187,7 +187,8 @@ def _explanation(source: Source, published: bool) -> str:
     spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
     return (
         f"The split {source.split} under the card's protocol {source.card.evaluation.protocol}, in percent: {spread}, and "
-        "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing of the clip. "
+        "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "
+        "of the clip. "
         + (
             "The paper's values are those that it prints; a dash there means that it prints none."
             if published
