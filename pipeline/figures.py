@@ -11,9 +11,10 @@ bytes of PNG.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,15 @@ from pipeline.manifests import Box
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6e6e6e"
 LIGHT_GREY = "#a3a3a3"
+MARKERS = "osD^vPX*"  # one more than the colours, so that 56 curves differ
+SECOND_ROUND = (0, (5, 1.5))  # of the colours
 DASHES = ("--", "-.", (0, (1, 1.2)), (0, (9, 2)))
 HEAT_MAP = "inferno"
 REGION_COLOUR = "#56B4E9"
 BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
 BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
 FONT_SIZE = 9
+LEGEND_WIDTH = 1.95  # inches of the longest entry below a grid
 DPI = 150
 
 
@@ -82,33 +86,30 @@ class Panel:
 
 
 def success_curves(thresholds: np.ndarray, curves: Sequence[Curve], *, threshold: float | None = None) -> Figure:
-    """Return Figure 3: the share of clips whose cIoU reaches each threshold.
+    """Return the share of clips whose cIoU reaches each threshold, as `success_panels` draws it."""
+    return success_panels(thresholds, {"": curves}, threshold=threshold)
+
+
+def success_panels(
+    thresholds: np.ndarray, panels: Mapping[str, Sequence[Curve]], *, threshold: float | None = None
+) -> Figure:
+    """Return Figure 3: the share of clips whose cIoU reaches each threshold, one panel below the other.
 
     Parameters
     ----------
     thresholds : np.ndarray [shape=(thresholds,)]
-    curves : sequence of Curve
+    panels : mapping of str to sequence of Curve
+        Title → its curves. Colours and markers follow the order of a panel's models, so a model that comes first in each
+        looks the same in all.
     threshold : float or None
         The threshold of the success rate, marked by a thin vertical line.
     """
-    figure = _figure(width=8.4, height=4.6)
+    figure = _figure(width=8.4, height=0.6 + 4.0 * len(panels))
     figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    if threshold is not None:
-        axes.axvline(threshold, color="#bbbbbb", linewidth=0.8, zorder=0)
-        axes.annotate(
-            f" success rate at {threshold:g}", (threshold, 0.985), color=GREY, fontsize=FONT_SIZE - 1.5, va="top"
-        )
-    models = [curve.label for curve in curves if curve.kind == "model"]
-    grey = [curve.label for curve in curves if curve.kind == "content_free"]
-    for curve in curves:
-        style = _curve_style(curve, models, grey)
-        axes.plot(thresholds, curve.success_rate, label=curve.label, zorder=3 if curve.kind == "model" else 2, **style)
-    axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="cIoU threshold", ylabel="success rate (share of clips)")
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    _legend_beside(axes, curves)
+    for axes, (title, curves) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
+        axes.set_title(title, fontsize=FONT_SIZE + 1, loc="left")
+        _draw_curves(axes, thresholds, curves, threshold=threshold)
+    axes.set_xlabel("cIoU threshold")
     return figure
 
 
@@ -122,34 +123,39 @@ def overlay_grid(
     rows : sequence of sequence of Panel
         All rows as long as `columns`.
     columns : sequence of str
-        Headings above the first row.
+        Headings above the first row, broken into lines where they are wider than a panel.
     names : sequence of str, optional
         What stands to the left of each row.
     side : float
         Inches of one panel.
     """
+    # A title may be as wide as its panel: 12 characters of this size to the inch.
+    titles = ["\n".join(wrap(column, max(8, int(12 * side)))) for column in columns]
+    top = 0.3 + 0.14 * max(title.count("\n") for title in titles)
     captions = any(panel.caption for row in rows for panel in row)
     row_height = side + (0.24 if captions else 0.06)
     left = 0.15 + 0.085 * max((len(line) for name in names for line in name.split("\n")), default=0) if names else 0.05
     handles = _overlay_handles([panel for row in rows for panel in row])
-    width, height = left + len(columns) * (side + 0.06), 0.3 + len(rows) * row_height + (0.3 if handles else 0)
+    width = max(left + len(columns) * (side + 0.06), LEGEND_WIDTH if handles else 0)
+    per_line = max(1, int(width / LEGEND_WIDTH))
+    bottom = 0.08 + 0.22 * -(-len(handles) // per_line) if handles else 0
+    height = top + len(rows) * row_height + bottom
     figure = _figure(width=width, height=height)
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=FONT_SIZE - 0.5)
+        figure.legend(handles=handles, loc="lower center", ncols=per_line, frameon=False, fontsize=FONT_SIZE - 0.5)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
-            bottom = height - 0.3 - i * row_height - side
             axes = figure.add_axes(
                 (
                     (left + j * (side + 0.06)) / width,
-                    bottom / height,
+                    (height - top - i * row_height - side) / height,
                     side / width,
                     side / height,
                 )
             )
             draw_panel(axes, panel)
             if i == 0:
-                axes.set_title(columns[j], fontsize=FONT_SIZE, pad=4)
+                axes.set_title(titles[j], fontsize=FONT_SIZE, pad=4)
             if j == 0 and names:
                 axes.set_ylabel(names[i], rotation=0, ha="right", va="center", labelpad=6, fontsize=FONT_SIZE)
     return figure
@@ -195,6 +201,24 @@ def _figure(*, width: float, height: float) -> Figure:
     return figure
 
 
+def _draw_curves(axes: Axes, thresholds: np.ndarray, curves: Sequence[Curve], *, threshold: float | None) -> None:
+    if threshold is not None:
+        axes.axvline(threshold, color="#bbbbbb", linewidth=0.8, zorder=0)
+        axes.annotate(
+            f" success rate at {threshold:g}", (threshold, 0.985), color=GREY, fontsize=FONT_SIZE - 1.5, va="top"
+        )
+    models = [curve.label for curve in curves if curve.kind == "model"]
+    grey = [curve.label for curve in curves if curve.kind == "content_free"]
+    for curve in curves:
+        style = _curve_style(curve, models, grey)
+        axes.plot(thresholds, curve.success_rate, label=curve.label, zorder=3 if curve.kind == "model" else 2, **style)
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), ylabel="success rate (share of clips)")
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend_beside(axes, curves)
+
+
 def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> dict[str, Any]:
     if curve.kind == "content_free":
         position = grey.index(curve.label)
@@ -204,17 +228,18 @@ def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> di
     colour = COLOURS[position % len(COLOURS)]
     if curve.kind == "shuffled":
         return {"color": colour, "linewidth": 0.9, "linestyle": ":"}
-    marker = "osD^vPX"[position % 7]
-    return {"color": colour, "linewidth": 1.8, "marker": marker, "markersize": 3.6, "markevery": (position % 3, 3)}
+    style = {"color": colour, "linewidth": 1.8, "linestyle": "-" if position < len(COLOURS) else SECOND_ROUND}
+    return style | {"marker": MARKERS[position % len(MARKERS)], "markersize": 3.6, "markevery": (position % 3, 3)}
 
 
 def _legend_beside(axes: Axes, curves: Sequence[Curve]) -> None:
     handles, _ = axes.get_legend_handles_labels()
     labelled = list(zip(handles, curves, strict=True))
     shown = [(handle, curve.label) for handle, curve in labelled if curve.kind == "model"]
-    if any(curve.kind == "shuffled" for curve in curves):
-        dotted = Line2D([], [], color=COLOURS[0], linewidth=0.9, linestyle=":")
-        shown.append((dotted, "models with shuffled audio"))
+    shuffled = [(handle, f"{curve.label}, shuffled audio") for handle, curve in labelled if curve.kind == "shuffled"]
+    if len(shuffled) > 1:
+        shuffled = [(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":"), "the same, shuffled audio")]
+    shown += shuffled
     shown += [(handle, curve.label) for handle, curve in labelled if curve.kind == "content_free"]
     axes.legend(
         [h for h, _ in shown],

@@ -1,8 +1,8 @@
 """The report on a dataset: comparison tables, figures with the data behind each, and one page that shows them.
 
 The page is a list of `Section`; `markdown_page` renders it as ``index.md``, and any further form of the page takes the
-same list. Beside it lie ``table.md`` and ``table.csv``, and for every picture NAME.png the numbers in it: NAME.csv or
-NAME.npz.
+same list. Beside it lie ``table.md`` and ``table.csv``, the paper's tables as ``table1`` and ``table2``, and for every
+picture NAME.png the numbers in it: NAME.csv or NAME.npz.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import Any
 
 from pipeline.config import Card, load_card
 from pipeline.files import write_text
-from pipeline.report_figures import epochs_section, examples_section
+from pipeline.paper_tables import paper_sections
+from pipeline.report_curves import success_section
+from pipeline.report_figures import ablation_section, epochs_section, methods_section
 from pipeline.report_parts import Section, Source
-from pipeline.report_scores import comparison_section, success_section
+from pipeline.report_relation import relation_section
+from pipeline.report_retrieval import retrieval_section
+from pipeline.report_scores import comparison_section
 from pipeline.shards import ShardSet
 from pipeline.summaries import read_baselines, read_metrics
 
@@ -74,11 +78,16 @@ def write_report(
         card=card,
     )
     metrics = {name: read_metrics(results / name / "metrics.json") for name in variants}
+    content_free = read_baselines(results / "baselines.json")
     sections = [
-        comparison_section(source, read_baselines(results / "baselines.json"), metrics),
+        *paper_sections(source, content_free, metrics),
+        comparison_section(source, content_free, metrics),
         success_section(source),
-        examples_section(source),
+        methods_section(source),
+        ablation_section(source),
         epochs_section(source),
+        relation_section(source),
+        retrieval_section(source),
     ]
     write_text(
         folder / "index.md", markdown_page(card.title, _lead(card, metrics[variants[0]], split, seeds), sections)

@@ -15,6 +15,10 @@ from pipeline.files import replacing
 from pipeline.map_files import MAPS_FILE, read_maps
 from pipeline.shards import ShardSet
 
+OURS = "iterative"
+COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # the columns of the paper's Figure 4
+ABLATION = ("initial", "itr", "itr_intra", "itr_inter", OURS)  # those of its Figure 5
+
 
 @dataclass(frozen=True)
 class Section:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.figures import Curve, Panel, overlay_grid, save, success_curves
+from pipeline.figures import Curve, Panel, overlay_grid, save, success_curves, success_panels
 from pipeline.manifests import Box
 
 THRESHOLDS = np.arange(21) / 20
@@ -35,10 +37,36 @@ def test_success_curves_draw_every_curve_once(tmp_path):
     assert colours[0] == colours[1] != colours[2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "ours",
-        "models with shuffled audio",
+        "ours, shuffled audio",
         "ones",
     ]
     assert pixels(figure, tmp_path / "curve.png").std() > 5
+
+
+def test_panels_hold_their_own_curves_and_the_first_model_looks_the_same_in_each():
+    panels = {
+        "one": [Curve("ours", falling(2)), Curve("a", falling(1))],
+        "two": [Curve("ours", falling(2)), Curve("b", falling(0.3)), Curve("c", falling(0.1))],
+    }
+    figure = success_panels(THRESHOLDS, panels)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
+    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["ours", "a"], ["ours", "b", "c"]]
+    first, second = (axes.lines[0] for axes in figure.axes)
+    assert (first.get_color(), first.get_marker()) == (second.get_color(), second.get_marker())
+
+
+def test_fifteen_models_all_look_different():
+    (axes,) = success_curves(THRESHOLDS, [Curve(f"model {i}", falling(i + 1)) for i in range(15)]).axes
+    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}
+    assert len(styles) == 15
+    # Even without the markers, which are small.
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines[:14]}) == 14
+
+
+def test_shuffled_curves_of_several_models_share_one_entry():
+    kinds = ("model", "shuffled")
+    (axes,) = success_curves(THRESHOLDS, [Curve(name, falling(1), kind) for name in "ab" for kind in kinds]).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "the same, shuffled audio"]
 
 
 def test_png_has_the_same_bytes_each_time(tmp_path):
@@ -100,6 +128,23 @@ def test_grid_has_a_panel_for_every_cell_and_says_what_is_drawn(tmp_path):
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["sounding", "silent", "sounding region found"]
     assert pixels(figure, tmp_path / "grid.png").std() > 5
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 6])
+def test_long_titles_and_the_legend_stay_inside_the_picture(tmp_path, n_columns):
+    frame = np.full((16, 16, 3), 90, np.uint8)
+    boxes = [Box("clip", "bell", "", sounding, 0.1, 0.1, 0.4, 0.4) for sounding in (True, False)]
+    row = [Panel(frame, boxes, np.eye(4), np.eye(4) > 0.5, caption="clip")] * n_columns
+    figure = overlay_grid([row, row], columns=["a title of far more words than one line of a panel holds"] * n_columns)
+    save(figure, tmp_path / "grid.png")
+    legend = figure.legends[0].get_window_extent()
+    titles = [axes.title.get_window_extent() for axes in figure.axes[:n_columns]]
+    assert all(
+        0 <= box.x0 < box.x1 <= figure.bbox.x1 and 0 <= box.y0 < box.y1 <= figure.bbox.y1 for box in [legend, *titles]
+    )
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+    lowest = min(axes.xaxis.label.get_window_extent().y0 for axes in figure.axes)
+    assert legend.y1 <= lowest
 
 
 @pytest.mark.parametrize(("filled", "outlined"), [(0, False), (1, True), (16, False)])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from dvc_render.vega import VegaRenderer
 from PIL import Image
 
 from pipeline.config import TrainingSettings, load_card
@@ -17,12 +21,18 @@ from pipeline.examples import ranked_clips, read_epoch_maps, spread
 from pipeline.map_files import read_maps
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.report import Section, markdown_page, write_report
+from pipeline.report_curves import panel_names
+from pipeline.report_figures import methods_section
+from pipeline.report_parts import Source
+from pipeline.report_retrieval import retrieval_section
 from pipeline.training import initialize, train
+from tests.projects import ROOT
 from tests.scored_world import make_manifest, make_split
 
 TEST = [f"test-{i:02d}" for i in range(10)]
 TRAIN = [f"train-{i:02d}" for i in range(8)]
 VARIANTS = ["initial", "iterative"]
+CONTENT_FREE = ["random", "all_ones", "centred_gaussian", "mean_of_boxes"]
 SEEDS = [0, 4]
 RESNET = {"blocks": (1, 1, 1, 1), "width": 2, "strides": (1, 2, 1, 1), "kernel_sizes": (3, 3, 1, 1)}
 PHASE = {"epochs": 1, "temperature": 0.1, "learning_rate": 1e-3, "weight_decay": 0.0}
@@ -65,24 +75,30 @@ def project(tmp_path_factory):
     return folder, train_shards, test_shards
 
 
-def write_clip_list(path):
+def class_of(clip_id):
     """Two classes, taking turns through each split."""
+    return ("bell", "drum")[int(clip_id[-1]) % 2]
+
+
+def write_clip_list(path):
     clips = [("train", clip_id) for clip_id in TRAIN] + [("test", clip_id) for clip_id in TEST]
-    lines = [f"{split},{name},{name}.mp4,,,,{('bell', 'drum')[i % 2]}" for i, (split, name) in enumerate(clips)]
+    lines = [f"{split},{name},{name}.mp4,,,,{class_of(name)}" for split, name in clips]
     path.write_text("\n".join(["split,clip_id,video,frame,audio,centre_s,label", *lines]) + "\n")
 
 
-def report(folder, train_shards, test_shards, *, name="report", results="results", runs="runs"):
+def report(
+    folder, train_shards, test_shards, *, name="report", results="results", clips="clips.csv", variants=VARIANTS
+):
     write_report(
         folder / results,
-        folder / runs,
+        folder / "runs",
         folder / name,
         train_shards=train_shards,
         scored_shards=test_shards,
         manifest=folder / "manifest",
-        clips=folder / "clips.csv",
+        clips=folder / clips,
         split="test",
-        variants=VARIANTS,
+        variants=variants,
         seeds=SEEDS,
     )
 
@@ -92,7 +108,17 @@ def test_every_file_that_the_page_links_is_there(project):
     folder = project[0] / "report"
     page = (folder / "index.md").read_text()
     linked = set(re.findall(r"\]\(([^)]+)\)", page))
-    assert {"table.md", "table.csv", "success_curves.png", "overlays.png", "epochs.png", "epochs.npz"} <= linked
+    pictures = [path.name for path in sorted(folder.glob("*.png"))]
+    assert pictures == [
+        "figure3_success_curves.png",
+        "figure4_methods.png",
+        "figure5_ablation.png",
+        "figure6_epochs.png",
+        "figure7_retrieval.png",
+        "relation_quality.png",
+    ]
+    assert {f"table{number}.{ending}" for number in (1, 2) for ending in ("md", "csv", "html")} <= linked
+    assert {"table.md", "table.csv", "figure5_ablation.npz", "figure6_epochs.npz", "figure7_retrieval.csv"} <= linked
     assert linked | {"index.md"} == {path.name for path in folder.iterdir()}
     assert page.startswith("# Squares\n\n10 clips of the split `test`, protocol `paper256`")
     assert "mean over the seeds 0, 4" in page
@@ -123,42 +149,164 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
 
 
 @pytest.mark.slow
+def test_paper_tables_hold_the_trained_rows(project):
+    rows = {row["name"]: row for row in csv.DictReader((project[0] / "report" / "table2.csv").open())}
+    scores = csv.DictReader((project[0] / "results" / "iterative" / "scores.csv").open())
+    each = {seed: [] for seed in SEEDS}
+    for row in scores:
+        each[int(row["seed"])].append(float(row["ciou"]) >= 0.5)
+    rates = [np.mean(values) for values in each.values()]
+    assert float(rows["iterative"]["success_rate"]) == pytest.approx(np.mean(rates))
+    assert float(rows["iterative"]["success_rate_sd"]) == pytest.approx(np.std(rates, ddof=1))
+    assert {name for name, row in rows.items() if row["success_rate"]} == {*VARIANTS, *CONTENT_FREE}
+
+
+@pytest.mark.slow
+def test_relation_quality_is_that_of_the_artifacts_and_the_clip_list(project):
+    rows = list(csv.DictReader((project[0] / "report" / "relation_quality.csv").open()))
+    assert [(row["variant"], int(row["seed"]), int(row["epoch"])) for row in rows] == [
+        (name, seed, epoch) for name in VARIANTS for seed in SEEDS for epoch in range(3)
+    ]
+    own = next(row for row in rows if (row["variant"], row["seed"], row["epoch"]) == ("iterative", "4", "1"))
+    folder = project[0] / "runs" / "iterative" / "seed_4"
+    labels = PseudoLabels.open(folder / "pseudo_labels" / "epoch_001.h5")
+    centred = labels.audio_embedding - labels.audio_embedding.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    pairs = [(i, j) for i in range(len(TRAIN)) for j in range(len(TRAIN)) if i != j]
+    related = [(i, j) for i, j in pairs if centred[i] @ centred[j] >= 0.9]
+    alike = [class_of(labels.clip_ids[i]) == class_of(labels.clip_ids[j]) for i, j in related]
+    assert float(own["related"]) == pytest.approx(len(related) / len(pairs), abs=1e-5)
+    assert float(own["precision"] or -1) == pytest.approx(np.mean(alike) if alike else -1, abs=1e-5)
+    assert float(own["alike"]) == pytest.approx(24 / 56, abs=1e-5)
+    history = {row["epoch"]: row for row in csv.DictReader((folder / "history.csv").open())}
+    assert float(own["mask_iou_previous"]) == float(history["1"]["mask_iou_previous"])
+    assert float(own["positives_per_clip"]) == float(history["2"]["positives_per_clip"])
+
+
+@pytest.mark.slow
 def test_success_curves_hold_every_row(project):
-    rows = list(csv.DictReader((project[0] / "report" / "success_curves.csv").open()))
+    rows = list(csv.DictReader((project[0] / "report" / "figure3_success_curves.csv").open()))
     curves = {}
     for row in rows:
         curves.setdefault((row["row"], row["kind"]), []).append(float(row["success_rate"]))
-    assert [kind for _, kind in curves] == ["model", "shuffled"] * 2 + ["content_free"] * 4
+    assert list(curves)[:4] == [(name, kind) for kind in ("model", "shuffled") for name in VARIANTS]
+    assert [kind for _, kind in curves][4:] == ["content_free"] * 4
     assert all(len(curve) == 21 and curve[0] == 1 for curve in curves.values())
     assert all(np.all(np.diff(curve) <= 0) for curve in curves.values())
+    own = list(csv.DictReader((project[0] / "results" / "iterative" / "success_curve.csv").open()))
+    assert curves["iterative", "model"] == [float(row["success_rate"]) for row in own]
+    assert curves["iterative", "shuffled"] == [float(row["shuffled_success_rate"]) for row in own]
+
+
+@pytest.mark.slow
+def test_dvc_plots_show_the_curves_of_all_rows(project):
+    (entry,) = (
+        plot
+        for plots in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+        for plot in plots.values()
+        if "template" in plot
+    )
+    ((source, y),) = entry["y"].items()
+    rows = list(csv.DictReader((project[0] / "report" / Path(source).name).open()))
+    properties = {"x": entry["x"], "y": y, "template": entry["template"], "template_dir": str(ROOT / ".dvc" / "plots")}
+    plot = VegaRenderer([row | {"rev": "workspace"} for row in rows], "curves", **properties).get_filled_template()
+    assert "<DVC" not in json.dumps(plot)
+    fields = {channel: encoding.get("field") for channel, encoding in plot["encoding"].items()}
+    assert fields == {"x": "threshold", "y": "success_rate", "color": "row", "strokeDash": "rev", "opacity": None}
+    assert {value["row"] for value in plot["data"]["values"]} > set(VARIANTS)
 
 
 @pytest.mark.slow
 def test_examples_run_from_the_best_clip_to_the_worst(project):
     folder = project[0]
-    shown = list(csv.DictReader((folder / "report" / "overlays.csv").open()))
-    scores = csv.DictReader((folder / "results" / "initial" / "scores.csv").open())
+    shown = list(csv.DictReader((folder / "report" / "figure5_ablation.csv").open()))
+    scores = csv.DictReader((folder / "results" / "iterative" / "scores.csv").open())
     ciou = [float(row["ciou"]) for row in scores if row["seed"] == "0"]
-    assert len(shown) == 8
-    values = [float(row["ciou_initial"]) for row in shown]
+    assert len(shown) == 6
+    assert list(shown[0]) == ["clip_id", "ciou_initial", "ciou_iterative"]
+    values = [float(row["ciou_iterative"]) for row in shown]
     assert values == sorted(values, reverse=True)
     assert (values[0], values[-1]) == (max(ciou), min(ciou))
-    data = np.load(folder / "report" / "overlays.npz")
+    data = np.load(folder / "report" / "figure5_ablation.npz")
     maps = read_maps(folder / "results" / "maps" / "iterative" / "maps.h5")
     assert list(data["clip_id"]) == [row["clip_id"] for row in shown]
     np.testing.assert_array_equal(data["iterative"][0], maps.response[maps.clip_ids.index(shown[0]["clip_id"])])
+    # Figure 4 shows the same clips, with the systems of Table 1 that there are.
+    systems = list(csv.DictReader((folder / "report" / "figure4_methods.csv").open()))
+    assert systems == [{key: row[key] for key in ("clip_id", "ciou_iterative")} for row in shown]
+    page = (folder / "report" / "index.md").read_text()
+    assert "Not among the `variants`: `attention`, `dmc`, `mssl`, `dsol`." in page
+    assert "Not among the `variants`: `itr`, `itr_intra`, `itr_inter`." in page
 
 
 @pytest.mark.slow
 def test_epoch_maps_are_those_of_the_artifacts(project):
     folder = project[0]
-    data = np.load(folder / "report" / "epochs.npz")
+    data = np.load(folder / "report" / "figure6_epochs.npz")
     assert list(data["method"]) == ["iterative", "initial"]
     assert list(data["epoch"]) == [0, 1, 2]
     assert data["response"].shape[:3] == (2, 3, 3)
     labels = PseudoLabels.open(folder / "runs" / "initial" / "pseudo_labels" / "epoch_002.h5")
     for place, clip_id in enumerate(data["clip_id"]):
         np.testing.assert_array_equal(data["response"][1, place, 2], labels.response[labels.clip_ids.index(clip_id)])
+
+
+@pytest.mark.slow
+def test_retrieval_finds_the_nearest_embeddings_of_the_last_epoch(project):
+    folder = project[0]
+    labels = PseudoLabels.open(folder / "runs" / "iterative" / "pseudo_labels" / "epoch_002.h5")
+    own = labels.audio_embedding - labels.audio_embedding.mean(axis=0)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    cosine = own @ own.T - 2 * np.eye(len(own))
+    rows = list(csv.DictReader((folder / "report" / "figure7_retrieval.csv").open()))
+    queries = list(dict.fromkeys(row["query"] for row in rows))
+    assert queries == ["train-01", "train-02", "train-04", "train-05", "train-06"]
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] * 5
+    for row in rows:
+        query = labels.clip_ids.index(row["query"])
+        best = np.sort(cosine[query])[-int(row["rank"])]
+        assert float(row["cosine"]) == pytest.approx(best, abs=1e-5)
+        assert cosine[query, labels.clip_ids.index(row["clip_id"])] == pytest.approx(best, abs=1e-5)
+        assert row["label"] == class_of(row["clip_id"])
+    nearest = np.argsort(-cosine, axis=1)[:, :3]
+    agree = [[class_of(TRAIN[i]) == class_of(TRAIN[j]) for j in found] for i, found in enumerate(nearest)]
+    first, *classes = csv.DictReader((folder / "report" / "figure7_precision.csv").open())
+    assert (first["label"], first["clips"]) == ("", "8")
+    assert float(first["precision_at_3"]) == pytest.approx(np.mean(agree))
+    assert float(first["chance"]) == pytest.approx(3 / 7)
+    assert [(row["label"], row["clips"]) for row in classes] == [("bell", "4"), ("drum", "4")]
+    assert (
+        f"Precision@3 is {100 * np.mean(agree):.1f} % (all: 8 queries)" in (folder / "report" / "index.md").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_what_cannot_be_shown_is_said(project):
+    folder = project[0]
+    lines = (folder / "clips.csv").read_text().splitlines()
+    (folder / "unlabelled.csv").write_text(
+        "\n".join([lines[0], *(line[: line.rindex(",") + 1] for line in lines[1:])]) + "\n"
+    )
+    source = Source(
+        results=folder / "results",
+        runs=folder / "runs",
+        folder=folder / "less",
+        train_shards=project[1],
+        scored_shards=project[2],
+        manifest=folder / "manifest",
+        clips=folder / "unlabelled.csv",
+        split="test",
+        variants=["initial"],
+        seeds=SEEDS,
+        card=load_card(folder / "manifest"),
+    )
+    methods, retrieval = methods_section(source), retrieval_section(source)
+    assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative` is among the `variants`" in methods.text
+    assert (methods.picture, methods.data) == ("", ())
+    assert "pseudo-labels of “initial (Eq. 3)”" in retrieval.text
+    assert "The clips have no labels, so there is no precision." in retrieval.text
+    assert retrieval.data == ("figure7_retrieval.csv",)
+    assert {path.name for path in (folder / "less").iterdir()} == {"figure7_retrieval.csv", "figure7_retrieval.png"}
 
 
 @pytest.mark.slow
@@ -200,7 +348,7 @@ def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost,
 def test_results_of_other_shards_are_refused(project, tmp_path):
     other = make_split(tmp_path / "test", [*TEST, "test-99"])
     with pytest.raises(
-        EvaluationError, match=r"made from other shards or another seed; run `dvc repro evaluate@initial`"
+        EvaluationError, match=r"made from other shards or another seed; run `dvc repro evaluate@iterative`"
     ):
         report(project[0], project[1], other, name="broken")
 
@@ -220,6 +368,27 @@ def test_spread_takes_equal_steps_with_both_ends(n, count, expected):
 def test_ranking_does_not_depend_on_the_order_of_equal_clips():
     ciou = {"b": 0.5, "a": 0.5, "c": 0.9, "d": 0.1}
     assert ranked_clips(ciou, 4) == ranked_clips(dict(reversed(ciou.items())), 4) == ["c", "a", "b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("variants", "panels"),
+    [
+        (["initial", "itr_intra", "iterative"], {"The parts of the method (Table 2)": "iterative initial itr_intra"}),
+        (["attention", "iterative"], {"The systems of Table 1": "iterative attention"}),
+        (["iterative"], {"The systems of Table 1": "iterative"}),
+        (["mine"], {"Variants of the other systems": "mine"}),
+        (
+            ["dmc", "mssl", "mssl_stage1", "initial", "iterative"],
+            {
+                "The systems of Table 1": "iterative dmc mssl",
+                "The parts of the method (Table 2)": "iterative initial",
+                "Variants of the other systems": "iterative mssl mssl_stage1",
+            },
+        ),
+    ],
+)
+def test_panels_show_every_variant_and_none_repeats_another(variants, panels):
+    assert panel_names(variants) == {title: names.split() for title, names in panels.items()}
 
 
 def test_page_links_pictures_and_data():
