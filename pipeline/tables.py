@@ -30,6 +30,7 @@ LABELS = {
     "all_ones": "all ones",
     "centred_gaussian": "centred Gaussian",
     "mean_of_boxes": "mean of the boxes elsewhere",
+    "dmc": "DMC",
     "initial": "initial (Eq. 3)",
     "itr": "itr",
     "itr_intra": "itr_intra",

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.config import IterationSettings, TrainingSettings
 from pipeline.errors import SettingsError
 from pipeline.methods.contrastive import Contrastive
+from pipeline.methods.dmc import Dmc
 from pipeline.methods.interface import Method
 from pipeline.methods.iterative import Iterative
 
@@ -25,6 +26,7 @@ class Entry:
 
 
 METHODS: dict[str, Entry] = {
+    "dmc": Entry(Dmc),
     "initial": Entry(Contrastive),
     "itr": Entry(Iterative, {"intra": False, "inter": False}),
     "itr_intra": Entry(Iterative, {"intra": True, "inter": False}),
