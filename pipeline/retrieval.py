@@ -130,12 +130,14 @@ def _directions(embedding: np.ndarray, *, centre: bool) -> np.ndarray:
 
 def _nearest(unit: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     # q d, n d -> q n
-    cosine = np.round(unit[queries] @ unit.T, DECIMALS)
+    cosine = unit[queries] @ unit.T
     cosine[np.arange(len(queries)), queries] = -np.inf
     smallest = np.partition(cosine, -k, axis=1)[:, -k, None]
-    row, clip = np.nonzero(cosine >= smallest)
-    order = np.lexsort((clip, -cosine[row, clip], row))
+    # What rounds to the smallest of the k, or to more, is at most one step below it; only that much is rounded.
+    row, clip = np.nonzero(cosine >= smallest - 10.0**-DECIMALS)
+    likeness = np.round(cosine[row, clip], DECIMALS)
+    order = np.lexsort((clip, -likeness, row))
     # Every row has k candidates or, if the last ones tie, more.
     first = np.searchsorted(row[order], np.arange(len(queries)))
     best = order[first[:, None] + np.arange(k)]
-    return clip[best], cosine[row[best], clip[best]]
+    return clip[best], likeness[best]
