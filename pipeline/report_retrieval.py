@@ -46,8 +46,8 @@ def retrieval_section(source: Source) -> Section:
     _draw(source, last.clip_ids, labels, queries, indices, similarity)
     text = (
         f"Training clips, {len(queries)} at equal steps through the clip list, each with the {indices.shape[1]} others whose "
-        f"sound is most like its own: by the cosine of the audio embeddings in the last pseudo-labels of “{label_of(name)}” "
-        f"(seed {source.seed}), {'less the mean of the training set, ' if centre else ''}which are what Eq. 6 reads. "
+        "sound is most like its own, by the cosine of the audio embeddings that Eq. 6 reads: those in the last pseudo-labels "
+        f"of “{label_of(name)}” (seed {source.seed}){', less the mean of the training set' if centre else ''}. "
     )
     labelled = [row for row, names in enumerate(labels) if names]
     if len(labelled) < 2:
@@ -113,8 +113,8 @@ def _write_precision(
     if not lines:
         return "None of the clips found has a label, so there is no precision."
     _, clips, overall, by_chance = lines[0]
-    which = "all" if len(measured) == sum(map(bool, labels)) else "labelled clips at equal steps through the list"
+    which = "all" if len(measured) == sum(map(bool, labels)) else "at equal steps through the list"
     return (
-        f"Precision@{FOUND} is {100 * overall:.1f} % ({which}: {clips:,} queries), where clips drawn at random would share "
-        f"a label with the query in {100 * by_chance:.1f} %."
+        f"Precision@{FOUND} is {100 * overall:.1f} % over {clips:,} labelled clips as queries ({which}), where clips drawn at "
+        f"random would share a label with the query in {100 * by_chance:.1f} %."
     )

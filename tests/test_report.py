@@ -276,7 +276,8 @@ def test_retrieval_finds_the_nearest_embeddings_of_the_last_epoch(project):
     assert float(first["chance"]) == pytest.approx(3 / 7)
     assert [(row["label"], row["clips"]) for row in classes] == [("bell", "4"), ("drum", "4")]
     assert (
-        f"Precision@3 is {100 * np.mean(agree):.1f} % (all: 8 queries)" in (folder / "report" / "index.md").read_text()
+        f"Precision@3 is {100 * np.mean(agree):.1f} % over 8 labelled clips as queries (all)"
+        in (folder / "report" / "index.md").read_text()
     )
 
 
