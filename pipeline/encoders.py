@@ -87,7 +87,9 @@ class ResNet(nn.Module):
 
 
 class Localizer(Protocol):
-    """What reads maps from the model; see `pipeline.methods.interface.Method.localize`."""
+    """What reads maps from the model; see `pipeline.methods.interface.Method`."""
+
+    normalisation: Literal["relu-max"] | None
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps (n, h, w) and audio embeddings (n, d)."""
@@ -128,6 +130,11 @@ class AudioVisualModel(nn.Module):
         self.cell_stride = cell_stride(settings.visual)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def normalisation(self) -> Literal["relu-max"] | None:
+        """How the method defines its maps, where that is not the scoring protocol's own normalisation."""
+        return self.method.normalisation if self.method else None
 
     def visual_features(self, frames: Tensor) -> Tensor:
         """Raw features of the visual ResNet, (n, 3, H, W) in 0..255 → (n, channels, h, w)."""

@@ -90,6 +90,8 @@ def evaluate(
         write_maps(seed_folder(maps_folder, seeds, seed) / MAPS_FILE, maps)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
     metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
+    if maps.normalisation:
+        metrics["normalisation"] = maps.normalisation
     write_json(folder / "metrics.json", metrics)
     _write_scores(folder / "scores.csv", runs, seeds)
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
@@ -155,6 +157,7 @@ def compute_maps(
         split=split,
         seed=seed,
         shards=shards.fingerprint,
+        normalisation=model.normalisation,
     )
 
 
@@ -162,6 +165,7 @@ def score_maps(
     maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
 ) -> dict[str, Scores]:
     """Return the scores of one model by prefix ``<audio><rule>``."""
+    rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}
     own, shuffled = (
         _score(response, maps.clip_ids, boxes, rules, threshold=threshold)
         for response in (maps.response, maps.shuffled_response)

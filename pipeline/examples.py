@@ -66,7 +66,8 @@ def overlays(
         own = [box for box in boxes if box.clip_id == clip_id]
         panels = [Panel(frame, own, caption=clip_id)]
         for method in methods:
-            heat, region = drawn_map(method.maps.response[method.maps.clip_ids.index(clip_id)], own, protocol)
+            raw = method.maps.response[method.maps.clip_ids.index(clip_id)]
+            heat, region = drawn_map(raw, own, method.maps.rule(protocol))
             panels.append(Panel(frame, own, heat, region, caption=f"cIoU {method.ciou[clip_id]:.2f}"))
         rows.append(panels)
     return overlay_grid(rows, columns=["frame", *(label_of(method.name) for method in methods)])

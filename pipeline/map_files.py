@@ -3,22 +3,25 @@
 ``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col),
 the raw responses of each frame to its own sound, before any normalisation; ``shuffled_response`` likewise, to the sound
 of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, the ``split``, ``seed``
-of the model, ``shards``, the fingerprint of the clips. Equal input gives equal bytes.
+of the model, ``shards``, the fingerprint of the clips, ``normalisation`` (empty, or the maps' own: see `ResponseMaps`). Equal
+input gives equal bytes.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast, get_args
 
 import h5py
 import numpy as np
 
 from pipeline.errors import EvaluationError
 from pipeline.files import write_bytes
+from pipeline.protocols import Normalisation, Protocol
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAPS_FILE = "maps.h5"
 _CLIPS_PER_CHUNK = 256
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
@@ -41,6 +44,8 @@ class ResponseMaps:
         Of the training run.
     shards : str
         Fingerprint of the scored shards.
+    normalisation : str or None
+        How the method defines its maps, where that is not the scoring protocol's own normalisation.
     """
 
     clip_ids: list[str]
@@ -50,6 +55,11 @@ class ResponseMaps:
     split: str
     seed: int
     shards: str
+    normalisation: Normalisation | None = None
+
+    def rule(self, protocol: Protocol) -> Protocol:
+        """Return the protocol by which these maps are scored and drawn: with their own normalisation, if they have one."""
+        return replace(protocol, normalisation=self.normalisation) if self.normalisation else protocol
 
 
 def write_maps(path: Path, maps: ResponseMaps) -> None:
@@ -58,7 +68,8 @@ def write_maps(path: Path, maps: ResponseMaps) -> None:
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["seed"] = maps.seed
-        for name, text in (("split", maps.split), ("shards", maps.shards)):
+        texts = {"split": maps.split, "shards": maps.shards, "normalisation": maps.normalisation or ""}
+        for name, text in texts.items():
             file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text.encode("utf-8")))))
         for name, ids in (("clip_id", maps.clip_ids), ("shuffled_clip_id", maps.shuffled_clip_ids)):
             values = np.array([clip_id.encode("ascii") for clip_id in ids], dtype=np.bytes_)
@@ -88,6 +99,9 @@ def read_maps(path: Path) -> ResponseMaps:
             arrays = {name: file[name][()] for name in ("response", "shuffled_response")}
             if {len(values) for values in (*ids.values(), *arrays.values())} != {len(ids["clip_id"])}:
                 raise ValueError("its fields differ in length")
+            normalisation = np.bytes_(file.attrs["normalisation"]).decode("ascii")
+            if normalisation not in ("", *get_args(Normalisation)):
+                raise ValueError(f"unknown normalisation {normalisation!r}")
             return ResponseMaps(
                 clip_ids=ids["clip_id"],
                 response=arrays["response"],
@@ -96,6 +110,7 @@ def read_maps(path: Path) -> ResponseMaps:
                 split=np.bytes_(file.attrs["split"]).decode("utf-8"),
                 seed=int(file.attrs["seed"]),
                 shards=np.bytes_(file.attrs["shards"]).decode("ascii"),
+                normalisation=cast(Normalisation, normalisation) if normalisation else None,
             )
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())

@@ -3,9 +3,9 @@
 Conventions
 -----------
 Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.map_files`): raw, so that each rule normalises and enlarges
-them in its own way. Every rule scores the same clips, and the content-free rows stand under each rule as the models do:
-the difference of two numbers in one row is then the rule's alone. Scores are flat mappings of fractions
-(`pipeline.summaries`).
+them in its own way; a method that defines the normalisation of its maps keeps it under every rule. Every rule scores
+the same clips, and the content-free rows stand under each rule as the models do: the difference of two numbers in one
+row is then the rule's alone. Scores are flat mappings of fractions (`pipeline.summaries`).
 """
 
 from __future__ import annotations
@@ -119,18 +119,23 @@ def rescore(
     clip_ids = _common_clips(stored)
     known = set(clip_ids)
     others = [box for box in prior_boxes if box.clip_id not in known]
-    predictions: list[tuple[str, bool, list[NDArray]]] = [
-        (name, False, [maps]) for name, maps in content_free_maps(clip_ids, prior_boxes=others).items()
+    # Name, whether shuffled, and for each seed the maps and the rules by which they are scored.
+    predictions: list[tuple[str, bool, list[tuple[NDArray, list[Protocol]]]]] = [
+        (name, False, [(maps, list(protocols))])
+        for name, maps in content_free_maps(clip_ids, prior_boxes=others).items()
     ]
     for variant, runs in stored.items():
-        predictions.append((variant, False, [run.response for run in runs]))
-        if shuffled:
-            predictions.append((variant, True, [run.shuffled_response for run in runs]))
+        for is_shuffled in (False, True) if shuffled else (False,):
+            of_seeds = [
+                (run.shuffled_response if is_shuffled else run.response, [run.rule(protocol) for protocol in protocols])
+                for run in runs
+            ]
+            predictions.append((variant, is_shuffled, of_seeds))
     rows = []
     for name, is_shuffled, of_seeds in tqdm(predictions, desc="score", unit="row", leave=False, disable=None):
         scored = [
-            score_all(maps, clip_ids, boxes, protocols, threshold=threshold, legacy_float=legacy_float)
-            for maps in of_seeds
+            score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float)
+            for maps, own in of_seeds
         ]
         metrics = {
             protocol.name: flat_metrics([{"": by_rule[protocol.name]} for by_rule in scored]) for protocol in protocols

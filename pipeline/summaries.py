@@ -11,7 +11,8 @@ Scores are flat mappings of fractions, as ``metrics.json`` holds them. A key is 
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
   protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
-``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule.
+``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalisation``
+stands there if the method's own took the place of the protocol's.
 
 With several seeds a metric is the mean over them, ``<key>_seeds`` lists them, and the interval is that of the clips'
 means over the seeds: it says how far the choice of clips decides the value, and the list says how far the seed does.

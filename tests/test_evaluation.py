@@ -14,10 +14,11 @@ from PIL import Image
 from pipeline import evaluation
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
-from pipeline.evaluation import derangement, evaluate, evaluate_content_free
+from pipeline.evaluation import derangement, evaluate, evaluate_content_free, read_split_boxes
 from pipeline.manifests import write_boxes
 from pipeline.map_files import read_maps
 from pipeline.protocols import get_protocol
+from pipeline.rescoring import rescore
 from pipeline.summaries import scoring_rules
 from tests.scored_world import boxes_of, make_manifest, make_split, mask
 
@@ -36,8 +37,14 @@ def world(tmp_path, monkeypatch):
         (folder / "model.pt").write_text("")
     (tmp_path / "baselines.json").write_text("{}")
     description = {"image_size": shards.image_size, "audio": {}}
-    monkeypatch.setattr(evaluation, "load_model", lambda path: (path.parent.name, description))
+    monkeypatch.setattr(evaluation, "load_model", lambda path: (Model(path.parent.name), description))
     return World(tmp_path, shards, manifest, monkeypatch)
+
+
+class Model(str):
+    """A model that is known by its name alone."""
+
+    normalisation = None
 
 
 class World:
@@ -169,6 +176,60 @@ def test_maps_are_kept_raw_for_every_seed_with_the_same_bytes(world):
     np.testing.assert_array_equal(maps.shuffled_response[4], (5 * at_random("", 4, other) - 40).astype(np.float32))
     world.evaluate(seeds=(3, 7))
     assert [path.read_bytes() for path in paths] == before
+
+
+def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, monkeypatch):
+    """A map at 0.8 in the sounding box, 0 in the rest of the frame's upper half, -1 below.
+
+    Min-max stretches the 0 to 0.56, above the protocol's 0.5; the method itself says that 0 does not sound.
+    """
+
+    def two_levels(_model, frame, _sound):
+        level = np.where(np.arange(64)[:, None] < 32, 0.0, -1.0) * np.ones((64, 64))
+        return np.where(mask(boxes_of(CLIPS[frame])[0], 64), 0.8, level)
+
+    world.respond(two_levels)
+    before = world.evaluate()
+    assert "normalisation" not in before
+    assert before["mean_ciou"] < 0.4
+    assert read_maps(world.folder / "maps" / "maps.h5").normalisation is None
+    monkeypatch.setattr(Model, "normalisation", "relu-max")
+    after = world.evaluate()
+    assert after["normalisation"] == "relu-max"
+    assert after["mean_ciou"] > 0.95
+    assert after["protocol"] == before["protocol"] == "paper256"
+
+    maps = read_maps(world.folder / "maps" / "maps.h5")
+    assert maps.normalisation == "relu-max"
+    np.testing.assert_array_equal(maps.response[0], two_levels("", 0, 0).astype(np.float32))
+    (row,) = [
+        row
+        for row in rescore({"ours": [maps]}, read_split_boxes(world.manifest, "test"), [get_protocol("paper256")])
+        if row.name == "ours"
+    ]
+    assert row.metrics["paper256"]["mean_ciou"] == after["mean_ciou"]
+
+
+def test_content_free_rows_stay_as_they_are_beside_such_maps(world, monkeypatch):
+    world.respond(at_random)
+    boxes, rules = read_split_boxes(world.manifest, "test"), [get_protocol("paper256"), get_protocol("vggss224")]
+    rows = []
+    for normalisation in (None, "relu-max"):
+        monkeypatch.setattr(Model, "normalisation", normalisation)
+        world.evaluate()
+        rows.append(rescore({"ours": [read_maps(world.folder / "maps" / "maps.h5")]}, boxes, rules))
+    for plain, other in zip(*rows, strict=True):
+        assert (plain.metrics == other.metrics) == (plain.name != "ours")
+
+
+def test_an_unknown_normalisation_is_refused(world):
+    world.respond(at_random)
+    world.evaluate()
+    path = world.folder / "maps" / "maps.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs["normalisation"] = "softmax"
+    with pytest.raises(EvaluationError, match=r"maps\.h5: not usable .*unknown normalisation 'softmax'"):
+        read_maps(path)
 
 
 def test_damaged_maps_are_refused(world):

@@ -15,6 +15,7 @@ from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.dmc import Dmc
 from pipeline.methods.interface import Method
 from pipeline.methods.iterative import Iterative
+from pipeline.methods.mssl import MSSL, UnlabelledMSSL
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,13 @@ class Entry:
 
 METHODS: dict[str, Entry] = {
     "dmc": Entry(Dmc),
+    "mssl": Entry(MSSL, {"stage_two": True}),
+    "mssl_stage1": Entry(MSSL),
+    "mssl_stage1_unlabelled": Entry(UnlabelledMSSL),
+    "mssl_stage1_eq2": Entry(MSSL, {"eq2": True}),
+    "mssl_stage1_unlabelled_eq2": Entry(UnlabelledMSSL, {"eq2": True}),
+    "mssl_stage1_eq2_eq1": Entry(MSSL, {"eq2": True, "eq1": True}),
+    "mssl_stage1_unlabelled_eq2_eq1": Entry(UnlabelledMSSL, {"eq2": True, "eq1": True}),
     "initial": Entry(Contrastive),
     "itr": Entry(Iterative, {"intra": False, "inter": False}),
     "itr_intra": Entry(Iterative, {"intra": True, "inter": False}),
