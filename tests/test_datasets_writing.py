@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -134,6 +136,28 @@ def test_an_anchor_is_referred_to(tmp_path):
     text, _ = params_with_block(path, "own")
     assert "  own: *paper\r\n" in text
     assert yaml.safe_load(text)["training"]["own"] == {"batch_size": 96, "iterate": {"epochs": 20}}
+
+
+@pytest.mark.parametrize("preset", ["plain", "merged"])
+def test_anchors_inside_the_block_are_not_defined_twice(tmp_path, preset):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "training:\n  plain: &all\n    one: &one {a: 1}\n".replace(" &all", "" if preset == "plain" else " &all")
+        + "    two: *one   # R&D, &c.\n    three: {b: &b 2, c: *b}\n"
+        + ("  merged:\n    <<: *all\n    four: &four {<<: *one, b: 3}\n    five: *four\n" if preset == "merged" else "")
+    )
+    text, _ = params_with_block(path, "own", preset=preset)
+    blocks = yaml.safe_load(text)["training"]
+    assert text.startswith(path.read_text())
+    assert blocks["own"] == blocks[preset] == yaml.safe_load(path.read_text())["training"][preset]
+
+
+def test_the_projects_own_blocks_can_be_copied():
+    path = Path(__file__).parents[1] / "params.yaml"
+    for preset, block in yaml.safe_load(path.read_text())["training"].items():
+        text, _ = params_with_block(path, "own", preset=preset)
+        if f"{preset}: *" not in path.read_text():  # an alias is no block
+            assert yaml.safe_load(text)["training"]["own"] == block
 
 
 def test_a_file_that_ends_in_the_block_is_continued(tmp_path):

@@ -71,8 +71,14 @@ def _with_copied_block(text: str, name: str, preset: str) -> str:
         block = [f"  {name}: *{anchor[1]}{eol}"]
     else:
         first = lines[heads[0]].replace(f"  {preset}:", f"  {name}:", 1)
-        block = [first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)]]
+        block = [_without_anchors(line) for line in (first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)])]
     return "".join([*lines[:end], *block, *lines[end:]])
+
+
+def _without_anchors(line: str) -> str:
+    """Leave out what would define an anchor a second time; references in the copy mean the original's."""
+    content, mark, comment = line.partition("#")
+    return re.sub(r"(?<=[\s{\[,])&[\w-]+[ ]?", "", content) + mark + comment
 
 
 def _end_of_block(lines: Sequence[str], start: int, indent: int) -> int:
