@@ -1,13 +1,14 @@
 """DMC: the clustering, its distances and loss, and that the method localises where localising is easy."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.batches import Batch
-from pipeline.config import OptimisationSettings
+from pipeline.config import OptimisationSettings, load_params
 from pipeline.encoders import build_model
 from pipeline.errors import SettingsError
 from pipeline.inference import response_maps
@@ -273,6 +274,17 @@ class TestMethod:
     def test_wrong_settings(self, name, value):
         with pytest.raises(SettingsError, match=f"methods.dmc: .*'{name}'"):
             method_of(**{name: value})
+
+
+def test_sources_of_the_papers_datasets():
+    """One on Flickr, two on MUSIC-Synthetic; the rest of the paper's settings is shared."""
+    blocks = load_params(Path(__file__).parents[1] / "params.yaml").training
+    assert [method_settings(blocks[name], "dmc").sources for name in ("soundnet_flickr", "music_synthetic")] == [1, 2]
+    flickr, music = (
+        block.model_dump(exclude={"methods": {"dmc"}})
+        for block in (blocks["soundnet_flickr"], blocks["music_synthetic"])
+    )
+    assert flickr == music
 
 
 def _standard(log_mel):

@@ -49,7 +49,8 @@ class DmcSettings(IterationSettings):
     """Those of `iterate` (of which only the optimiser's play a part), and the clustering's own."""
 
     sources: Count = 1  # clusters of the sound; a frame has one more, its background
-    sharpness: Positive = 10.0  # z of the softmax over the distances to the centres
+    # z of the softmax over the distances to the centres; at the 30 of public code one outlying cell can remain a cluster
+    sharpness: Positive = 10.0
     rounds: Count = 4  # of the clustering
     margin: Annotated[float, Field(gt=0, le=2)] = 1.4  # distance from which a pair of different clips costs nothing
 
