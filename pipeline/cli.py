@@ -15,8 +15,12 @@ COMMANDS = {
     "import": "pipeline.cli_import:imports",
     "doctor": "pipeline.cli_doctor:doctor",
     "check": "pipeline.cli_check:check",
+    "localize": "pipeline.cli_localize:localize",
     "evaluate": "pipeline.cli_evaluate:evaluate",
     "protocols": "pipeline.cli_evaluate:protocols",
+    "sensitivity": "pipeline.cli_sensitivity:sensitivity",
+    "pseudo-labels": "pipeline.cli_pseudo_labels:pseudo_labels",
+    "pl": "pipeline.cli_pseudo_labels:pl",  # the same, for short
 }
 
 

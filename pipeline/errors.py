@@ -49,6 +49,10 @@ class EvaluationError(SoundspotError):
     """Scores cannot be computed: no boxes, unknown protocol, maps and boxes that do not belong together."""
 
 
+class LocalizationError(SoundspotError):
+    """One's own media cannot be localised as asked: two would get the same output, or another process is writing there."""
+
+
 class ClusterError(SoundspotError):
     """The Dask scheduler cannot be reached, or a worker process died. `task` is the index of the task, if any."""
 

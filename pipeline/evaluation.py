@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
 from pipeline.checkpoints import load_model
 from pipeline.config import EvaluationSettings
 from pipeline.content_free import content_free_maps
@@ -62,7 +63,7 @@ def evaluate(
     folder : Path
         Gets ``metrics.json``; ``scores.csv``, one line per clip and seed; ``success_curve.csv`` and ``.png``.
     maps_folder : Path
-        Gets ``maps.h5`` of the first seed, and ``seed_<seed>/maps.h5`` of each further one.
+        Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further one.
     baselines : Path
         ``baselines.json``, made by `evaluate_content_free`.
     split : str
@@ -87,7 +88,10 @@ def evaluate(
     runs = []
     for seed, path in models.items():
         maps = compute_maps(path, shards, order, split=split, seed=seed, device=device)
-        write_maps(seed_folder(maps_folder, seeds, seed) / MAPS_FILE, maps)
+        folder_of_seed = seed_folder(maps_folder, seeds, seed)
+        write_maps(folder_of_seed / MAPS_FILE, maps)
+        usual = Calibration.of(maps.response, maps.shuffled_response, model=model_digest(path), split=split)
+        write_calibration(folder_of_seed / CALIBRATION_FILE, usual)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
     metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
     if maps.normalisation:

@@ -186,6 +186,19 @@ def read_still(path: Path) -> np.ndarray | None:
         raise MediaError(f"{path}: the picture is damaged or truncated ({error}); fetch it again") from None
 
 
+def is_still(path: Path) -> bool:
+    """Tell from a file's first bytes whether it is a picture file; False as well for one that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_IMAGE_FORMATS):
+                return True
+    except Image.DecompressionBombError:
+        return True
+    except _IMAGE_FAULTS:
+        return False
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey to 8 bits rather than scale it.

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline import evaluation
+from pipeline.calibration import CALIBRATION_FILE, model_digest, read_calibration
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import derangement, evaluate, evaluate_content_free, read_split_boxes
@@ -104,6 +105,17 @@ def test_a_perfect_model_scores_one_and_fails_with_shuffled_audio(world):
     assert metrics["shuffled_mean_ciou"] == metrics["shuffled_mean_iou"] == pytest.approx(iou.mean())
     assert metrics["shuffled_success_rate"] == pytest.approx((iou >= 0.5).mean())
     assert metrics["shuffled_success_rate"] < 0.5
+
+
+def test_how_strong_responses_usually_are_is_kept_beside_the_maps(world):
+    world.respond(lambda model, frame, sound: np.full((8, 8), frame / 10 if frame == sound else -1.0))
+    world.evaluate(seeds=(3, 7))
+    for path in (world.folder / "maps", world.folder / "maps" / "seed_7"):
+        calibration = read_calibration(path / CALIBRATION_FILE)
+        assert (calibration.split, calibration.n_clips) == ("test", len(CLIPS))
+        assert [calibration.own[i] for i in (0, 50, 100)] == pytest.approx([0, 0.45, 0.9])
+        assert set(calibration.shuffled) == {-1}
+        assert calibration.model == model_digest(world.folder / "runs" / "ours" / "model.pt")
 
 
 def test_a_model_that_points_at_the_silent_object_scores_nothing(world):

@@ -1,0 +1,112 @@
+"""How strongly a model responds to sounds that belong to the frame, so that a weak response can be told from a usual one.
+
+A response map always has a maximum, also where nothing in the frame sounds. How high it is with a frame's own sound is
+measured on clips that the model has not seen; the share of them whose largest response was no higher than a new one is the
+*confidence* in the new one. A map whose confidence is below `miss_rate` is taken for "not found": by construction, so would
+be that share of the calibration clips themselves. How many frames with another clip's sound are told apart in this way
+depends on the model; `rejected` says it.
+
+``calibration.json`` is written beside the response maps of the scored split. It describes a finished model; no score and no
+choice of a model depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import CheckpointError
+from pipeline.files import write_json
+
+CALIBRATION_FILE = "calibration.json"
+FORMAT_VERSION = 1
+_SHARES = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Percentiles of the largest raw response of a map, over the clips of a split.
+
+    Attributes
+    ----------
+    model : str
+        SHA-256 of the ``model.pt`` that it belongs to, hexadecimal.
+    split : str
+    n_clips : int
+    own : sequence of float, length 101
+        The 0th to the 100th percentile, for frames with their own sound.
+    shuffled : sequence of float, length 101
+        The same for frames with the sound of another clip.
+    """
+
+    model: str
+    split: str
+    n_clips: int
+    own: Sequence[float]
+    shuffled: Sequence[float]
+
+    @classmethod
+    def of(cls, response: np.ndarray, shuffled_response: np.ndarray, *, model: str, split: str) -> Calibration:
+        """Measure on raw response maps (clip, row, col)."""
+        own, shuffled = (
+            [float(value) for value in np.quantile(maps.max(axis=(1, 2)).astype(np.float64), _SHARES)]
+            for maps in (response, shuffled_response)
+        )
+        return cls(model, split, len(response), own, shuffled)
+
+    def confidence(self, peak: float) -> float:
+        """Return the share of the clips, with their own sound, whose largest response was at most `peak`."""
+        # Equal percentiles at either end would give their highest share, where the lowest is meant.
+        return 0.0 if peak < self.own[0] else float(np.interp(peak, self.own, _SHARES))
+
+    def rejected(self, miss_rate: float) -> float:
+        """Return the share of the frames with another clip's sound whose confidence is below `miss_rate`."""
+        threshold = np.interp(miss_rate, _SHARES, self.own)
+        return float(np.interp(threshold, self.shuffled, _SHARES, left=0.0))
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write as JSON, whole or not at all."""
+    write_json(path, {"format_version": FORMAT_VERSION, **asdict(calibration)})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read and check. Raises CheckpointError where the file is missing, damaged, or of another format version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format_version") != FORMAT_VERSION:
+            raise ValueError("of another format version")
+        calibration = Calibration(**content)
+        for values in (calibration.own, calibration.shuffled):
+            if len(values) != len(_SHARES) or np.any(np.diff(np.array(values, dtype=np.float64)) < 0):
+                raise ValueError("percentiles are not 101 rising numbers")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no usable calibration ({error}); run `dvc repro evaluate`") from None
+    return calibration
+
+
+def find_calibration(model: Path) -> Calibration | None:
+    """Return the calibration of a model: that beside it, or that of its evaluation; None where there is none.
+
+    ``runs/NAME/VARIANT/model.pt`` is evaluated in ``results/NAME/maps/VARIANT``. A calibration of other weights is none.
+    """
+    model = model.absolute()
+    digest = model_digest(model)
+    candidates = [model.with_name(CALIBRATION_FILE)]
+    parts = model.parent.parts
+    for i in reversed([i for i, part in enumerate(parts[:-2]) if part == "runs"]):
+        candidates.append(Path(*parts[:i], "results", parts[i + 1], "maps", *parts[i + 2 :], CALIBRATION_FILE))
+    for path in candidates:
+        if path.is_file() and (found := read_calibration(path)).model == digest:
+            return found
+    return None
+
+
+def model_digest(path: Path) -> str:
+    """Return the SHA-256 of a model's file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

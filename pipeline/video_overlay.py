@@ -1,0 +1,345 @@
+"""A video → the same video with the heat map over it and its sound kept.
+
+Every map belongs to one picture and the window of sound centred at that picture's time. `maps_per_second` bounds how many are
+computed; the pictures in between show the last one *held*, nothing is interpolated. Unless `smooth_s` asks for it, maps are
+not averaged over time either: what flickers in the output flickers in the model. Where the verdict is "silent" or "not found"
+the picture stays as it is, and a line of text says so.
+
+Pictures stream through, so memory does not grow with the length of the video.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.errors import MediaError
+from pipeline.heat_overlay import Layer, Matrix, blend, limited_range, yuv420_layer, yuv420_notice
+from pipeline.localizer import Localization, Localizer
+from pipeline.media_source import MAX_PIXELS, Deadline, MediaSource
+from pipeline.media_video import picture_time, pictures_of, upright
+from pipeline.media_windows import SlidingWindows
+from pipeline.regions import Region
+from pipeline.video_writer import VideoWriter
+
+NOTICES = {"silent": "no sound", "not found": "source not found"}
+_MATRICES: dict[int, Matrix] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
+_BYTES_HELD = 1 << 28  # of pictures that wait for their map
+_FULL_RANGE = 2
+
+
+@dataclass(frozen=True)
+class OverlaySettings:
+    """How a video is localised; all defaults are ours.
+
+    Attributes
+    ----------
+    maps_per_second : float >= 0
+        At most so many maps are computed; 0 computes one for every picture. 10 is short against a window of sound.
+    batch_size : int >= 1
+        Maps computed at once.
+    smooth_s : float >= 0
+        Every map is the mean of the raw maps of the last so many seconds; 0 leaves them alone.
+    crf, preset : int, str
+        As for x264: 18 is hardly to be told from the source.
+    time_limit_s : float > 0
+        Seconds that one file may take.
+    """
+
+    maps_per_second: float = 10.0
+    batch_size: int = 8
+    smooth_s: float = 0.0
+    crf: int = 18
+    preset: str = "veryfast"
+    time_limit_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One map of a video: when, what the model said, and the parts of the sounding region (none where nothing sounds)."""
+
+    time_s: float
+    found: Localization
+    regions: list[Region]
+
+
+@dataclass
+class VideoSummary:
+    """What became of a video.
+
+    Attributes
+    ----------
+    frames : int
+    seconds : float
+        From the beginning to the end of the last picture.
+    claimed_s : float or None
+        What the container says.
+    verdicts : dict
+        Number of maps by verdict.
+    sound : str
+        "copied" or "coded as AAC".
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    claimed_s: float | None = None
+    verdicts: dict[str, int] = field(default_factory=lambda: {"sounding": 0, "silent": 0, "not found": 0})
+    sound: str = ""
+
+
+def overlay_video(
+    source: Path,
+    target: Path,
+    localizer: Localizer,
+    settings: OverlaySettings,
+    *,
+    comment: str = "",
+    tell: Callable[[float], None] | None = None,
+    note: Callable[[Instant], None] | None = None,
+) -> VideoSummary:
+    """Write a video with the heat map over it.
+
+    Parameters
+    ----------
+    source, target : Path
+        `target` is written in place: use `pipeline.files.replacing`.
+    localizer : Localizer
+    settings : OverlaySettings
+    comment : str
+        Kept in the file.
+    tell : callable, optional
+        Gets the time that has been reached, seconds.
+    note : callable, optional
+        Gets every Instant, in order; only then are regions looked for.
+
+    Raises
+    ------
+    MediaError
+        There is no video or no sound that can be decoded, the whole sound is silent, or the time is up.
+    OSError
+        The target cannot be written.
+    """
+    deadline = Deadline(settings.time_limit_s, setting="--time-limit")
+    # Each is read from beginning to end by itself, so that no stream has to wait in memory for another.
+    with (
+        MediaSource(source, deadline=deadline) as video,
+        MediaSource(source, deadline=deadline) as sound,
+        MediaSource(source, deadline=deadline) as track,
+    ):
+        if sound.audio is None:
+            raise MediaError(f"{source}: has no sound; there is nothing to localise")
+        if video.video is None:
+            raise MediaError(f"{source}: has no pictures; there is nothing to localise in")
+        stream = video.video
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            raise MediaError(f"{source}: pictures of more than {MAX_PIXELS // 10**6} megapixels; scale the video down")
+        overlay = _Overlay(video, sound, track, target, localizer, settings, comment, tell, note)
+        return overlay.run()
+
+
+class _Overlay:
+    """One video on its way."""
+
+    def __init__(
+        self,
+        video: MediaSource,
+        sound: MediaSource,
+        track: MediaSource,
+        target: Path,
+        localizer: Localizer,
+        settings: OverlaySettings,
+        comment: str,
+        tell: Callable[[float], None] | None,
+        note: Callable[[Instant], None] | None,
+    ) -> None:
+        self.video, self.track, self.target, self.comment = video, track, target, comment
+        self.localizer, self.settings = localizer, settings
+        self.tell, self.note = tell, note
+        audio = localizer.audio
+        self.windows = SlidingWindows(sound, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
+        self.summary = VideoSummary()
+        self.waiting: list[tuple[Any, Fraction, bool]] = []  # pictures, times, and whether a map is due
+        self.frames: list[np.ndarray] = []  # of the maps that are due
+        self.sounds: list[np.ndarray] = []
+        self.recent: deque[tuple[Fraction, np.ndarray]] = deque()
+        self.layer: Layer | None = None
+        self.next_map: Fraction | None = None
+        self.writer: VideoWriter | None = None
+        self.canvas: _Canvas | None = None
+
+    def run(self) -> VideoSummary:
+        """Do all of it."""
+        length = self.video.container.duration
+        self.summary.claimed_s = None if length is None else length / 1e6
+        time_base, rate = self.video.stream("video").time_base, self.video.stream("video").average_rate
+        usual = 1 / Fraction(rate) if rate else Fraction(1, 25)
+        previous: tuple[Any, Fraction] | None = None
+        try:
+            for picture in pictures_of(self.video):
+                self.video.deadline.check(self.video.path)
+                time = picture_time(self.video, picture) * time_base
+                if previous is not None and time <= previous[1]:
+                    time = previous[1] + usual / 1000
+                self._take(picture, time)
+                previous = picture, time
+            if previous is None:
+                raise MediaError(f"{self.video.path}: no picture can be decoded; the file is damaged or truncated")
+            self._flush(end=previous[1] + (previous[0].duration * time_base if previous[0].duration else usual))
+            if self.summary.verdicts["silent"] == sum(self.summary.verdicts.values()):
+                raise MediaError(f"{self.video.path}: silent throughout; there is nothing to localise")
+        except BaseException as error:
+            if self.writer is not None:
+                self.writer.__exit__(type(error), error, error.__traceback__)
+            raise
+        if self.writer is not None:
+            self.writer.__exit__(None, None, None)
+        return self.summary
+
+    def _take(self, picture: Any, time: Fraction) -> None:
+        rate = self.settings.maps_per_second
+        # A thousandth of slack: times are rounded, and every third picture must stay every third.
+        due = self.next_map is None or time >= self.next_map - Fraction(1, 1000)
+        held = picture.width * picture.height * 3 // 2 * len(self.waiting)
+        if (due and len(self.frames) >= self.settings.batch_size) or held > _BYTES_HELD:
+            self._flush(end=time)
+        if due:
+            pixels = upright(_rgb(picture, self.video.path), picture)
+            self.frames.append(pixels)
+            self.sounds.append(self.windows.window(time))
+            step = 1 / Fraction(rate) if rate else Fraction(0)
+            planned = (time if self.next_map is None else self.next_map) + step
+            # After a long picture the plan starts anew, rather than catching up.
+            self.next_map = planned if planned > time else time + step
+        self.waiting.append((picture, time, due))
+
+    def _flush(self, *, end: Fraction) -> None:
+        """Compute the maps that are due and write all pictures that wait; `end` is when the last one ends."""
+        found = iter(self.localizer.localize_batch(self.frames, self.sounds) if self.frames else ())
+        times = [time for _, time, _ in self.waiting[1:]] + [end]
+        for (picture, time, due), until in zip(self.waiting, times, strict=True):
+            if self.writer is None or self.canvas is None:
+                self.canvas = _Canvas(picture, self.video.stream("video"))
+                self.writer = self._open(self.canvas, picture)
+            if due:
+                self.layer = self._layer(next(found), time, self.canvas)
+            planes = self.canvas.planes(picture, self.video.path)
+            if self.layer is not None:
+                blend(planes, self.layer)
+            self.writer.write(planes, time=time, duration=until - time)
+            self.summary.frames += 1
+            self.summary.seconds = float(until - self.video.zero)
+        if self.tell is not None:
+            self.tell(self.summary.seconds)
+        self.waiting.clear()
+        self.frames.clear()
+        self.sounds.clear()
+
+    def _layer(self, found: Localization, time: Fraction, canvas: _Canvas) -> Layer:
+        self.summary.verdicts[found.verdict] += 1
+        sounding = found.verdict == "sounding"
+        response = self._smoothed(found.response, time) if sounding else found.response
+        if self.note is not None:
+            regions = self.localizer.regions(response) if sounding else []
+            self.note(Instant(float(time - self.video.zero), found, regions))
+        return canvas.heat(self.localizer.heat(response)) if sounding else canvas.notice(NOTICES[found.verdict])
+
+    def _smoothed(self, response: np.ndarray, time: Fraction) -> np.ndarray:
+        if not self.settings.smooth_s:
+            return response
+        self.recent.append((time, response))
+        while self.recent[0][0] <= time - Fraction(self.settings.smooth_s):
+            self.recent.popleft()
+        return np.stack([each for _, each in self.recent]).mean(axis=0)
+
+    def _open(self, canvas: _Canvas, picture: Any) -> VideoWriter:
+        writer = VideoWriter(
+            self.target,
+            width=canvas.width,
+            height=canvas.height,
+            time_base=self.video.stream("video").time_base,
+            sound=self.track,
+            zero=self.video.zero,
+            colours=picture if int(picture.colorspace) in _MATRICES else None,
+            aspect=canvas.aspect,
+            comment=self.comment,
+            crf=self.settings.crf,
+            preset=self.settings.preset,
+        )
+        self.summary.sound = writer.sound
+        return writer
+
+
+class _Canvas:
+    """Size and colours of the output, from the first picture; later ones of another size are scaled to it."""
+
+    def __init__(self, picture: Any, stream: Any) -> None:
+        # Coded in halves of the resolution, so both sides must be even.
+        self._stored = picture.width + picture.width % 2, picture.height + picture.height % 2
+        probe = upright(np.empty((self._stored[1], self._stored[0]), dtype=np.uint8), picture)
+        self.height, self.width = probe.shape
+        aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1) or Fraction(1)
+        self.aspect = aspect if probe.shape[::-1] == self._stored else 1 / aspect
+        self._full_range = picture.format.name == "yuv420p" and picture.color_range == _FULL_RANGE
+        unknown: Matrix = "bt709" if min(probe.shape) >= 720 else "bt601"
+        self._matrix = _MATRICES.get(int(picture.colorspace), unknown)
+        self._notices: dict[str, Layer] = {}
+
+    def planes(self, picture: Any, path: Path) -> np.ndarray:
+        """Return a decoded picture as packed yuv420p, upright, in the size of the output."""
+        try:
+            if (picture.width, picture.height) != self._stored or picture.format.name != "yuv420p":
+                width, height = self._stored
+                picture_420 = picture.reformat(width=width, height=height, format="yuv420p", threads=1)
+            else:
+                picture_420 = picture
+            packed: np.ndarray = picture_420.to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise _unconvertible(path, picture, error) from None
+        if self._full_range:
+            packed = limited_range(packed)
+        if picture.side_data.get("DISPLAYMATRIX") is None:
+            return packed
+        width, height = self._stored
+        flat, n = packed.reshape(-1), width * height
+        parts = (flat[:n].reshape(height, width), *flat[n:].reshape(2, height // 2, width // 2))
+        turned = [upright(part, picture).ravel() for part in parts]
+        return np.concatenate(turned).reshape(self.height * 3 // 2, self.width)
+
+    def heat(self, heat: np.ndarray) -> Layer:
+        """The layer of a heat map."""
+        return yuv420_layer(
+            heat,
+            height=self.height,
+            width=self.width,
+            matrix=self._matrix,
+        )
+
+    def notice(self, text: str) -> Layer:
+        """The layer of a line of text."""
+        if text not in self._notices:
+            self._notices[text] = yuv420_notice(
+                text,
+                height=self.height,
+                width=self.width,
+            )
+        return self._notices[text]
+
+
+def _rgb(picture: Any, path: Path) -> np.ndarray:
+    """As extraction converts pictures, so that the model sees the same."""
+    try:
+        pixels: np.ndarray = picture.to_ndarray(format="rgb24", threads=1)
+    except (av.FFmpegError, ValueError) as error:
+        raise _unconvertible(path, picture, error) from None
+    return pixels
+
+
+def _unconvertible(path: Path, picture: Any, error: Exception) -> MediaError:
+    return MediaError(f"{path}: pictures of format {picture.format.name} cannot be converted: {error}")

@@ -1,0 +1,234 @@
+"""`soundspot localize` on small real media: outputs, reasons, resuming, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
+from pipeline.localizer import Localizer
+from pipeline.media import read_frame
+from tests.localizing import save_model
+from tests.media_files import steady, write_media
+from tests.test_cli import run
+
+RATE = 16_000
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "model.pt")
+    return tmp_path
+
+
+def tone(seconds):
+    return (0.4 * np.sin(2000 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)[None]
+
+
+def video(path, seconds=1.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_media(path, times=steady(seconds, 10), sound=tone(seconds))
+
+
+def image(path, size=(90, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def localize(*inputs, out="out", options=()):
+    return run("localize", *inputs, "-o", out, "--model", "model.pt", "--device", "cpu", *options)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_video(project, capsys):
+    video(project / "a.mp4")
+    assert localize("a.mp4", options=["--json"]) == 0
+    printed = capsys.readouterr()
+    assert "a.mp4 -> out/a.mp4: 0.94 s, 10 pictures, 10 maps, sound copied" in printed.out
+    assert printed.out.endswith("1 localised\n")
+    assert "no calibration of this model" in printed.err
+    assert files(project / "out") == ["a.json", "a.mp4"]
+    with av.open("out/a.mp4") as container:
+        assert len(list(container.decode(video=0))) == 10
+    facts = json.loads((project / "out" / "a.json").read_text())
+    assert (facts["input"], facts["frames"], facts["seconds"]) == ("a.mp4", 10, pytest.approx(0.94))
+    assert facts["model"] == model_digest(project / "model.pt")
+    assert [each["time_s"] for each in facts["maps"]] == pytest.approx([i / 10 for i in range(10)])
+    for each in facts["maps"]:
+        assert each["verdict"] == "sounding"
+        for box in each["boxes"]:
+            assert 0 <= box["x0"] < box["x1"] <= 1
+            assert 0 <= box["y0"] < box["y1"] <= 1
+
+
+def test_a_picture_with_the_sound_beside_it(project, capsys):
+    image(project / "bird.jpg")
+    write_media(project / "bird.wav", sound=tone(2), audio_codec="pcm_s16le")
+    write_media(project / "other.wav", sound=tone(2), audio_codec="pcm_s16le")
+    assert localize("bird.jpg", options=["--json"]) == 0
+    assert files(project / "out") == ["bird.jpg.json", "bird.jpg.npz", "bird.jpg.png"]
+    assert "90×60 pixels, sounding" in capsys.readouterr().out
+    with np.load("out/bird.jpg.npz") as arrays:
+        localizer = Localizer.load("model.pt", device="cpu")
+        with av.open("bird.wav") as container:
+            sound = np.concatenate([s.to_ndarray() for s in container.decode(audio=0)], axis=1)
+        frame = np.asarray(Image.open("bird.jpg").convert("RGB"))
+        assert arrays["response"].shape == (60, 90)
+        assert np.abs(arrays["response"] - localizer.localize(frame, sound, RATE)).max() < 1e-4
+        assert arrays["boxes"].shape[1] == 5
+        assert str(arrays["verdict"]) == "sounding"
+    drawn = read_frame(project / "out" / "bird.jpg.png", image_size=32).astype(int)
+    assert np.abs(drawn - read_frame(project / "bird.jpg", image_size=32)).max() > 20
+    assert localize("bird.jpg", out="given", options=["--audio", "other.wav"]) == 0
+    assert files(project / "given") == ["bird.jpg.npz", "bird.jpg.png"]
+
+
+def test_a_folder_with_good_and_bad_files(project, capsys):
+    video(project / "in" / "deep" / "a.mp4")
+    video(project / "in" / "a.mkv")
+    (project / "in" / "empty.mp4").touch()
+    (project / "in" / "wrong.avi").write_text("text")
+    (project / "in" / "notes.txt").write_text("text")
+    write_media(project / "in" / "mute.mp4", times=steady(0.5, 10))
+    write_media(project / "in" / "silent.mp4", times=steady(0.5, 10), sound=0 * tone(0.5))
+    write_media(project / "in" / "deaf.wav", sound=tone(1), audio_codec="pcm_s16le")
+    image(project / "in" / "pair.png")
+    write_media(project / "in" / "pair.wav", sound=tone(1), audio_codec="pcm_s16le")
+    image(project / "in" / "alone.png")
+    assert localize("in") == 1
+    printed = capsys.readouterr()
+    assert files(project / "out") == ["a.mkv.mp4", "deep/a.mp4", "pair.npz", "pair.png"]
+    assert printed.out.splitlines()[-1] == "3 localised, 6 failed"
+    failed = {line.split(": ")[1].removeprefix("in/"): line for line in printed.err.splitlines() if "failed" in line}
+    assert "has no sound" in failed["mute.mp4"]
+    assert "silent throughout" in failed["silent.mp4"]
+    assert "has no pictures" in failed["deaf.wav"]
+    assert "0 bytes" in failed["empty.mp4"]
+    assert "cannot be read as media" in failed["wrong.avi"]
+    assert "a picture without a sound; give --audio" in failed["alone.png"]
+    assert len(failed) == 6
+    assert "Traceback" not in printed.err
+
+
+def test_finished_outputs_are_skipped(project, capsys):
+    video(project / "a.mp4")
+    image(project / "b.png")
+    write_media(project / "b.wav", sound=tone(1), audio_codec="pcm_s16le")
+    assert localize("a.mp4", "b.png", "b.wav") == 0
+    before = {name: (project / "out" / name).stat().st_mtime_ns for name in files(project / "out")}
+    assert localize("a.mp4", "b.png", "b.wav") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 there already"
+    assert {name: (project / "out" / name).stat().st_mtime_ns for name in before} == before
+    # What another setting would make is not taken for it.
+    assert localize("a.mp4", options=["--smooth", 1]) == 1
+    assert "with other settings; give --overwrite" in capsys.readouterr().err
+    assert localize("a.mp4", options=["--smooth", 1, "--overwrite"]) == 0
+    (project / "out" / "a.mp4").unlink()
+    assert localize("a.mp4") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 localised"
+    # A batch of another size gives the same output.
+    assert localize("a.mp4", options=["--batch-size", 3, "--time-limit", 99]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 there already"
+
+
+def test_a_kill_leaves_no_half_file(project):
+    video(project / "long.mp4", seconds=30)
+    command = [sys.executable, "-m", "pipeline.cli", "localize", "long.mp4", "-o", "out", "--model", "model.pt"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--maps-per-second", "0"], env=environment)
+    begun = project / "out" / "long.mp4.tmp"
+    end = time.monotonic() + 60
+    while process.poll() is None and not begun.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert begun.exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (project / "out" / "long.mp4").exists()
+    video(project / "long.mp4")
+    assert localize("long.mp4") == 0
+    assert files(project / "out") == ["long.mp4"]
+
+
+def test_an_interrupted_job_is_130_and_leaves_nothing(project, monkeypatch, capsys):
+    video(project / "a.mp4")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Localizer, "localize_batch", interrupt)
+    assert localize("a.mp4") == 130
+    assert files(project / "out") == []
+
+
+def test_a_fault_of_the_program_does_not_end_the_rest(project, monkeypatch, capsys):
+    video(project / "a.mp4")
+    video(project / "b.mp4")
+    whole = Localizer.localize_batch
+    calls = []
+
+    def once(self, frames, windows):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("odd")
+        return whole(self, frames, windows)
+
+    monkeypatch.setattr(Localizer, "localize_batch", once)
+    assert localize("a.mp4", "b.mp4") == 1
+    printed = capsys.readouterr()
+    assert "failed: a.mp4: internal error: RuntimeError: odd" in printed.err
+    assert printed.out.endswith("1 localised, 1 failed\n")
+    assert files(project / "out") == ["b.mp4"]
+
+
+def test_calibration_decides_what_is_found(project, capsys):
+    video(project / "a.mp4")
+    maps = np.full((10, 2, 2), 5.0)  # more than any cosine
+    calibration = Calibration.of(maps, maps - 9, model=model_digest(project / "model.pt"), split="validation")
+    write_calibration(project / CALIBRATION_FILE, calibration)
+    assert localize("a.mp4", options=["--json"]) == 0
+    printed = capsys.readouterr()
+    assert "source not found in 100% of the maps" in printed.out
+    assert "calibrated on 10 clips (validation): 'source not found' is said of 5%" in printed.err
+    assert "of 100% with another's" in printed.err
+    facts = json.loads((project / "out" / "a.json").read_text())
+    assert {(each["verdict"], each["confidence"]) for each in facts["maps"]} == {("not found", 0.0)}
+    assert localize("a.mp4", out="always", options=["--miss-rate", 0]) == 0
+    assert "not found" not in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(project, capsys):
+    def error(*arguments, **options):
+        assert localize(*arguments, **options) == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    video(project / "one" / "a.mp4")
+    video(project / "two" / "a.mp4")
+    (project / "empty").mkdir()
+    assert "none.mp4: no such file or folder" in error("none.mp4")
+    assert "empty: holds no file" in error("empty")
+    assert "one/a.mp4 and two/a.mp4 would both become out/a.mp4" in error("one/a.mp4", "two/a.mp4")
+    assert "is an input and would be overwritten" in error("one/a.mp4", out="one")
+    assert "is the input itself" in error("one", out="one")
+    assert "belongs to one picture" in error("one/a.mp4", options=["--audio", "two/a.mp4"])
+    assert run("localize", "one", "-o", "out", "--model", "none.pt") == 1
+    assert "none.pt: no such file" in capsys.readouterr().err
+    assert run("localize", "one", "-o", "out") == 2
+    assert run("localize", "-o", "out", "--model", "model.pt") == 2
+    assert not (project / "out").exists()
