@@ -241,4 +241,5 @@ def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> 
 def _take(cells: Tensor, rows: Sequence[Tensor]) -> Tensor:
     """Cells at K indices of shape (n,) each: (n, K, d)."""
     index = torch.stack(list(rows), dim=1)  # n K
-    return cells.gather(1, index.unsqueeze(2).expand(-1, -1, cells.shape[2]))
+    # Not by `gather`, whose gradient on CUDA sums in any order.
+    return cells[torch.arange(len(cells), device=cells.device)[:, None], index]
