@@ -1,0 +1,83 @@
+"""From what a user names to a run's artifacts and the shards that it was trained on."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from pipeline.config import load_params
+from pipeline.errors import PseudoLabelError
+from pipeline.inspection import Artifacts, find_artifacts
+from pipeline.runs import seed_folder
+from pipeline.shards import ShardSet
+
+
+def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Artifacts:
+    """Find the artifacts of a path or of a variant.
+
+    Parameters
+    ----------
+    word : str
+        A path, if it has a slash or leads to a file or to a run's folder; else a variant's name in ``runs/DATASET``.
+    dataset : str, optional
+        Of the variant; by default the active one of the settings file.
+    seed : int, optional
+        By default the first.
+    params_path : Path
+        Read only for a variant.
+
+    Raises
+    ------
+    PseudoLabelError
+        There is nothing there; the message names what comes nearest.
+    SettingsError
+        The settings file cannot be read.
+    """
+    path = Path(word)
+    if "/" in word or path.is_file() or (path / "pseudo_labels").is_dir():
+        if seed is not None and not (path / f"seed_{seed}").is_dir():
+            raise PseudoLabelError(
+                f"{path}: no folder seed_{seed} in it; the first seed of a run has none, leave --seed out"
+            )
+        return find_artifacts(path if seed is None else path / f"seed_{seed}")
+    params = load_params(params_path)
+    runs = Path("runs") / (dataset or params.dataset)
+    if not (runs / word).is_dir():
+        there = sorted(each.name for each in runs.glob("*") if (each / "pseudo_labels").is_dir())
+        near = difflib.get_close_matches(word, there, n=3) or there
+        hint = f"there are {', '.join(near)}" if near else "train first: dvc repro train"
+        raise PseudoLabelError(f"{runs / word}: no such run; {hint}")
+    if seed is not None and seed not in params.seeds:
+        raise PseudoLabelError(
+            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, params.seeds))}"
+        )
+    return find_artifacts(runs / word if seed is None else seed_folder(runs / word, params.seeds, seed))
+
+
+def open_shards(run: Path, folder: Path | None) -> ShardSet | None:
+    """Open the shards of a run's training set.
+
+    Parameters
+    ----------
+    run : Path
+        If it lies in ``PROJECT/runs/DATASET/``, the shards are in ``PROJECT/data/DATASET/shards/train``.
+    folder : Path, optional
+        Where they are instead.
+
+    Returns
+    -------
+    ShardSet, or None if no folder is given and none is found
+
+    Raises
+    ------
+    ShardError
+        They are damaged, or `folder` holds none.
+    """
+    if folder is not None:
+        return ShardSet.open(folder)
+    run = run.resolve()
+    for runs in run.parents:
+        if runs.name == "runs":
+            found = runs.parent / "data" / run.relative_to(runs).parts[0] / "shards" / "train"
+            return ShardSet.open(found) if any(found.glob("shard-*.h5")) else None
+    return None
