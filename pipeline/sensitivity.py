@@ -183,22 +183,13 @@ def sensitivity_rows(series: Sequence[Series]) -> tuple[list[str], list[list[Any
 
 def sensitivity_figure(series: Sequence[Series], setting: str) -> Figure:
     """Return success rate and AUC against the setting, one line for each series, with the intervals over clips."""
+
+    def line(each: Series, key: str) -> Line:
+        y, low, high = ([point.metrics[key + end] for point in each.points] for end in ("", "_low", "_high"))
+        return Line(each.label, [point.value for point in each.points], y, low, high)
+
     return line_panels(
-        [
-            LinePanel(
-                title,
-                setting,
-                [
-                    Line(
-                        each.label,
-                        [point.value for point in each.points],
-                        *([point.metrics[key + end] for point in each.points] for end in ("", "_low", "_high")),
-                    )
-                    for each in series
-                ],
-            )
-            for key, title in METRICS.items()
-        ]
+        [LinePanel(title, setting, [line(each, key) for each in series]) for key, title in METRICS.items()]
     )
 
 
