@@ -38,9 +38,9 @@ def protocol_of(environment: Mapping[str, str], *, is_terminal: bool) -> Protoco
     "kitty", "iterm2", "sixel", or None if it does not say that it can.
     """
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
-    if not is_terminal or term == "dumb" or "TMUX" in environment or term.startswith(("screen", "tmux")):
+    if not is_terminal or term == "dumb" or environment.get("TMUX") or term.startswith(("screen", "tmux")):
         return None
-    if "KITTY_WINDOW_ID" in environment or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
+    if environment.get("KITTY_WINDOW_ID") or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
         return "kitty"
     if program in ("iTerm.app", "WezTerm", "mintty") or environment.get("LC_TERMINAL") == "iTerm2":
         return "iterm2"

@@ -28,7 +28,7 @@ def make_png(pixels):
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "iterm2"),
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, "iterm2"),
         ({"TERM": "xterm-256color", "LC_TERMINAL": "iTerm2"}, "iterm2"),
-        ({"TERM": "foot-extra"}, "sixel"),
+        ({"TERM": "foot-extra", "KITTY_WINDOW_ID": ""}, "sixel"),
         ({"TERM": "xterm-sixel"}, "sixel"),
         ({"TERM": "xterm-256color"}, None),
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "Apple_Terminal"}, None),
