@@ -38,6 +38,8 @@ LABELS = {
     "mssl_stage1_unlabelled_eq2": "MSSL stage I w/o labels w/ Eq. 2",
     "mssl_stage1_eq2_eq1": "MSSL stage I w/ Eq. 2 and 1",
     "mssl_stage1_unlabelled_eq2_eq1": "MSSL stage I w/o labels w/ Eq. 2 and 1",
+    "dsol": "DSOL, stage two with CAM",
+    "dsol_two_stage": "DSOL, two stages",
     "initial": "initial (Eq. 3)",
     "itr": "itr",
     "itr_intra": "itr_intra",

@@ -23,7 +23,7 @@ from pipeline.console import run_command
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.files import locked
 from pipeline.inference import select_device
-from pipeline.methods import METHODS, build_method
+from pipeline.methods import METHODS, build_method, method_settings
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.training import HISTORY, initialize, load_model, response_maps, seed_folder, train
@@ -292,16 +292,20 @@ class TestMixedPrecision:
         model, _ = load_model(trained / "initialize/model.pt")
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
         previous = PreviousEpoch.of(labels, world, delta_a=0.8, centre_audio=True)
+        targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+        built = build_method(method, method_settings(make_settings(), method))
+        built.prepare(model, n_clips=24, classes=("bell", "drum", "gong"))
+        built.start_epoch(model, world, labels, epoch=1, seed=0)
         losses = []
         for enabled in (False, True):
             batches = training_batches(
                 world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, words=(0,),
-                previous=previous, device=torch.device("cpu"),
+                previous=previous, targets=targets, device=torch.device("cpu"),
             )  # fmt: skip
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
                 batch = next(batches)
                 assert model.encode_frames(batch.frames).dtype == torch.float32
-                losses.append(build_method(method, make_settings().iterate).loss(model, batch))
+                losses.append(built.loss(model, batch))
         assert losses[0].dtype == losses[1].dtype == torch.float32
         assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
 

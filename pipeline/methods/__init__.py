@@ -13,6 +13,7 @@ from pipeline.config import IterationSettings, TrainingSettings
 from pipeline.errors import SettingsError
 from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.dmc import Dmc
+from pipeline.methods.dsol import Dsol
 from pipeline.methods.interface import Method
 from pipeline.methods.iterative import Iterative
 from pipeline.methods.mssl import MSSL, UnlabelledMSSL
@@ -35,6 +36,8 @@ METHODS: dict[str, Entry] = {
     "mssl_stage1_unlabelled_eq2": Entry(UnlabelledMSSL, {"eq2": True}),
     "mssl_stage1_eq2_eq1": Entry(MSSL, {"eq2": True, "eq1": True}),
     "mssl_stage1_unlabelled_eq2_eq1": Entry(UnlabelledMSSL, {"eq2": True, "eq1": True}),
+    "dsol": Entry(Dsol, {"two_stage": False}),
+    "dsol_two_stage": Entry(Dsol, {"two_stage": True}),
     "initial": Entry(Contrastive),
     "itr": Entry(Iterative, {"intra": False, "inter": False}),
     "itr_intra": Entry(Iterative, {"intra": True, "inter": False}),
