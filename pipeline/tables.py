@@ -30,6 +30,7 @@ LABELS = {
     "all_ones": "all ones",
     "centred_gaussian": "centred Gaussian",
     "mean_of_boxes": "mean of the boxes elsewhere",
+    "attention": "Attention",
     "dmc": "DMC",
     "mssl": "MSSL",
     "mssl_stage1": "MSSL stage I",

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.config import IterationSettings, TrainingSettings
 from pipeline.errors import SettingsError
+from pipeline.methods.attention import Attention
 from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.dmc import Dmc
 from pipeline.methods.dsol import Dsol
@@ -28,6 +29,7 @@ class Entry:
 
 
 METHODS: dict[str, Entry] = {
+    "attention": Entry(Attention),
     "dmc": Entry(Dmc),
     "mssl": Entry(MSSL, {"stage_two": True}),
     "mssl_stage1": Entry(MSSL),
