@@ -15,9 +15,10 @@ from pipeline.encoders import build_model
 from pipeline.errors import CheckpointError, SettingsError, TrainingError
 from pipeline.inference import predict, response_maps
 from pipeline.methods import build_method, method_settings
-from pipeline.methods.dsol import STAGE_ONE, STAGE_TWO, dsol_head, object_features
+from pipeline.methods.dsol import STAGE_ONE, STAGE_TWO, dsol_head
 from pipeline.methods.dsol_clusters import cluster, dictionary, linear_classifier, match_clusters
 from pipeline.methods.dsol_losses import category_logits, class_masks, correspondence_loss, matching_loss
+from pipeline.methods.dsol_objects import object_features
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.training import initialize, load_model, train
 from tests.easy_world import content_free_scores, localisation_score, make_easy_world

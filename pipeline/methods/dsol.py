@@ -32,10 +32,8 @@ Where the sources leave something open, or the code departs from the text, ours:
 - The dictionary of stage two is the mean object feature of the last pseudo-classes under stage one's final weights.
 - p_a of every training clip is computed once, when stage two starts: what the code's frozen copy of the stage-one network
   gives, without the copy. For new clips a linear layer on a keeps learning p_a; no gradient of it reaches the encoders.
-- A false pair is the frame with the sound of the next clip of the shuffled batch.
-- The paper's negatives may hold the same kind of object, and so may ours.
-- The code has a flag that scales class masks to their own range, off at first and on later by its comment, yet on in every
-  call; and a map can have no class above zero. There is no such scaling here.
+- A false pair is the frame with the sound of the next clip of the shuffled batch; as in the code, it may be of the same kind.
+- The code's flag `minimize`, by its comment off at first and on later, is on in every call; it has no counterpart here.
 - The class-agnostic map, which neither source defines, is l · Σ_c p_a(c) m_c; in stage one cos(V, a), from which l follows.
   Not l itself: most of the frame lies near its upper end, and a threshold at half of its range covers far too much.
 """
@@ -43,7 +41,6 @@ Where the sources leave something open, or the code departs from the text, ours:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, cast
 
 import numpy as np
@@ -53,21 +50,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.array_files import NamedArray
-from pipeline.batches import Batch, plain_batches
+from pipeline.batches import Batch
 from pipeline.config import Count, IterationSettings, NonNegative, Positive
 from pipeline.encoders import AudioVisualModel
 from pipeline.errors import SettingsError
 from pipeline.localization import response_map
 from pipeline.methods.dsol_clusters import cluster, dictionary, linear_classifier, match_clusters
 from pipeline.methods.dsol_losses import category_logits, class_masks, correspondence_loss, matching_loss
+from pipeline.methods.dsol_objects import ClipFeatures, clip_features, object_features
 from pipeline.methods.interface import Method
 from pipeline.pseudo_labels import PseudoLabels
-from pipeline.sampling import sample_features, sounding_cells
 from pipeline.shards import ShardSet
 
 HEAD = "dsol"
 INITIAL_SCALE = 5.0  # w at first, as in the public code
-PASS_BATCH = 64  # clips; a fixed number, so that the features do not depend on the batch size of training
 BEFORE, STAGE_ONE, STAGE_TWO = range(3)
 
 
@@ -119,14 +115,6 @@ class DsolHead(nn.Module):
     def location_logits(self, features: Tensor, audio: Tensor) -> Tensor:
         """w · cos(V, a), (n, h, w)."""
         return self.scale * response_map(features, audio)
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """One row for each clip of the training set, float32."""
-
-    objects: np.ndarray  # (clip, feature), mean of V over the sounding cells of the pseudo-labels
-    audio: np.ndarray  # (clip, feature), a
 
 
 class Dsol(Method):
@@ -274,36 +262,6 @@ class Dsol(Method):
 def dsol_head(model: AudioVisualModel) -> DsolHead:
     """Return what `Dsol.prepare` put into the model."""
     return cast(DsolHead, model.heads[HEAD])
-
-
-def object_features(features: Tensor, previous_response: Tensor | None, *, delta_v: float) -> Tensor:
-    """Mean feature (k, d) of the cells of V (k, d, h, w) with R̃ > δ_v; of the single best where there is none.
-
-    Raises ValueError where there is no R̃ (k, h, w).
-    """
-    if previous_response is None:
-        raise ValueError("DSOL takes its object masks from the previous epoch's pseudo-labels, and there are none")
-    mask = sounding_cells(previous_response, delta_v=delta_v)
-    return sample_features(features, mask, cells=0, generator=torch.Generator())
-
-
-def clip_features(
-    model: AudioVisualModel, shards: ShardSet, labels: PseudoLabels | None, *, delta_v: float
-) -> ClipFeatures:
-    """Encode the training set once, un-augmented, without gradient. Raises ValueError where there are no labels."""
-    if labels is None:
-        raise ValueError("DSOL takes its object masks from the previous epoch's pseudo-labels, and there are none")
-    device = model.mean.device
-    responses = torch.from_numpy(labels.response[labels.rows(shards.clip_ids)]).split(PASS_BATCH)
-    parts = []
-    with torch.no_grad():
-        for response, (frames, log_mel) in zip(
-            responses, plain_batches(shards, batch_size=PASS_BATCH, device=device), strict=True
-        ):
-            features = model.encode_frames(frames)
-            objects = object_features(features, response.to(device), delta_v=delta_v)
-            parts.append((objects, model.encode_audio(log_mel)))
-    return ClipFeatures(*(torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)))
 
 
 def _pairs(head: DsolHead, features: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
