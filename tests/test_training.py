@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import click
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from pipeline.config import AugmentationSettings, IterationSettings, LabelledSet
 from pipeline.console import run_command
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.files import locked
-from pipeline.inference import select_device
+from pipeline.inference import predict, select_device
 from pipeline.methods import METHODS, build_method, method_settings
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
@@ -444,6 +445,36 @@ class TestWhenToStartAfresh:
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         other = MemoryShards(world.frames, world.log_mel, fingerprint="other")
         assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_damaged_pseudo_labels_start_afresh(self, trained, world, tmp_path, monkeypatch):
+        def once():
+            train(
+                world, trained / "initialize", tmp_path / "run", method="initial", settings=make_settings(), seeds=[0]
+            )
+
+        once()
+        whole = digests(tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
+        calls = []
+
+        def stop_in_the_second_epoch(*args, **keywords):
+            calls.append(args)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return predict(*args, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.predict", stop_in_the_second_epoch)
+            with pytest.raises(KeyboardInterrupt):
+                once()
+        path = tmp_path / "run/pseudo_labels/epoch_001.h5"
+        with h5py.File(path) as file:
+            place = file["response"].id.get_chunk_info(0).byte_offset
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        once()
+        assert digests(tmp_path / "run") == whole
 
     def test_a_damaged_state_starts_afresh(self, world, tmp_path, monkeypatch):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
