@@ -75,10 +75,17 @@ def yuv420_layer(heat: np.ndarray, *, height: int, width: int, matrix: Matrix) -
     matrix : str
         Of the video's colours: "bt601", "bt709" or "bt2020".
     """
-    y, u, v = _yuv_colours(matrix)
-    luma, chroma = _index(heat, height, width), _index(heat, height // 2, width // 2)
-    planes = [_plane(luma, y), _plane(chroma, u), _plane(chroma, v)]
-    return Layer(*(np.concatenate(parts) for parts in zip(*planes, strict=True)))
+    # Heat varies so slowly that it is looked up for every second pixel of every second row alone.
+    rows, columns = height // 2, width // 2
+    index = _index(heat, rows, columns)
+    planes = [_plane(index, colours) for colours in _yuv_colours(matrix)]
+    layer = Layer(*np.empty((2, 6 * rows * columns), dtype=np.uint16))
+    for whole, parts in zip(layer, zip(*planes, strict=True), strict=True):
+        luma = whole[: 4 * rows * columns].reshape(rows, 2, width)
+        luma[:] = parts[0].reshape(rows, columns).repeat(2, axis=1)[:, None]
+        whole[4 * rows * columns : 5 * rows * columns] = parts[1]
+        whole[5 * rows * columns :] = parts[2]
+    return layer
 
 
 def rgb_notice(text: str, *, height: int, width: int) -> Layer:

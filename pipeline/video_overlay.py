@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +33,7 @@ from pipeline.video_writer import VideoWriter
 NOTICES = {"silent": "no sound", "not found": "source not found"}
 _MATRICES: dict[int, Matrix] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _BYTES_HELD = 1 << 28  # of pictures that wait for their map
+_PICTURES_AHEAD = 4  # of the coder
 _FULL_RANGE = 2
 
 
@@ -173,6 +175,8 @@ class _Overlay:
         self.next_map: Fraction | None = None
         self.writer: VideoWriter | None = None
         self.canvas: _Canvas | None = None
+        self.coder = ThreadPoolExecutor(1)
+        self.coding: deque[Future[None]] = deque()
 
     def run(self) -> VideoSummary:
         """Do all of it."""
@@ -194,10 +198,14 @@ class _Overlay:
             self._flush(end=previous[1] + (previous[0].duration * time_base if previous[0].duration else usual))
             if self.summary.verdicts["silent"] == sum(self.summary.verdicts.values()):
                 raise MediaError(f"{self.video.path}: silent throughout; there is nothing to localise")
+            while self.coding:
+                self.coding.popleft().result()
         except BaseException as error:
+            self.coder.shutdown(cancel_futures=True)
             if self.writer is not None:
                 self.writer.__exit__(type(error), error, error.__traceback__)
             raise
+        self.coder.shutdown()
         if self.writer is not None:
             self.writer.__exit__(None, None, None)
         return self.summary
@@ -232,7 +240,7 @@ class _Overlay:
             planes = self.canvas.planes(picture, self.video.path)
             if self.layer is not None:
                 blend(planes, self.layer)
-            self.writer.write(planes, time=time, duration=until - time)
+            self._write(planes, time, until - time)
             self.summary.frames += 1
             self.summary.seconds = float(until - self.video.zero)
         if self.tell is not None:
@@ -240,6 +248,13 @@ class _Overlay:
         self.waiting.clear()
         self.frames.clear()
         self.sounds.clear()
+
+    def _write(self, planes: np.ndarray, time: Fraction, duration: Fraction) -> None:
+        """Hand a picture to the coder, which works while the next ones are decoded and painted."""
+        if self.writer is not None:
+            self.coding.append(self.coder.submit(self.writer.write, planes, time=time, duration=duration))
+        if len(self.coding) > _PICTURES_AHEAD:
+            self.coding.popleft().result()
 
     def _layer(self, found: Localization, time: Fraction, canvas: _Canvas) -> Layer:
         self.summary.verdicts[found.verdict] += 1

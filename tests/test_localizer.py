@@ -116,7 +116,7 @@ def test_heat_lies_where_it_belongs():
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
 def test_drawing_in_planes_is_drawing_in_rgb(matrix):
-    height, width = 24, 32
+    height, width = 96, 128
     heat = np.random.default_rng(1).random((3, 4))
     grey = 120
     planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)

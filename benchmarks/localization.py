@@ -1,0 +1,145 @@
+"""Localising a video, against decoding and encoding it and running the model, each by itself in the same run.
+
+A 10-s 1280×720 video with sound is made first: moving noise, which is hard to code. *Decode and encode* reads it and writes it
+again with the same coder and settings, its sound copied, and does nothing in between. *Model* is the same number of frames and
+windows through `Localizer.localize_batch`, in the same batches: squash, log-mel, net. *Whole* is `soundspot localize`'s own
+function. The target is a ratio of at most 1: whole / (1.5 × decode and encode + model). Repeats are interleaved and the median
+of each is taken. The net is that of the demo in params.yaml, with random weights.
+
+    python benchmarks/localization.py [--seconds 10] [--repeats 3] [--output benchmarks/results/localization.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from pipeline.config import load_card, load_params
+from pipeline.encoders import build_model
+from pipeline.files import write_json
+from pipeline.localizer import Localizer
+from pipeline.media_source import Deadline, MediaSource
+from pipeline.media_video import picture_time, pictures_of
+from pipeline.video_overlay import OverlaySettings, overlay_video
+from pipeline.video_writer import VideoWriter
+
+WIDTH, HEIGHT, FPS, RATE = 1280, 720, 30, 44_100
+ALLOWANCE = 1.5
+TARGET = 1.0
+
+
+def make_video(path: Path, seconds: float) -> None:
+    """Write soft noise that drifts, and tones."""
+    rng = np.random.default_rng(0)
+    soft = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    t = np.arange(round(seconds * RATE)) / RATE
+    sound = np.stack([0.3 * np.sin(500 * t * (1 + t / 9)), 0.3 * np.sin(900 * t)]).astype(np.float32)
+    with av.open(str(path), "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        audio = container.add_stream("aac", rate=RATE, layout="stereo")
+        block = av.AudioFrame.from_ndarray(sound, format="fltp", layout="stereo")
+        block.sample_rate, block.time_base, block.pts = RATE, Fraction(1, RATE), 0
+        resampler = av.AudioResampler("fltp", "stereo", RATE, frame_size=1024)
+        for piece in [*resampler.resample(block), *resampler.resample(None)]:
+            container.mux(audio.encode(piece))
+        container.mux(audio.encode(None))
+        for i in range(round(seconds * FPS)):
+            pixels = np.ascontiguousarray(soft[:, 3 * i % WIDTH : 3 * i % WIDTH + WIDTH])
+            pixels = pixels + rng.integers(0, 8, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+
+
+def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> None:
+    """Read a video and write it again, as the overlay does but for the overlay."""
+    deadline = Deadline(600)
+    with MediaSource(source, deadline=deadline) as video, MediaSource(source, deadline=deadline) as track:
+        time_base = video.stream("video").time_base
+        writing = VideoWriter(
+            target,
+            width=WIDTH,
+            height=HEIGHT,
+            time_base=time_base,
+            sound=track,
+            zero=video.zero,
+            crf=settings.crf,
+            preset=settings.preset,
+        )
+        with writing as writer:
+            for picture in pictures_of(video):
+                shown = picture_time(video, picture) * time_base
+                writer.write(picture.to_ndarray(), time=shown, duration=Fraction(1, FPS))
+
+
+def run_model(localizer: Localizer, n_maps: int, batch_size: int) -> None:
+    """Ask the model as often as the overlay does."""
+    frame = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    window = np.random.default_rng(2).normal(size=localizer.audio.n_samples).astype(np.float32)
+    for start in range(0, n_maps, batch_size):
+        n = min(batch_size, n_maps - start)
+        localizer.localize_batch([frame] * n, [window] * n)
+
+
+def measure(seconds: float, repeats: int, params: Path, device: str) -> dict[str, float]:
+    """Return the median seconds of each, and the ratio that the target is for."""
+    settings = OverlaySettings()
+    torch.manual_seed(0)
+    card = load_card(params.absolute().parent / "data_manifests" / "demo")
+    model = build_model(load_params(params).training["demo"].encoder)
+    localizer = Localizer(model, audio=card.audio, image_size=card.image_size, delta_v=0.85, device=device)
+    n_maps = round(seconds * settings.maps_per_second)
+    spent: dict[str, list[float]] = {"decode_and_encode": [], "model": [], "whole": []}
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "source.mp4", Path(folder) / "target.mp4"
+        make_video(source, seconds)
+        ways = {
+            "decode_and_encode": lambda: decode_and_encode(source, target, settings),
+            "model": lambda: run_model(localizer, n_maps, settings.batch_size),
+            "whole": lambda: overlay_video(source, target, localizer, settings),
+        }
+        for _ in range(repeats + 1):  # the first warms up
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way()
+                spent[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times[1:]) for name, times in spent.items()}
+    allowed = ALLOWANCE * medians["decode_and_encode"] + medians["model"]
+    return {
+        **{f"{name}_seconds": round(value, 3) for name, value in medians.items()},
+        "allowed_seconds": round(allowed, 3),
+        "ratio": round(medians["whole"] / allowed, 3),
+    }
+
+
+def main() -> None:
+    """Run, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/localization.json"))
+    arguments = parser.parse_args()
+
+    result = measure(arguments.seconds, arguments.repeats, arguments.params, arguments.device)
+
+    for name, value in result.items():
+        print(f"{name:<36}{value:>12.4g}   {f'target: at most {TARGET}' if name == 'ratio' else ''}".rstrip())
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "machine": platform.machine()}
+    arguments_used = {"seconds": arguments.seconds, "repeats": arguments.repeats, "device": arguments.device}
+    write_json(arguments.output, {**arguments_used, **machine, "torch": torch.__version__, **result})
+
+
+if __name__ == "__main__":
+    main()
