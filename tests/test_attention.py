@@ -205,7 +205,6 @@ class TestMethod:
     def test_every_layer_of_the_heads_and_both_encoders_learn(self, form):
         shards, _, _ = make_easy_world(8, 0)
         method, model = make(loss=form)
-        learn(method, model, shards, epochs=1, learning_rate=1e-2, size=8)  # the query's last layer starts at zero
         method.loss(model.train(), next(batches(shards, size=8))).backward()
         still = {name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()}
         assert not {name for name in still if name.startswith("heads.")}
@@ -220,7 +219,7 @@ class TestMethod:
         batch = next(batches(shards, size=6))
         other = another_clip(6, generator=torch.Generator().set_state(batch.generator.get_state()))
         visual, sound = model.eval().encode_frames(batch.frames), model.encode_audio(batch.log_mel)
-        query = torch.nn.functional.normalize(sound + model.heads[QUERY](sound), dim=1)
+        query = torch.nn.functional.normalize(model.heads[QUERY](sound), dim=1)
         right, wrong = (
             model.heads[EMBEDDING](attend(cells, query, temperature=1.0)) for cells in (visual, visual[other])
         )
@@ -239,15 +238,8 @@ class TestMethod:
         torch.testing.assert_close(audio.norm(dim=1), torch.ones(6))
         cells = model.encode_frames(frames)
         weights = torch.softmax(maps.flatten(1) / 0.3, dim=1)
-        query = torch.nn.functional.normalize(audio + model.heads[QUERY](audio), dim=1)
+        query = torch.nn.functional.normalize(model.heads[QUERY](audio), dim=1)
         torch.testing.assert_close((cells.flatten(2) * weights[:, None]).sum(2), attend(cells, query, temperature=0.3))
-
-    def test_it_starts_from_the_response_maps_of_eq_1(self):
-        shards, _, _ = make_easy_world(6, 0)
-        _, model = make()
-        found = response_maps(model, shards, batch_size=6, device="cpu")
-        model.method = None
-        np.testing.assert_allclose(found, response_maps(model, shards, batch_size=6, device="cpu"), atol=1e-6)
 
     def test_wrong_settings(self):
         for own, message in (({"loss": "tripled"}, "'loss'.*'tripled'"), ({"margin": 0.0}, "'margin'.*got 0.0")):
@@ -267,4 +259,4 @@ class TestLearning:
         method, model = make()
         learn(method, model, shards, epochs=24, learning_rate=1e-2)
         found = localisation_score(response_maps(model, shards, batch_size=32, device="cpu"), boxes)
-        assert found > max(content_free_scores(boxes).values()) + 0.1
+        assert found > max(content_free_scores(boxes).values()) + 0.15

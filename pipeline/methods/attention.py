@@ -19,9 +19,6 @@ Where the sources leave it open, are at odds, or do not fit encoders that all me
 
 - V and a are those of Eq. 1, from the shared encoders; h and f are two fully connected layers each, with a ReLU between, and as
   wide as V. The original has frozen VGG and SoundNet features of different lengths, DSOL the un-normalised audio features.
-- The layers of h add to a, and add nothing at first: the attention starts as the initialisation's response map (Eq. 1), as every
-  other method does. From a random h it starts as likely upside down, and with so flat a softmax little corrects it: after an epoch
-  on the demo the maps peaked beside the objects (in their boxes 3 % of the time).
 - f is compared with a at length 1, not with raw audio features: as the audio encoder learns here, longer features would lower the
   loss and say nothing. A margin therefore lies in the range of distances of a (0 to 2); DSOL's 10 belongs to its raw features.
 - No ReLU on the attention's logits nor on f. The original cuts negative logits off, which leaves every cell without gradient
@@ -71,10 +68,7 @@ class Attention(Method):
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Make the layers of h and of f."""
-        query = _two_layers(model.dim)
-        for parameter in query[-1].parameters():
-            nn.init.zeros_(parameter)  # h = a at first
-        model.heads[QUERY] = query
+        model.heads[QUERY] = _two_layers(model.dim)
         model.heads[EMBEDDING] = _two_layers(model.dim)
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
@@ -185,7 +179,7 @@ def _two_layers(dim: int) -> nn.Sequential:
 
 
 def _query(model: AudioVisualModel, audio: Tensor) -> Tensor:
-    return F.normalize(audio + model.heads[QUERY](audio).float(), dim=1)
+    return F.normalize(model.heads[QUERY](audio).float(), dim=1)
 
 
 def _distance(visual: Tensor, audio: Tensor) -> Tensor:
