@@ -141,7 +141,7 @@ def _outcome(
 ) -> str:
     """Do one job and print what became of it: "done", "kept" or "failed"."""
     from pipeline.errors import SoundspotError
-    from pipeline.localization_jobs import run_job
+    from pipeline.localization_runs import run_job
 
     def tell(time_s: float) -> None:
         bar.set_postfix_str(f"{time_s:.0f} s")

@@ -18,23 +18,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from pipeline.errors import MediaError
-from pipeline.heat_overlay import Layer, Matrix, blend, limited_range, yuv420_layer, yuv420_notice
+from pipeline.heat_overlay import Layer, blend
 from pipeline.localizer import Localization, Localizer
 from pipeline.media_source import MAX_PIXELS, Deadline, MediaSource
-from pipeline.media_video import picture_time, pictures_of, upright
+from pipeline.media_video import picture_time, pictures_of
 from pipeline.media_windows import SlidingWindows
 from pipeline.regions import Region
+from pipeline.video_canvas import Canvas, rgb_of
 from pipeline.video_writer import VideoWriter
 
 NOTICES = {"silent": "no sound", "not found": "source not found"}
-_MATRICES: dict[int, Matrix] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _BYTES_HELD = 1 << 28  # of pictures that wait for their map
 _PICTURES_AHEAD = 4  # of the coder
-_FULL_RANGE = 2
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ class _Overlay:
         self.layer: Layer | None = None
         self.next_map: Fraction | None = None
         self.writer: VideoWriter | None = None
-        self.canvas: _Canvas | None = None
+        self.canvas: Canvas | None = None
         self.coder = ThreadPoolExecutor(1)
         self.coding: deque[Future[None]] = deque()
 
@@ -218,7 +216,7 @@ class _Overlay:
         if (due and len(self.frames) >= self.settings.batch_size) or held > _BYTES_HELD:
             self._flush(end=time)
         if due:
-            pixels = upright(_rgb(picture, self.video.path), picture)
+            pixels = rgb_of(picture, self.video.path)
             self.frames.append(pixels)
             self.sounds.append(self.windows.window(time))
             step = 1 / Fraction(rate) if rate else Fraction(0)
@@ -233,8 +231,8 @@ class _Overlay:
         times = [time for _, time, _ in self.waiting[1:]] + [end]
         for (picture, time, due), until in zip(self.waiting, times, strict=True):
             if self.writer is None or self.canvas is None:
-                self.canvas = _Canvas(picture, self.video.stream("video"))
-                self.writer = self._open(self.canvas, picture)
+                self.canvas = Canvas(picture, self.video.stream("video"))
+                self.writer = self._open(self.canvas)
             if due:
                 self.layer = self._layer(next(found), time, self.canvas)
             planes = self.canvas.planes(picture, self.video.path)
@@ -256,7 +254,7 @@ class _Overlay:
         if len(self.coding) > _PICTURES_AHEAD:
             self.coding.popleft().result()
 
-    def _layer(self, found: Localization, time: Fraction, canvas: _Canvas) -> Layer:
+    def _layer(self, found: Localization, time: Fraction, canvas: Canvas) -> Layer:
         self.summary.verdicts[found.verdict] += 1
         sounding = found.verdict == "sounding"
         response = self._smoothed(found.response, time) if sounding else found.response
@@ -273,7 +271,7 @@ class _Overlay:
             self.recent.popleft()
         return np.stack([each for _, each in self.recent]).mean(axis=0)
 
-    def _open(self, canvas: _Canvas, picture: Any) -> VideoWriter:
+    def _open(self, canvas: Canvas) -> VideoWriter:
         writer = VideoWriter(
             self.target,
             width=canvas.width,
@@ -281,7 +279,7 @@ class _Overlay:
             time_base=self.video.stream("video").time_base,
             sound=self.track,
             zero=self.video.zero,
-            colours=picture if int(picture.colorspace) in _MATRICES else None,
+            colours=canvas.colours,
             aspect=canvas.aspect,
             comment=self.comment,
             crf=self.settings.crf,
@@ -289,72 +287,3 @@ class _Overlay:
         )
         self.summary.sound = writer.sound
         return writer
-
-
-class _Canvas:
-    """Size and colours of the output, from the first picture; later ones of another size are scaled to it."""
-
-    def __init__(self, picture: Any, stream: Any) -> None:
-        # Coded in halves of the resolution, so both sides must be even.
-        self._stored = picture.width + picture.width % 2, picture.height + picture.height % 2
-        probe = upright(np.empty((self._stored[1], self._stored[0]), dtype=np.uint8), picture)
-        self.height, self.width = probe.shape
-        aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1) or Fraction(1)
-        self.aspect = aspect if probe.shape[::-1] == self._stored else 1 / aspect
-        self._full_range = picture.format.name == "yuv420p" and picture.color_range == _FULL_RANGE
-        unknown: Matrix = "bt709" if min(probe.shape) >= 720 else "bt601"
-        self._matrix = _MATRICES.get(int(picture.colorspace), unknown)
-        self._notices: dict[str, Layer] = {}
-
-    def planes(self, picture: Any, path: Path) -> np.ndarray:
-        """Return a decoded picture as packed yuv420p, upright, in the size of the output."""
-        try:
-            if (picture.width, picture.height) != self._stored or picture.format.name != "yuv420p":
-                width, height = self._stored
-                picture_420 = picture.reformat(width=width, height=height, format="yuv420p", threads=1)
-            else:
-                picture_420 = picture
-            packed: np.ndarray = picture_420.to_ndarray()
-        except (av.FFmpegError, ValueError) as error:
-            raise _unconvertible(path, picture, error) from None
-        if self._full_range:
-            packed = limited_range(packed)
-        if picture.side_data.get("DISPLAYMATRIX") is None:
-            return packed
-        width, height = self._stored
-        flat, n = packed.reshape(-1), width * height
-        parts = (flat[:n].reshape(height, width), *flat[n:].reshape(2, height // 2, width // 2))
-        turned = [upright(part, picture).ravel() for part in parts]
-        return np.concatenate(turned).reshape(self.height * 3 // 2, self.width)
-
-    def heat(self, heat: np.ndarray) -> Layer:
-        """The layer of a heat map."""
-        return yuv420_layer(
-            heat,
-            height=self.height,
-            width=self.width,
-            matrix=self._matrix,
-        )
-
-    def notice(self, text: str) -> Layer:
-        """The layer of a line of text."""
-        if text not in self._notices:
-            self._notices[text] = yuv420_notice(
-                text,
-                height=self.height,
-                width=self.width,
-            )
-        return self._notices[text]
-
-
-def _rgb(picture: Any, path: Path) -> np.ndarray:
-    """As extraction converts pictures, so that the model sees the same."""
-    try:
-        pixels: np.ndarray = picture.to_ndarray(format="rgb24", threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        raise _unconvertible(path, picture, error) from None
-    return pixels
-
-
-def _unconvertible(path: Path, picture: Any, error: Exception) -> MediaError:
-    return MediaError(f"{path}: pictures of format {picture.format.name} cannot be converted: {error}")

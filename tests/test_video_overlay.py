@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import video_overlay
 from pipeline.calibration import Calibration
 from pipeline.errors import MediaError
+from pipeline.heat_overlay import limited_range
 from pipeline.localizer import Localization
 from pipeline.media_video import upright
 from pipeline.video_overlay import OverlaySettings, overlay_video
@@ -229,7 +229,7 @@ def test_full_range_becomes_limited(tmp_path):
         tmp_path / "a.mp4", times=steady(0.3, 10), pictures=pictures, sound=tones(0.3),
         video_options={"x264-params": "fullrange=on"},
     )  # fmt: skip
-    assert video_overlay.limited_range(np.array([[0, 255], [128, 128], [0, 255]], np.uint8)).tolist() == [
+    assert limited_range(np.array([[0, 255], [128, 128], [0, 255]], np.uint8)).tolist() == [
         [16, 235], [126, 126], [16, 240],
     ]  # fmt: skip
     target, _ = run(source, tmp_path)

@@ -1,0 +1,229 @@
+"""One job of localising: from the media to the outputs on disk.
+
+Outputs are written whole or not at all, the one that is looked at last, so that a job that was stopped at any moment is begun
+anew. Every output but PNG knows what made it: model, settings, and the sizes of the inputs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import LocalizationError, MediaError
+from pipeline.files import fingerprint, replacing, write_bytes, write_json
+from pipeline.heat_overlay import blend, enlarged, overlay, rgb_notice
+from pipeline.localization_jobs import Job
+from pipeline.localizer import Localization, Localizer
+from pipeline.media import read_still
+from pipeline.media_source import Deadline, MediaSource, require_file
+from pipeline.media_windows import SlidingWindows
+from pipeline.regions import Region
+from pipeline.video_overlay import NOTICES, Instant, OverlaySettings, VideoSummary, overlay_video
+
+FORMAT_VERSION = 1
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    localizer: Localizer,
+    settings: OverlaySettings,
+    *,
+    as_json: bool = False,
+    overwrite: bool = False,
+    tell: Callable[[float], None] | None = None,
+) -> str | None:
+    """Do one job, unless its outputs are there.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path
+        OUT.
+    localizer : Localizer
+    settings : OverlaySettings
+    as_json : bool
+        Write the boxes of the sounding regions as well.
+    overwrite : bool
+        Do it in any case.
+    tell : callable, optional
+        Gets the time that has been reached, seconds.
+
+    Returns
+    -------
+    str or None
+        What came out, in a few words; None if all was there already.
+
+    Raises
+    ------
+    MediaError
+        The media cannot be used, with the reason.
+    LocalizationError
+        There are outputs that another model or other settings made.
+    OSError
+        An output cannot be written.
+    """
+    require_file(job.source)
+    made_by = _made_by(job, localizer, settings)
+    outputs = job.outputs(folder, as_json=as_json)
+    if not overwrite and all(path.exists() for path in outputs):
+        made = {_made_by_of(path) for path in outputs if path.suffix != ".png"}
+        if made == {made_by}:
+            return None
+        raise LocalizationError(
+            f"{outputs[-1]}: is there, made from another file, by another model or with other settings; give --overwrite"
+        )
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "made_by": made_by,
+        "input": str(job.name),
+        "model": localizer.name,
+        "delta_v": localizer.delta_v,
+        "silence_dbfs": localizer.silence_dbfs,
+        "miss_rate": localizer.miss_rate if localizer.calibration else None,
+    }
+    run = _run_picture if job.is_picture else _run_video
+    return run(job, folder, localizer, settings, facts, as_json, tell)
+
+
+def _run_video(
+    job: Job,
+    folder: Path,
+    localizer: Localizer,
+    settings: OverlaySettings,
+    facts: dict[str, Any],
+    as_json: bool,
+    tell: Callable[[float], None] | None,
+) -> str:
+    instants: list[dict[str, Any]] = []
+
+    def note(instant: Instant) -> None:
+        instants.append({"time_s": round(instant.time_s, 6), **_as_json(instant.found, instant.regions)})
+
+    with replacing(job.output(folder, ".mp4")) as temporary:
+        made_by = f"soundspot localize {facts['made_by']}"
+        summary = overlay_video(
+            job.source, temporary, localizer, settings, comment=made_by, tell=tell, note=note if as_json else None
+        )
+        if as_json:
+            times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": settings.smooth_s}
+            write_json(job.output(folder, ".json"), {**facts, **times, "maps": instants})
+    return _describe(summary)
+
+
+def _run_picture(
+    job: Job,
+    folder: Path,
+    localizer: Localizer,
+    settings: OverlaySettings,
+    facts: dict[str, Any],
+    as_json: bool,
+    tell: Callable[[float], None] | None,
+) -> str:
+    if job.sound is None:
+        raise MediaError(
+            f"{job.source}: a picture without a sound; give --audio FILE, or put {job.source.stem}.wav beside it"
+        )
+    picture = read_still(job.source)
+    if picture is None:
+        raise MediaError(f"{job.source}: is no picture file any more")
+    found = localizer.localize_batch([picture], [_middle_window(job.sound, localizer, settings.time_limit_s)])[0]
+    if found.verdict == "silent":
+        raise MediaError(
+            f"{job.sound}: silent where it is listened to ({found.level_dbfs:.0f} dBFS); nothing to localise"
+        )
+    height, width = picture.shape[:2]
+    regions = localizer.regions(found.response) if found.verdict == "sounding" else []
+    arrays: dict[str, Any] = {
+        "response": enlarged(found.response, height=height, width=width),
+        "cells": found.response,
+        "boxes": np.array([region[:5] for region in regions], dtype=np.float64).reshape(-1, 5),
+        "verdict": np.array(found.verdict),
+        "confidence": np.array(np.nan if found.confidence is None else found.confidence),
+        "made_by": np.array(facts["made_by"]),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(job.output(folder, ".npz"), buffer.getvalue())
+    if as_json:
+        write_json(job.output(folder, ".json"), {**facts, **_as_json(found, regions)})
+    if found.verdict == "sounding":
+        drawn = overlay(picture, localizer.heat(found.response))
+    else:
+        drawn = np.array(picture, order="C")
+        blend(drawn, rgb_notice(NOTICES[found.verdict], height=height, width=width))
+    with replacing(job.output(folder, ".png")) as temporary:
+        Image.fromarray(drawn).save(temporary, format="png")
+    return f"{width}×{height} pixels, {found.verdict}{_share(found)}"
+
+
+def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarray:
+    with MediaSource(path, deadline=Deadline(limit_s, setting="--time-limit")) as source:
+        source.stream("audio")
+        moment = source.moment(None)
+        audio = localizer.audio
+        windows = SlidingWindows(source, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
+        return windows.window(moment)
+
+
+def _made_by(job: Job, localizer: Localizer, settings: OverlaySettings) -> str:
+    calibration = localizer.calibration
+    how = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "time_limit_s")}
+    return fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "model": localizer.name,
+            "delta_v": localizer.delta_v,
+            "calibration": None if calibration is None else [*calibration.own, localizer.miss_rate],
+            "silence_dbfs": localizer.silence_dbfs,
+            "settings": {} if job.is_picture else how,
+            "bytes": [path.stat().st_size for path in (job.source, job.sound) if path is not None and path.exists()],
+        }
+    )
+
+
+def _made_by_of(path: Path) -> str:
+    """Read from an output what made it; empty if it does not say."""
+    try:
+        if path.suffix == ".json":
+            return str(json.loads(path.read_text(encoding="utf-8"))["made_by"])
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return str(arrays["made_by"])
+        with av.open(str(path.absolute())) as container:
+            return container.metadata.get("comment", "").removeprefix("soundspot localize ")
+    except (OSError, ValueError, KeyError, TypeError, av.FFmpegError):
+        return ""
+
+
+def _as_json(found: Localization, regions: Sequence[Region]) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "confidence": None if found.confidence is None else round(found.confidence, 4),
+        "level_dbfs": round(found.level_dbfs, 2) if math.isfinite(found.level_dbfs) else None,
+        "boxes": [{name: round(value, 6) for name, value in region._asdict().items()} for region in regions],
+    }
+
+
+def _describe(summary: VideoSummary) -> str:
+    total = sum(summary.verdicts.values())
+    text = f"{summary.seconds:.2f} s, {summary.frames} pictures, {total} maps, sound {summary.sound}"
+    for verdict, words in NOTICES.items():
+        if summary.verdicts[verdict]:
+            text += f"; {words} in {summary.verdicts[verdict] / total:.0%} of the maps"
+    if summary.claimed_s is not None and summary.claimed_s - summary.seconds > 1:
+        text += f"; the pictures end there, though the file claims {summary.claimed_s:.2f} s"
+    return text
+
+
+def _share(found: Localization) -> str:
+    return "" if found.confidence is None else f" (confidence {found.confidence:.2f})"
