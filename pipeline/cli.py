@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.console import LazyGroup, run_command
+from pipeline.console import LazyGroup, run_command, set_manners
 
 COMMANDS = {
     "import": "pipeline.cli_import:imports",
@@ -26,13 +26,23 @@ COMMANDS = {
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="soundspot")
-def soundspot() -> None:
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars and no notes: results and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more, and where in the program an error came up.")
+@click.pass_context
+def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Find where in the picture a sound comes from, learned from unlabelled videos.
 
     The pipeline itself runs with DVC (`dvc repro`); these commands are for what comes before and after.
 
-    Example: soundspot import demo
+    \b
+    Example:
+      soundspot import demo
+      soundspot --quiet localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
+
+    Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 wrong options, 130 stopped by Ctrl-C.
+    Colours are used on a terminal only, and never where NO_COLOR is set.
     """
+    set_manners(ctx, quiet=quiet, verbose=verbose)
 
 
 @soundspot.command()

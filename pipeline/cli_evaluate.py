@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.console import note
+
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.map_files import ResponseMaps
@@ -118,7 +120,7 @@ def _read_maps(variants: tuple[str, ...], folder: Path, params: Params, *, split
         if not chosen:
             raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; run `dvc repro evaluate`")
         if absent:
-            click.echo(f"not evaluated yet, left out: {', '.join(absent)}", err=True)
+            note(f"not evaluated yet, left out: {', '.join(absent)}")
     return {variant: read_stored_maps(folder / variant, split=split) for variant in chosen}
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.console import note
+
 if TYPE_CHECKING:
     from pipeline.localization_jobs import Job
     from pipeline.localizer import Localizer
@@ -179,12 +181,9 @@ def _print(bar: Any, line: str, *, err: bool = False) -> None:
 def _tell_calibration(localizer: Localizer) -> None:
     calibration, rate = localizer.calibration, localizer.miss_rate
     if calibration is None:
-        click.echo(
-            "no calibration of this model: only silence is told from sound; `dvc repro evaluate` makes one", err=True
-        )
+        note("no calibration of this model: only silence is told from sound; `dvc repro evaluate` makes one")
     elif rate:
-        click.echo(
+        note(
             f"calibrated on {calibration.n_clips} clips ({calibration.split}): 'source not found' is said of {rate:.0%} of "
-            f"those with their own sound and of {calibration.rejected(rate):.0%} with another's",
-            err=True,
+            f"those with their own sound and of {calibration.rejected(rate):.0%} with another's"
         )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.console import note
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -93,10 +95,9 @@ def centre_of(artifacts: Artifacts, chosen: bool | None) -> bool:
 
     stated = centring(artifacts.run) if chosen is None else chosen
     if stated is None:
-        click.echo(
+        note(
             f"note: no readable {artifacts.run}/model.pt says whether the mean of ã is subtracted; taken as yes "
-            "(--no-centre: no)",
-            err=True,
+            "(--no-centre: no)"
         )
     return stated is not False
 
@@ -108,7 +109,7 @@ def frames_of(artifacts: Artifacts, shards: Path | None) -> Frames:
 
     opened = open_shards(artifacts.run, shards)
     if opened is None:
-        click.echo("note: no shards, so there are no frames; --shards says where they are", err=True)
+        note("note: no shards, so there are no frames; --shards says where they are")
     return Frames(opened)
 
 
@@ -124,7 +125,7 @@ def save_figure(figure: Figure, output: Path) -> None:
     from pipeline.figures import save
 
     save(figure, output)
-    click.echo(f"wrote {output}", err=True)
+    note(f"wrote {output}")
 
 
 def terminal_png(figure: Figure) -> bytes:

@@ -31,6 +31,7 @@ from pipeline.cli_pseudo_label_options import (
     terminal_png,
     with_target,
 )
+from pipeline.console import note
 
 if TYPE_CHECKING:
     from pipeline.inspection import Artifacts
@@ -154,7 +155,7 @@ def compare(
     show_value(asdict(comparison), lambda: comparison_text(comparison, plain=is_plain()), as_json)
     if output and output.suffix == ".html":
         write_text(output, comparison_page(comparison, first, second, frames_of(artifacts, shards)))
-        click.echo(f"wrote {output}", err=True)
+        note(f"wrote {output}")
     elif output:
         save_figure(comparison_figure(comparison, first, second, frames_of(artifacts, shards)), output)
 
@@ -266,12 +267,12 @@ def export(
         export_npz(output, labels)
     elif format_ == "coco":
         n_regions = export_coco(output, labels, side=frames_of(artifacts, shards).side)
-        click.echo(f"{n_regions} sounding regions", err=True)
+        note(f"{n_regions} sounding regions")
     else:
         pictures = export_png(output, labels, frames_of(artifacts, shards))
         for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=None):
             pass
-    click.echo(f"wrote {len(labels)} clips to {output}", err=True)
+    note(f"wrote {len(labels)} clips to {output}")
 
 
 @pseudo_labels.command()

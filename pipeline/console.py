@@ -7,7 +7,11 @@ of the program keeps its traceback. Ctrl-C must not end with 0: whoever started 
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -19,6 +23,41 @@ from pipeline.errors import SoundspotError
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 # The surroundings' fault rather than the program's: no rights, disk full, quota, read-only.
 _SURROUNDINGS = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
+    """Decide how much a command tells, before the module that does the work is imported.
+
+    Parameters
+    ----------
+    ctx : click.Context
+    quiet : bool
+        No progress bars, in worker processes neither, and no notes.
+    verbose : bool
+        Log messages from the level INFO on, and the traceback of a user's mistake.
+
+    Raises
+    ------
+    click.UsageError
+        Both at once.
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the lazy commands do later
+        warnings.simplefilter("ignore")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+def note(message: str) -> None:
+    """Print a line that is no result to stderr, unless the user wants quiet."""
+    if os.environ.get("TQDM_DISABLE") != "1":
+        click.echo(message, err=True)
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -34,6 +73,8 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except SoundspotError as error:
+        if logging.getLogger().isEnabledFor(logging.INFO):
+            traceback.print_exc()
         _print_error(str(error))
         sys.exit(1)
     except click.ClickException as error:

@@ -1,10 +1,12 @@
 import errno
+import logging
 import os
+import warnings
 
 import click
 import pytest
 
-from pipeline.console import LazyGroup, run_command
+from pipeline.console import LazyGroup, note, run_command, set_manners
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv
 
@@ -90,3 +92,63 @@ def test_a_lazy_command_is_imported_when_asked_for():
 
 
 THING = click.Command("one-thing")
+
+
+class TestManners:
+    @pytest.fixture
+    def run(self, monkeypatch):
+        """Run a command that sets its manners, and restore what they change."""
+        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+        root = logging.getLogger()
+        level, handlers = root.level, root.handlers[:]
+
+        def run(action, **manners):
+            @click.command()
+            @click.pass_context
+            def command(ctx):
+                root.handlers.clear()  # as in a fresh process, where logging is not set up
+                set_manners(ctx, **{"quiet": False, "verbose": False, **manners})
+                action()
+
+            with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
+                run_command(command, [])
+            return stopped.value.code
+
+        yield run
+        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+    def test_quiet_leaves_out_bars_and_notes_but_no_errors(self, run, capsys):
+        def action():
+            note("by the way")
+            raise ManifestError("bad")
+
+        assert run(action, quiet=True) == 1
+        assert os.environ["TQDM_DISABLE"] == "1"
+        assert capsys.readouterr().err == "error: bad\n"
+
+    def test_notes_are_told_by_default(self, run, capsys):
+        assert run(lambda: note("by the way")) == 0
+        assert capsys.readouterr().err == "by the way\n"
+
+    def test_verbose_says_where_an_error_came_up(self, run, capsys):
+        def deep_down():
+            raise ManifestError("bad")
+
+        assert run(deep_down, verbose=True) == 1
+        printed = capsys.readouterr().err
+        assert "in deep_down" in printed
+        assert printed.endswith("error: bad\n")
+
+    def test_both_at_once(self, run, capsys):
+        assert run(lambda: None, quiet=True, verbose=True) == 2
+        assert "exclude each other" in capsys.readouterr().err
+
+    def test_no_color(self, run, capsys, monkeypatch):
+        monkeypatch.setenv("NO_COLOR", "1")
+
+        def action():
+            assert click.get_current_context().color is False
+
+        assert run(action) == 0
