@@ -66,8 +66,9 @@ def stage_commands(params: Mapping[str, Any]) -> Iterator[list[str]]:
         return re.sub(r"\$\{(?:item\.)?(\w+)}", lambda match: str({**params, **item}[match[1]]), text)
 
     for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+        # An axis is a list, or names one of params.yaml, such as `${variants}`.
         axes = {
-            name: params["variants"] if name == "variant" else values
+            name: params[values[2:-1]] if isinstance(values, str) else values
             for name, values in stage.get("matrix", {}).items()
         }
         for combination in itertools.product(*axes.values()):
