@@ -32,7 +32,8 @@ from pipeline.config import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.files import locked
 from pipeline.inference import predict, response_maps, select_device
-from pipeline.plans import HISTORY, Plan, Progress, initialize_plans, start_or_resume, train_plans
+from pipeline.plans import Plan, initialize_plans, train_plans
+from pipeline.progress import HISTORY, Progress, start_or_resume
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 from pipeline.randomness import derive_seed
 from pipeline.runs import begin, seed_folder
