@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test tables check format bench
+.PHONY: demo test tables check format bench docs
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed           ## install, then the whole pipeline on the demo set
@@ -31,6 +31,9 @@ format: $(VENV)/.installed-dev     ## put the code into the project's format
 
 bench: $(VENV)/.installed          ## every benchmark; tables on the terminal, JSON under benchmarks/results/
 	for file in benchmarks/[a-z]*.py; do python $$file || exit 1; done
+
+docs: $(VENV)/.installed           ## this documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,46 @@
+"""What mkdocs does with these pages beyond Markdown: the command-line reference is written from click's own help.
+
+The page `command-line.md` exists in the built site alone, so it cannot differ from the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+ALIASES = {"pl": "pseudo-labels"}  # described once, under the long name
+INTRODUCTION = """# Command line
+
+What `--help` prints, for every command. Exit codes, completion and environment variables: [In the terminal](terminal.md).
+"""
+
+
+def commands(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    """Yield a command with its context, then all commands below it."""
+    yield command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and name not in ALIASES:
+                yield from commands(below, click.Context(below, info_name=name, parent=context))
+
+
+def reference() -> str:
+    """Return the command-line reference as Markdown."""
+    from pipeline.cli import soundspot
+
+    root = click.Context(soundspot, info_name="soundspot", terminal_width=100, max_content_width=100)
+    parts = [INTRODUCTION]
+    for command, context in commands(soundspot, root):
+        parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the reference to the pages of the site."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "command-line.md", content=reference()))
+    return files
