@@ -1,7 +1,7 @@
 """The report on a dataset: comparison tables, figures with the data behind each, and one page that shows them.
 
-The page is a list of `Section`; `markdown_page` renders it as ``index.md``, and any further form of the page takes the
-same list. Beside it lie ``table.md`` and ``table.csv``, the paper's tables as ``table1`` and ``table2``, and for every
+The page is a list of `Section`; `markdown_page` renders it as ``index.md``, and `pipeline.page` as ``index.html``, with curves
+to read and galleries of clips to look through and listen to. Beside it lie ``table.md`` and ``table.csv``, the paper's tables as ``table1`` and ``table2``, and for every
 picture NAME.png the numbers in it: NAME.csv or NAME.npz.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import Card, load_card
 from pipeline.files import write_text
+from pipeline.page import PAGE, headline, write_page
 from pipeline.paper_tables import paper_sections
 from pipeline.report_curves import success_section
 from pipeline.report_figures import ablation_section, epochs_section, methods_section
@@ -33,6 +34,7 @@ def write_report(
     scored_shards: ShardSet,
     manifest: Path,
     clips: Path,
+    media_root: Path,
     split: str,
     variants: Sequence[str],
     seeds: Sequence[int],
@@ -52,6 +54,8 @@ def write_report(
         Folder with the card and the boxes.
     clips : Path
         ``clips.csv``, for the labels of the clips where there are any.
+    media_root : Path
+        What the clips' files are relative to. Clips whose files are gone have no sound on the page.
     split : str
         The scored split.
     variants : sequence of str
@@ -76,6 +80,7 @@ def write_report(
         variants=variants,
         seeds=seeds,
         card=card,
+        media_root=media_root,
     )
     metrics = {name: read_metrics(results / name / "metrics.json") for name in variants}
     content_free = read_baselines(results / "baselines.json")
@@ -89,9 +94,10 @@ def write_report(
         relation_section(source),
         retrieval_section(source),
     ]
-    write_text(
-        folder / "index.md", markdown_page(card.title, _lead(card, metrics[variants[0]], split, seeds), sections)
-    )
+    lead = _lead(card, metrics[variants[0]], split, seeds)
+    write_text(folder / "index.md", markdown_page(card.title, lead, sections))
+    tiles = headline(content_free, metrics)
+    write_page(folder / PAGE, title=card.title, lead=lead, tiles=tiles, sections=sections, source=source)
 
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:

@@ -41,7 +41,7 @@ def success_section(source: Source) -> Section:
         "nothing of the clip. Dotted: the model of the same colour, given the sound of another clip; the data have this "
         "curve of every model."
     )
-    return Section("Success over thresholds (Figure 3)", text, f"{STEM}.png", (f"{STEM}.csv",))
+    return Section("Success over thresholds (Figure 3)", text, f"{STEM}.png", (f"{STEM}.csv",), kind="curves")
 
 
 def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:

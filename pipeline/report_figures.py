@@ -31,9 +31,8 @@ def ablation_section(source: Source) -> Section:
 def _examples_section(source: Source, names: Sequence[str], *, title: str, stem: str) -> Section:
     trained = [name for name in names if name in source.variants]
     if not trained:
-        return Section(
-            title, f"No picture: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
-        )
+        text = f"No picture: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
+        return Section(title, text, kind="maps")
     methods = [read_scored(source, name) for name in trained]
     clip_ids = ranked_clips(methods[-1].ciou, EXAMPLES)
     protocol = get_protocol(source.card.evaluation.protocol)
@@ -53,7 +52,7 @@ def _examples_section(source: Source, names: Sequence[str], *, title: str, stem:
     missing = [name for name in names if name not in trained]
     if missing:
         text += f" Not among the `variants`: {', '.join(f'`{name}`' for name in missing)}."
-    return Section(title, text, f"{stem}.png", (f"{stem}.csv", f"{stem}.npz"))
+    return Section(title, text, f"{stem}.png", (f"{stem}.csv", f"{stem}.npz"), kind="maps")
 
 
 def epochs_section(source: Source) -> Section:
@@ -79,4 +78,4 @@ def epochs_section(source: Source) -> Section:
         "list, after each epoch. Epoch 0 is the common initialisation. The maps are those of the pseudo-label artifacts; "
         "the blue line surrounds the sounding region (Eq. 2) that the next epoch learns from."
     )
-    return Section("Maps over the epochs (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",))
+    return Section("Maps over the epochs (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",), kind="epochs")

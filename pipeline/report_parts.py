@@ -33,12 +33,16 @@ class Section:
         File name of a PNG in the report's folder, or empty.
     data : tuple of str
         File names of the numbers behind it.
+    kind : str
+        What a page that can draw shows in the picture's place: ``"curves"``, ``"maps"`` (of scored clips), ``"epochs"`` (maps
+        of training clips), ``"relation"``, or empty for the picture.
     """
 
     title: str
     text: str
     picture: str = ""
     data: tuple[str, ...] = field(default=())
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Source:
         Rows of the tables, in this order.
     seeds : sequence of int
     card : Card
+    media_root : Path
+        What the clips' files are relative to, for their sound; they may be gone.
     """
 
     results: Path
@@ -77,6 +83,7 @@ class Source:
     variants: Sequence[str]
     seeds: Sequence[int]
     card: Card
+    media_root: Path
 
     @property
     def seed(self) -> int:

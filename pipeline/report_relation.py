@@ -73,7 +73,7 @@ def relation_section(source: Source) -> Section:
     measured = len(positions) > 1
     save(line_panels(_panels(source.variants, rows, measured=measured)), source.folder / f"{STEM}.png")
     text = _text(source, rows, n_labelled=sum(map(bool, label_sets)), n_measured=len(positions))
-    return Section("What each epoch leaves for the next", text, f"{STEM}.png", (f"{STEM}.csv",))
+    return Section("What each epoch leaves for the next", text, f"{STEM}.png", (f"{STEM}.csv",), kind="relation")
 
 
 def _run_rows(

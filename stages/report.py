@@ -1,4 +1,4 @@
-"""Stage `report`: the comparison table and the figures."""
+"""Stage `report`: the comparison table, the figures and the page that shows them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_params
+from pipeline.config import load_card, load_params
 from pipeline.console import run_command
+from pipeline.prepared import resolve_media_root
 from pipeline.report import write_report
 from pipeline.shards import ShardSet
 from stages.options import FOLDER, manifest_option, params_option
@@ -36,6 +37,7 @@ def main(manifest: Path, clips: Path, shards: Path, runs: Path, results: Path, o
         scored_shards=ShardSet.open(shards / params.score_split),
         manifest=manifest,
         clips=clips,
+        media_root=resolve_media_root(load_card(manifest), Path.cwd()),
         split=params.score_split,
         variants=params.variants,
         seeds=params.seeds,

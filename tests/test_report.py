@@ -97,6 +97,7 @@ def report(
         scored_shards=test_shards,
         manifest=folder / "manifest",
         clips=folder / clips,
+        media_root=folder / "media",
         split="test",
         variants=variants,
         seeds=SEEDS,
@@ -119,7 +120,7 @@ def test_every_file_that_the_page_links_is_there(project):
     ]
     assert {f"table{number}.{ending}" for number in (1, 2) for ending in ("md", "csv", "html")} <= linked
     assert {"table.md", "table.csv", "figure5_ablation.npz", "figure6_epochs.npz", "figure7_retrieval.csv"} <= linked
-    assert linked | {"index.md"} == {path.name for path in folder.iterdir()}
+    assert linked | {"index.md", "index.html"} == {path.name for path in folder.iterdir()}
     assert page.startswith("# Squares\n\n10 clips of the split `test`, protocol `paper256`")
     assert "mean over the seeds 0, 4" in page
 
@@ -296,6 +297,7 @@ def test_what_cannot_be_shown_is_said(project):
         scored_shards=project[2],
         manifest=folder / "manifest",
         clips=folder / "unlabelled.csv",
+        media_root=folder / "media",
         split="test",
         variants=["initial"],
         seeds=SEEDS,

@@ -1,0 +1,176 @@
+"""The page's two galleries: scored clips with each method's map, training clips with their maps over the epochs.
+
+Conventions
+-----------
+A gallery is a JSON-like mapping that the page's script reads. Maps stand in it as the cells that the scoring protocol
+enlarges, in [0, 1] as bytes (0 … 255), row by row, in base64; ``matrices`` holds, for each side of a map, the protocol's own
+weights (size, side) float32 that enlarge it, so the page shows what the protocol scores. A map's ``level`` is the value that
+a pixel of the sounding region exceeds, or reaches if ``inclusive``. Boxes are ``[x0, y0, x1, y1, sounding, source]``,
+fractions of the frame.
+
+Which clips are shown is decided by rules that nobody can bend: `pipeline.examples`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.consensus import ground_truth
+from pipeline.enlargement import EnlargedMap, enlarge, enlargement_matrix, normalise, threshold_of
+from pipeline.evaluation import read_split_boxes
+from pipeline.examples import Scored, ranked_clips, read_epoch_maps, spread
+from pipeline.manifests import Box
+from pipeline.page_media import clip_sound, frame_picture, log_mel_picture
+from pipeline.prepared import read_prepared_clips
+from pipeline.protocols import Protocol, get_protocol
+from pipeline.report_parts import OURS, Source, read_scored
+from pipeline.shards import ShardSet
+from pipeline.tables import label_of
+
+SCORED_CLIPS = 48
+TRAINING_CLIPS = 24
+MOST_EPOCHS = 21
+FIRST = "initial"  # what the change of a scored clip's map is measured from
+
+
+def scored_gallery(source: Source) -> dict[str, Any]:
+    """Return up to 48 scored clips, at equal steps through the ranking by the cIoU of `iterative` (or the last variant)."""
+    methods = [read_scored(source, name) for name in source.variants]
+    ranking = next((method for method in methods if method.name == OURS), methods[-1])
+    before = next((method for method in methods if method.name == FIRST), methods[0])
+    protocol = get_protocol(source.card.evaluation.protocol)
+    boxes = read_split_boxes(source.manifest, source.split)
+    clip_ids = ranked_clips(ranking.ciou, SCORED_CLIPS)
+    clips = _clips(source, source.scored_shards, source.split, clip_ids)
+    for clip, clip_id in zip(clips, clip_ids, strict=True):
+        own = [box for box in boxes if box.clip_id == clip_id]
+        drawn = [_scored_map(method, clip_id, own, protocol) for method in methods]
+        clip["boxes"] = [
+            [*(round(x, 5) for x in (box.x0, box.y0, box.x1, box.y1)), int(box.sounding), box.source] for box in own
+        ]
+        clip["scores"] = [round(method.ciou[clip_id], 4) for method in methods]
+        clip["maps"] = [_bytes(cells) for cells, _, _ in drawn]
+        clip["levels"] = [level for _, level, _ in drawn]
+        enlarged = [values for _, _, values in drawn]
+        clip["change"] = _change(enlarged[methods.index(before)], enlarged[methods.index(ranking)])
+    maps = {method.name: method.maps.response for method in methods}
+    return {
+        **_drawing(protocol, [response.shape[1:] for response in maps.values()]),
+        "inclusive": protocol.comparator == ">=",
+        "methods": [_method(name, response.shape[1:]) for name, response in maps.items()],
+        "shown": methods.index(ranking),
+        "changed": None if before is ranking else [label_of(before.name), label_of(ranking.name)],
+        "threshold": source.card.evaluation.threshold,
+        "total": len(ranking.ciou),
+        "clips": clips,
+    }
+
+
+def training_gallery(source: Source) -> dict[str, Any]:
+    """Return up to 24 training clips, at equal steps through the clip list, with R̃ after up to 21 of the epochs.
+
+    Per method and epoch stand the share of cells that sound (Eq. 2), and the IoU of that region with the one shown before.
+    """
+    compared = [name for name in (OURS, FIRST) if name in source.variants] or [source.variants[-1]]
+    shards = source.train_shards
+    clip_ids = [shards.clip_ids[place] for place in spread(len(shards), TRAINING_CLIPS)]
+    maps = read_epoch_maps({name: source.runs / name for name in compared}, clip_ids, most=MOST_EPOCHS)
+    protocol = get_protocol(source.card.evaluation.protocol)
+    clips = _clips(source, shards, "train", clip_ids)
+    regions = maps.response > maps.delta_v[:, None, :, None, None].astype(np.float32)
+    for place, clip in enumerate(clips):
+        each = maps.response[:, place]
+        clip["maps"] = [[_bytes(cells) for cells in epochs] for epochs in each]
+        clip["change"] = [_change(enlarge(epochs[0], protocol), enlarge(epochs[-1], protocol)) for epochs in each]
+        clip["facts"] = [_region_facts(epochs) for epochs in regions[:, place]]
+    shape = maps.response.shape[3:]
+    return {
+        **_drawing(protocol, [shape]),
+        "inclusive": False,
+        "methods": [_method(name, shape) for name in maps.names],
+        "shown": 0,
+        "epochs": maps.epochs,
+        "levels": maps.delta_v.tolist(),
+        "total": len(shards),
+        "clips": clips,
+    }
+
+
+def _clips(source: Source, shards: ShardSet, split: str, clip_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what both galleries show of a clip: frame, label, spectrogram and sound."""
+    listed = {clip.clip_id: clip for clip in read_prepared_clips(source.clips, split)}
+    seconds, rate = float(shards.settings["clip_seconds"]), int(shards.settings["sample_rate"])
+    places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
+    clips = []
+    for clip_id in clip_ids:
+        frames, log_mels = shards.read([places[clip_id]])
+        clip = listed.get(clip_id)
+        sound, note = clip_sound(clip, source.media_root, clip_seconds=seconds, sample_rate=rate)
+        clips.append(
+            {
+                "id": clip_id,
+                "label": clip.label if clip else "",
+                "frame": frame_picture(frames[0]),
+                "mel": log_mel_picture(log_mels[0]),
+                "sound": sound,
+                "note": note,
+            }
+        )
+    return clips
+
+
+def _scored_map(
+    method: Scored, clip_id: str, boxes: Sequence[Box], protocol: Protocol
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Return a map's cells in [0, 1], the level of its sounding region, and its enlarged values."""
+    rule = method.maps.rule(protocol)
+    maps = normalise(method.maps.response[method.maps.clip_ids.index(clip_id)][None], rule.normalisation)
+    enlarged = EnlargedMap(maps, 0, rule)
+    truth = ground_truth(boxes, rule.size, rounding=rule.rounding, consensus="union")
+    level = threshold_of(enlarged, rule, truth[0].n_support if truth else 0)
+    return maps.cells[0], round(float(level), 5), enlarged.values
+
+
+def _drawing(protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Return the protocol's grid and the weights that bring maps of these shapes onto it."""
+    sides = sorted({side for shape in shapes for side in shape})
+    matrices = {
+        str(side): enlargement_matrix(
+            side, protocol.size, interpolation=protocol.interpolation, align_corners=protocol.align_corners
+        )
+        for side in sides
+    }
+    return {"size": protocol.size, "matrices": {side: _base64(weights) for side, weights in matrices.items()}}
+
+
+def _method(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": name, "label": label_of(name), "rows": shape[0], "columns": shape[1]}
+
+
+def _region_facts(regions: np.ndarray) -> list[list[float | None]]:
+    """Return for each epoch the share of sounding cells, and their IoU with those of the epoch before (None at first)."""
+    facts: list[list[float | None]] = []
+    for i, region in enumerate(regions):
+        either = (region | regions[i - 1]).sum()
+        iou = float((region & regions[i - 1]).sum() / either) if either else 1.0
+        facts.append([round(float(region.mean()), 4), round(iou, 4) if i else None])
+    return facts
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the mean absolute difference of two enlarged maps."""
+    return round(float(np.abs(np.clip(before, 0, 1) - np.clip(after, 0, 1)).mean(dtype=np.float64)), 5)
+
+
+def _bytes(cells: np.ndarray) -> str:
+    return _base64(np.rint(255 * np.clip(cells, 0, 1)).astype(np.uint8))
+
+
+def _base64(values: np.ndarray) -> str:
+    """Return an array's bytes, little-endian, row by row."""
+    little = values.astype(values.dtype.newbyteorder("<"))
+    return base64.b64encode(np.ascontiguousarray(little).tobytes()).decode("ascii")
