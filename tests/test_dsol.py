@@ -325,6 +325,12 @@ class TestStartEpoch:
 
 
 class TestSettings:
+    def test_a_grid_finer_than_the_maps(self, start):
+        """Of 32 pixels in cells of 8."""
+        start("dsol", 1, silence_grid=4)
+        with pytest.raises(SettingsError, match="silence_grid 5 is finer than the response maps, which have 4 cells"):
+            start("dsol", 1, silence_grid=5)
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [("clusters", 1), ("stage_one_epochs", 0), ("silence_grid", 0), ("match_temperature", 0.0), ("margin", 2)],

@@ -156,12 +156,20 @@ class Dsol(Method):
     ) -> Mapping[str, NamedArray]:
         """Cluster the training set (stage one), or freeze what stage two takes from it (its first epoch).
 
+        Raises SettingsError where the maps have fewer cells a side than `silence_grid`.
+
         Returns
         -------
         mapping
             `pseudo_class` (clip,), `dictionary` (cluster, feature) and, in stage two, `audio_distribution` (clip, cluster).
         """
         head = dsol_head(model)
+        cells = shards.image_size // model.cell_stride
+        if self.settings.silence_grid > cells:
+            raise SettingsError(
+                f"silence_grid {self.settings.silence_grid} is finer than the response maps, which have {cells} cells a side; "
+                "lower it"
+            )
         if epoch <= self.stage_one_epochs + 1:
             features = clip_features(model, shards, labels, delta_v=self.settings.delta_v)
             if epoch <= self.stage_one_epochs:
