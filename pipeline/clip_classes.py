@@ -95,7 +95,8 @@ def _classes(labels: Mapping[str, Mapping[str, float]], clip_ids: Sequence[str],
     if without:
         raise ManifestError(
             f"{where}: {len(without)} of {len(clip_ids)} training clips have no label, the first is {without[0]!r}; "
-            "a method that learns from labels needs one for each: add them, or take the method out of `variants`"
+            "a method that learns from labels needs one for each: add them, set the method's `label_file`, or take it out of "
+            "`variants`"
         )
     names = sorted({name for clip_id in clip_ids for name in labels[clip_id]})
     targets = [[labels[clip_id].get(name, 0.0) for name in names] for clip_id in clip_ids]
