@@ -179,6 +179,8 @@ def test_make_tables_trains_every_row():
     done = subprocess.run(["make", "-n", "tables"], cwd=ROOT, capture_output=True, text=True, check=True)
     (variants,) = re.findall(r"variants=\[([a-z0-9_,]+)\]", done.stdout)
     assert sorted(variants.split(",")) == sorted((set(ROWS_1) | set(ROWS_2)) - {"random"})
+    (seeds,) = re.findall(r"seeds=\[([0-9,]+)\]", done.stdout)
+    assert len(set(seeds.split(","))) >= 3
 
 
 def test_every_row_but_the_random_one_is_a_method():
