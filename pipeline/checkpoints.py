@@ -2,9 +2,10 @@
 
 Conventions
 -----------
-``model.pt`` describes itself: weights under "model.NAME", and format_version, method, stage, seed, epoch, fingerprint, image_size,
-delta_v, n_clips, and as JSON the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer, no times and no clock, so that the same training
-gives the same bytes. ``state.pt`` has the optimizer and the history besides, and exists only while a run is incomplete.
+``model.pt`` describes itself: weights under "model.NAME", and format_version, method, stage, seed, epoch, fingerprint,
+image_size, delta_v, n_clips, and as JSON the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no
+optimizer, no times and no clock, so that the same training gives the same bytes. ``state.pt`` has the optimizer and the
+history besides, and exists only while a run is incomplete.
 """
 
 from __future__ import annotations

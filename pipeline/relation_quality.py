@@ -25,9 +25,8 @@ from pipeline.examples import spread
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.sampling import audio_relation
 
-MOST_CLIPS = (
-    3000  # 9 million pairs, a quarter of a second; of larger sets, so many clips at equal steps through the list
-)
+# 9 million pairs, a quarter of a second; of larger sets, so many clips at equal steps through the list.
+MOST_CLIPS = 3000
 
 
 @dataclass(frozen=True)

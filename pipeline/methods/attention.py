@@ -5,9 +5,9 @@ the loss are public: the original's, which keeps z away from another clip's soun
 DSOL compared with, which lets the sound attend in another clip's frame, too, and keeps that z away from it ("contrastive").
 
 The default is "contrastive". The triplet never sees a sound with a wrong frame, so z need not show anything of the frame: it can
-tell the sound by which cells that sound picks. The original's features are frozen; here the encoders learn, too, and this is
-what they learn: on the demo's validation clips, after four epochs of it, z of another clip's frame lies nearer to the sound that attended than to a random one in 94 % (own frame: 95 %),
-and the maps point worse than a centred blob.
+tell the sound by which cells that sound picks. The original's features are frozen; here the encoders learn, too, and this
+is what they learn: on the demo's validation clips, after four epochs of it, z of another clip's frame lies nearer to the
+sound that attended than to a random one in 94 % (own frame: 95 %), and the maps point worse than a centred blob.
 
 Conventions
 -----------
@@ -50,9 +50,8 @@ class AttentionSettings(IterationSettings):
     """Settings of the method's own; `temperature` is that of the attention's softmax."""
 
     loss: Literal["contrastive", "triplet"] = "contrastive"  # why: see the module's docstring
-    margin: Positive = (
-        1.0  # of "contrastive": distance from which a wrong pair costs nothing; sounds at 90° are at 1.41
-    )
+    # Of "contrastive": distance from which a wrong pair costs nothing; sounds at 90° are at 1.41.
+    margin: Positive = 1.0
 
 
 class Attention(Method):
