@@ -184,8 +184,14 @@ class Params(Settings):
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
         if self.dataset in self.cross_datasets:
-            raise ValueError(f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it")
-        lists = {"seeds": self.seeds, "variants": self.variants, "cross_datasets": self.cross_datasets}
+            raise ValueError(
+                f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it"
+            )
+        lists: dict[str, list[Any]] = {
+            "seeds": self.seeds,
+            "variants": self.variants,
+            "cross_datasets": self.cross_datasets,
+        }
         for name, values in lists.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: an entry stands twice in {values}")
