@@ -19,10 +19,12 @@ from pipeline.label_files import ATTRIBUTES, AXES
 from pipeline.manifests import BOX_COLUMNS, CLIP_COLUMNS
 from pipeline.methods import METHODS
 from pipeline.shard_writer import FIELDS
+from tests.documentation import blocks
 from tests.projects import ROOT
 
 DOCS = ROOT / "docs"
 GAP = "…"
+OTHERS = ("DASK_SCHEDULER_ADDRESS", "OMP_NUM_THREADS", "NO_COLOR", "TQDM_DISABLE")  # variables that are not ours alone
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_every_kind_of_error_is_explained():
 
 def test_the_environment_variables_are_those_of_the_program():
     text = "".join(path.read_text() for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py"))
-    used = set(re.findall(r"\b(?:SOUNDSPOT_[A-Z_]+[A-Z]|DASK_SCHEDULER_ADDRESS|OMP_NUM_THREADS)\b", text))
+    used = set(re.findall(rf"\b(?:SOUNDSPOT_[A-Z_]+[A-Z]|{'|'.join(OTHERS)})\b", text))
     described = set(re.findall(r"^\| `([A-Z_]+)` \|", (DOCS / "terminal.md").read_text(), re.MULTILINE))
     assert described == used
 
@@ -139,3 +141,9 @@ def test_every_method_is_described():
     spans = re.findall(r"`([a-z_0-9…]+)`", (DOCS / "methods.md").read_text())
     prefixes = tuple(span.rstrip(GAP) for span in spans if span.endswith(GAP))
     assert [name for name in METHODS if name not in spans and not name.startswith(prefixes)] == []
+
+
+def test_the_method_in_twenty_lines_is_that_of_contributing():
+    (shown,) = [block for block in blocks(DOCS / "methods.md") if block.language == "python"]
+    (trained,) = [block for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "python"]
+    assert shown.text == trained.text  # which tests/test_methods.py trains
