@@ -59,7 +59,7 @@ def write_report(
     split : str
         The scored split.
     variants : sequence of str
-        Rows of the table, in this order. The first one's cIoU decides which clips are shown.
+        Rows of the tables, in this order.
     seeds : sequence of int
 
     Raises
