@@ -96,7 +96,7 @@ class Dmc(Method):
     def _cluster_audio(self, model: AudioVisualModel, log_mel: Tensor) -> Tensor:
         # The map that `encode_audio` pools, every cell of it through the layers for the pooled one.
         raw = model.audio_maps(log_mel).flatten(2).transpose(1, 2)  # n c p -> n p c
-        features = model.project_audio(raw.flatten(0, 1)).unflatten(0, raw.shape[:2])  # n p d
+        features = model.project_audio(raw.flatten(0, 1)).reshape(*raw.shape[:2], -1)  # n p d
         return self._cluster(model.heads["dmc_audio"], features, self.sources)[0]
 
     def _cluster(self, layer: nn.Module, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -241,5 +241,5 @@ def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> 
 def _take(cells: Tensor, rows: Sequence[Tensor]) -> Tensor:
     """Cells at K indices of shape (n,) each: (n, K, d)."""
     index = torch.stack(list(rows), dim=1)  # n K
-    # Not by `gather`, whose gradient on CUDA sums in any order.
-    return cells[torch.arange(len(cells), device=cells.device)[:, None], index]
+    # Not by `gather`, whose gradient on CUDA sums in any order; not with `len`, which a traced export takes for a constant.
+    return cells[torch.arange(cells.shape[0], device=cells.device)[:, None], index]
