@@ -53,6 +53,10 @@ class LocalizationError(SoundspotError):
     """One's own media cannot be localised as asked: two would get the same output, or another process is writing there."""
 
 
+class ExportError(SoundspotError):
+    """A model cannot be exported: a package is missing, the output is refused, or what was exported gives other maps."""
+
+
 class ClusterError(SoundspotError):
     """The Dask scheduler cannot be reached, or a worker process died. `task` is the index of the task, if any."""
 

@@ -1,0 +1,79 @@
+"""`soundspot export`: a trained model as a file for other programs, with its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("target", metavar="MODEL|VARIANT")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["onnx", "torch"]),
+    required=True,
+    help="ONNX (.onnx) or TorchScript (.pt).",
+)
+@click.option("-o", "--output", required=True, type=PATH, help="The file to write; its card is OUTPUT.md.")
+@click.option("--shards", type=PATH, help="Compare on the first clips of these shards. Default: invented inputs.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1.0e-4,
+    show_default=True,
+    help="Largest difference from the original that is put up with.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.option("--dataset", help="Of the variant. Default: the active one of the settings file.")
+@click.option("--seed", type=int, help="Of a variant that was trained with several. Default: the first.")
+@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+def export(
+    target: str,
+    format_: str,
+    output: Path,
+    shards: Path | None,
+    tolerance: float,
+    overwrite: bool,
+    as_json: bool,
+    dataset: str | None,
+    seed: int | None,
+    params_path: Path,
+) -> None:
+    """Write a model as one file that runs without soundspot, and a model card beside it.
+
+    The file takes frames and log-mels and gives raw response maps and audio embeddings; it says itself how its inputs are
+    prepared, and the card has the code. It is compared with the original, and not left behind where they differ.
+
+    \b
+    Example:
+      soundspot export iterative --format onnx -o iterative.onnx
+      soundspot export runs/demo/iterative/model.pt --format torch -o iterative.pt --shards data/demo/shards/test
+    """
+    import json
+    from dataclasses import asdict
+
+    from pipeline.exporting import export_model
+    from pipeline.files import write_text
+    from pipeline.model_card import look_around, model_card
+    from pipeline.model_targets import resolve_model
+
+    model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
+    around = look_around(model)
+    exported = export_model(model, output, format=format_, tolerance=tolerance, shards=shards, overwrite=overwrite)
+    card = output.with_name(output.name + ".md")
+    write_text(card, model_card(exported, around))
+    parity = exported.parity
+    if as_json:
+        facts = {"file": str(output), "card": str(card), "bytes": exported.size, "tolerance": tolerance}
+        click.echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
+        return
+    click.echo(
+        f"{parity.n_clips} clips ({parity.inputs}): largest difference of maps {parity.response:.1e}, of audio embeddings "
+        f"{parity.audio_embedding:.1e}; tolerance {tolerance:.1e}"
+    )
+    click.echo(f"wrote {output} ({exported.size / 1e6:.1f} MB) and {card}")
