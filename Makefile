@@ -3,6 +3,9 @@ VENV   := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# One process of tests for each core; a file of tests stays in one, since its tests share what is made once.
+PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+
 .PHONY: demo test tables check format bench docs
 .DEFAULT_GOAL := demo
 
@@ -10,7 +13,7 @@ demo: $(VENV)/.installed           ## install, then the whole pipeline on the de
 	dvc repro
 
 test: demo                         ## install, the whole pipeline, then all tests
-	pytest
+	$(PYTEST)
 
 # All rows of Tables 1 and 2. One initialisation serves them all; a GPU is used where there is one.
 TABLE_ROWS := initial,itr,itr_intra,itr_inter,iterative,attention,dmc,dsol,mssl,mssl_stage1,mssl_stage1_unlabelled
@@ -23,7 +26,7 @@ check: $(VENV)/.installed-dev      ## format, lint, types, fast tests
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: $(VENV)/.installed-dev     ## put the code into the project's format
 	ruff check --fix .
