@@ -141,7 +141,7 @@ def export_model(
                 f"{path}: method {description['method']!r} cannot be exported as {kind.title} "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); keep the model.pt"
             ) from None
-        where = str(shards) if shards else "invented frames and sounds"
+        where = f"the first of the shards {shards.resolve().name!r}" if shards else "invented frames and sounds"
         parity = compare(model, inputs, found, where=where)
         worst = max(parity.response, parity.audio_embedding)
         if not worst <= tolerance:
