@@ -42,7 +42,7 @@ def test_a_label_file_of_probabilities(tmp_path):
 
 def test_clips_without_a_label_are_counted_and_named(tmp_path):
     path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "+"))
-    with pytest.raises(ManifestError, match="2 of 3 training clips have no label, the first is 'b'.*`label_file`"):
+    with pytest.raises(ManifestError, match=r"2 of 3 training clips have no label, the first is 'b'.*`label_file`"):
         read_clip_classes(path, "train", ["a", "b", "c"], label_file=None)
 
 
