@@ -115,7 +115,7 @@ class TestManners:
             return stopped.value.code
 
         yield run
-        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+        os.environ.pop("TQDM_DISABLE", None)  # what monkeypatch deletes here, it would bring back
         root.setLevel(level)
         root.handlers[:] = handlers
 
