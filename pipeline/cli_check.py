@@ -49,12 +49,13 @@ def check(
 
     from tqdm import tqdm
 
+    from pipeline.bars import bars_off
     from pipeline.config import load_params
     from pipeline.dry_run import check_dataset
 
     params = load_params(params_path)
     chosen = list(dict.fromkeys(variants or params.variants))
-    with tqdm(total=len(chosen) + 1 if batches else 0, unit="stage", leave=False, disable=None) as bar:
+    with tqdm(total=len(chosen) + 1 if batches else 0, unit="stage", leave=False, disable=bars_off()) as bar:
 
         def tell(stage: str) -> None:
             bar.set_description(f"trying {stage}")

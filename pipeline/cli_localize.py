@@ -24,7 +24,9 @@ _LONGEST_MESSAGE = 200
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
 @click.option("-o", "--output", "folder", required=True, type=PATH, help="Folder for what comes out; made if absent.")
 @click.option(
-    "--model", required=True, type=PATH, help="A model.pt; it describes itself, so no settings file is needed."
+    "--model",
+    required=True,
+    help="A model.pt, which needs no settings file; or a run's folder, or the name of a variant.",
 )
 @click.option("--audio", type=PATH, help="The sound of a picture. Default: a sound file of the same name beside it.")
 @click.option(
@@ -81,7 +83,7 @@ def localize(
     ctx: click.Context,
     inputs: tuple[Path, ...],
     folder: Path,
-    model: Path,
+    model: str,
     audio: Path | None,
     as_json: bool,
     overwrite: bool,
@@ -112,22 +114,25 @@ def localize(
     """
     from tqdm import tqdm
 
+    from pipeline.bars import bars_off
     from pipeline.errors import LocalizationError
     from pipeline.files import locked
     from pipeline.localization_jobs import plan_jobs
     from pipeline.localizer import Localizer
+    from pipeline.model_targets import resolve_model
     from pipeline.video_overlay import OverlaySettings
 
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit
     )
+    path = resolve_model(model, dataset=None, seed=None, params_path=Path("params.yaml"))
     localizer = Localizer.load(
-        model, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
+        path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )
     jobs = plan_jobs(inputs, folder, sound=audio)
     _tell_calibration(localizer)
     counts = {"done": 0, "kept": 0, "failed": 0}
-    with locked(folder, LocalizationError), tqdm(total=len(jobs), unit="file", leave=False, disable=None) as bar:
+    with locked(folder, LocalizationError), tqdm(total=len(jobs), unit="file", leave=False, disable=bars_off()) as bar:
         for job in jobs:
             bar.set_description(job.name.name[-30:])
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)

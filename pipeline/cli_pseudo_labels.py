@@ -257,6 +257,7 @@ def export(
     """
     from tqdm import tqdm
 
+    from pipeline.bars import bars_off
     from pipeline.inspection import find_clip
     from pipeline.inspection_export import export_coco, export_npz, export_png
 
@@ -270,7 +271,7 @@ def export(
         note(f"{n_regions} sounding regions")
     else:
         pictures = export_png(output, labels, frames_of(artifacts, shards))
-        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=None):
+        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=bars_off()):
             pass
     note(f"wrote {len(labels)} clips to {output}")
 

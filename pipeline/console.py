@@ -18,11 +18,16 @@ from typing import Any, NoReturn
 
 import click
 
+from pipeline.bars import VARIABLE, is_quiet
 from pipeline.errors import SoundspotError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-# The surroundings' fault rather than the program's: no rights, disk full, quota, read-only.
-_SURROUNDINGS = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# The surroundings' fault rather than the program's: no rights, disk full, quota, read-only; or a path that the user gave is a
+# folder where a file is wanted, or the other way round, or is too long.
+_SURROUNDINGS = {
+    errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
@@ -46,7 +51,7 @@ def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     if quiet:
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the lazy commands do later
+        os.environ[VARIABLE] = "1"
         warnings.simplefilter("ignore")
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING,
@@ -56,7 +61,7 @@ def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
 
 def note(message: str) -> None:
     """Print a line that is no result to stderr, unless the user wants quiet."""
-    if os.environ.get("TQDM_DISABLE") != "1":
+    if not is_quiet():
         click.echo(message, err=True)
 
 
@@ -86,7 +91,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     except OSError as error:
         if error.errno not in _SURROUNDINGS:
             raise
-        _print_error(f"{error.filename or 'writing'}: {error.strerror}")
+        _print_error(f"{error.filename2 or error.filename or 'writing'}: {error.strerror}")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -72,9 +72,13 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None
     Raises
     ------
     LocalizationError
-        An input does not exist, two would get the same output, or one would be overwritten; or `sound` is given for something
-        else than one picture.
+        An input or `sound` does not exist, `folder` is a file, two inputs would get the same output, or one would be overwritten;
+        or `sound` is given for something else than one picture.
     """
+    if folder.exists() and not folder.is_dir():
+        raise LocalizationError(f"{folder}: is a file; -o names the folder for the outputs")
+    if sound is not None and not sound.is_file():
+        raise LocalizationError(f"{sound}: no such sound file; check --audio")
     found: dict[Path, Path] = {}
     for path in inputs:
         if path.is_dir():

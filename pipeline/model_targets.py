@@ -68,7 +68,7 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     Parameters
     ----------
     word : str
-        A ``model.pt``, or a run's folder, if it has a slash or exists; else a variant's name in ``runs/DATASET``.
+        A ``model.pt``, or a run's folder, if it has a slash, ends in .pt or exists; else a variant's name in ``runs/DATASET``.
     dataset : str, optional
         Of the variant; by default the active one of the settings file.
     seed : int, optional
@@ -84,7 +84,7 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
         The settings file cannot be read.
     """
     path = Path(word)
-    if "/" in word or path.is_file() or (path / MODEL_FILE).is_file():
+    if "/" in word or path.suffix == ".pt" or path.is_file() or (path / MODEL_FILE).is_file():
         return _model_at(path, seed)
     params = load_params(params_path)
     runs = Path("runs") / (dataset or params.dataset)

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.bars import bars_off
 from pipeline.content_free import content_free_maps
 from pipeline.errors import EvaluationError
 from pipeline.manifests import Box
@@ -132,7 +133,7 @@ def rescore(
             ]
             predictions.append((variant, is_shuffled, of_seeds))
     rows = []
-    for name, is_shuffled, of_seeds in tqdm(predictions, desc="score", unit="row", leave=False, disable=None):
+    for name, is_shuffled, of_seeds in tqdm(predictions, desc="score", unit="row", leave=False, disable=bars_off()):
         scored = [
             score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float)
             for maps, own in of_seeds

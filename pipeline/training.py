@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.array_files import ascii_ids, write_arrays
+from pipeline.bars import bars_off
 from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
 from pipeline.checkpoints import load_model
 from pipeline.config import TrainingSettings
@@ -180,7 +181,7 @@ def _train_epoch(
     now.model.train()
     losses, positives = [], []
     name = f"{plan.name}, epoch {epoch}/{plan.iteration.epochs}"
-    for number, batch in enumerate(tqdm(batches, desc=name, unit="batch", leave=False, disable=None), start=1):
+    for number, batch in enumerate(tqdm(batches, desc=name, unit="batch", leave=False, disable=bars_off()), start=1):
         with _autocast(device):
             loss = now.method.loss(now.model, batch)
         losses.append(loss.item())

@@ -227,8 +227,10 @@ def test_mistakes_are_one_line(project, capsys):
     assert "is an input and would be overwritten" in error("one/a.mp4", out="one")
     assert "is the input itself" in error("one", out="one")
     assert "belongs to one picture" in error("one/a.mp4", options=["--audio", "two/a.mp4"])
+    assert "none.wav: no such sound file; check --audio" in error("one/a.mp4", options=["--audio", "none.wav"])
+    assert "model.pt: is a file; -o names the folder" in error("one/a.mp4", out="model.pt")
     assert run("localize", "one", "-o", "out", "--model", "none.pt") == 1
-    assert "none.pt: no such file" in capsys.readouterr().err
+    assert "none.pt: no such model; give a model.pt" in capsys.readouterr().err
     assert run("localize", "one", "-o", "out") == 2
     assert run("localize", "-o", "out", "--model", "model.pt") == 2
     assert not (project / "out").exists()

@@ -1,11 +1,15 @@
 import errno
+import io
 import logging
 import os
 import warnings
+from pathlib import Path
 
 import click
 import pytest
+from tqdm import tqdm
 
+from pipeline.bars import bars_off
 from pipeline.console import LazyGroup, note, run_command, set_manners
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv
@@ -59,6 +63,15 @@ def test_a_full_disk_is_no_traceback_but_a_fault_of_the_program_is(capsys):
         code_of_unexpected(raising(FileNotFoundError(errno.ENOENT, "No such file", "a")))
     with pytest.raises(ZeroDivisionError):
         code_of_unexpected(lambda: 1 / 0)
+
+
+def test_a_folder_where_a_file_is_to_be_written_is_no_traceback(tmp_path, capsys):
+    (tmp_path / "taken.csv").mkdir()
+    assert code_of(lambda: write_csv(tmp_path / "taken.csv", ("a",), [(1,)])) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'taken.csv'}: Is a directory\n"
+    (tmp_path / "file").write_text("")
+    assert code_of(lambda: write_csv(tmp_path / "file" / "rows.csv", ("a",), [(1,)])) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
 
 
 def test_a_disk_that_fills_up_names_the_file(tmp_path, capsys, monkeypatch):
@@ -127,6 +140,21 @@ class TestManners:
         assert run(action, quiet=True) == 1
         assert os.environ["TQDM_DISABLE"] == "1"
         assert capsys.readouterr().err == "error: bad\n"
+
+    @pytest.mark.parametrize("quiet", [False, True])
+    def test_quiet_leaves_out_bars_on_a_terminal(self, run, quiet):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        terminal = Terminal()
+        assert run(lambda: list(tqdm(range(2), file=terminal, disable=bars_off())) and None, quiet=quiet) == 0
+        assert bool(terminal.getvalue()) is not quiet
+
+    def test_no_bar_forgets_about_quiet(self):
+        root = Path(__file__).resolve().parent.parent
+        sources = [path for folder in ("pipeline", "stages") for path in (root / folder).rglob("*.py")]
+        assert not [path.name for path in sources if "disable=None)" in path.read_text(encoding="utf-8")]
 
     def test_notes_are_told_by_default(self, run, capsys):
         assert run(lambda: note("by the way")) == 0
