@@ -13,14 +13,14 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.figures import COLOURS, DPI, HEAT_MAP, REGION_COLOUR, Panel, overlay_grid
+from pipeline.figures import COLOURS, DPI, REGION_COLOUR, Panel, overlay_grid
+from pipeline.heat_overlay import overlay as heat_over
 from pipeline.inspection import ClipView
 from pipeline.inspection_measures import Comparison, Histogram
 from pipeline.inspection_text import NAMES, PASSES
@@ -106,22 +106,12 @@ def overlay(frame: np.ndarray, clip: ClipLabels) -> Image.Image:
     frame : np.ndarray (row, col, 3) uint8
     clip : ClipLabels
     """
-    height, width = frame.shape[:2]
-    heat = np.asarray(Image.fromarray(clip.response).resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
-    colours = _colours()[(255 * heat).astype(int)]
-    alpha = (0.25 + 0.55 * heat)[..., None]
-    blended = (frame * (1 - alpha) + colours * alpha).round().astype(np.uint8)
-    mask = pixels_of(clip.mask, height, width)
+    blended = heat_over(frame, clip.response)
+    mask = pixels_of(clip.mask, *frame.shape[:2])
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     blended[mask & ~inner] = [int(REGION_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
     return Image.fromarray(blended)
-
-
-@cache
-def _colours() -> np.ndarray:
-    colours: np.ndarray = 255 * matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3]
-    return colours
 
 
 def pixels_of(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -132,7 +122,7 @@ def pixels_of(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoLabels, frames: Frames) -> str:
     """Return a gallery of the most changed clips as one HTML page that needs nothing beside it."""
-    titles = [f"epoch {each.attrs['epoch']}" for each in (before, after)]
+    titles = [html.escape(f"epoch {each.attrs['epoch']}") for each in (before, after)]
     most = max(*comparison.counts, 1)
     bars = "".join(
         f"<tr><td>{i / 10:.1f} – {(i + 1) / 10:.1f}</td><td>{count}</td>"
