@@ -6,8 +6,9 @@ measured on clips that the model has not seen; the share of them whose largest r
 be that share of the calibration clips themselves. How many frames with another clip's sound are told apart in this way
 depends on the model; `rejected` says it.
 
-``calibration.json`` is written beside the response maps of the scored split. It describes a finished model; no score and no
-choice of a model depends on it.
+``calibration.json`` is written beside the response maps of the scored split, which is the test split unless `score_split` says
+otherwise. It describes a finished model; no box is looked at, and no score and no choice of a model depends on it. How well
+"not found" works in general has to be measured on other clips.
 """
 
 from __future__ import annotations
