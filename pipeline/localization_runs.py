@@ -68,20 +68,17 @@ def run_job(
     MediaError
         The media cannot be used, with the reason.
     LocalizationError
-        There are outputs that another model or other settings made.
+        A file is in an output's place that another model or other settings made, or another program.
     OSError
         An output cannot be written.
     """
     require_file(job.source)
     made_by = _made_by(job, localizer, settings)
     outputs = job.outputs(folder, as_json=as_json)
-    if not overwrite and all(path.exists() for path in outputs):
-        made = {_made_by_of(path) for path in outputs if path.suffix != ".png"}
-        if made == {made_by}:
+    if not overwrite:
+        _refuse_to_replace(outputs, made_by)
+        if all(path.exists() for path in outputs):
             return None
-        raise LocalizationError(
-            f"{outputs[-1]}: is there, made from another file, by another model or with other settings; give --overwrite"
-        )
     facts = {
         "format_version": FORMAT_VERSION,
         "made_by": made_by,
@@ -173,6 +170,23 @@ def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarr
         audio = localizer.audio
         windows = SlidingWindows(source, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
         return windows.window(moment)
+
+
+def _refuse_to_replace(outputs: Sequence[Path], made_by: str) -> None:
+    """Raise LocalizationError if an output of something else is there; what a stopped job has left may be replaced."""
+    main = outputs[-1]
+    made = {path: _made_by_of(path) for path in outputs if path.suffix != ".png" and path.exists()}
+    if main.exists():
+        # A PNG does not know what made it; the NPZ that is written before it does.
+        made.setdefault(main if main.suffix != ".png" else main.with_suffix(".npz"), "")
+        others = [path for path, maker in made.items() if maker != made_by]
+    else:
+        others = [path for path, maker in made.items() if not maker]
+    if others:
+        raise LocalizationError(
+            f"{main if main.exists() else others[0]}: is there, made from another file, by another model or with other "
+            "settings; give --overwrite"
+        )
 
 
 def _made_by(job: Job, localizer: Localizer, settings: OverlaySettings) -> str:

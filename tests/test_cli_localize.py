@@ -146,6 +146,29 @@ def test_finished_outputs_are_skipped(project, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "1 there already"
 
 
+def test_what_something_else_made_is_not_replaced(project, capsys):
+    video(project / "a.mp4")
+    image(project / "b.jpg")
+    write_media(project / "b.wav", sound=tone(1), audio_codec="pcm_s16le")
+    image(project / "out" / "b.jpg.png")
+    (project / "out" / "a.json").write_text("{}")
+    before = {name: (project / "out" / name).read_bytes() for name in ("b.jpg.png", "a.json")}
+    assert localize("a.mp4", "b.jpg", options=["--json"]) == 1
+    refused = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1:3] for line in refused] == [
+        [f"out/{name}", "is there, made from another file, by another model or with other settings; give --overwrite"]
+        for name in ("a.json", "b.jpg.png")
+    ]
+    assert {name: (project / "out" / name).read_bytes() for name in before} == before
+    # Of a video that other settings made, neither, although what is asked for is not all there.
+    (project / "out" / "a.json").unlink()
+    assert localize("a.mp4") == 0
+    assert localize("a.mp4", options=["--json", "--smooth", 1]) == 1
+    assert not (project / "out" / "a.json").exists()
+    assert localize("a.mp4", options=["--json"]) == 0
+    assert (project / "out" / "a.json").exists()
+
+
 def test_a_kill_leaves_no_half_file(project):
     video(project / "long.mp4", seconds=30)
     command = [sys.executable, "-m", "pipeline.cli", "localize", "long.mp4", "-o", "out", "--model", "model.pt"]
