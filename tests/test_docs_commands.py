@@ -1,0 +1,331 @@
+"""Every command of the documentation: run in a small project, or, where that cannot be, checked to be one that exists.
+
+The project is the real one with a demo of 48 + 4 + 8 clips and narrow encoders; its commands are those of the pages,
+word for word. What is only checked stands in CHECKED, with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import wave
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.cli import soundspot
+from pipeline.console import run_command
+from pipeline.datasets.demo import write_manifest
+from pipeline.manifests import read_boxes, read_clips, write_boxes
+from pipeline.methods import METHODS
+from tests.documentation import Command, blocks, commands, mentioned, pages
+from tests.projects import ROOT, copy_project, environment, read_params, shrunk, write_params
+
+NETWORK = "needs the network"
+INSTALLS = "installs packages, or runs everything there is"
+SERVER = "does not end by itself; tests/test_cluster.py has a scheduler"
+CHECKED = {
+    r"git clone .*": NETWORK,
+    r"cd soundspot": "follows git clone",
+    r"pip install .*": INSTALLS,
+    r"python3 -m venv .*": INSTALLS,
+    r"\. \.venv/bin/activate": "the tests run in an environment",
+    r"pre-commit install": "changes the Git hooks of the machine",
+    r"pytest": "this is it",
+    r"make .*": INSTALLS,
+    r"(mkdocs serve|dask (scheduler|worker) .*)": SERVER,
+    r"dvc import-url https:.*": NETWORK,
+    r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
+    r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
+    r"dvc exp run -S training.demo.iterate.delta_v=0.7": "tests/test_repro.py reruns after a changed threshold",
+    r"SOUNDSPOT_DEVICE=cpu .*": "the same command runs without it",
+    r"dvc exp run .*(dataset=|seeds=|variants=|score_split=).*": "takes long, or needs another dataset's media",
+    r"dvc exp run --queue .*delta.*|dvc exp run --queue .*0\.05.*|dvc exp run --run-all.*": "a sweep takes hours",
+    r"dvc queue (start|logs).*": "works on in the background",
+    r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
+    r"git commit -m 'Start of the sweeps'": "follows a sweep",
+    r"soundspot sensitivity .*": "needs a sweep; tests/test_sensitivity.py runs one",
+    r"python tests/closure.py": "tests/test_dependencies.py compares what it writes",
+    r"python benchmarks/.*": "takes minutes",
+}
+PAGES = pages()
+
+
+def slow(test):
+    """Mark a test: the first page waits for the whole pipeline, and on a busy machine for long."""
+    return pytest.mark.slow(pytest.mark.timeout(1800)(test))
+
+
+SPOKEN = {"NAME", "VARIANT", "COMMIT"}  # stand for a name of one's own
+
+
+def reason_not_to_run(command: Command) -> str | None:
+    return next((reason for pattern, reason in CHECKED.items() if re.fullmatch(pattern, command.text)), None)
+
+
+# --- the project ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The small project, with Git and DVC, before anything has run; beside it somebody's media."""
+    folder = tmp_path_factory.mktemp("docs") / "soundspot"
+    folder.mkdir()
+    copy_project(folder)
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
+    params = read_params(ROOT)
+    training = {
+        "demo": shrunk(params["training"]["demo"], batch_size=8, epochs=4),
+        "soundnet_flickr": shrunk(params["training"]["soundnet_flickr"], batch_size=4, epochs=2),
+    }
+    write_params(folder, params | {"variants": ["iterative"], "training": training})
+    write_manifest(folder / "data_manifests" / "demo", seed=3, train=48, validation=4, test=8)
+    for command in (["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "start"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def place(project, monkeypatch, tmp_path_factory):
+    """Stand in the project, with its own code first, as a user does after `. .venv/bin/activate`."""
+    monkeypatch.chdir(project)
+    for name, value in (environment() | {"SOUNDSPOT_WORKERS": "2"}).items():
+        monkeypatch.setenv(name, value)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@b")
+    return project
+
+
+def put_media(project: Path) -> None:
+    """What a user brings along: videos, a picture with its sound, boxes. Of the demo's videos, under other names."""
+    (project / "videos").mkdir()
+    clips = [clip for clip in read_clips(project / "data_manifests/demo/train.csv") if clip.video][:12]
+    for number, clip in enumerate(clips):
+        shutil.copy(project / "data/demo/media" / clip.video, project / f"videos/walk-{number:02d}.mp4")
+    shutil.copy(project / "videos/walk-00.mp4", project / "holiday.mp4")
+    shutil.copy(project / "videos/walk-01.mp4", project / "videos/holiday.mp4")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(project / "bird.jpg")
+    with wave.open(str(project / "bird.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(rng.integers(-9000, 9000, 48000, dtype=np.int16).tobytes())
+    known = [box for box in read_boxes(project / "data_manifests/demo/test_boxes.csv") if box.sounding][:3]
+    write_boxes(
+        project / "boxes.csv",
+        [type(box)(**{**vars(box), "clip_id": f"walk-{number:02d}"}) for number, box in enumerate(known)],
+    )
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def run(command: Command, project: Path) -> None:
+    """Run a command where it stands, and fail with what it printed unless it ends well."""
+    words = [word.replace("/srv/", f"{project.parent}/srv/") for word in command.words]
+    saved = {name: os.environ.get(name) for name in (v.split("=")[0] for v in command.variables)}
+    os.environ.update(variable.split("=", 1) for variable in command.variables)
+    try:
+        code = RUNNERS.get(words[0], run_outside)(words)
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    assert code == 0, f"{command.page}: `{command.text}` ended with {code}"
+
+
+def run_soundspot(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as end:
+        run_command(soundspot, words[1:])
+    return int(end.value.code or 0)
+
+
+def run_dvc(words: list[str]) -> int:
+    from dvc.cli import main
+
+    return main(words[1:])
+
+
+def run_export(words: list[str]) -> int:
+    os.environ.update([words[1].split("=", 1)])
+    return 0
+
+
+def run_eval(words: list[str]) -> int:
+    """What completion scripts need: bash takes them, and then completes."""
+    ask = 'COMP_WORDS=(soundspot pl li); COMP_CWORD=2; _soundspot_completion soundspot; test "${COMPREPLY[0]}" = list'
+    return run_outside(["bash", "-c", f'eval "{words[1]}"; complete -p soundspot && {ask}'])
+
+
+def run_outside(words: list[str]) -> int:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    return done.returncode
+
+
+RUNNERS = {"soundspot": run_soundspot, "dvc": run_dvc, "export": run_export, "eval": run_eval}
+HAS_RUN: set[str] = set()
+
+
+@slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(page, place, monkeypatch):
+    """Page after page in one project; what an earlier page has run is not run again, but by the tutorial."""
+    settings = place / "params.yaml"
+    before = settings.read_text()
+    if page.name == "tutorial.md":
+        assert "dvc repro" in HAS_RUN, "the tutorial needs the pages before it: run the whole module"
+        HAS_RUN.clear()
+        shutil.rmtree(place / "localized")  # of another page's model
+    try:
+        for command in commands(page):
+            if command.text not in HAS_RUN and reason_not_to_run(command) is None:
+                run(command, place)
+                HAS_RUN.add(command.text)
+                if not (place / "videos").exists():
+                    put_media(place)  # once the demo has been rendered
+    finally:
+        settings.write_text(before)
+    if page.name == "tutorial.md":
+        assert (place / "localized" / "holiday.mp4").stat().st_size > 1000
+        assert (place / "results" / "street" / "report" / "index.md").is_file()
+
+
+@slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language == "python" for b in blocks(page))], ids=lambda p: p.name
+)
+def test_the_python_of_a_page_runs(page, place):
+    assert (place / "results/demo").is_dir(), "the commands of the pages have not run: run the whole module"
+    for block in blocks(page):
+        if block.language == "python":
+            exec(compile(block.text, page.name, "exec"), {"__name__": "example"})
+
+
+# --- checking -----------------------------------------------------------------------------------------------------
+
+
+def check_soundspot(words: list[str]) -> None:
+    """Every command and option is known; values and files are not looked at."""
+    command, context = soundspot, click.Context(soundspot, info_name="soundspot", resilient_parsing=True)
+    words = words[1:]
+    while isinstance(command, click.Group) and words and words[0] not in ("-h", "--help", "--version"):
+        if words[0] in SPOKEN:
+            return
+        if words[0].startswith("-"):
+            assert any(words[0] in parameter.opts for parameter in command.params), f"no option {words[0]}"
+            words = words[1:]
+            continue
+        below = command.get_command(context, words[0])
+        assert below is not None, f"no command {words[0]!r} in {context.command_path!r}"
+        command, context, words = below, click.Context(below, info_name=words[0], parent=context), words[1:]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for option in (word.split("=")[0] for word in words if word.startswith("-")):
+        assert option in known | {"--help", "-h"}, f"{context.command_path} has no option {option}"
+
+
+def check_dvc(words: list[str]) -> None:
+    from dvc.cli import DvcParserError
+    from dvc.cli.parser import get_main_parser
+
+    try:
+        arguments = get_main_parser().parse_args(words[1:])
+    except (DvcParserError, SystemExit):
+        raise AssertionError(f"dvc does not take {' '.join(words[1:])!r}") from None
+    for setting in getattr(arguments, "set_param", None) or []:
+        check_setting(setting)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for target in getattr(arguments, "targets", None) or []:
+        stage, _, member = str(target).partition("@")
+        if words[1] == "repro":
+            assert stage in stages, f"no stage {stage!r}"
+            assert not member or member in {*METHODS, *SPOKEN, "train", "validation", "test"}, f"no {target!r}"
+
+
+def check_setting(setting: str) -> None:
+    key, value = setting.split("=", 1)
+    block = read_params(ROOT)
+    for name in key.split("."):
+        assert name in block, f"{key} is no key of params.yaml"
+        block = block[name]
+    if key == "variants":
+        assert set(yaml.safe_load(value)) <= METHODS.keys()
+
+
+def check_make(words: list[str]) -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets is not None
+    assert set(words[1:]) <= set(targets[1].split()), f"the Makefile has no {words[1:]}"
+
+
+def check_dask(words: list[str]) -> None:
+    command = importlib.import_module(f"distributed.cli.dask_{words[1]}").main
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def check_python(words: list[str]) -> None:
+    if words[1] != "-m":
+        text = (ROOT / words[1]).read_text()
+        assert all(f'"{word}"' in text for word in words if word.startswith("--"))
+
+
+def check_pip(words: list[str]) -> None:
+    extra = re.fullmatch(r"\.\[(\w+)\]", words[-1])
+    assert extra is None or f"\n{extra[1]} =\n" in (ROOT / "setup.cfg").read_text()
+
+
+CHECKS = {
+    "soundspot": check_soundspot,
+    "dvc": check_dvc,
+    "make": check_make,
+    "dask": check_dask,
+    "python": check_python,
+    "pip": check_pip,
+}
+OTHERS = {"git", "cd", ".", "export", "pytest", "python3", "pre-commit", "mkdir", "sed", "eval", "mkdocs"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist(page):
+    """All of them, those in the text between backquotes as well, by their options."""
+    for command in [*commands(page), *mentioned(page)]:
+        assert command.words, f"{page.name}: {command.text!r} is no command"
+        program = command.words[0]
+        assert program in CHECKS.keys() | OTHERS, f"{page.name}: {command.text!r}: unknown program"
+        try:
+            CHECKS.get(program, list)(list(command.words))
+        except AssertionError as error:
+            raise AssertionError(f"{page.name}: `{command.text}`: {error}") from None
+
+
+def test_what_is_only_checked_still_stands_in_the_documentation():
+    everything = [command.text for page in PAGES for command in [*commands(page), *mentioned(page)]]
+    for pattern in CHECKED:
+        assert any(re.fullmatch(pattern, text) for text in everything), (
+            f"no page has {pattern!r}: take it out of CHECKED"
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("soundspot pl lists iterative", "no command 'lists'"),
+        ("soundspot check --batch 1", "no option --batch"),
+        ("soundspot --silent check", "no option --silent"),
+        ("dvc repro --forse", "does not take"),
+        ("dvc repro trains", "no stage 'trains'"),
+        ("dvc exp run -S training.demo.iterate.delta=1", "no key of params.yaml"),
+        ("make demos", "has no"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line, message):
+    words = line.split()
+    with pytest.raises(AssertionError, match=message):
+        CHECKS[words[0]](words)
