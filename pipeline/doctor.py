@@ -24,6 +24,7 @@ from typing import Literal
 
 PACKAGES = ("torch", "torchaudio", "av", "librosa", "h5py", "numpy", "pillow", "dask", "dvc", "click")
 DISK_NEEDED = 4 * 2**30  # bytes: the demo's media, shards, runs, and DVC's copies of them
+DVC_SECONDS = 120  # for `dvc status`, which waits for as long as another command holds its lock
 State = Literal["good", "note", "bad"]
 
 
@@ -200,6 +201,7 @@ def _dvc(project: Path) -> Iterator[Finding]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=DVC_SECONDS,
     )
     last = (done.stderr.strip().splitlines() or [""])[-1]
     if "ERROR" in last:

@@ -89,6 +89,18 @@ def test_a_probe_that_breaks_is_a_finding(tmp_path, quick, monkeypatch):
     assert (finding.state, finding.text) == ("bad", "RuntimeError: libavcodec is not there")
 
 
+def test_a_dvc_that_does_not_answer_is_a_finding(tmp_path, quick, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    slow = tmp_path / "dvc"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: str(slow))
+    monkeypatch.setattr(doctor, "DVC_SECONDS", 0.2)
+    (finding,) = by_topic(tmp_path)["dvc"]
+    assert finding.state == "bad"
+    assert "TimeoutExpired" in finding.text
+
+
 def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: None)
