@@ -132,6 +132,7 @@ class IterationSettings(OptimisationSettings):
     delta_a: Fraction  # threshold of the audio similarity, Eq. 6
     cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0 takes the mean over all of them
     centre_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
+    keep_epochs: Annotated[int, Field(ge=2)] = 5  # of how many epochs, the first and the last among them, weights stay
 
 
 class LabelledSettings(IterationSettings):

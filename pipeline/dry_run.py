@@ -154,11 +154,15 @@ def _foresee_files(
         per_shard = params.extract.clips_per_shard
         size = split_bytes(n, clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
         run.outputs.append(Output("shards", f"data/{run.dataset}/shards/{split}", -(-n // per_shard), size))
-    epochs = {"initialize": 0, **{name: method_settings(settings, name).epochs for name in variants}}
-    for name, n_epochs in epochs.items():
-        count = n_seeds * (n_epochs + 1)
+    one = model_bytes(model)
+    settings_of = {name: method_settings(settings, name) for name in variants}
+    for name, own in {"initialize": None, **settings_of}.items():
+        count = n_seeds * (own.epochs + 1 if own else 1)
         run.outputs.append(Output("pseudo-labels", f"{root}/{name}/pseudo_labels", count, count * labels))
-        run.outputs.append(Output("model.pt", f"{root}/{name}", n_seeds, n_seeds * model_bytes(model)))
+        run.outputs.append(Output("model.pt", f"{root}/{name}", n_seeds, n_seeds * one))
+        if own:
+            kept = n_seeds * (min(own.epochs + 1, own.keep_epochs) - 1)
+            run.outputs.append(Output("kept weights", f"{root}/{name}/weights", kept, kept * one))
     run.outputs.append(Output("state.pt, while training", root, 1, state_bytes(model)))
     maps = maps_bytes(n_scored, side=side, id_bytes=id_bytes)
     for name in variants:
@@ -173,6 +177,7 @@ def _check_disk(run: DryRun, project: Path) -> None:
             ("shards", f"data/{run.dataset}/shards", "*.h5"),
             ("pseudo-labels", f"runs/{run.dataset}", "epoch_*.h5"),
             ("model.pt", f"runs/{run.dataset}", "model.pt"),
+            ("kept weights", f"runs/{run.dataset}", "epoch_*.pt"),
             ("maps", f"results/{run.dataset}/maps", "*.h5"),
         )
     }

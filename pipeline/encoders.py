@@ -89,7 +89,7 @@ class ResNet(nn.Module):
 class Localizer(Protocol):
     """What reads maps from the model; see `pipeline.methods.interface.Method`."""
 
-    normalisation: Literal["relu-max"] | None
+    normalisation: Literal["min-max", "relu-max"] | None
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps (n, h, w) and audio embeddings (n, d)."""
@@ -132,7 +132,7 @@ class AudioVisualModel(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     @property
-    def normalisation(self) -> Literal["relu-max"] | None:
+    def normalisation(self) -> Literal["min-max", "relu-max"] | None:
         """How the method defines its maps, where that is not the scoring protocol's own normalisation."""
         return self.method.normalisation if self.method else None
 

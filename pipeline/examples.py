@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from pipeline.consensus import ground_truth
 from pipeline.enlargement import EnlargedMap, enlarge, normalise, sounding_pixels
+from pipeline.equal_steps import spread
 from pipeline.errors import EvaluationError
 from pipeline.figures import Panel, overlay_grid
 from pipeline.manifests import Box
@@ -43,11 +44,6 @@ def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
             return {row["clip_id"]: float(row["ciou"]) for row in csv.DictReader(file) if int(row["seed"]) == seed}
     except FileNotFoundError:
         raise EvaluationError(f"{path}: no such scores; run `dvc repro evaluate@{path.parent.name}`") from None
-
-
-def spread(n: int, count: int) -> list[int]:
-    """Return up to `count` positions at equal steps through 0 … n-1, both ends included."""
-    return sorted({int(i) for i in np.rint(np.linspace(0, n - 1, min(n, count)))})
 
 
 def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:

@@ -1,12 +1,11 @@
 """Whether a run's pseudo-labels are whole, and belong to its model and to its shards.
 
 Each artifact is read to the end: checksums, types, finite values, fields that agree with each other. Its epoch must be that
-of its name, its fingerprint that of the run's ``model.pt``, its clips those of the shards.
+of its name, its fingerprint that of the run's ``model.pt``, its clips and their fingerprint those of the shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pipeline.errors import CheckpointError, PseudoLabelError
 from pipeline.inspection import Artifacts
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.runs import labels_path
+from pipeline.shards import ShardSet
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Verification:
         return len(self.problems) + sum(len(each.problems) for each in self.artifacts)
 
 
-def verify_artifacts(artifacts: Artifacts, *, clip_ids: Sequence[str] | None) -> Verification:
+def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verification:
     """Verify every artifact of a run.
 
     Parameters
     ----------
     artifacts : Artifacts
-    clip_ids : sequence of str, optional
-        Those of the training shards; None compares none.
+    shards : ShardSet, optional
+        Of the training split; None compares none.
     """
     verification = Verification(str(artifacts.run), [], [], [])
     fingerprint = _model_fingerprint(artifacts.run, verification)
@@ -56,9 +56,9 @@ def verify_artifacts(artifacts: Artifacts, *, clip_ids: Sequence[str] | None) ->
     for missing in sorted(set(range(epochs[0], epochs[-1])) - set(epochs)):
         verification.problems.append(f"{labels_path(artifacts.run, missing)}: missing between other epochs")
     for epoch, path in artifacts.paths.items():
-        verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, clip_ids)))
-    if clip_ids is None:
-        verification.notes.append("no shards: the clip ids were not compared")
+        verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
+    if shards is None:
+        verification.notes.append("no shards: clips and fingerprint were not compared with them")
     return verification
 
 
@@ -74,7 +74,7 @@ def _model_fingerprint(run: Path, verification: Verification) -> str | None:
         return None
 
 
-def _problems(path: Path, epoch: int, fingerprint: str | None, clip_ids: Sequence[str] | None) -> list[str]:
+def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:
     try:
         labels = PseudoLabels.open(path)
         labels.verify()
@@ -85,8 +85,10 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, clip_ids: Sequenc
         problems.append(f"says that it is of epoch {labels.attrs['epoch']}")
     if fingerprint is not None and labels.attrs["fingerprint"] != fingerprint:
         problems.append(f"of another run than model.pt: fingerprint {labels.attrs['fingerprint']}, not {fingerprint}")
-    if clip_ids is not None:
-        own, theirs = set(labels.clip_ids), set(clip_ids)
+    if shards is not None:
+        if labels.attrs["shards"] != shards.fingerprint:
+            problems.append(f"made from other shards: fingerprint {labels.attrs['shards']}, not {shards.fingerprint}")
+        own, theirs = set(labels.clip_ids), set(shards.clip_ids)
         for names, where in ((theirs - own, "of the shards have no labels"), (own - theirs, "are not in the shards")):
             if names:
                 problems.append(f"{len(names)} clips {where}, such as {min(names)!r}")

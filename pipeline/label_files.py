@@ -5,7 +5,7 @@ Conventions
 The file holds, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and
 `response_max` float32 (to undo the normalisation), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
 cells above δ_v); dimensions `clip`, `row`, `col`, `feature`; attributes format_version, epoch, stage, objective, delta_v,
-delta_a, temperature, fingerprint. The same labels give the same bytes.
+delta_a, temperature, fingerprint (of the run), shards (fingerprint of the training set). The same labels give the same bytes.
 
 All data carry checksums, which HDF5 compares whenever it reads: a damaged byte is never returned.
 """
@@ -24,8 +24,8 @@ from pipeline.errors import PseudoLabelError
 from pipeline.files import write_bytes
 from pipeline.hdf5_axes import add_bare_dimension, name_axes
 
-FORMAT_VERSION = 1
-ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint")
+FORMAT_VERSION = 2
+ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint", "shards")
 AXES = {
     "clip_id": ("clip",),
     "response": ("clip", "row", "col"),

@@ -1,11 +1,12 @@
-"""The page's two galleries: scored clips with each method's map, training clips with their maps over the epochs.
+"""The page's two galleries, both over the epochs: scored clips with each method's maps, training clips with their pseudo-labels.
 
 Conventions
 -----------
 A gallery is a JSON-like mapping that the page's script reads. Maps stand in it as the cells that the scoring protocol
 enlarges, in [0, 1] as bytes (0 … 255), row by row, in base64; ``matrices`` holds, for each side of a map, the protocol's own
 weights (size, side) float32 that enlarge it, so the page shows what the protocol scores. A map's ``level`` is the value that
-a pixel of the sounding region exceeds, or reaches if ``inclusive``. Boxes are ``[x0, y0, x1, y1, sounding, source]``,
+a pixel of the sounding region exceeds, or reaches if ``inclusive``. Maps, levels and scores of a clip are lists by method of lists
+by epoch; a method's ``epochs`` says which. ``change`` is how far a method's first map is from its last. Boxes are ``[x0, y0, x1, y1, sounding, source]``,
 fractions of the frame.
 
 Which clips are shown is decided by rules that nobody can bend: `pipeline.examples`.
@@ -21,49 +22,64 @@ import numpy as np
 
 from pipeline.consensus import ground_truth
 from pipeline.enlargement import EnlargedMap, enlarge, enlargement_matrix, normalise, threshold_of
+from pipeline.equal_steps import spread
 from pipeline.evaluation import read_split_boxes
-from pipeline.examples import Scored, ranked_clips, read_epoch_maps, spread
+from pipeline.examples import ranked_clips, read_epoch_maps
+from pipeline.kept_weights import earlier_maps
 from pipeline.manifests import Box
 from pipeline.page_media import clip_sound, frame_picture, log_mel_picture
 from pipeline.prepared import read_prepared_clips
 from pipeline.protocols import Protocol, get_protocol
 from pipeline.report_parts import OURS, Source, read_scored
+from pipeline.scoring import score_all
 from pipeline.shards import ShardSet
 from pipeline.tables import label_of
 
 SCORED_CLIPS = 48
 TRAINING_CLIPS = 24
 MOST_EPOCHS = 21
-FIRST = "initial"  # what the change of a scored clip's map is measured from
+FIRST = "initial"  # what the pseudo-labels of `iterative` are shown beside
 
 
 def scored_gallery(source: Source) -> dict[str, Any]:
-    """Return up to 48 scored clips, at equal steps through the ranking by the cIoU of `iterative` (or the last variant)."""
+    """Return up to 48 scored clips, at equal steps through the ranking by the cIoU of `iterative` (or the last variant).
+
+    The maps of the last epoch are those that were scored; those of earlier ones come from the weights that the runs kept.
+    """
     methods = [read_scored(source, name) for name in source.variants]
     ranking = next((method for method in methods if method.name == OURS), methods[-1])
-    before = next((method for method in methods if method.name == FIRST), methods[0])
     protocol = get_protocol(source.card.evaluation.protocol)
     boxes = read_split_boxes(source.manifest, source.split)
     clip_ids = ranked_clips(ranking.ciou, SCORED_CLIPS)
     clips = _clips(source, source.scored_shards, source.split, clip_ids)
+    own = {clip_id: [box for box in boxes if box.clip_id == clip_id] for clip_id in clip_ids}
     for clip, clip_id in zip(clips, clip_ids, strict=True):
-        own = [box for box in boxes if box.clip_id == clip_id]
-        drawn = [_scored_map(method, clip_id, own, protocol) for method in methods]
         clip["boxes"] = [
-            [*(round(x, 5) for x in (box.x0, box.y0, box.x1, box.y1)), int(box.sounding), box.source] for box in own
+            [*(round(x, 5) for x in (box.x0, box.y0, box.x1, box.y1)), int(box.sounding), box.source]
+            for box in own[clip_id]
         ]
-        clip["scores"] = [round(method.ciou[clip_id], 4) for method in methods]
-        clip["maps"] = [_bytes(cells) for cells, _, _ in drawn]
-        clip["levels"] = [level for _, level, _ in drawn]
-        enlarged = [values for _, _, values in drawn]
-        clip["change"] = _change(enlarged[methods.index(before)], enlarged[methods.index(ranking)])
-    maps = {method.name: method.maps.response for method in methods}
+        clip |= {name: [] for name in ("maps", "levels", "scores", "change")}
+    shapes, described = [], []
+    for method in methods:
+        earlier = earlier_maps(source.runs / method.name, source.scored_shards, clip_ids, device=source.device)
+        places = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
+        response = np.concatenate([earlier.response, method.maps.response[places][None]])
+        shapes.append(response.shape[2:])
+        described.append(_method(method.name, shapes[-1], earlier.epochs))
+        rule = method.maps.rule(protocol)
+        scored = [score_all(maps, clip_ids, boxes, [rule])[rule.name] for maps in earlier.response]
+        scores = [*(dict(zip(each.clip_ids, each.ciou, strict=True)) for each in scored), method.ciou]
+        for place, (clip, clip_id) in enumerate(zip(clips, clip_ids, strict=True)):
+            drawn = [_scored_map(raw, own[clip_id], rule) for raw in response[:, place]]
+            clip["maps"].append([_bytes(cells) for cells, _, _ in drawn])
+            clip["levels"].append([level for _, level, _ in drawn])
+            clip["scores"].append([round(float(each[clip_id]), 4) for each in scores])
+            clip["change"].append(_change(drawn[0][2], drawn[-1][2]))
     return {
-        **_drawing(protocol, [response.shape[1:] for response in maps.values()]),
+        **_drawing(protocol, shapes),
         "inclusive": protocol.comparator == ">=",
-        "methods": [_method(name, response.shape[1:]) for name, response in maps.items()],
+        "methods": described,
         "shown": methods.index(ranking),
-        "changed": None if before is ranking else [label_of(before.name), label_of(ranking.name)],
         "threshold": source.card.evaluation.threshold,
         "total": len(ranking.ciou),
         "clips": clips,
@@ -91,9 +107,8 @@ def training_gallery(source: Source) -> dict[str, Any]:
     return {
         **_drawing(protocol, [shape]),
         "inclusive": False,
-        "methods": [_method(name, shape) for name in maps.names],
+        "methods": [_method(name, shape, maps.epochs) for name in maps.names],
         "shown": 0,
-        "epochs": maps.epochs,
         "levels": maps.delta_v.tolist(),
         "total": len(shards),
         "clips": clips,
@@ -123,12 +138,9 @@ def _clips(source: Source, shards: ShardSet, split: str, clip_ids: Sequence[str]
     return clips
 
 
-def _scored_map(
-    method: Scored, clip_id: str, boxes: Sequence[Box], protocol: Protocol
-) -> tuple[np.ndarray, float, np.ndarray]:
+def _scored_map(raw: np.ndarray, boxes: Sequence[Box], rule: Protocol) -> tuple[np.ndarray, float, np.ndarray]:
     """Return a map's cells in [0, 1], the level of its sounding region, and its enlarged values."""
-    rule = method.maps.rule(protocol)
-    maps = normalise(method.maps.response[method.maps.clip_ids.index(clip_id)][None], rule.normalisation)
+    maps = normalise(raw[None], rule.normalisation)
     enlarged = EnlargedMap(maps, 0, rule)
     truth = ground_truth(boxes, rule.size, rounding=rule.rounding, consensus="union")
     level = threshold_of(enlarged, rule, truth[0].n_support if truth else 0)
@@ -147,8 +159,8 @@ def _drawing(protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> dict[str,
     return {"size": protocol.size, "matrices": {side: _base64(weights) for side, weights in matrices.items()}}
 
 
-def _method(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"name": name, "label": label_of(name), "rows": shape[0], "columns": shape[1]}
+def _method(name: str, shape: tuple[int, ...], epochs: Sequence[int]) -> dict[str, Any]:
+    return {"name": name, "label": label_of(name), "rows": shape[0], "columns": shape[1], "epochs": list(epochs)}
 
 
 def _region_facts(regions: np.ndarray) -> list[list[float | None]]:

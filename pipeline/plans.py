@@ -21,6 +21,7 @@ from pipeline.config import (
     LabelledSettings,
     TrainingSettings,
 )
+from pipeline.equal_steps import spread
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import fingerprint
 from pipeline.methods import build_method, method_settings
@@ -53,6 +54,8 @@ class Plan:
         The run to start from; None starts from random (or published) weights.
     n_clips : int
         Of the training set.
+    shards : str
+        Fingerprint of the training set.
     classes : ClipClasses or None
         What the clips are labelled with, for a method that learns from labels.
     run : Run
@@ -67,6 +70,7 @@ class Plan:
     iteration: IterationSettings
     initial_folder: Path | None
     n_clips: int
+    shards: str
     classes: ClipClasses | None
     run: Run
 
@@ -88,6 +92,10 @@ class Plan:
         """Tell whether the end of an epoch writes pseudo-labels: in the initialisation only the last does."""
         return self.stage == "train" or epoch == self.iteration.epochs
 
+    def keeps_weights(self, epoch: int) -> bool:
+        """Tell whether the weights at the end of an epoch stay beside those of the finished model."""
+        return epoch in self.run.kept
+
     def labels_file(self, epoch: int) -> Path:
         """Where those of an epoch go; the initialisation's are epoch 0."""
         return self.run.labels(epoch if self.stage == "train" else 0)
@@ -102,6 +110,7 @@ class Plan:
             "delta_a": self.iteration.delta_a,
             "temperature": self.iteration.temperature,
             "fingerprint": self.run.fingerprint,
+            "shards": self.shards,
         }
 
 
@@ -178,9 +187,17 @@ def _plan(
         iteration=iteration,
         initial_folder=initial,
         n_clips=len(shards),
+        shards=shards.fingerprint,
         classes=classes,
-        run=Run(folder, fingerprint(decisive), last_labels=iteration.epochs if stage == "train" else 0),
+        run=Run(folder, fingerprint(decisive), *_kept(stage, iteration)),
     )
+
+
+def _kept(stage: str, iteration: IterationSettings) -> tuple[int, tuple[int, ...]]:
+    """Return the last epoch with pseudo-labels, and those before it whose weights stay."""
+    if stage != "train":
+        return 0, ()
+    return iteration.epochs, tuple(spread(iteration.epochs + 1, iteration.keep_epochs)[:-1])
 
 
 def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:

@@ -50,14 +50,23 @@ class Progress:
         content |= checkpoints.flatten_optimizer(self.optimizer)
         checkpoints.write_checkpoint(plan.run.state, {"fingerprint": plan.run.fingerprint, **content})
 
+    def keep(self, plan: Plan, shards: ShardSet, epoch: int) -> None:
+        """Write the model as it is after an epoch, if that is one of those whose weights stay."""
+        if plan.keeps_weights(epoch):
+            checkpoints.write_checkpoint(plan.run.weights(epoch), self._described(plan, shards, epoch))
+
     def finish(self, plan: Plan, shards: ShardSet) -> None:
         """Write ``model.pt``, which makes the run complete."""
+        checkpoints.write_checkpoint(plan.run.model, self._described(plan, shards, plan.iteration.epochs))
+        plan.run.finish()
+
+    def _described(self, plan: Plan, shards: ShardSet, epoch: int) -> dict[str, Any]:
         audio = {name: shards.settings[name] for name in AudioSettings.model_fields if name in shards.settings}
         description = {
             "method": plan.method,
             "stage": plan.stage,
             "seed": plan.seed,
-            "epoch": plan.iteration.epochs,
+            "epoch": epoch,
             "fingerprint": plan.run.fingerprint,
             "image_size": shards.image_size,
             "delta_v": plan.iteration.delta_v,
@@ -67,8 +76,7 @@ class Progress:
             "n_clips": plan.n_clips,
             "classes": json.dumps(plan.class_names),
         }
-        checkpoints.write_checkpoint(plan.run.model, checkpoints.model_content(self.model, description))
-        plan.run.finish()
+        return checkpoints.model_content(self.model, description)
 
 
 def start_or_resume(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
@@ -105,16 +113,22 @@ def _start(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
     restated = labels.restated(**{**plan.label_attributes(0), "stage": "initialize", "objective": "initial"})
     write_pseudo_labels(plan.run.labels(0), restated)
     progress.labels = PseudoLabels.open(plan.run.labels(0))
+    progress.keep(plan, shards, 0)
     return progress
 
 
 def _resume(plan: Plan, saved: dict[str, Any], device: torch.device) -> Progress:
-    progress = _fresh(plan, device)
+    # The weights are all in the state; the file that they once started from may be gone.
+    bare = plan.encoder.model_copy(update={"visual_weights": None})
+    progress = _fresh(plan, device, build_model(bare))
     checkpoints.load_weights(progress.model, saved, plan.run.state)
     checkpoints.restore_optimizer(progress.optimizer, saved)
     columns = [saved[f"history.{name}"] for name in _LOGGED]
     progress.history = [dict(zip(_LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
     epoch = len(progress.history)
+    for kept in plan.run.kept:
+        if kept <= epoch and not plan.run.weights(kept).is_file():
+            raise CheckpointError(f"{plan.run.weights(kept)}: missing")
     if plan.needs_labels(epoch):
         progress.labels = PseudoLabels.open(plan.labels_file(epoch))
         if progress.labels.attrs["fingerprint"] != plan.run.fingerprint:

@@ -65,7 +65,7 @@ class PseudoLabels:
     ----------
     clip_ids : list of str
     attrs : dict
-        epoch, stage, objective, delta_v, delta_a, temperature, fingerprint.
+        epoch, stage, objective, delta_v, delta_a, temperature, fingerprint, shards.
     path : Path or None
         The file; None for labels in memory.
     """

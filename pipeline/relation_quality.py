@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.examples import spread
+from pipeline.equal_steps import spread
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.sampling import audio_relation
 

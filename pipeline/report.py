@@ -8,10 +8,8 @@ picture NAME.png the numbers in it: NAME.csv or NAME.npz.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pipeline.config import Card, load_card
 from pipeline.files import write_text
 from pipeline.page import PAGE, headline, write_page
 from pipeline.paper_tables import paper_sections
@@ -21,67 +19,18 @@ from pipeline.report_parts import Section, Source
 from pipeline.report_relation import relation_section
 from pipeline.report_retrieval import retrieval_section
 from pipeline.report_scores import comparison_section
-from pipeline.shards import ShardSet
 from pipeline.summaries import read_baselines, read_metrics
 
 
-def write_report(
-    results: Path,
-    runs: Path,
-    folder: Path,
-    *,
-    train_shards: ShardSet,
-    scored_shards: ShardSet,
-    manifest: Path,
-    clips: Path,
-    media_root: Path,
-    split: str,
-    variants: Sequence[str],
-    seeds: Sequence[int],
-) -> None:
-    """Write the report on one dataset.
-
-    Parameters
-    ----------
-    results : Path
-        ``results/NAME``, with ``baselines.json``, ``VARIANT/`` and ``maps/VARIANT/``.
-    runs : Path
-        ``runs/NAME``, with the pseudo-labels of each variant.
-    folder : Path
-        Gets the report.
-    train_shards, scored_shards : ShardSet
-    manifest : Path
-        Folder with the card and the boxes.
-    clips : Path
-        ``clips.csv``, for the labels of the clips where there are any.
-    media_root : Path
-        What the clips' files are relative to. Clips whose files are gone have no sound on the page.
-    split : str
-        The scored split.
-    variants : sequence of str
-        Rows of the tables, in this order.
-    seeds : sequence of int
+def write_report(source: Source) -> None:
+    """Write the report on one dataset into `source.folder`.
 
     Raises
     ------
     EvaluationError
         Something that a stage before should have written is missing, or was made from other clips.
     """
-    card = load_card(manifest)
-    source = Source(
-        results=results,
-        runs=runs,
-        folder=folder,
-        train_shards=train_shards,
-        scored_shards=scored_shards,
-        manifest=manifest,
-        clips=clips,
-        split=split,
-        variants=variants,
-        seeds=seeds,
-        card=card,
-        media_root=media_root,
-    )
+    results, folder, variants = source.results, source.folder, source.variants
     metrics = {name: read_metrics(results / name / "metrics.json") for name in variants}
     content_free = read_baselines(results / "baselines.json")
     sections = [
@@ -94,10 +43,10 @@ def write_report(
         relation_section(source),
         retrieval_section(source),
     ]
-    lead = _lead(card, metrics[variants[0]], split, seeds)
-    write_text(folder / "index.md", markdown_page(card.title, lead, sections))
+    title, lead = source.card.title, _lead(source, metrics[variants[0]])
+    write_text(folder / "index.md", markdown_page(title, lead, sections))
     tiles = headline(content_free, metrics)
-    write_page(folder / PAGE, title=card.title, lead=lead, tiles=tiles, sections=sections, source=source)
+    write_page(folder / PAGE, title=title, lead=lead, tiles=tiles, sections=sections, source=source)
 
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -112,9 +61,10 @@ def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _lead(card: Card, metrics: Mapping[str, Any], split: str, seeds: Sequence[int]) -> str:
+def _lead(source: Source, metrics: Mapping[str, Any]) -> str:
+    seeds = source.seeds
     seed_note = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over the seeds {', '.join(map(str, seeds))}"
     return (
-        f"{metrics['n_clips']} clips of the split `{split}`, protocol `{metrics['protocol']}`, success from a cIoU of "
-        f"{metrics['threshold']:g}; models: {seed_note}. Source of the data: {card.source}."
+        f"{metrics['n_clips']} clips of the split `{source.split}`, protocol `{metrics['protocol']}`, success from a cIoU of "
+        f"{metrics['threshold']:g}; models: {seed_note}. Source of the data: {source.card.source}."
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.equal_steps import spread
 from pipeline.evaluation import read_split_boxes
-from pipeline.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps, spread
+from pipeline.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
 from pipeline.figures import save
 from pipeline.files import write_csv
 from pipeline.protocols import get_protocol

@@ -70,6 +70,8 @@ class Source:
     card : Card
     media_root : Path
         What the clips' files are relative to, for their sound; they may be gone.
+    device : str
+        On which the weights of earlier epochs run.
     """
 
     results: Path
@@ -84,6 +86,7 @@ class Source:
     seeds: Sequence[int]
     card: Card
     media_root: Path
+    device: str = "auto"
 
     @property
     def seed(self) -> int:

@@ -2,6 +2,7 @@
 
 ```
 FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt      of the first seed
+         weights/epoch_000.pt …                                    model.pt as it was after some of the epochs before
          timings.csv                                               differs from run to run; DVC leaves it out
          state.pt                                                  only while the run is incomplete
          .code                                                     of the program that began it; DVC leaves it out
@@ -27,11 +28,23 @@ from pipeline.files import CODE_FILE, code_digest, write_text
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's folder, the fingerprint of all that decides its contents, and the last epoch with pseudo-labels."""
+    """One seed's folder.
+
+    Attributes
+    ----------
+    folder : Path
+    fingerprint : str
+        Of all that decides its contents.
+    last_labels : int
+        The last epoch with pseudo-labels.
+    kept : tuple of int
+        The epochs before the last whose weights stay.
+    """
 
     folder: Path
     fingerprint: str
     last_labels: int
+    kept: tuple[int, ...] = ()
 
     @property
     def model(self) -> Path:
@@ -57,6 +70,10 @@ class Run:
         """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialisation."""
         return labels_path(self.folder, epoch)
 
+    def weights(self, epoch: int) -> Path:
+        """The model as it was at the end of an epoch before the last."""
+        return weights_path(self.folder, epoch)
+
     def start(self, epoch: int) -> Path:
         """What the method made of the training set before `epoch`; many methods make nothing."""
         return self.folder / "pseudo_labels" / f"start_{epoch:03d}.h5"
@@ -64,6 +81,7 @@ class Run:
     def is_complete(self) -> bool:
         """Tell whether the run has ended under this fingerprint."""
         written = [self.history, *(self.labels(epoch) for epoch in range(self.last_labels + 1))]
+        written += [self.weights(epoch) for epoch in self.kept]
         return _read(self.model, self.fingerprint) is not None and all(path.is_file() for path in written)
 
     def saved_state(self) -> dict[str, Any] | None:
@@ -75,7 +93,8 @@ class Run:
         # What makes a run complete, or one to go on with, goes first: a kill in between leaves neither.
         for path in (self.model, self.state, self.history, self.timings):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "pseudo_labels", ignore_errors=True)
+        for name in ("pseudo_labels", "weights"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def finish(self) -> None:
         """Remove what only an incomplete run needs."""
@@ -85,6 +104,11 @@ class Run:
 def labels_path(folder: Path, epoch: int) -> Path:
     """Path of an epoch's pseudo-labels in a run's folder."""
     return folder / "pseudo_labels" / f"epoch_{epoch:03d}.h5"
+
+
+def weights_path(folder: Path, epoch: int) -> Path:
+    """Path of the model as it was after an epoch, in a run's folder."""
+    return folder / "weights" / f"epoch_{epoch:03d}.pt"
 
 
 def seed_folder(folder: Path, seeds: Sequence[int], seed: int) -> Path:
@@ -103,8 +127,9 @@ def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
         shutil.rmtree(stale)
     for run in runs:
         # What a kill in the middle of writing left behind.
-        for temporary in (*run.folder.glob("*.tmp"), *run.folder.glob("pseudo_labels/*.tmp")):
-            temporary.unlink()
+        for pattern in ("*.tmp", "pseudo_labels/*.tmp", "weights/*.tmp"):
+            for temporary in run.folder.glob(pattern):
+                temporary.unlink()
     todo = [run for run in runs if not run.is_complete()]
     code = folder / CODE_FILE
     if not todo or not code.is_file() or code.read_text() != code_digest():

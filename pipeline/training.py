@@ -6,7 +6,7 @@ and which sounds are alike (the pseudo-labels), train on that with Eq. 7, and la
 Conventions
 -----------
 Epoch 0 is the initialisation. All that is random follows from (seed, stage, epoch). Per epoch the pseudo-labels are
-written first and the state second, both whole or not at all: a run that is killed at any moment and started again ends
+written first and the state last, each whole or not at all: a run that is killed at any moment and started again ends
 in the same bytes (on a CPU, with as many threads). On CUDA the losses run under bfloat16 autocast where the device has it.
 """
 
@@ -159,6 +159,7 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
             "label_pass_fraction": (labelled - trained) / (labelled - start),
         }
         now.history.append(row)
+        now.keep(plan, shards, epoch)
         now.save(plan)
         _report(plan, row)
     now.finish(plan, shards)

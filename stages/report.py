@@ -10,8 +10,9 @@ from pipeline.config import load_card, load_params
 from pipeline.console import run_command
 from pipeline.prepared import resolve_media_root
 from pipeline.report import write_report
+from pipeline.report_parts import Source
 from pipeline.shards import ShardSet
-from stages.options import FOLDER, manifest_option, params_option
+from stages.options import FOLDER, device_option, manifest_option, params_option
 
 
 @click.command()
@@ -22,26 +23,32 @@ from stages.options import FOLDER, manifest_option, params_option
 @click.option("--results", type=FOLDER, required=True, help="Folder with the results of all variants.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the report.")
 @params_option
-def main(manifest: Path, clips: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path) -> None:
+@device_option
+def main(
+    manifest: Path, clips: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path, device: str
+) -> None:
     """Write the report.
 
     Example: python -m stages.report --manifest data_manifests/demo --clips data/demo/clips.csv --shards data/demo/shards
     --runs runs/demo --results results/demo --out results/demo/report
     """
-    params = load_params(params_path)
-    write_report(
-        results,
-        runs,
-        out,
+    params, card = load_params(params_path), load_card(manifest)
+    source = Source(
+        results=results,
+        runs=runs,
+        folder=out,
         train_shards=ShardSet.open(shards / "train"),
         scored_shards=ShardSet.open(shards / params.score_split),
         manifest=manifest,
         clips=clips,
-        media_root=resolve_media_root(load_card(manifest), Path.cwd()),
         split=params.score_split,
         variants=params.variants,
         seeds=params.seeds,
+        card=card,
+        media_root=resolve_media_root(card, Path.cwd()),
+        device=device,
     )
+    write_report(source)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tests.test_shards import make_shard
 
 CLIPS = [f"clip-{i:02d}" for i in range(12)]
 FINGERPRINT = "a" * 32
-ATTRS = {"delta_v": 0.5, "delta_a": 0.9, "temperature": 0.1}
+ATTRS = {"shards": "c" * 32, "delta_v": 0.5, "delta_a": 0.9, "temperature": 0.1}
 
 
 def make_responses(epoch, n):
@@ -40,10 +40,10 @@ def make_labels(epoch, clips=CLIPS, **attrs):
     return PseudoLabels.from_responses(list(clips), make_responses(epoch, len(clips)), make_sounds(len(clips)), **own)
 
 
-def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=FINGERPRINT):
+def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=FINGERPRINT, **attrs):
     """Write a run's artifacts, and a model.pt with as much as inspection reads of it."""
     for epoch in epochs:
-        write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch))
+        write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
     iteration = json.dumps({"centre_audio": centre_audio})
     write_checkpoint(folder / "model.pt", {"fingerprint": fingerprint, "iteration": iteration})
     return folder

@@ -5,21 +5,26 @@ Titles, labels and sources are as hostile as free text can be. Some clips have t
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from pipeline.checkpoints import model_content, write_checkpoint
 from pipeline.config import load_card
+from pipeline.encoders import build_model
 from pipeline.files import write_csv
 from pipeline.manifests import CLIP_COLUMNS, Box, write_boxes
 from pipeline.map_files import ResponseMaps, write_maps
 from pipeline.page import write_page
 from pipeline.pseudo_labels import write_pseudo_labels
 from pipeline.report_parts import Section, Source
-from pipeline.runs import labels_path
+from pipeline.runs import labels_path, weights_path
 from tests.labelled_runs import make_labels
 from tests.media_files import write_media
-from tests.scored_world import boxes_of, make_manifest, make_split
+from tests.scored_world import SETTINGS, SIZE, boxes_of, make_manifest, make_split
+from tests.synthetic import ENCODER, make_settings
 
 HOSTILE = '<script>window.pwned = 1</script>"><img src=x onerror="window.pwned = 2">'
 TEST = [f"test-{i:02d}" for i in range(12)]
@@ -61,6 +66,7 @@ def make_source(folder: Path) -> Source:
     )
     for place, name in enumerate(VARIANTS):
         write_scores(source, name, np.random.default_rng(place))
+        write_weights(source.runs / name, name, seed=10 * place)
         for epoch in range(3):
             labels = make_labels(epoch if name == "iterative" else epoch // 2, TRAIN).restated(epoch=epoch)
             write_pseudo_labels(labels_path(source.runs / name, epoch), labels)
@@ -109,6 +115,28 @@ def write_scores(source: Source, name: str, rng: np.random.Generator) -> None:
         ["clip_id", "seed", "ciou"],
         [[clip_id, 0, value] for clip_id, value in CIOU[name].items()],
     )
+
+
+def write_weights(run: Path, name: str, *, seed: int) -> None:
+    """Write a model.pt of two epochs, and the weights before them; each is random in its own way."""
+    for epoch in range(3):
+        torch.manual_seed(seed + epoch)
+        description = {
+            "method": name,
+            "stage": "train",
+            "seed": 0,
+            "epoch": epoch,
+            "fingerprint": "a" * 32,
+            "image_size": SIZE,
+            "delta_v": 0.5,
+            "encoder": ENCODER.model_dump_json(),
+            "iteration": make_settings().iterate.model_dump_json(),
+            "audio": json.dumps({key: value for key, value in SETTINGS.items() if key not in ("fingerprint", "image_size")}),
+            "n_clips": len(TRAIN),
+            "classes": "[]",
+        }
+        path = weights_path(run, epoch) if epoch < 2 else run / "model.pt"
+        write_checkpoint(path, model_content(build_model(ENCODER), description))
 
 
 def write_chart_data(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pipeline.cli import soundspot
 from pipeline.console import run_command
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.runs import labels_path
+from pipeline.shards import ShardSet
 from tests.labelled_runs import make_run, make_train_shards
 from tests.test_cli_evaluate import PARAMS
 
@@ -22,8 +23,8 @@ def project(tmp_path, monkeypatch):
     """A project with one variant that has been trained, and its shards."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
-    make_run(tmp_path / "runs/squares/good")
-    make_train_shards(tmp_path / "data/squares/shards/train")
+    shards = ShardSet.open(make_train_shards(tmp_path / "data/squares/shards/train"))
+    make_run(tmp_path / "runs/squares/good", shards=shards.fingerprint)
     return tmp_path
 
 

@@ -29,6 +29,7 @@ ATTRIBUTES = {
     "delta_a": 0.5,
     "temperature": 0.1,
     "fingerprint": "0" * 32,
+    "shards": "1" * 32,
 }
 
 

@@ -421,45 +421,54 @@ class TestPictures:
 
 
 class TestVerify:
-    def test_a_good_run(self, run):
-        found = verify_artifacts(find_artifacts(run), clip_ids=CLIPS)
+    @pytest.fixture
+    def shards(self, tmp_path):
+        return ShardSet.open(make_train_shards(tmp_path / "shards"))
+
+    @pytest.fixture
+    def run(self, tmp_path, shards):
+        return make_run(tmp_path / "run", shards=shards.fingerprint)
+
+    def test_a_good_run(self, run, shards):
+        found = verify_artifacts(find_artifacts(run), shards=shards)
         assert (found.n_problems, found.notes) == (0, [])
         assert [each.epoch for each in found.artifacts] == [0, 1, 2]
 
-    def test_damage_is_found_in_its_file_alone(self, run):
+    def test_damage_is_found_in_its_file_alone(self, run, shards):
         path = labels_path(run, 1)
         with h5py.File(path) as file:
             place = file["audio_embedding"].id.get_chunk_info(0).byte_offset
         content = bytearray(path.read_bytes())
         content[place] ^= 1
         path.write_bytes(content)
-        found = verify_artifacts(find_artifacts(run), clip_ids=CLIPS)
+        found = verify_artifacts(find_artifacts(run), shards=shards)
         assert [len(each.problems) for each in found.artifacts] == [0, 1, 0]
         assert found.artifacts[1].problems[0].startswith("damaged at audio_embedding")
 
-    def test_artifacts_of_another_run_epoch_or_set_of_clips(self, run):
-        write_pseudo_labels(labels_path(run, 1), make_labels(1, fingerprint="b" * 32))
-        write_pseudo_labels(labels_path(run, 2), make_labels(1, clips=[*CLIPS[1:], "x", "y"]))
-        found = verify_artifacts(find_artifacts(run), clip_ids=CLIPS)
+    def test_artifacts_of_another_run_epoch_or_set_of_clips(self, run, shards):
+        write_pseudo_labels(labels_path(run, 1), make_labels(1, fingerprint="b" * 32, shards=shards.fingerprint))
+        write_pseudo_labels(labels_path(run, 2), make_labels(1, clips=[*CLIPS[1:], "x", "y"], shards="d" * 32))
+        found = verify_artifacts(find_artifacts(run), shards=shards)
         problems = [each.problems for each in found.artifacts]
         assert problems[0] == []
         assert [problem.split(":")[0] for problem in problems[1]] == ["of another run than model.pt"]
         assert problems[2] == [
             "says that it is of epoch 1",
+            f"made from other shards: fingerprint {'d' * 32}, not {shards.fingerprint}",
             "1 clips of the shards have no labels, such as 'clip-00'",
             "2 clips are not in the shards, such as 'x'",
         ]
 
-    def test_a_gap_and_a_broken_model(self, run):
+    def test_a_gap_and_a_broken_model(self, run, shards):
         labels_path(run, 1).unlink()
         (run / "model.pt").write_bytes(b"no model")
-        found = verify_artifacts(find_artifacts(run), clip_ids=CLIPS)
+        found = verify_artifacts(find_artifacts(run), shards=shards)
         assert len(found.problems) == found.n_problems == 2
         assert any("epoch_001.h5: missing" in problem for problem in found.problems)
         assert any("model.pt" in problem for problem in found.problems)
 
     def test_what_could_not_be_compared_is_said(self, run):
         (run / "model.pt").unlink()
-        found = verify_artifacts(find_artifacts(run), clip_ids=None)
+        found = verify_artifacts(find_artifacts(run), shards=None)
         assert found.n_problems == 0
         assert len(found.notes) == 2

@@ -154,11 +154,22 @@ def naive_alignment(audio, visual, audible, visible, margin):
 
 class TestAlignment:
     @pytest.mark.parametrize(("k", "n_classes", "margin"), [(2, 1, 1.4), (3, 4, 1.4), (5, 2, 0.7)])
-    def test_against_a_loop(self, k, n_classes, margin):
+    @pytest.mark.parametrize("rows", [1, 3, 1024])
+    def test_against_a_loop(self, k, n_classes, margin, rows):
         audio, visual = units(k, n_classes, 6), units(k, n_classes, 6, seed=1)
         audible, visible = (random(k, n_classes, seed=s) > -0.5 for s in (2, 3))
-        found = alignment_loss(audio, visual, audible=audible, visible=visible, margin=margin)
+        found = alignment_loss(audio, visual, audible=audible, visible=visible, margin=margin, rows=rows)
         assert float(found) == pytest.approx(naive_alignment(audio, visual, audible, visible, margin))
+
+    def test_blocks_play_no_part_in_the_gradient(self):
+        gradients = []
+        for rows in (1, 3, 1024):
+            audio, visual = (units(5, 4, 6, seed=s).requires_grad_() for s in (0, 1))
+            audible, visible = (random(5, 4, seed=s) > -0.5 for s in (2, 3))
+            alignment_loss(audio, visual, audible=audible, visible=visible, margin=1.4, rows=rows).backward()
+            gradients.append((audio.grad, visual.grad))
+        for found in gradients[:2]:
+            torch.testing.assert_close(found, gradients[2])
 
     def test_closed_form(self):
         axes = torch.eye(4).view(2, 2, 4)
@@ -200,6 +211,12 @@ class TestMaps:
 
     def test_even_an_impossible_class_counts_where_there_is_no_other(self):
         assert class_weights(torch.full((1, 1), -80.0), threshold=0.3).tolist() == [[1]]
+
+    def test_classes_that_may_not_count(self):
+        probability = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.25, 0.2], [0.9, 0.9, 0.9]], dtype=torch.float64)
+        usable = torch.tensor([[False, True, True], [True, False, True], [False] * 3])
+        found = class_weights(torch.logit(probability), threshold=0.3, usable=usable)
+        torch.testing.assert_close(found, torch.tensor([[0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=torch.float64))
 
     def test_map_against_a_loop(self):
         maps, weights = random(2, 3, 4, 5), torch.rand(2, 3, dtype=torch.float64)
@@ -293,7 +310,7 @@ class TestRows:
 
     @pytest.mark.parametrize("name", ROWS)
     def test_normalisation(self, name):
-        assert make(name)[0].normalisation == (None if name.endswith("eq1") else "relu-max")
+        assert make(name)[0].normalisation == ("min-max" if name.endswith("eq1") else "relu-max")
 
     def test_switches_that_contradict_each_other(self):
         settings = method_settings(make_settings(methods={"mssl": {}}), "mssl")
@@ -341,7 +358,7 @@ class TestRows:
 
 class TestStages:
     def test_the_last_epochs_are_stage_two(self):
-        for share, expected in ((0.5, [0, 0, 1, 1]), (0.25, [0, 0, 0, 1]), (0.0, [0] * 4), (1.0, [1] * 4)):
+        for share, expected in ((0.5, [0, 0, 1, 1]), (0.25, [0, 0, 0, 1]), (0.01, [0, 0, 0, 1]), (1.0, [1] * 4)):
             method, model = make("mssl", epochs=4, stage_two_share=share, **SMALL_HEADS)
             found = []
             for epoch in range(1, 5):
@@ -416,10 +433,30 @@ class TestStages:
             said = heads.audio_projection(activated_features(sounds, F.relu(heard)))
             for i, y, x in ((0, 0, 0), (3, 3, 2), (7, 1, 3)):
                 cell = heads.visual_projection(features[i, :, y, x])
+                likely = {c: float(heard[i, c].mean().sigmoid()) for c in range(4) if (heard[i, c] > 0).any()}
+                likely = {c: p for c, p in likely.items() if p > 0.3}
                 expected = sum(
-                    float(weights[i, c]) * max(float(F.cosine_similarity(said[i, c], cell, dim=0)), 0) for c in range(4)
+                    p / sum(likely.values()) * max(float(F.cosine_similarity(said[i, c], cell, dim=0)), 0)
+                    for c, p in likely.items()
                 )
                 assert float(fine[i, y, x]) == pytest.approx(expected, abs=1e-5)
+
+    def test_a_class_that_is_heard_nowhere_has_no_part_in_the_map(self, batch):
+        """It is likely enough by its mean logit, but active in no cell, so that nothing is said of it."""
+        method, model = make("mssl", **SMALL_HEADS)
+        model.eval()
+        heads = model.heads[HEADS]
+        heads.stage_two.fill_(True)
+        with torch.no_grad():
+            heads.audio_classes.weight.zero_()
+            heads.audio_classes.bias.copy_(torch.tensor([1.0, -0.5, -0.5, -0.5]))
+            one, _ = method.localize(model, batch.frames, batch.log_mel)
+            sounds = model.audio_maps(batch.log_mel)
+            said = F.normalize(heads.audio_projection(sounds.mean(dim=(2, 3))), dim=1)
+            cells = heads.cells(model.visual_features(batch.frames))
+            torch.testing.assert_close(one, torch.einsum("np,nhwp->nhw", said, cells).clamp_min(0))
+            heads.audio_classes.bias.fill_(-0.5)
+            assert not method.localize(model, batch.frames, batch.log_mel)[0].any()
 
     @pytest.mark.parametrize("name", ["mssl", "mssl_stage1_unlabelled"])
     def test_the_loss_falls_on_a_few_clips(self, batch, name):
@@ -530,5 +567,7 @@ def test_settings_of_stage_two():
     settings = method_settings(make_settings(methods={"mssl": {}}), "mssl")
     assert isinstance(settings, MSSLSettings)
     assert (settings.stage_two_share, settings.margin, settings.class_threshold) == (0.5, 1.4, 0.3)
+    with pytest.raises(SettingsError, match=r"setting 'stage_two_share'.*got 0"):
+        method_settings(make_settings(methods={"mssl": {"stage_two_share": 0}}), "mssl")
     with pytest.raises(SettingsError, match=r"setting 'margin'.*got 0"):
         method_settings(make_settings(methods={"mssl": {"margin": 0}}), "mssl")

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import av
@@ -13,15 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.checkpoints import load_model
 from pipeline.enlargement import enlargement_matrix
+from pipeline.errors import EvaluationError
+from pipeline.inference import response_maps
+from pipeline.kept_weights import earlier_maps
 from pipeline.manifests import Clip
 from pipeline.map_files import read_maps
 from pipeline.page import headline, json_for_script
 from pipeline.page_media import MP3_RATES, clip_sound, encode_sound, frame_picture, log_mel_picture
 from pipeline.page_text import section_html
 from pipeline.pseudo_labels import PseudoLabels
+from pipeline.shards import ShardSet
 from tests.media_files import write_media
 from tests.page_world import CIOU, HOSTILE, TEST, TRAIN, make_page
+from tests.scored_world import boxes_of, mask
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +100,53 @@ def test_scored_clips_stand_in_the_order_of_the_ranking_with_their_maps(page, da
     for clip in gallery["clips"]:
         raw = maps.response[TEST.index(clip["id"])].astype(np.float64)
         cells = (raw - raw.min()) / (raw.max() - raw.min())
-        np.testing.assert_array_equal(decoded(clip["maps"][1], np.uint8), np.rint(255 * cells).ravel())
-        assert clip["levels"] == [0.5, 0.5]
-        assert clip["scores"][1] == pytest.approx(ciou[clip["id"]], abs=1e-4)
+        np.testing.assert_array_equal(decoded(clip["maps"][1][-1], np.uint8), np.rint(255 * cells).ravel())
+        assert clip["levels"] == [[0.5] * 3] * 2
+        assert clip["scores"][1][-1] == pytest.approx(ciou[clip["id"]], abs=1e-4)
         assert [box[4] for box in clip["boxes"]] == [1, 0]
+
+
+def test_maps_of_earlier_epochs_are_those_of_the_kept_weights(page, data):
+    gallery, folder = data["galleries"]["scored"], page.parent.parent
+    assert [method["epochs"] for method in gallery["methods"]] == [[0, 1, 2]] * 2
+    weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4).astype(np.float64)
+    for m, name in enumerate(("initial", "iterative")):
+        for epoch in (0, 1):
+            model, _ = load_model(folder / "runs" / name / "weights" / f"epoch_{epoch:03d}.pt")
+            raw = response_maps(model, ShardSet.open(folder / "test"), batch_size=5, device="cpu")
+            for clip in gallery["clips"]:
+                own = raw[TEST.index(clip["id"])].astype(np.float64)
+                cells = 255 * (own - own.min()) / (own.max() - own.min())
+                np.testing.assert_allclose(decoded(clip["maps"][m][epoch], np.uint8).reshape(4, 4), cells, atol=0.6)
+                region = weights @ (cells / 255) @ weights.T > 0.5
+                truth = mask(boxes_of(clip["id"])[0], 256)
+                ciou = (region & truth).sum() / (truth.sum() + (region & ~truth).sum())
+                assert clip["scores"][m][epoch] == pytest.approx(ciou, abs=2e-3)
+
+
+def test_a_run_without_kept_weights_is_named(tmp_path):
+    make_page(tmp_path)
+    shutil.rmtree(tmp_path / "runs" / "initial" / "weights")
+    with pytest.raises(EvaluationError, match=r"runs/initial/weights: no weights of earlier epochs; run `dvc repro"):
+        earlier_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
 
 
 def test_change_is_the_mean_difference_of_the_enlarged_maps(data):
     gallery = data["galleries"]["scored"]
     weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4).astype(np.float64)
     for clip in gallery["clips"]:
-        first, last = (weights @ (decoded(text, np.uint8).reshape(4, 4) / 255.0) @ weights.T for text in clip["maps"])
-        assert clip["change"] == pytest.approx(np.abs(first - last).mean(), abs=3e-3)
+        for m in (0, 1):
+            first, _, last = (
+                weights @ (decoded(text, np.uint8).reshape(4, 4) / 255.0) @ weights.T for text in clip["maps"][m]
+            )
+            assert clip["change"][m] == pytest.approx(np.abs(first - last).mean(), abs=3e-3)
 
 
 def test_training_maps_are_those_of_the_artifacts(page, data):
     gallery = data["galleries"]["training"]
     assert [clip["id"] for clip in gallery["clips"]] == TRAIN
     assert [method["name"] for method in gallery["methods"]] == ["iterative", "initial"]
-    assert gallery["epochs"] == [0, 1, 2]
+    assert [method["epochs"] for method in gallery["methods"]] == [[0, 1, 2]] * 2
     runs = page.parent.parent / "runs"
     for m, name in enumerate(("iterative", "initial")):
         artifacts = [PseudoLabels.open(runs / name / "pseudo_labels" / f"epoch_{e:03d}.h5") for e in range(3)]

@@ -145,6 +145,20 @@ def test_epoch_slider_changes_the_picture_and_says_so(page):
     assert len(set(seen.values())) == 3
 
 
+def test_the_slider_goes_through_the_epochs_of_scored_clips_and_leaves_their_order(page):
+    order, seen, values = listed(page, "scored"), set(), set()
+    for epoch in (0, 1, 2):
+        slide(page, "scored", "epoch", epoch)
+        seen.add(picture(page, "scored"))
+        values.add(part(page, "scored", "facts").inner_text().split(",")[0])
+        assert part(page, "scored", "epoch-text").inner_text() == f"epoch {epoch} of 2"
+        assert listed(page, "scored") == order
+    assert (len(seen), len(values)) == (3, 3)
+    part(page, "scored", "result").select_option("success")
+    slide(page, "scored", "epoch", 0)
+    assert set(listed(page, "scored")) == {clip_id for clip_id in TEST if CIOU["iterative"][clip_id] >= 0.5}
+
+
 def test_methods_differ_and_none_is_the_bare_frame(page):
     seen = []
     for label in ("initial (Eq. 3)", "iterative (Eq. 7)", "none"):
@@ -181,9 +195,9 @@ def test_pixels_are_those_of_the_map(page):
     """The brightest pixel of the heat lies where the protocol's enlarged map has its maximum."""
     where = page.evaluate(
         """() => { const { data, cells } = galleries[0];
-          const values = enlarge(data, cells[0][1][0], 4, 4, 1);
+          const values = enlarge(data, cells[0][1][2], 4, 4, 1);
           let best = 0; values.forEach((value, i) => { if (value > values[best]) best = i; });
-          return [cells[0][1][0].indexOf(255), Math.floor(best / 256), best % 256]; }"""
+          return [cells[0][1][2].indexOf(255), Math.floor(best / 256), best % 256]; }"""
     )
     row, column = divmod(where[0], 4)
     assert where[1] // 64 == row
@@ -196,7 +210,7 @@ def test_sorting_and_filters_change_what_is_listed(page):
     part(page, "scored", "sort").select_option("worst")
     assert listed(page, "scored") == sorted(TEST, key=ciou.get)
     part(page, "scored", "sort").select_option("changed")
-    changes = dict(page.evaluate("DATA.galleries.scored.clips.map((clip) => [clip.id, clip.change])"))
+    changes = dict(page.evaluate("DATA.galleries.scored.clips.map((clip) => [clip.id, clip.change[1]])"))
     assert listed(page, "scored") == sorted(TEST, key=lambda clip_id: (-changes[clip_id], clip_id))
     part(page, "scored", "sort").select_option("name")
     part(page, "scored", "label").select_option(label="drum")

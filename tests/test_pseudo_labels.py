@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PseudoLabelError
+from pipeline.label_files import FORMAT_VERSION
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 
 ATTRS = {
@@ -13,6 +14,7 @@ ATTRS = {
     "delta_a": 0.8,
     "temperature": 0.3,
     "fingerprint": "f" * 32,
+    "shards": "e" * 32,
 }
 
 
@@ -168,7 +170,7 @@ def test_values_out_of_range_are_refused_when_they_are_read(path, value):
 def test_other_versions_are_refused(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(PseudoLabelError, match="format_version is 99, this program reads 1"):
+    with pytest.raises(PseudoLabelError, match=f"format_version is 99, this program reads {FORMAT_VERSION}"):
         PseudoLabels.open(path)
 
 

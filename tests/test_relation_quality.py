@@ -34,6 +34,7 @@ def labels_of(embedding, *, delta_a, clip_ids=None):
         delta_a=delta_a,
         temperature=0.1,
         fingerprint="f",
+        shards="s",
     )
 
 

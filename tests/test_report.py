@@ -17,7 +17,8 @@ from PIL import Image
 from pipeline.config import TrainingSettings, load_card
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, evaluate_content_free
-from pipeline.examples import ranked_clips, read_epoch_maps, spread
+from pipeline.equal_steps import spread
+from pipeline.examples import ranked_clips, read_epoch_maps
 from pipeline.map_files import read_maps
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.report import Section, markdown_page, write_report
@@ -89,19 +90,22 @@ def write_clip_list(path):
 def report(
     folder, train_shards, test_shards, *, name="report", results="results", clips="clips.csv", variants=VARIANTS
 ):
-    write_report(
-        folder / results,
-        folder / "runs",
-        folder / name,
+    source = Source(
+        results=folder / results,
+        runs=folder / "runs",
+        folder=folder / name,
         train_shards=train_shards,
         scored_shards=test_shards,
         manifest=folder / "manifest",
         clips=folder / clips,
-        media_root=folder / "media",
         split="test",
         variants=variants,
         seeds=SEEDS,
+        card=load_card(folder / "manifest"),
+        media_root=folder / "media",
+        device="cpu",
     )
+    write_report(source)
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ What we chose where the sources are silent, or public code has a fault
 - The loss is the contrastive one with a margin of the version for sound localisation, with unit centres and all other
   sounds of the batch in place of one; the hinge of the original code, with margin 10 on cosines, never ends and hence
   weighs all pairs alike.
+- The sound is clustered as well, into `sources` centres, as the original text has it; the version for sound localisation has
+  one centre. A pair's distance is the mean over the sound's centres.
 - With several sources each centre of the sound chooses its own nearest centre of the frame. Two may choose the same one: a
   sound of one source must not be torn apart.
 - The fully connected layer on each cell starts as the identity, so that training starts from what Eq. 3 has learnt.

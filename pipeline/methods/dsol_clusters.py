@@ -25,10 +25,7 @@ def cluster(features: np.ndarray, *, clusters: int, seed: int) -> np.ndarray:
 
     points = normalize(features)
     if np.ptp(points, axis=0).max() == 0:
-        raise TrainingError(
-            "the features of all training clips are the same, there is nothing to cluster; lower the learning rate of "
-            "`initialize` and run it again"
-        )
+        raise _nothing_to_tell_apart()
     with threadpool_limits(limits=1):
         found = KMeans(clusters, n_init=KMEANS_STARTS, tol=0, random_state=seed % 2**32).fit(points)
     return found.labels_.astype(np.int64)
@@ -68,7 +65,7 @@ def dictionary(features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int)
 def linear_classifier(
     features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a multinomial logistic regression.
+    """Fit a multinomial logistic regression. Raises TrainingError where all features are alike.
 
     Parameters
     ----------
@@ -87,7 +84,10 @@ def linear_classifier(
     """
     from sklearn.linear_model import LogisticRegression
 
-    points = features.astype(np.float64) / features.std(dtype=np.float64)
+    spread = features.std(dtype=np.float64)
+    if spread == 0:
+        raise _nothing_to_tell_apart()
+    points = features.astype(np.float64) / spread
     with threadpool_limits(limits=1):
         fitted = LogisticRegression(C=REGULARIZATION, max_iter=MAX_STEPS).fit(points, pseudo_class)
         said = fitted.predict_proba(points)
@@ -97,6 +97,13 @@ def linear_classifier(
     probabilities = np.zeros((len(features), clusters))
     weights[fitted.classes_], probabilities[:, fitted.classes_] = coefficients, said
     return normalize(weights).astype(np.float32), probabilities.astype(np.float32)
+
+
+def _nothing_to_tell_apart() -> TrainingError:
+    return TrainingError(
+        "the features of all training clips are the same, there is nothing to cluster; lower the learning rate of "
+        "`initialize` and run it again"
+    )
 
 
 def normalize(rows: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class Method(Protocol):
     """
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
-    normalisation: Literal["relu-max"] | None = None
+    normalisation: Literal["min-max", "relu-max"] | None = None
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Put layers and buffers of the method's own into `model.heads`. Called once, before weights are loaded or trained.

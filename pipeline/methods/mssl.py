@@ -26,18 +26,23 @@ Where the sources leave it open, or do not fit what all methods share:
 - Start, optimiser and schedule are those of every other method; MSSL has SGD with a smaller rate in stage II.
 - The correspondence reads V and a before their L2 normalisation. Without a projection, as in the paper's setting, these are
   the encoders' raw features, as in MSSL; with one, it learns, too, and Eq. 2 has something to say.
-- Labels are the training set's (see `pipeline.clip_classes`) for frame and sound alike. MSSL takes them from two
-  pretrained classifiers, whose probabilities a label file can hold.
+- Labels are the training set's (see `pipeline.clip_classes`). MSSL takes them from two pretrained classifiers, of frames and
+  of sounds, whose probabilities it sums up into 7 classes; a label file can hold those of one.
 - Other clips' sounds of the same class are wrong pairs, in both stages, as in the public code.
-- A class that is active nowhere has no feature and takes no part in stage II.
+- A class that is active nowhere has no feature and takes no part in stage II, neither in its loss nor in its map; a sound in
+  which no class is active has a flat map. The public code goes on with the projection of zeros.
+- One target serves frame and sound. Where labels name only what sounds, as in a mosaic of playing and silent instruments,
+  frames learn that what is silent is not there: MSSL, with labels of each kind, does not say so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +54,7 @@ from pipeline.methods.contrastive import localize_by_response
 from pipeline.methods.interface import Method
 from pipeline.methods.mssl_losses import (
     activated_features,
+    active,
     alignment_loss,
     class_weights,
     classification_loss,
@@ -72,7 +78,7 @@ class CommonSettings(IterationSettings):
 class MSSLSettings(CommonSettings, LabelledSettings):
     """Settings of the rows with labels; those after the first two play a part in `mssl` alone."""
 
-    stage_two_share: Fraction = 0.5  # of the epochs, the last ones
+    stage_two_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the epochs, the last ones; rounded up
     projection_hidden: Count = 1024
     projection_dim: Count = 128
     margin: Positive = 1.4  # see `alignment_loss`
@@ -150,7 +156,7 @@ class MSSL(Method):
         if stage_two and (eq2 or self.second is None):
             raise ValueError("stage II needs labels, and has a map of its own")
         self.eq2 = eq2
-        self.normalisation: Literal["relu-max"] | None = None if eq1 else "relu-max"
+        self.normalisation: Literal["min-max", "relu-max"] = "min-max" if eq1 else "relu-max"
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Make the heads; without labels the class layers are for so many classes as the settings say."""
@@ -166,7 +172,7 @@ class MSSL(Method):
     ) -> Mapping[str, NamedArray]:
         """Note in the model whether this epoch belongs to stage II."""
         if self.second:
-            last = round(self.second.stage_two_share * self.second.epochs)
+            last = math.ceil(self.second.stage_two_share * self.second.epochs)
             _heads(model).stage_two.fill_(epoch > self.second.epochs - last)
         return {}
 
@@ -202,10 +208,12 @@ class MSSL(Method):
         heads, features, sounds = _heads(model), model.visual_features(frames), model.audio_maps(log_mel)
         heard = heads.audio_classes(sounds)
         maps = heads.visual_classes(features)
+        usable = None
         if heads.stage_two:
             # n C p, n h w p -> n C h w
             maps = torch.einsum("ncp,nhwp->nchw", heads.heard(sounds, F.relu(heard)), heads.cells(features))
-        weights = class_weights(heard.mean(dim=(2, 3)), threshold=self.settings.class_threshold)
+            usable = active(heard)
+        weights = class_weights(heard.mean(dim=(2, 3)), threshold=self.settings.class_threshold, usable=usable)
         audio = F.normalize(model.project_audio(model.pool_audio(sounds)), dim=1)
         return weighted_map(maps, weights), audio
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 # Added to the sum of a class activation that may be 0 everywhere, as in the public code.
 NO_ACTIVATION = 1.0e-10
 # Smallest squared distance of which a root is taken: the root's slope at 0 is infinite.
 SMALLEST_SQUARE = 1.0e-8
+# Rows of the alignment's matrix in memory at once: with hundreds of classes the whole of it has 10^9 entries and more.
+PAIR_ROWS = 1024
 
 
 def correspondence_loss(logits: Tensor) -> Tensor:
@@ -79,11 +82,14 @@ def activated_features(features: Tensor, activation: Tensor) -> Tensor:
     return weights @ features.flatten(2).transpose(1, 2) / (weights.sum(dim=2, keepdim=True) + NO_ACTIVATION)
 
 
-def alignment_loss(audio: Tensor, visual: Tensor, *, audible: Tensor, visible: Tensor, margin: float) -> Tensor:
+def alignment_loss(
+    audio: Tensor, visual: Tensor, *, audible: Tensor, visible: Tensor, margin: float, rows: int = PAIR_ROWS
+) -> Tensor:
     """Draw what one clip's sound and frame say of one class together, and push all else apart.
 
     D = 2 - 2 cos between each audible and each visible (clip, class): mean D of those with the same clip and class, plus the
-    mean of max(0, margin - √D)² of all others. A mean over nothing is 0.
+    mean of max(0, margin - √D)² of all others. A mean over nothing is 0. Memory grows with `rows` times the visible ones; time
+    with the product of both.
 
     Parameters
     ----------
@@ -93,6 +99,8 @@ def alignment_loss(audio: Tensor, visual: Tensor, *, audible: Tensor, visible: T
         Which of them take part.
     margin : float > 0
         Distance √D from which two that do not belong together cost nothing; √2 is a right angle.
+    rows : int >= 1
+        Audible ones that are compared at once; no part of the result.
 
     Raises
     ------
@@ -106,13 +114,20 @@ def alignment_loss(audio: Tensor, visual: Tensor, *, audible: Tensor, visible: T
         )
     if not margin > 0:
         raise ValueError(f"margin must be positive, got {margin}")
+    audio, visual, both = _wide(audio), _wide(visual), audible & visible
+    near = (2 - 2 * (audio * visual).sum(dim=2))[both].sum() / both.sum().clamp_min(1)
     heard, seen = (mask.flatten().nonzero().squeeze(1) for mask in (audible, visible))
-    # i p, j p -> i j
-    cosine = _wide(audio).flatten(0, 1)[heard] @ _wide(visual).flatten(0, 1)[seen].T
-    square = 2 - 2 * cosine
-    apart = F.relu(margin - square.clamp_min(SMALLEST_SQUARE).sqrt()).square()
-    same = heard[:, None] == seen[None, :]
-    return _mean_where(square, same) + _mean_where(apart, ~same)
+    heard_points, seen_points = audio.flatten(0, 1)[heard], visual.flatten(0, 1)[seen]
+
+    def apart(points: Tensor, own: Tensor) -> Tensor:
+        # i p, j p -> i j
+        square = (2 - 2 * points @ seen_points.T).clamp_min(SMALLEST_SQUARE)
+        return F.relu(margin - square.sqrt()).square().masked_fill(own[:, None] == seen[None, :], 0).sum()
+
+    # Each block's matrix is made again for the gradient, so that no two stand in memory at once.
+    blocks = zip(heard_points.split(rows), heard.split(rows), strict=True)
+    far = sum((checkpoint(apart, *block, use_reentrant=False) for block in blocks), start=near.new_zeros(()))
+    return near + far / (len(heard) * len(seen) - both.sum()).clamp_min(1)
 
 
 def present(class_maps: Tensor, *, threshold: float) -> Tensor:
@@ -128,38 +143,41 @@ def present(class_maps: Tensor, *, threshold: float) -> Tensor:
     -------
     Tensor (k, C) bool
     """
-    cells = _wide(class_maps).flatten(2)
-    return (torch.sigmoid(cells.mean(dim=2)) > threshold) & (cells > 0).any(dim=2)
+    return (torch.sigmoid(_wide(class_maps).mean(dim=(2, 3))) > threshold) & active(class_maps)
 
 
-def class_weights(logits: Tensor, *, threshold: float) -> Tensor:
+def active(class_maps: Tensor) -> Tensor:
+    """Tell which classes are active in any cell: (k, C, h, w) -> (k, C) bool."""
+    return (class_maps > 0).flatten(2).any(dim=2)
+
+
+def class_weights(logits: Tensor, *, threshold: float, usable: Tensor | None = None) -> Tensor:
     """Probabilities above the threshold, over their sum; the most probable class alone where none is above it.
 
     Parameters
     ----------
     logits : Tensor (n, C) floating
     threshold : float in [0, 1]
+    usable : Tensor (n, C) bool, optional
+        Classes that may count; by default all.
 
     Returns
     -------
-    Tensor (n, C), each row with sum 1
+    Tensor (n, C), each row with sum 1, or 0 where no class is usable
     """
     probability = torch.sigmoid(_wide(logits))
-    best = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
-    kept = probability > threshold
-    kept = kept | (best & ~kept.any(dim=1, keepdim=True))
+    usable = torch.ones_like(logits, dtype=torch.bool) if usable is None else usable
+    best = F.one_hot(logits.masked_fill(~usable, -torch.inf).argmax(dim=1), logits.shape[1]).bool()
+    kept = (probability > threshold) & usable
+    kept = kept | (best & usable & ~kept.any(dim=1, keepdim=True))
     weights = probability * kept
-    return weights / weights.sum(dim=1, keepdim=True)
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def weighted_map(maps: Tensor, weights: Tensor) -> Tensor:
     """Sum of the positive parts of maps per class (n, C, h, w), weighted by (n, C): (n, h, w)."""
     # n C h w, n C -> n h w
     return (F.relu(maps) * weights[:, :, None, None]).sum(dim=1)
-
-
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp_min(1)
 
 
 def _wide(values: Tensor) -> Tensor:

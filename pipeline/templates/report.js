@@ -178,7 +178,7 @@ class Gallery {
     this.part = (role) => root.querySelector(`[data-role="${role}"]`);
     this.radios = [...root.querySelectorAll(`input[name="${this.name}-method"]`)];
     data.weights = Object.fromEntries(Object.entries(data.matrices).map(([side, text]) => [side, floatsOf(text)]));
-    this.cells = data.clips.map((clip) => clip.maps.map((map) => [map].flat().map(bytesOf)));
+    this.cells = data.clips.map((clip) => clip.maps.map((epochs) => epochs.map(bytesOf)));
     this.order = data.clips.map((_, i) => i);
     this.current = 0;
   }
@@ -200,13 +200,21 @@ class Gallery {
 
   // What is drawn, as the controls say.
   get method() { return Number(this.radios.find((radio) => radio.checked).value); }
-  get epoch() { return this.part("epoch") ? Number(this.part("epoch").value) : 0; }
   get opacity() { return Number(this.part("opacity").value) / 100; }
   get measured() { return this.method < 0 ? this.data.shown : this.method; }
 
-  /** The number that a clip is filtered and listed by: its cIoU, or how much its map changed. */
-  measure(clip) { return this.name === "scored" ? clip.scores[this.measured] : clip.change[this.measured]; }
-  change(clip) { return this.name === "scored" ? clip.change : clip.change[this.measured]; }
+  /** The place of the epoch shown among a method's own: methods may have trained for fewer. */
+  epoch(method) { return Math.min(Number(this.part("epoch").value), this.data.methods[method].epochs.length - 1); }
+
+  /** The number that a clip is filtered and listed by, the same while the slider moves: its last cIoU, or how much its map changed. */
+  measure(clip) { return this.name === "scored" ? clip.scores[this.measured].at(-1) : this.change(clip); }
+  change(clip) { return clip.change[this.measured]; }
+
+  /** The number that belongs to the map shown. */
+  value(clip, method) {
+    const epoch = this.epoch(method);
+    return this.name === "scored" ? clip.scores[method][epoch].toFixed(2) : percent(clip.facts[method][epoch][0], 0);
+  }
 
   makeCard(clip, i) {
     const canvas = make("canvas", { width: 160, height: 160, "aria-hidden": "true" });
@@ -264,7 +272,7 @@ class Gallery {
       const value = this.measure(clips[i]);
       if (value < low - 1e-9 || value > high + 1e-9) return false;
       if (chosen("label") !== "all" && chosen("label") !== `=${clips[i].label}`) return false;
-      return chosen("result") === "all" || (chosen("result") === "success") === (clips[i].scores[this.measured] >= threshold);
+      return chosen("result") === "all" || (chosen("result") === "success") === (value >= threshold);
     });
     const keys = {
       best: (clip) => -this.measure(clip),
@@ -277,7 +285,7 @@ class Gallery {
     this.order = kept.sort((a, b) => key(clips[a]) - key(clips[b]) || (clips[a].id < clips[b].id ? -1 : 1));
     this.part("cards").replaceChildren(...this.order.map((i) => this.cards[i].item));
     this.part("count").textContent = this.order.length
-      ? `${this.order.length} of ${clips.length} clips; the number is the ${this.name === "scored" ? "cIoU" : "change"} under the map shown`
+      ? `${this.order.length} of ${clips.length} clips; the number is the ${this.name === "scored" ? "cIoU of the map shown, order and filters go by that of the last epoch" : "change of the map"}`
       : `None of the ${clips.length} clips is like that.`;
   }
 
@@ -304,9 +312,10 @@ class Gallery {
     if (method >= 0) {
       const step = small ? Math.max(1, Math.round(size / 96)) : 1;
       const n = Math.floor(size / step);
-      const values = enlarge(this.data, this.cells[i][method][this.epoch], methods[method].rows, methods[method].columns, step);
+      const epoch = this.epoch(method);
+      const values = enlarge(this.data, this.cells[i][method][epoch], methods[method].rows, methods[method].columns, step);
       drawHeat(context, values, n, side, this.opacity);
-      const level = clip.levels ? clip.levels[method] : levels[method][this.epoch];
+      const level = (clip.levels ?? levels)[method][epoch];
       if (this.part("outline").checked) drawOutline(context, values, n, side, level, inclusive, line);
     }
     if (clip.boxes && this.part("boxes").checked) drawBoxes(context, clip.boxes, side, line);
@@ -324,14 +333,14 @@ class Gallery {
     this.describe(clip);
     for (const [m, each] of this.strip.entries()) {
       this.draw(each.canvas, i, m, true);
-      each.value.textContent = this.name === "scored" ? clip.scores[m].toFixed(2) : percent(clip.facts[m][this.epoch][0], 0);
+      each.value.textContent = this.value(clip, m);
       each.button.setAttribute("aria-pressed", String(m === this.method));
     }
     if (changed) this.load(clip);
   }
 
   /** What every card's picture depends on. */
-  get drawn() { return [this.method, this.epoch, this.opacity, this.part("boxes")?.checked, this.part("outline").checked].join(); }
+  get drawn() { return [this.method, this.part("epoch").value, this.opacity, this.part("boxes")?.checked, this.part("outline").checked].join(); }
 
   drawCard(j, card) {
     const { button, canvas, value, item } = card;
@@ -339,10 +348,10 @@ class Gallery {
     const current = j === this.current;
     button.tabIndex = current || (!this.order.includes(this.current) && j === this.order[0]) ? 0 : -1;
     button.setAttribute("aria-current", String(current));
-    value.textContent = this.measure(clip).toFixed(2);
+    value.textContent = this.name === "scored" ? this.value(clip, this.measured) : this.change(clip).toFixed(2);
     const what = this.name === "scored" ? "cIoU" : "change";
     button.setAttribute("aria-label", `${clip.id}${clip.label ? `, ${clip.label}` : ""}, ${what} ${value.textContent}`);
-    if (this.name === "scored") item.classList.toggle("failure", this.measure(clip) < this.data.threshold);
+    if (this.name === "scored") item.classList.toggle("failure", clip.scores[this.measured][this.epoch(this.measured)] < this.data.threshold);
     // Going from clip to clip changes no picture.
     if (this.order.includes(j) && card.drawn !== this.drawn) {
       this.draw(canvas, j, this.method, true);
@@ -351,28 +360,28 @@ class Gallery {
   }
 
   describe(clip) {
-    const { epochs, methods, threshold } = this.data;
+    const { methods, threshold } = this.data;
     const method = this.method < 0 ? null : methods[this.method];
+    const { epochs } = methods[this.measured];
+    const epoch = this.epoch(this.measured);
     this.part("title").replaceChildren(clip.id, ...(clip.label ? [make("span", { className: "chip" }, clip.label)] : []));
     const facts = [];
     if (this.name === "scored") {
-      const score = clip.scores[this.measured];
+      const score = clip.scores[this.measured][epoch];
       facts.push(`cIoU ${score.toFixed(3)}, ${score >= threshold ? "a success" : "no success"} at ${threshold}`);
-      if (this.data.changed) facts.push(`changed by ${clip.change.toFixed(3)}`);
       const sounding = clip.boxes.filter((box) => box[4]).map((box) => box[5]).filter(Boolean);
       if (sounding.length) facts.push(`sounding: ${[...new Set(sounding)].join(", ")}`);
     } else {
-      const [share, iou] = clip.facts[this.measured][this.epoch];
+      const [share, iou] = clip.facts[this.measured][epoch];
       facts.push(`sounding region: ${percent(share, 1)} of the frame`);
       if (iou !== null) facts.push(`IoU with the map before: ${iou.toFixed(2)}`);
-      facts.push(`changed by ${this.change(clip).toFixed(3)} in all`);
-      this.part("epoch-text").value = `epoch ${epochs[this.epoch]} of ${epochs[epochs.length - 1]}`;
-      this.part("epoch").setAttribute("aria-valuetext", this.part("epoch-text").value);
     }
+    facts.push(`changed by ${this.change(clip).toFixed(3)} in all`);
+    this.part("epoch-text").value = `epoch ${epochs[epoch]} of ${epochs.at(-1)}`;
+    this.part("epoch").setAttribute("aria-valuetext", this.part("epoch-text").value);
     this.part("facts").textContent = `${facts.join("; ")}.`;
     const map = method ? `with the response map of ${method.label}` : "without a map";
-    const when = epochs ? ` after epoch ${epochs[this.epoch]}` : "";
-    this.part("picture").setAttribute("aria-label", `Frame of ${clip.id} ${map}${when}`);
+    this.part("picture").setAttribute("aria-label", `Frame of ${clip.id} ${map} after epoch ${epochs[epoch]}`);
   }
 
   load(clip) {

@@ -1,0 +1,100 @@
+"""`soundspot pseudo-labels export` and `verify`: an epoch's file for other programs, and whether all files are whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli_pseudo_label_options import (
+    PATH,
+    epoch_option,
+    frames_of,
+    json_option,
+    shards_option,
+    show_value,
+    targeted,
+    with_target,
+)
+from pipeline.console import note
+
+if TYPE_CHECKING:
+    from pipeline.inspection import Artifacts
+
+
+@click.command()
+@with_target
+@targeted
+@epoch_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "png", "coco"]),
+    required=True,
+    help="Arrays; a picture for each clip; sounding regions.",
+)
+@click.option("-o", "--output", type=PATH, required=True, help="A file; with png, a folder.")
+@click.option("--clip", "clips", multiple=True, help="Only this clip; may be repeated.")
+@shards_option
+def export(
+    artifacts: Artifacts, epoch: str, format_: str, output: Path, clips: tuple[str, ...], shards: Path | None
+) -> None:
+    """Write an epoch's pseudo-labels for other programs.
+
+    npz: all fields. png: CLIP.png with the map over the frame. coco: each part of a sounding region with its run
+    lengths, box, area and score, in pixels of the frame.
+
+    \b
+    Example:
+      soundspot pl export iterative --format coco -o regions.json
+      soundspot pl export iterative --format png -o pictures --clip train-00042
+    """
+    from tqdm import tqdm
+
+    from pipeline.bars import bars_off
+    from pipeline.inspection import find_clip
+    from pipeline.inspection_export import export_coco, export_npz, export_png
+
+    labels = artifacts.open(epoch)
+    if clips:
+        labels = labels.select([find_clip(labels, clip) for clip in dict.fromkeys(clips)])
+    if format_ == "npz":
+        export_npz(output, labels)
+    elif format_ == "coco":
+        n_regions = export_coco(output, labels, side=frames_of(artifacts, shards).side)
+        note(f"{n_regions} sounding regions")
+    else:
+        pictures = export_png(output, labels, frames_of(artifacts, shards))
+        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=bars_off()):
+            pass
+    note(f"wrote {len(labels)} clips to {output}")
+
+
+@click.command()
+@with_target
+@targeted
+@shards_option
+@json_option
+def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
+    """Check that the artifacts are whole, and belong to the run's model.pt and to the shards.
+
+    Everything is read, so that every checksum is compared. The exit code is 1 if anything is wrong.
+
+    Example: soundspot pl verify iterative
+    """
+    from pipeline.errors import PseudoLabelError
+    from pipeline.inspection_targets import open_shards
+    from pipeline.inspection_verify import verify_artifacts
+
+    opened = open_shards(artifacts.run, shards)
+    found = verify_artifacts(artifacts, shards=opened)
+    lines = [f"damaged: {each.path}: {problem}" for each in found.artifacts for problem in each.problems]
+    lines += [f"damaged: {problem}" for problem in found.problems] + [f"note: {note}" for note in found.notes]
+    for line in lines:
+        click.echo(line, err=True)
+    good = "".join(f"good: {each.path}\n" for each in found.artifacts if not each.problems)
+    show_value(asdict(found) | {"n_problems": found.n_problems}, lambda: good, as_json)
+    if found.n_problems:
+        raise PseudoLabelError(f"{artifacts.run}: {found.n_problems} problems; run the stage that writes it again")

@@ -1,0 +1,69 @@
+"""What a run would have said of some clips after earlier epochs, from the weights that it kept.
+
+Training never looks at the scored clips, so their maps over the epochs are made afterwards. Nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.checkpoints import load_model
+from pipeline.errors import EvaluationError
+from pipeline.inference import localize, select_device
+from pipeline.shards import ShardSet
+
+
+@dataclass(frozen=True)
+class EarlierMaps:
+    """Raw response maps R of some clips after each of some epochs.
+
+    Attributes
+    ----------
+    epochs : list of int
+        Rising; the last is that of the finished model, whose maps are not among these.
+    response : np.ndarray (len(epochs) - 1, clip, row, col) float32
+    """
+
+    epochs: list[int]
+    response: np.ndarray
+
+
+def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device: str = "auto") -> EarlierMaps:
+    """Localise some clips, as many as make a batch, with each of the weights that a run kept.
+
+    Parameters
+    ----------
+    run : Path
+        Of one seed.
+    shards : ShardSet
+        That have the clips.
+    clip_ids : sequence of str
+    device : str
+
+    Raises
+    ------
+    EvaluationError
+        The run kept no weights.
+    CheckpointError
+        Weights are damaged.
+    """
+    paths = sorted((run / "weights").glob("epoch_*.pt"))
+    if not paths:
+        raise EvaluationError(f"{run}/weights: no weights of earlier epochs; run `dvc repro -f train@{run.name}`")
+    chosen = select_device(device)
+    places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
+    frames, log_mels = shards.read([places[clip_id] for clip_id in clip_ids])
+    pairs = torch.from_numpy(frames).permute(0, 3, 1, 2).to(chosen), torch.from_numpy(log_mels).to(chosen)
+    epochs, maps = [], []
+    for path in paths:
+        model, description = load_model(path)
+        epochs.append(int(description["epoch"]))
+        response, _ = localize(model.to(chosen), *pairs)
+        maps.append(response.float().cpu().numpy())
+    last = load_model(run / "model.pt")[1]["epoch"]
+    return EarlierMaps([*epochs, int(last)], np.stack(maps))
