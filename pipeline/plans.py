@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.config import (
 from pipeline.equal_steps import spread
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import fingerprint
-from pipeline.methods import build_method, method_settings
+from pipeline.methods import build_method, method_entry, method_settings
 from pipeline.runs import Run, labels_path, seed_folder
 from pipeline.shards import ShardSet
 
@@ -59,6 +60,8 @@ class Plan:
     classes : ClipClasses or None
         What the clips are labelled with, for a method that learns from labels.
     run : Run
+    twin : Run or None
+        That of a method which trains to the same weights from the same start (see `methods.Entry.trains_as`).
     """
 
     stage: str
@@ -73,6 +76,7 @@ class Plan:
     shards: str
     classes: ClipClasses | None
     run: Run
+    twin: Run | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -119,10 +123,8 @@ def initialize_plans(shards: ShardSet, folder: Path, *, settings: TrainingSettin
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
     weights = settings.encoder.visual_weights
     start = _digest(Path(weights)) if weights is not None else ""
-    return [
-        _plan(shards, seed_folder(folder, seeds, seed), settings, "initialize", "initial", seed, iteration, start)
-        for seed in seeds
-    ]
+    plan = partial(_plan, shards, settings, "initialize", "initial", iteration=iteration, start=start)
+    return [plan(seed=seed, folder=seed_folder(folder, seeds, seed)) for seed in seeds]
 
 
 def train_plans(
@@ -138,26 +140,37 @@ def train_plans(
     """Plan the stage `train` of one method, one run for each seed."""
     iteration = method_settings(settings, method)
     classes = _read_classes(iteration, shards, clips)
+    other = _trains_as(settings, method, iteration)
     plans = []
     for seed in seeds:
         initial = seed_folder(initial_folder, seeds, seed)
         start = _digest(initial / "model.pt") + _digest(labels_path(initial, 0))
-        own = seed_folder(folder, seeds, seed)
-        plan = _plan(shards, own, settings, "train", method, seed, iteration, start, initial=initial, classes=classes)
-        plans.append(plan)
+        plan = partial(
+            _plan, shards, settings, "train", seed=seed, iteration=iteration, start=start, initial=initial, classes=classes
+        )
+        twin = plan(other, folder=seed_folder(folder.parent / other, seeds, seed)).run if other else None
+        plans.append(replace(plan(method, folder=seed_folder(folder, seeds, seed)), twin=twin))
     return plans
+
+
+def _trains_as(settings: TrainingSettings, method: str, iteration: IterationSettings) -> str | None:
+    """Return the method that trains to the same weights, if it is there with the same settings."""
+    other = method_entry(method).trains_as
+    if other is None or other not in settings.methods or method_settings(settings, other) != iteration:
+        return None
+    return other
 
 
 def _plan(
     shards: ShardSet,
-    folder: Path,
     settings: TrainingSettings,
     stage: str,
     method: str,
+    *,
+    folder: Path,
     seed: int,
     iteration: IterationSettings,
     start: str,
-    *,
     initial: Path | None = None,
     classes: ClipClasses | None = None,
 ) -> Plan:

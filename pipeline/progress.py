@@ -6,9 +6,11 @@ All of it is in ``state.pt`` and the epoch's artifact, so that a run that was ki
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,10 +43,14 @@ class Progress:
     labels: PseudoLabels | None
     history: list[dict[str, float]]
 
-    def save(self, plan: Plan) -> None:
-        """Write the history and ``state.pt``. The epoch's pseudo-labels must have been written before."""
+    def write_history(self, plan: Plan) -> None:
+        """Write ``history.csv`` and ``timings.csv``."""
         for path, columns in ((plan.run.history, HISTORY), (plan.run.timings, TIMINGS)):
             write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in self.history])
+
+    def save(self, plan: Plan) -> None:
+        """Write the history and ``state.pt``. The epoch's pseudo-labels must have been written before."""
+        self.write_history(plan)
         content = {f"history.{name}": [row[name] for row in self.history] for name in _LOGGED}
         content |= {checkpoints.WEIGHTS + name: value for name, value in self.model.state_dict().items()}
         content |= checkpoints.flatten_optimizer(self.optimizer)
@@ -148,6 +154,12 @@ def _fresh(plan: Plan, device: torch.device, initial: AudioVisualModel | None = 
     settings = plan.iteration
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return Progress(model, optimizer, method, None, [])
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read ``history.csv``: a row for each epoch, whose numbers written again are the same."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(row[name] or "nan") for name in HISTORY} for row in csv.DictReader(file)]
 
 
 def _cell(value: float) -> str:

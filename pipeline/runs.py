@@ -78,6 +78,10 @@ class Run:
         """What the method made of the training set before `epoch`; many methods make nothing."""
         return self.folder / "pseudo_labels" / f"start_{epoch:03d}.h5"
 
+    def has_all_weights(self) -> bool:
+        """Tell whether the run has ended under this fingerprint and the present program, and kept every epoch's weights."""
+        return self.kept == tuple(range(self.last_labels)) and begun_by_this_program(self.folder) and self.is_complete()
+
     def is_complete(self) -> bool:
         """Tell whether the run has ended under this fingerprint."""
         written = [self.history, *(self.labels(epoch) for epoch in range(self.last_labels + 1))]
@@ -131,15 +135,20 @@ def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
             for temporary in run.folder.glob(pattern):
                 temporary.unlink()
     todo = [run for run in runs if not run.is_complete()]
-    code = folder / CODE_FILE
-    if not todo or not code.is_file() or code.read_text() != code_digest():
+    if not todo or not begun_by_this_program(folder):
         todo = list(runs)
         for run in runs:
             run.wipe()
-        write_text(code, code_digest())
+        write_text(folder / CODE_FILE, code_digest())
     for run in set(runs) - set(todo):
         run.finish()
     return todo
+
+
+def begun_by_this_program(folder: Path) -> bool:
+    """Tell whether the program in its present state began the folder of a stage, or of one of its further seeds."""
+    code = (folder.parent if folder.name.startswith("seed_") else folder) / CODE_FILE
+    return code.is_file() and code.read_text() == code_digest()
 
 
 def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -28,16 +28,16 @@ from tqdm import tqdm
 from pipeline.array_files import ascii_ids, write_arrays
 from pipeline.bars import bars_off
 from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
-from pipeline.checkpoints import load_model
+from pipeline.checkpoints import load_model, load_weights, read_checkpoint
 from pipeline.config import TrainingSettings
 from pipeline.errors import TrainingError
 from pipeline.files import locked
 from pipeline.inference import predict, response_maps, select_device
 from pipeline.plans import Plan, initialize_plans, train_plans
-from pipeline.progress import HISTORY, Progress, start_or_resume
+from pipeline.progress import HISTORY, TIMINGS, Progress, read_history, start_or_resume
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 from pipeline.randomness import derive_seed
-from pipeline.runs import begin, seed_folder
+from pipeline.runs import Run, begin, seed_folder
 from pipeline.shards import ShardSet
 
 __all__ = ["HISTORY", "initialize", "load_model", "response_maps", "seed_folder", "train"]
@@ -120,7 +120,9 @@ def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_nam
     with locked(folder, TrainingError), _deterministic():
         todo = begin(folder, [plan.run for plan in plans])
         for plan in plans:
-            if plan.run in todo:
+            if plan.run in todo and plan.twin and plan.twin.has_all_weights():
+                _retell_run(plan, plan.twin, shards, device)
+            elif plan.run in todo:
                 _train_run(plan, shards, device)
 
 
@@ -150,8 +152,7 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
         row = {
             "epoch": epoch,
             "loss": loss,
-            "mask_iou_previous": now.labels.mask_iou(before) if now.labels and before else math.nan,
-            "sounding_fraction": float(now.labels.sounding_fraction.mean()) if now.labels else math.nan,
+            **_measures(now.labels, before),
             "positives_per_clip": positives,
             "seconds": labelled - start,
             "pairs_per_second": pairs / (trained - start),
@@ -163,6 +164,31 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
         now.save(plan)
         _report(plan, row)
     now.finish(plan, shards)
+
+
+def _retell_run(plan: Plan, twin: Run, shards: ShardSet, device: torch.device) -> None:
+    """Label with the weights of a run that differs only in how a map is read: the same bytes as training once more."""
+    plan.run.wipe()
+    now = start_or_resume(plan, shards, device)
+    for row in read_history(twin.history):
+        start, epoch, before = time.perf_counter(), int(row["epoch"]), now.labels
+        path = twin.weights(epoch) if epoch in twin.kept else twin.model
+        load_weights(now.model, read_checkpoint(path), path)
+        now.labels = _label(now, plan, shards, epoch, device)
+        unknown = dict.fromkeys(TIMINGS, math.nan)
+        row = {**unknown, **row, **_measures(now.labels, before), "seconds": time.perf_counter() - start}
+        now.history.append(row)
+        now.keep(plan, shards, epoch)
+        _report(plan, row)
+    now.write_history(plan)
+    now.finish(plan, shards)
+
+
+def _measures(labels: PseudoLabels | None, before: PseudoLabels | None) -> dict[str, float]:
+    return {
+        "mask_iou_previous": labels.mask_iou(before) if labels and before else math.nan,
+        "sounding_fraction": float(labels.sounding_fraction.mean()) if labels else math.nan,
+    }
 
 
 def _start_epoch(now: Progress, plan: Plan, shards: ShardSet, epoch: int) -> None:

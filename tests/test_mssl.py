@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline import training
 from pipeline.batches import Batch
 from pipeline.config import AugmentationSettings, LabelledSettings, OptimisationSettings
 from pipeline.encoders import build_model
@@ -534,6 +535,43 @@ def test_rows_without_labels_need_none(start, tmp_path):
     assert load_model(tmp_path / name / "model.pt")[1]["classes"] == []
     with pytest.raises(TrainingError, match="learns from labels"):
         train(shards, folder / "initialize", tmp_path / "mssl", method="mssl", settings=settings, seeds=[0])
+
+
+@pytest.mark.parametrize("name", ["mssl_stage1_eq2", "mssl_stage1_eq2_eq1"])
+def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(start, tmp_path, monkeypatch, name):
+    folder, settings, shards, _, clips = start
+    settings = settings.model_copy(update={"methods": dict.fromkeys(["mssl_stage1", name], {"epochs": 2, "hidden": 16})})
+
+    def run(method, out):
+        train(shards, folder / "initialize", out, method=method, settings=settings, seeds=[0], clips=clips)
+
+    def contents(out):
+        files = (path for path in out.rglob("*") if path.is_file() and path.name != "timings.csv")
+        return {path.relative_to(out): path.read_bytes() for path in files}
+
+    run(name, tmp_path / "alone" / name)
+    run("mssl_stage1", tmp_path / "both" / "mssl_stage1")
+    monkeypatch.setattr("pipeline.training._train_epoch", lambda *_: pytest.fail("it was trained"))
+    run(name, tmp_path / "both" / name)
+    expected = contents(tmp_path / "alone" / name)
+    assert len(expected) == 3 + 2 + 2 + 1  # labels, weights, model and history, .code
+    assert contents(tmp_path / "both" / name) == expected
+
+
+def test_a_row_with_settings_of_its_own_or_without_all_weights_is_trained(start, tmp_path, monkeypatch):
+    folder, settings, shards, _, clips = start
+    own = {"epochs": 2, "hidden": 16}
+    trained = []
+    real = training._train_epoch
+    monkeypatch.setattr("pipeline.training._train_epoch", lambda *args: trained.append(args[2].method) or real(*args))
+    for name, values in (("mssl_stage1", own), ("mssl_stage1_eq2", {**own, "class_threshold": 0.4})):
+        changed = settings.model_copy(update={"methods": {"mssl_stage1": own, name: values}})
+        train(shards, folder / "initialize", tmp_path / name, method=name, settings=changed, seeds=[0], clips=clips)
+    assert trained == ["mssl_stage1"] * 2 + ["mssl_stage1_eq2"] * 2
+    (tmp_path / "mssl_stage1/weights/epoch_001.pt").unlink()
+    equal = settings.model_copy(update={"methods": {"mssl_stage1": own, "mssl_stage1_eq2": own}})
+    train(shards, folder / "initialize", tmp_path / "mssl_stage1_eq2", method="mssl_stage1_eq2", settings=equal, seeds=[0], clips=clips)
+    assert len(trained) == 6
 
 
 def test_a_run_that_stopped_in_stage_one_goes_on_to_stage_two(start, tmp_path, monkeypatch):

@@ -22,10 +22,20 @@ from pipeline.methods.mssl import MSSL, UnlabelledMSSL
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the tables: the class of its method, and the switches that make it this row."""
+    """A row of the tables: the class of its method, and the switches that make it this row.
 
-    kind: type[Any]  # of a Method: mypy has no type for a class whose constructor takes switches
+    Attributes
+    ----------
+    kind : type
+        Of a Method; mypy has no type for a class whose constructor takes switches.
+    switches : mapping
+    trains_as : str or None
+        A row that trains to the same weights, bit by bit, under equal settings: the two differ in how a map is read.
+    """
+
+    kind: type[Any]
     switches: Mapping[str, Any] = field(default_factory=dict)
+    trains_as: str | None = None
 
 
 METHODS: dict[str, Entry] = {
@@ -34,10 +44,10 @@ METHODS: dict[str, Entry] = {
     "mssl": Entry(MSSL, {"stage_two": True}),
     "mssl_stage1": Entry(MSSL),
     "mssl_stage1_unlabelled": Entry(UnlabelledMSSL),
-    "mssl_stage1_eq2": Entry(MSSL, {"eq2": True}),
-    "mssl_stage1_unlabelled_eq2": Entry(UnlabelledMSSL, {"eq2": True}),
-    "mssl_stage1_eq2_eq1": Entry(MSSL, {"eq2": True, "eq1": True}),
-    "mssl_stage1_unlabelled_eq2_eq1": Entry(UnlabelledMSSL, {"eq2": True, "eq1": True}),
+    "mssl_stage1_eq2": Entry(MSSL, {"eq2": True}, "mssl_stage1"),
+    "mssl_stage1_unlabelled_eq2": Entry(UnlabelledMSSL, {"eq2": True}, "mssl_stage1_unlabelled"),
+    "mssl_stage1_eq2_eq1": Entry(MSSL, {"eq2": True, "eq1": True}, "mssl_stage1"),
+    "mssl_stage1_unlabelled_eq2_eq1": Entry(UnlabelledMSSL, {"eq2": True, "eq1": True}, "mssl_stage1_unlabelled"),
     "dsol": Entry(Dsol, {"two_stage": False}),
     "dsol_two_stage": Entry(Dsol, {"two_stage": True}),
     "initial": Entry(Contrastive),

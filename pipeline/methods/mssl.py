@@ -19,7 +19,8 @@ The rows of Table 2, as we read the paper (§4.3, "Comparison with MSSL"):
 - `…_eq1`: maps are stretched from their minimum to their maximum (Eq. 1). Without it they are divided by their maximum,
   negative responses cut off: MSSL's own rule, and the difference between two rows of the table.
 
-The last two change only how a map is read: rows of stage I with the same labels train to the same weights, bit by bit.
+The last two change only how a map is read: rows of stage I with the same labels train to the same weights, bit by bit, and
+where the first of them is there already, the others take its weights instead of training again.
 
 Where the sources leave it open, or do not fit what all methods share:
 
