@@ -16,7 +16,6 @@ import click
 
 from pipeline.cli_pseudo_label_files import export, verify
 from pipeline.cli_pseudo_label_options import (
-    PATH,
     centre_of,
     centre_option,
     check_ending,

@@ -146,7 +146,15 @@ def train_plans(
         initial = seed_folder(initial_folder, seeds, seed)
         start = _digest(initial / "model.pt") + _digest(labels_path(initial, 0))
         plan = partial(
-            _plan, shards, settings, "train", seed=seed, iteration=iteration, start=start, initial=initial, classes=classes
+            _plan,
+            shards,
+            settings,
+            "train",
+            seed=seed,
+            iteration=iteration,
+            start=start,
+            initial=initial,
+            classes=classes,
         )
         twin = plan(other, folder=seed_folder(folder.parent / other, seeds, seed)).run if other else None
         plans.append(replace(plan(method, folder=seed_folder(folder, seeds, seed)), twin=twin))

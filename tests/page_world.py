@@ -131,7 +131,9 @@ def write_weights(run: Path, name: str, *, seed: int) -> None:
             "delta_v": 0.5,
             "encoder": ENCODER.model_dump_json(),
             "iteration": make_settings().iterate.model_dump_json(),
-            "audio": json.dumps({key: value for key, value in SETTINGS.items() if key not in ("fingerprint", "image_size")}),
+            "audio": json.dumps(
+                {key: value for key, value in SETTINGS.items() if key not in ("fingerprint", "image_size")}
+            ),
             "n_clips": len(TRAIN),
             "classes": "[]",
         }

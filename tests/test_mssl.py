@@ -540,7 +540,9 @@ def test_rows_without_labels_need_none(start, tmp_path):
 @pytest.mark.parametrize("name", ["mssl_stage1_eq2", "mssl_stage1_eq2_eq1"])
 def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(start, tmp_path, monkeypatch, name):
     folder, settings, shards, _, clips = start
-    settings = settings.model_copy(update={"methods": dict.fromkeys(["mssl_stage1", name], {"epochs": 2, "hidden": 16})})
+    settings = settings.model_copy(
+        update={"methods": dict.fromkeys(["mssl_stage1", name], {"epochs": 2, "hidden": 16})}
+    )
 
     def run(method, out):
         train(shards, folder / "initialize", out, method=method, settings=settings, seeds=[0], clips=clips)
@@ -570,7 +572,15 @@ def test_a_row_with_settings_of_its_own_or_without_all_weights_is_trained(start,
     assert trained == ["mssl_stage1"] * 2 + ["mssl_stage1_eq2"] * 2
     (tmp_path / "mssl_stage1/weights/epoch_001.pt").unlink()
     equal = settings.model_copy(update={"methods": {"mssl_stage1": own, "mssl_stage1_eq2": own}})
-    train(shards, folder / "initialize", tmp_path / "mssl_stage1_eq2", method="mssl_stage1_eq2", settings=equal, seeds=[0], clips=clips)
+    train(
+        shards,
+        folder / "initialize",
+        tmp_path / "mssl_stage1_eq2",
+        method="mssl_stage1_eq2",
+        settings=equal,
+        seeds=[0],
+        clips=clips,
+    )
     assert len(trained) == 6
 
 

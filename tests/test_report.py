@@ -15,9 +15,9 @@ from dvc_render.vega import VegaRenderer
 from PIL import Image
 
 from pipeline.config import TrainingSettings, load_card
+from pipeline.equal_steps import spread
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, evaluate_content_free
-from pipeline.equal_steps import spread
 from pipeline.examples import ranked_clips, read_epoch_maps
 from pipeline.map_files import read_maps
 from pipeline.pseudo_labels import PseudoLabels
