@@ -541,7 +541,7 @@ def test_rows_without_labels_need_none(start, tmp_path):
 def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(start, tmp_path, monkeypatch, name):
     folder, settings, shards, _, clips = start
     settings = settings.model_copy(
-        update={"methods": dict.fromkeys(["mssl_stage1", name], {"epochs": 2, "hidden": 16})}
+        update={"methods": {key: {"epochs": 2, "hidden": 16} for key in ("mssl_stage1", name)}}
     )
 
     def run(method, out):
