@@ -75,6 +75,10 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     arguments : sequence of str, optional
         Command line without the program's name; by default the process's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be no text, and a terminal may not know a letter: shown as escapes, rather than the command's end.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except SoundspotError as error:

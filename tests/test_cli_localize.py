@@ -98,6 +98,20 @@ def test_a_picture_with_the_sound_beside_it(project, capsys):
     assert files(project / "given") == ["bird.jpg.npz", "bird.jpg.png"]
 
 
+def test_a_name_that_is_no_text(project):
+    named = project / os.fsdecode(b"caf\xe9.mp4")
+    try:
+        video(project / "a.mp4").rename(named)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    command = [sys.executable, "-m", "pipeline.cli", "localize", named.name, "-o", "out", "--model", "model.pt", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9.mp4 -> out/caf\udce9.mp4: 0.94 s" in done.stdout
+    assert [os.fsencode(name) for name in files(project / "out")] == [b"caf\xe9.json", b"caf\xe9.mp4"]
+
+
 def test_a_folder_with_good_and_bad_files(project, capsys):
     video(project / "in" / "deep" / "a.mp4")
     video(project / "in" / "a.mkv")

@@ -51,6 +51,34 @@ def test_wrong_options_are_2(capsys):
     assert code_of(lambda: None, ["--nonsense"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [(b"caf\xe9.mp4", "utf-8", rb"caf\udce9.mp4"), ("a…".encode(), "latin-1", rb"a\u2026")],
+)
+def test_a_name_that_cannot_be_shown_as_it_is_is_escaped(monkeypatch, name, encoding, shown):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", streams[0])
+    monkeypatch.setattr("sys.stderr", streams[1])
+    path = os.fsdecode(name)
+
+    def action():
+        click.echo(path)
+        raise ManifestError(path)
+
+    assert code_of(action) == 1
+    for stream, line in zip(streams, (shown, b"error: " + shown), strict=True):
+        stream.flush()
+        assert stream.buffer.getvalue() == line + b"\n"
+
+
+def test_streams_that_cannot_be_reconfigured_are_left_alone(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", None)
+    assert code_of(lambda: click.echo("done")) == 0
+    assert out.getvalue() == "done\n"
+
+
 def test_ctrl_c_is_130(capsys):
     assert code_of(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.strip() == "interrupted"
