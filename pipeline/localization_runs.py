@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,53 +79,65 @@ def run_job(
         _refuse_to_replace(outputs, made_by)
         if all(path.exists() for path in outputs):
             return None
-    facts = {
-        "format_version": FORMAT_VERSION,
-        "made_by": made_by,
-        "input": str(job.name),
-        "model": localizer.name,
-        "delta_v": localizer.delta_v,
-        "silence_dbfs": localizer.silence_dbfs,
-        "miss_rate": localizer.miss_rate if localizer.calibration else None,
-    }
-    run = _run_picture if job.is_picture else _run_video
-    return run(job, folder, localizer, settings, facts, as_json, tell)
+    run = _Run(job, folder, localizer, settings, made_by, as_json, tell)
+    return _run_picture(run) if job.is_picture else _run_video(run)
 
 
-def _run_video(
-    job: Job,
-    folder: Path,
-    localizer: Localizer,
-    settings: OverlaySettings,
-    facts: dict[str, Any],
-    as_json: bool,
-    tell: Callable[[float], None] | None,
-) -> str:
+@dataclass(frozen=True)
+class _Run:
+    """One job and all that it is done with; `run_job` says what each is."""
+
+    job: Job
+    folder: Path
+    localizer: Localizer
+    settings: OverlaySettings
+    made_by: str
+    as_json: bool
+    tell: Callable[[float], None] | None
+
+    def output(self, suffix: str) -> Path:
+        """Return the path of one of the outputs."""
+        return self.job.output(self.folder, suffix)
+
+    def write_facts(self, found: dict[str, Any]) -> None:
+        """Write the JSON: what made the outputs, and what was found."""
+        localizer = self.localizer
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "made_by": self.made_by,
+            "input": str(self.job.name),
+            "model": localizer.name,
+            "delta_v": localizer.delta_v,
+            "silence_dbfs": localizer.silence_dbfs,
+            "miss_rate": localizer.miss_rate if localizer.calibration else None,
+        }
+        write_json(self.output(".json"), {**facts, **found})
+
+
+def _run_video(run: _Run) -> str:
     instants: list[dict[str, Any]] = []
 
     def note(instant: Instant) -> None:
         instants.append({"time_s": round(instant.time_s, 6), **_as_json(instant.found, instant.regions)})
 
-    with replacing(job.output(folder, ".mp4")) as temporary:
-        made_by = f"soundspot localize {facts['made_by']}"
+    with replacing(run.output(".mp4")) as temporary:
         summary = overlay_video(
-            job.source, temporary, localizer, settings, comment=made_by, tell=tell, note=note if as_json else None
+            run.job.source,
+            temporary,
+            run.localizer,
+            run.settings,
+            comment=f"soundspot localize {run.made_by}",
+            tell=run.tell,
+            note=note if run.as_json else None,
         )
-        if as_json:
-            times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": settings.smooth_s}
-            write_json(job.output(folder, ".json"), {**facts, **times, "maps": instants})
+        if run.as_json:
+            times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": run.settings.smooth_s}
+            run.write_facts({**times, "maps": instants})
     return _describe(summary)
 
 
-def _run_picture(
-    job: Job,
-    folder: Path,
-    localizer: Localizer,
-    settings: OverlaySettings,
-    facts: dict[str, Any],
-    as_json: bool,
-    tell: Callable[[float], None] | None,
-) -> str:
+def _run_picture(run: _Run) -> str:
+    job, localizer = run.job, run.localizer
     if job.sound is None:
         raise MediaError(
             f"{job.source}: a picture without a sound; give --audio FILE, or put {job.source.stem}.wav beside it"
@@ -133,7 +145,7 @@ def _run_picture(
     picture = read_still(job.source)
     if picture is None:
         raise MediaError(f"{job.source}: is no picture file any more")
-    found = localizer.localize_batch([picture], [_middle_window(job.sound, localizer, settings.time_limit_s)])[0]
+    found = localizer.localize_batch([picture], [_middle_window(job.sound, localizer, run.settings.time_limit_s)])[0]
     if found.verdict == "silent":
         raise MediaError(
             f"{job.sound}: silent where it is listened to ({found.level_dbfs:.0f} dBFS); nothing to localise"
@@ -146,19 +158,19 @@ def _run_picture(
         "boxes": np.array([region[:5] for region in regions], dtype=np.float64).reshape(-1, 5),
         "verdict": np.array(found.verdict),
         "confidence": np.array(np.nan if found.confidence is None else found.confidence),
-        "made_by": np.array(facts["made_by"]),
+        "made_by": np.array(run.made_by),
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_bytes(job.output(folder, ".npz"), buffer.getvalue())
-    if as_json:
-        write_json(job.output(folder, ".json"), {**facts, **_as_json(found, regions)})
+    write_bytes(run.output(".npz"), buffer.getvalue())
+    if run.as_json:
+        run.write_facts(_as_json(found, regions))
     if found.verdict == "sounding":
         drawn = overlay(picture, localizer.heat(found.response))
     else:
         drawn = np.array(picture, order="C")
         blend(drawn, rgb_notice(NOTICES[found.verdict], height=height, width=width))
-    with replacing(job.output(folder, ".png")) as temporary:
+    with replacing(run.output(".png")) as temporary:
         Image.fromarray(drawn).save(temporary, format="png")
     return f"{width}×{height} pixels, {found.verdict}{_share(found)}"
 
