@@ -13,7 +13,6 @@ otherwise. It describes a finished model; no box is looked at, and no score and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import CheckpointError
-from pipeline.files import write_json
+from pipeline.files import file_digest, write_json
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT_VERSION = 1
@@ -110,4 +109,4 @@ def find_calibration(model: Path) -> Calibration | None:
 
 def model_digest(path: Path) -> str:
     """Return the SHA-256 of a model's file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_digest(path)

@@ -23,6 +23,7 @@ from pipeline.errors import SoundspotError
 
 # In a folder that takes hours to fill: the `code_digest` of the program that began it. DVC leaves it out.
 CODE_FILE = ".code"
+_BYTES_AT_ONCE = 1 << 20
 
 
 @contextmanager
@@ -91,6 +92,15 @@ def fingerprint(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal; the file need not fit into memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BYTES_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @cache

@@ -1,7 +1,7 @@
 """One job of localising: from the media to the outputs on disk.
 
 Outputs are written whole or not at all, the one that is looked at last, so that a job that was stopped at any moment is begun
-anew. Every output but PNG knows what made it: model, settings, and the sizes of the inputs.
+anew. Every output but PNG knows what made it: model, settings, and the content of the inputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import LocalizationError, MediaError
-from pipeline.files import fingerprint, replacing, write_bytes, write_json
+from pipeline.files import file_digest, fingerprint, replacing, write_bytes, write_json
 from pipeline.heat_overlay import blend, enlarged, overlay, rgb_notice
 from pipeline.localization_jobs import Job
 from pipeline.localizer import Localization, Localizer
@@ -212,9 +212,18 @@ def _made_by(job: Job, localizer: Localizer, settings: OverlaySettings) -> str:
             "calibration": None if calibration is None else [*calibration.own, localizer.miss_rate],
             "silence_dbfs": localizer.silence_dbfs,
             "settings": {} if job.is_picture else how,
-            "bytes": [path.stat().st_size for path in (job.source, job.sound) if path is not None and path.exists()],
+            "inputs": [_digest(path) for path in (job.source, job.sound) if path is not None],
         }
     )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise MediaError(
+            f"{path}: cannot be read ({error.strerror}); check that the file is there and yours to read"
+        ) from None
 
 
 def _made_by_of(path: Path) -> str:

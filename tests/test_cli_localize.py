@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import localization_runs
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
@@ -104,7 +106,18 @@ def test_a_name_that_is_no_text(project):
         video(project / "a.mp4").rename(named)
     except OSError:
         pytest.skip("this file system takes text alone")
-    command = [sys.executable, "-m", "pipeline.cli", "localize", named.name, "-o", "out", "--model", "model.pt", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "localize",
+        named.name,
+        "-o",
+        "out",
+        "--model",
+        "model.pt",
+        "--json",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -158,6 +171,35 @@ def test_finished_outputs_are_skipped(project, capsys):
     # A batch of another size gives the same output.
     assert localize("a.mp4", options=["--batch-size", 3, "--time-limit", 99]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 there already"
+
+
+def test_another_content_of_the_same_size_is_another_input(project, capsys):
+    image(project / "b.png")
+    write_media(project / "b.wav", sound=tone(1), audio_codec="pcm_s16le")
+    assert localize("b.png") == 0
+    before = (project / "b.wav").stat()
+    write_media(project / "b.wav", sound=tone(1)[:, ::-1].copy(), audio_codec="pcm_s16le")
+    os.utime(project / "b.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (project / "b.wav").stat().st_size == before.st_size
+    assert localize("b.png") == 1
+    assert "out/b.png: is there, made from another file" in capsys.readouterr().err
+
+
+def test_an_input_that_cannot_be_read_does_not_end_the_rest(project, monkeypatch, capsys):
+    video(project / "a.mp4")
+    video(project / "b.mp4")
+    whole = localization_runs.file_digest
+
+    def refused(path):
+        if path.name == "a.mp4":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(localization_runs, "file_digest", refused)
+    assert localize("a.mp4", "b.mp4") == 1
+    printed = capsys.readouterr()
+    assert "failed: a.mp4: cannot be read (Permission denied); check that the file is there" in printed.err
+    assert printed.out.endswith("1 localised, 1 failed\n")
 
 
 def test_what_something_else_made_is_not_replaced(project, capsys):
