@@ -99,9 +99,13 @@ class _Run:
         """Return the path of one of the outputs."""
         return self.job.output(self.folder, suffix)
 
-    def write_facts(self, found: dict[str, Any]) -> None:
-        """Write the JSON: what made the outputs, and what was found."""
-        localizer = self.localizer
+    def settle_json(self, found: dict[str, Any]) -> None:
+        """Write the JSON, or remove one that another run of ours left: beside new outputs it would say what was true of old ones."""
+        path, localizer = self.output(".json"), self.localizer
+        if not self.as_json:
+            if path.is_file() and _made_by_of(path) not in ("", self.made_by):
+                path.unlink()
+            return
         facts = {
             "format_version": FORMAT_VERSION,
             "made_by": self.made_by,
@@ -111,7 +115,7 @@ class _Run:
             "silence_dbfs": localizer.silence_dbfs,
             "miss_rate": localizer.miss_rate if localizer.calibration else None,
         }
-        write_json(self.output(".json"), {**facts, **found})
+        write_json(path, {**facts, **found})
 
 
 def _run_video(run: _Run) -> str:
@@ -130,9 +134,8 @@ def _run_video(run: _Run) -> str:
             tell=run.tell,
             note=note if run.as_json else None,
         )
-        if run.as_json:
-            times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": run.settings.smooth_s}
-            run.write_facts({**times, "maps": instants})
+        times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": run.settings.smooth_s}
+        run.settle_json({**times, "maps": instants})
     return _describe(summary)
 
 
@@ -163,8 +166,7 @@ def _run_picture(run: _Run) -> str:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(run.output(".npz"), buffer.getvalue())
-    if run.as_json:
-        run.write_facts(_as_json(found, regions))
+    run.settle_json(_as_json(found, regions))
     if found.verdict == "sounding":
         drawn = overlay(picture, localizer.heat(found.response))
     else:

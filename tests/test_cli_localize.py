@@ -225,6 +225,19 @@ def test_what_something_else_made_is_not_replaced(project, capsys):
     assert (project / "out" / "a.json").exists()
 
 
+def test_a_json_that_is_no_longer_true_does_not_stay(project):
+    video(project / "a.mp4")
+    video(project / "b.mp4")
+    (project / "out").mkdir()
+    (project / "out" / "b.json").write_text('{"by": "hand"}')
+    assert localize("a.mp4", options=["--json"]) == 0
+    # What is made anew in the same way is as the JSON says.
+    assert localize("a.mp4", options=["--overwrite"]) == 0
+    assert files(project / "out") == ["a.json", "a.mp4", "b.json"]
+    assert localize("a.mp4", "b.mp4", options=["--overwrite", "--smooth", 1]) == 0
+    assert files(project / "out") == ["a.mp4", "b.json", "b.mp4"]
+
+
 def test_a_kill_leaves_no_half_file(project):
     video(project / "long.mp4", seconds=30)
     command = [sys.executable, "-m", "pipeline.cli", "localize", "long.mp4", "-o", "out", "--model", "model.pt"]
