@@ -129,7 +129,7 @@ def localize(
     localizer = Localizer.load(
         path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )
-    jobs = plan_jobs(inputs, folder, sound=audio)
+    jobs = plan_jobs(inputs, folder, sound=audio, as_json=as_json)
     _tell_calibration(localizer)
     counts = {"done": 0, "kept": 0, "failed": 0}
     with locked(folder, LocalizationError), tqdm(total=len(jobs), unit="file", leave=False, disable=bars_off()) as bar:

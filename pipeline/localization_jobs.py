@@ -4,13 +4,14 @@ Conventions
 -----------
 A job is a video, or a picture file with a sound file; the content of a file decides which. ``NAME.mp4`` becomes
 ``OUT/NAME.mp4``, a video of another ending ``OUT/NAME.ENDING.mp4``, a picture ``….png`` and ``….npz`` likewise; what lies in
-folders below an input folder lies in the same folders below OUT. With JSON, there is ``….json`` beside each.
+folders below an input folder lies in the same folders below OUT. With JSON, there is ``NAME.json`` beside the output of a
+video, and beside that of a picture ``NAME.ENDING.json``, so that ``a.mp4`` and ``a.png`` do not share one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import LocalizationError
@@ -37,17 +38,21 @@ class Job:
     name : Path
         Relative to OUT, with the ending of the source.
     is_picture : bool
+    conflict : str
+        Why it cannot be done beside the other jobs; empty if it can.
     """
 
     source: Path
     sound: Path | None
     name: Path
     is_picture: bool
+    conflict: str = ""
 
     def output(self, folder: Path, suffix: str) -> Path:
         """Return the path of one of the outputs."""
         main = ".png" if self.is_picture else ".mp4"
-        base = self.name.with_suffix("") if self.name.suffix.lower() == main else self.name
+        is_whole = self.name.suffix.lower() != main or (self.is_picture and suffix == ".json")
+        base = self.name if is_whole else self.name.with_suffix("")
         return folder / base.parent / (base.name + suffix)
 
     def outputs(self, folder: Path, *, as_json: bool) -> list[Path]:
@@ -57,7 +62,7 @@ class Job:
         return [self.output(folder, suffix) for suffix in suffixes]
 
 
-def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None, as_json: bool = False) -> list[Job]:
     """Find what is to be localised.
 
     Parameters
@@ -68,6 +73,13 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None
         OUT; what lies in it is no input.
     sound : Path, optional
         The sound of the picture, if one picture is the only input.
+    as_json : bool
+        Whether JSON is among the outputs.
+
+    Returns
+    -------
+    list of Job
+        Where two files of one folder would get the same output, the later one has a `conflict`.
 
     Raises
     ------
@@ -80,12 +92,14 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None
     if sound is not None and not sound.is_file():
         raise LocalizationError(f"{sound}: no such sound file; check --audio")
     found: dict[Path, Path] = {}
+    roots: dict[Path, Path] = {}
     for path in inputs:
         if path.is_dir():
             files = _media_below(path, folder)
             if not files:
                 raise LocalizationError(f"{path}: holds no file with the ending of a video, a picture or a sound")
             found |= {file: file.relative_to(path) for file in files}
+            roots |= dict.fromkeys(files, path)
         elif path.exists():
             found[path] = Path(path.name)
         else:
@@ -100,8 +114,7 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None
         jobs = [Job(jobs[0].source, sound, jobs[0].name, True)]
     taken = {job.sound for job in jobs}
     jobs = [job for job in jobs if job.source not in taken]
-    _check_outputs(jobs, folder)
-    return jobs
+    return _without_collisions(jobs, folder, roots, as_json=as_json)
 
 
 def _media_below(root: Path, folder: Path) -> list[Path]:
@@ -124,17 +137,31 @@ def _sound_beside(picture: Path) -> Path | None:
     return None
 
 
-def _check_outputs(jobs: Sequence[Job], folder: Path) -> None:
-    sources = {job.source.resolve(): job.source for job in jobs}
+def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, Path], *, as_json: bool) -> list[Job]:
+    """Return the jobs, each that would get another's output with a conflict; `roots` has the input folder of each file."""
+    sources = {job.source.resolve() for job in jobs}
     owner: dict[Path, Job] = {}
+    settled = []
     for job in jobs:
-        for path in reversed(job.outputs(folder, as_json=True)):
+        paths = job.outputs(folder, as_json=as_json)[::-1]
+        for path in paths:
             if path.resolve() in sources:
                 raise LocalizationError(
                     f"{path}: is an input and would be overwritten; choose another folder for the outputs"
                 )
-            other = owner.setdefault(path, job)
-            if other is not job:
-                raise LocalizationError(
-                    f"{other.source} and {job.source} would both become {path}; localise them into two folders"
-                )
+        path = next((path for path in paths if path in owner), None)
+        if path is None:
+            owner |= dict.fromkeys(paths, job)
+            settled.append(job)
+            continue
+        other = owner[path].source
+        # Whoever names two files can name two folders; in a folder of thousands, one such pair must not end the rest.
+        if job.source not in roots or roots[job.source] != roots.get(other):
+            raise LocalizationError(
+                f"{other} and {job.source} would both become {path}; localise them into two folders"
+            )
+        reason = (
+            f"{job.source}: would become {path}, as {other.name} does; localise it into another folder, or rename it"
+        )
+        settled.append(replace(job, conflict=reason))
+    return settled

@@ -68,10 +68,13 @@ def run_job(
     MediaError
         The media cannot be used, with the reason.
     LocalizationError
-        A file is in an output's place that another model or other settings made, or another program.
+        A file is in an output's place that another model or other settings made, or another program; or another job of the
+        same run gets that place.
     OSError
         An output cannot be written.
     """
+    if job.conflict:
+        raise LocalizationError(job.conflict)
     require_file(job.source)
     made_by = _made_by(job, localizer, settings)
     outputs = job.outputs(folder, as_json=as_json)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline import localization_runs
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
+from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
 from tests.localizing import save_model
@@ -150,6 +151,41 @@ def test_a_folder_with_good_and_bad_files(project, capsys):
     assert "a picture without a sound; give --audio" in failed["alone.png"]
     assert len(failed) == 6
     assert "Traceback" not in printed.err
+
+
+def test_two_files_of_a_folder_for_one_output(project, capsys):
+    video(project / "in" / "a.mp4")
+    image(project / "in" / "a.png")
+    write_media(project / "in" / "a.wav", sound=tone(1), audio_codec="pcm_s16le")
+    assert localize("in", options=["--json"]) == 0
+    assert files(project / "out") == ["a.json", "a.mp4", "a.npz", "a.png", "a.png.json"]
+    assert json.loads((project / "out" / "a.json").read_text())["input"] == "a.mp4"
+    assert json.loads((project / "out" / "a.png.json").read_text())["input"] == "a.png"
+    video(project / "in" / "b.mkv")
+    video(project / "in" / "b.mkv.mp4")
+    capsys.readouterr()
+    for done in ("1 localised, 2 there already, 1 failed", "3 there already, 1 failed"):
+        assert localize("in", options=["--json"]) == 1
+        printed = capsys.readouterr()
+        assert printed.out.splitlines()[-1] == done
+        (line,) = (line for line in printed.err.splitlines() if line.startswith("failed: "))
+        assert line == (
+            "failed: in/b.mkv.mp4: would become out/b.mkv.mp4, as b.mkv does; localise it into another folder, or rename it"
+        )
+    assert json.loads((project / "out" / "b.mkv.json").read_text())["input"] == "b.mkv"
+
+
+def test_an_output_that_is_not_asked_for_collides_with_nothing(tmp_path):
+    names = ("a.png.mp4", "a.png")
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "a.png").write_bytes(b"P6 1 1 255 abc")
+
+    def conflicts(**options):
+        return [bool(job.conflict) for job in plan_jobs([tmp_path], tmp_path / "out", **options)]
+
+    assert conflicts() == [False, False]
+    assert conflicts(as_json=True) == [False, True]
 
 
 def test_finished_outputs_are_skipped(project, capsys):
