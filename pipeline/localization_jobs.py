@@ -104,10 +104,13 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None
             found[path] = Path(path.name)
         else:
             raise LocalizationError(f"{path}: no such file or folder")
+    sounds: dict[Path, dict[str, Path]] = {}
     jobs = []
     for path, name in found.items():
         is_picture = is_still(path)
-        jobs.append(Job(path, _sound_beside(path) if is_picture else None, name, is_picture))
+        if is_picture and path.parent not in sounds:
+            sounds[path.parent] = _sounds_in(path.parent)
+        jobs.append(Job(path, sounds[path.parent].get(path.stem) if is_picture else None, name, is_picture))
     if sound is not None:
         if len(jobs) != 1 or not jobs[0].is_picture:
             raise LocalizationError(f"{sound}: --audio belongs to one picture, and the input is something else")
@@ -130,11 +133,13 @@ def _media_below(root: Path, folder: Path) -> list[Path]:
     ]
 
 
-def _sound_beside(picture: Path) -> Path | None:
-    for path in sorted(picture.parent.glob("*")):
-        if path.stem == picture.stem and path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
-            return path
-    return None
+def _sounds_in(folder: Path) -> dict[str, Path]:
+    """Return the sound files of a folder by their names without ending; of several of one name, the first."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
+            found.setdefault(path.stem, path)
+    return found
 
 
 def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, Path], *, as_json: bool) -> list[Job]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import localization_runs
+from pipeline import localization_jobs, localization_runs
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
 from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
@@ -186,6 +186,21 @@ def test_an_output_that_is_not_asked_for_collides_with_nothing(tmp_path):
 
     assert conflicts() == [False, False]
     assert conflicts(as_json=True) == [False, True]
+
+
+def test_a_folder_is_listed_once_for_all_its_pictures(tmp_path, monkeypatch):
+    for i in range(3):
+        (tmp_path / f"p{i}.png").write_bytes(b"P6 1 1 255 abc")
+        (tmp_path / f"p{i}.wav").touch()
+    (tmp_path / "p1.FLAC").touch()
+    (tmp_path / "p3.png").write_bytes(b"P6 1 1 255 abc")
+    listed = []
+    whole = localization_jobs._sounds_in
+    monkeypatch.setattr(localization_jobs, "_sounds_in", lambda folder: listed.append(folder) or whole(folder))
+    jobs = plan_jobs([tmp_path], tmp_path / "out")
+    assert listed == [tmp_path]
+    found = {job.source.name: job.sound and job.sound.name for job in jobs if job.is_picture}
+    assert found == {"p0.png": "p0.wav", "p1.png": "p1.FLAC", "p2.png": "p2.wav", "p3.png": None}
 
 
 def test_finished_outputs_are_skipped(project, capsys):
