@@ -160,7 +160,7 @@ class Localizer:
         frame : np.ndarray [shape=(row, col, 3), dtype=uint8]
             RGB.
         audio : np.ndarray [shape=(sample,) or (channel, sample)]
-            Floating with full scale 1, or signed integers. The model hears the `clip_seconds` around its middle; a shorter
+            What soundfile and scipy read is (sample, channel): give its ``.T``. Floating with full scale 1, or signed integers. The model hears the `clip_seconds` around its middle; a shorter
             sound is padded with zeros on both sides.
         sample_rate : int > 0
             Hz, of `audio`.
@@ -175,7 +175,7 @@ class Localizer:
         MediaError
             The sound is silent.
         ValueError
-            An array is of another shape or type.
+            An array is of another shape or type, or the sample rate is not positive.
         """
         found = self.localize_batch([frame], [self.window(audio, sample_rate)])[0]
         if found.verdict == "silent":
@@ -184,10 +184,16 @@ class Localizer:
 
     def window(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return the window of sound around the middle of `audio`, as for `localize`: float32 (sample,)."""
+        if not 0 < sample_rate < math.inf:
+            raise ValueError(f"sample_rate must be a positive number of Hz, got {sample_rate}; give that of `audio`")
         if audio.ndim not in (1, 2) or audio.dtype.kind not in "fi" or not audio.size or not np.isfinite(audio).all():
             raise ValueError(
                 f"audio must be finite floats or signed integers, (sample,) or (channel, sample), got {audio.shape} "
                 f"{audio.dtype}"
+            )
+        if audio.ndim == 2 and audio.shape[0] > audio.shape[1]:
+            raise ValueError(
+                f"audio must be (channel, sample), got {audio.shape}: more channels than samples; give audio.T"
             )
         full_scale = -float(np.iinfo(audio.dtype).min) if audio.dtype.kind == "i" else 1.0
         mono = np.atleast_2d(audio).mean(axis=0, dtype=np.float32) / np.float32(full_scale)

@@ -334,6 +334,18 @@ def test_windows_of_other_rates_lengths_and_types():
         localizer.localize(np.zeros((4, 4), dtype=np.uint8), noise(), AUDIO.sample_rate)
 
 
+def test_sound_that_lies_on_its_side_and_rates_that_are_none():
+    localizer = make_localizer()
+    stereo = np.stack([noise(), -noise()])
+    for sideways in (stereo.T, noise()[:, None]):
+        with pytest.raises(ValueError, match=r"must be \(channel, sample\), got \(8000, [12]\): .*give audio\.T"):
+            localizer.window(sideways, AUDIO.sample_rate)
+    assert (localizer.window(stereo.T.T, AUDIO.sample_rate) == 0).all()
+    for rate in (0, -8000, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"sample_rate must be a positive number of Hz, got {rate}; give that of"):
+            localizer.window(noise(), rate)
+
+
 def test_regions_of_a_known_map():
     localizer = make_localizer()
     frame, _ = scene(64, 96)
