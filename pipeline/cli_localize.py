@@ -53,7 +53,7 @@ _LONGEST_MESSAGE = 200
     type=click.FloatRange(max=0),
     default=-66.0,
     show_default=True,
-    help="A window of sound without a louder sample is silent, and nothing is painted.",
+    help="A window of sound without a louder sample, a constant offset taken off, is silent, and nothing is painted.",
 )
 @click.option(
     "--miss-rate",

@@ -5,7 +5,8 @@ Conventions
 Frames are uint8 RGB (row, col, 3) of any size; windows of sound are float32 (sample,) at the model's sample rate, at the level
 of the file. Both are prepared exactly as extraction prepares clips. Raw response maps R are (h, w), in cells of the model.
 
-There are three verdicts. "silent": the loudest sample of the window lies below `silence_dbfs`, so there is nothing to localise.
+There are three verdicts. "silent": the loudest sample of the window, a constant offset taken off, lies below `silence_dbfs`, so
+there is nothing to localise.
 "not found": the model responds so weakly that fewer than `miss_rate` of the calibration clips had no stronger response; only
 with a calibration (see `pipeline.calibration`). "sounding": all else. The second is a statement about the model, not about the
 world: it tells only some of the sounds that come from outside the frame.
@@ -57,7 +58,7 @@ class Localization:
     response : np.ndarray [shape=(h, w)]
         R, float32; zeros for a silent window, which the model is not asked about.
     level_dbfs : float
-        Of the window's loudest sample; -inf for digital silence.
+        Of the window's loudest sample, a constant offset taken off; -inf for digital silence.
     confidence : float or None
         Share of the calibration clips that had no stronger response; None without calibration or sound.
     """
@@ -215,7 +216,7 @@ class Localizer:
         -------
         list of Localization
         """
-        levels = [level_dbfs(window) for window in windows]
+        levels = [level_dbfs(_without_offset(window)) for window in windows]
         asked = [i for i, level in enumerate(levels) if level > self.silence_dbfs]
         maps = self._respond([frames[i] for i in asked], [windows[i] for i in asked]) if asked else None
         nothing = np.zeros((1, 1) if maps is None else maps.shape[1:], dtype=np.float32)
@@ -257,3 +258,13 @@ def level_dbfs(window: np.ndarray) -> float:
     """Return the level of the loudest sample, in decibels below full scale 1; -inf for digital silence."""
     peak = float(np.abs(window).max(initial=0.0))
     return 20 * math.log10(peak) if peak > 0 else -math.inf
+
+
+def _without_offset(window: np.ndarray) -> np.ndarray:
+    """Return a window less its mean: a recorder's constant offset is not heard, and does not make faint hiss loud."""
+    heard = np.flatnonzero(window)
+    # The zeros around a sound that begins or ends within the window are no part of it: they would make a step of an offset. Where
+    # most of the window is zeros, what is left may be a click, which has no offset.
+    if len(heard) and 2 * (heard[-1] + 1 - heard[0]) >= len(window):
+        window = window[heard[0] : heard[-1] + 1]
+    return window - window.mean() if len(window) else window

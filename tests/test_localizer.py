@@ -294,11 +294,28 @@ def test_silence_is_said_and_not_painted():
     silent, heard, hushed = localizer.localize_batch([frame] * 3, [0 * noise(), noise(), quiet])
     assert (silent.verdict, heard.verdict, hushed.verdict) == ("silent", "sounding", "silent")
     assert silent.level_dbfs == -math.inf
-    assert hushed.level_dbfs == pytest.approx(level_dbfs(noise()) - 80, abs=1e-3)
+    assert hushed.level_dbfs == pytest.approx(level_dbfs(noise() - noise().mean()) - 80, abs=1e-3)
     assert not silent.response.any()
     with pytest.raises(MediaError, match="the sound is silent"):
         localizer.localize(frame, quiet, AUDIO.sample_rate)
     assert make_localizer(silence_dbfs=-120.0).localize_batch([frame], [quiet])[0].verdict == "sounding"
+
+
+@pytest.mark.parametrize("begin", [0, 0.3, 0.5])
+@pytest.mark.parametrize("hiss", [0, 1e-4])
+def test_a_constant_offset_is_not_heard(begin, hiss):
+    """Nor is faint hiss over it, also where the sound begins within the window; a click and a tone over it are."""
+    n = AUDIO.n_samples
+    window = np.full(n, 0.3, dtype=np.float32) + np.float32(hiss) * np.random.default_rng(0).uniform(-1, 1, n)
+    window[: round(begin * n)] = 0
+    tone, click = window.copy(), np.zeros(n)
+    tone[-n // 3 :] += 0.01 * np.sin(np.arange(len(tone[-n // 3 :])))
+    click[n // 2] = 0.3
+    windows = [each.astype(np.float32) for each in (window, tone, click)]
+    found = make_localizer().localize_batch([scene()[0]] * 3, windows)
+    assert [each.verdict for each in found] == ["silent", "sounding", "sounding"]
+    assert found[0].level_dbfs < (-75 if hiss else -120)
+    assert found[1].level_dbfs == pytest.approx(-40, abs=0.5)
 
 
 def test_a_weak_response_is_not_found():
