@@ -30,7 +30,8 @@ from pipeline.files import write_json
 from pipeline.localizer import Localizer
 from pipeline.media_source import Deadline, MediaSource
 from pipeline.media_video import picture_time, pictures_of
-from pipeline.video_overlay import OverlaySettings, overlay_video
+from pipeline.overlay_settings import OverlaySettings
+from pipeline.video_overlay import overlay_video
 from pipeline.video_writer import VideoWriter
 
 WIDTH, HEIGHT, FPS, RATE = 1280, 720, 30, 44_100

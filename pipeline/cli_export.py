@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from pipeline.cli_options import PATH, FiniteRange
 
 
 @click.command()
@@ -22,7 +22,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--shards", type=PATH, help="Compare on the first clips of these shards. Default: invented inputs.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1.0e-4,
     show_default=True,
     help="Largest difference from the original that is put up with.",

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli_options import PATH, FiniteRange
 from pipeline.console import note
 
 if TYPE_CHECKING:
     from pipeline.localization_jobs import Job
     from pipeline.localizer import Localizer
-    from pipeline.video_overlay import OverlaySettings
+    from pipeline.overlay_settings import OverlaySettings
 
-PATH = click.Path(path_type=Path)
 _SURROUNDINGS = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _LONGEST_MESSAGE = 200
 
@@ -35,14 +35,14 @@ _LONGEST_MESSAGE = 200
 @click.option("--overwrite", is_flag=True, help="Make outputs anew that are there already.")
 @click.option(
     "--maps-per-second",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=10.0,
     show_default=True,
     help="At most so many maps; pictures between show the last one. 0 is one for every picture.",
 )
 @click.option(
     "--smooth",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.0,
     show_default=True,
     metavar="SECONDS",
@@ -50,14 +50,14 @@ _LONGEST_MESSAGE = 200
 )
 @click.option(
     "--silence-dbfs",
-    type=click.FloatRange(max=0),
+    type=FiniteRange(max=0),
     default=-66.0,
     show_default=True,
     help="A window of sound without a louder sample, a constant offset taken off, is silent, and nothing is painted.",
 )
 @click.option(
     "--miss-rate",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.05,
     show_default=True,
     help="Paint nothing where the response is weaker than for all but this share of the calibration clips; 0 paints always.",
@@ -69,7 +69,7 @@ _LONGEST_MESSAGE = 200
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
@@ -120,7 +120,7 @@ def localize(
     from pipeline.localization_jobs import plan_jobs
     from pipeline.localizer import Localizer
     from pipeline.model_targets import resolve_model
-    from pipeline.video_overlay import OverlaySettings
+    from pipeline.overlay_settings import OverlaySettings
 
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit

@@ -26,8 +26,9 @@ from pipeline.localizer import Localization, Localizer
 from pipeline.media import read_still
 from pipeline.media_source import Deadline, MediaSource, require_file
 from pipeline.media_windows import SlidingWindows
+from pipeline.overlay_settings import OverlaySettings
 from pipeline.regions import Region
-from pipeline.video_overlay import NOTICES, Instant, OverlaySettings, VideoSummary, overlay_video
+from pipeline.video_overlay import NOTICES, Instant, VideoSummary, overlay_video
 
 FORMAT_VERSION = 1
 

@@ -89,6 +89,11 @@ class Localizer:
         0 finds everywhere.
     name : str
         SHA-256 of the model's file.
+
+    Raises
+    ------
+    ValueError
+        `silence_dbfs` or `miss_rate` is out of its range.
     """
 
     def __init__(
@@ -104,6 +109,11 @@ class Localizer:
         miss_rate: float = MISS_RATE,
         name: str = "",
     ) -> None:
+        # As comparisons that hold, since none holds of "not a number".
+        if not silence_dbfs <= 0:
+            raise ValueError(f"silence_dbfs must be at most 0, full scale, got {silence_dbfs}")
+        if not 0 <= miss_rate <= 1:
+            raise ValueError(f"miss_rate must be a share, 0 to 1, got {miss_rate}")
         self.device = select_device(device)
         self.model = model.to(self.device).eval()
         self.audio = audio

@@ -26,6 +26,7 @@ from pipeline.localizer import Localization, Localizer
 from pipeline.media_source import MAX_PIXELS, Deadline, MediaSource
 from pipeline.media_video import picture_time, pictures_of
 from pipeline.media_windows import SlidingWindows
+from pipeline.overlay_settings import OverlaySettings
 from pipeline.regions import Region
 from pipeline.video_canvas import Canvas, rgb_of
 from pipeline.video_writer import VideoWriter
@@ -33,32 +34,6 @@ from pipeline.video_writer import VideoWriter
 NOTICES = {"silent": "no sound", "not found": "source not found"}
 _BYTES_HELD = 1 << 28  # of pictures that wait for their map
 _PICTURES_AHEAD = 4  # of the coder
-
-
-@dataclass(frozen=True)
-class OverlaySettings:
-    """How a video is localised; all defaults are ours.
-
-    Attributes
-    ----------
-    maps_per_second : float >= 0
-        At most so many maps are computed; 0 computes one for every picture. 10 is short against a window of sound.
-    batch_size : int >= 1
-        Maps computed at once.
-    smooth_s : float >= 0
-        Every map is the mean of the raw maps of the last so many seconds; 0 leaves them alone.
-    crf, preset : int, str
-        As for x264: 18 is hardly to be told from the source.
-    time_limit_s : float > 0
-        Seconds that one file may take.
-    """
-
-    maps_per_second: float = 10.0
-    batch_size: int = 8
-    smooth_s: float = 0.0
-    crf: int = 18
-    preset: str = "veryfast"
-    time_limit_s: float = 3600.0
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ import sys
 import time
 
 import av
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import localization_jobs, localization_runs
+from pipeline import cli_export, cli_localize, localization_jobs, localization_runs
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
+from pipeline.cli_options import FiniteRange
 from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
@@ -352,6 +354,29 @@ def test_calibration_decides_what_is_found(project, capsys):
     assert {(each["verdict"], each["confidence"]) for each in facts["maps"]} == {("not found", 0.0)}
     assert localize("a.mp4", out="always", options=["--miss-rate", 0]) == 0
     assert "not found" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--smooth", "nan"),
+        ("--maps-per-second", "inf"),
+        ("--silence-dbfs", "nan"),
+        ("--silence-dbfs", "-inf"),
+        ("--miss-rate", "nan"),
+        ("--time-limit", "inf"),
+    ],
+)
+def test_numbers_are_finite(project, capsys, option, value):
+    assert localize("a.mp4", options=[option, value]) == 2
+    assert f"Invalid value for '{option}': {value} is no finite number." in capsys.readouterr().err
+
+
+def test_no_command_takes_a_number_that_is_none():
+    for command in (cli_localize.localize, cli_export.export):
+        floats = [each for each in command.params if isinstance(each.type, click.types.FloatParamType)]
+        assert floats
+        assert all(isinstance(each.type, FiniteRange) for each in floats)
 
 
 def test_mistakes_are_one_line(project, capsys):

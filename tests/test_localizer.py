@@ -363,6 +363,15 @@ def test_sound_that_lies_on_its_side_and_rates_that_are_none():
             localizer.window(noise(), rate)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"), [("silence_dbfs", (1.0, math.nan, math.inf)), ("miss_rate", (-0.1, 1.1, math.nan))]
+)
+def test_thresholds_out_of_their_range(name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
+            make_localizer(**{name: value})
+
+
 def test_regions_of_a_known_map():
     localizer = make_localizer()
     frame, _ = scene(64, 96)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from fractions import Fraction
 
@@ -14,7 +15,8 @@ from pipeline.errors import MediaError
 from pipeline.heat_overlay import limited_range
 from pipeline.localizer import Localization
 from pipeline.media_video import upright
-from pipeline.video_overlay import OverlaySettings, overlay_video
+from pipeline.overlay_settings import OverlaySettings
+from pipeline.video_overlay import overlay_video
 from tests.localizing import AUDIO, make_localizer
 from tests.media_files import impulses, number_of, picture, steady, truncate, write_media
 
@@ -287,6 +289,21 @@ def test_the_time_limit(tmp_path):
     source = write_media(tmp_path / "a.mp4", times=steady(2, 25), sound=tones(2))
     with pytest.raises(MediaError, match="raise --time-limit"):
         run(source, tmp_path, time_limit_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *(("maps_per_second", value, "at least 0") for value in (-1, math.inf, math.nan)),
+        *(("smooth_s", value, "at least 0") for value in (-0.1, math.inf, math.nan)),
+        *(("time_limit_s", value, "above 0") for value in (0, math.inf, math.nan)),
+        ("batch_size", 0, "at least 1"),
+        ("crf", 52, "0 to 51"),
+    ],
+)
+def test_settings_out_of_their_range(name, value, wanted):
+    with pytest.raises(ValueError, match=rf"{name} must be finite and {wanted}, got {value}"):
+        OverlaySettings(**{name: value})
 
 
 @pytest.mark.slow
