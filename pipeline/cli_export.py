@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli_options import PATH, FiniteRange
+from pipeline.cli_options import PATH, FiniteRange, target_options
 
 
 @click.command()
@@ -29,9 +29,7 @@ from pipeline.cli_options import PATH, FiniteRange
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-@click.option("--dataset", help="Of the variant. Default: the active one of the settings file.")
-@click.option("--seed", type=int, help="Of a variant that was trained with several. Default: the first.")
-@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+@target_options
 def export(
     target: str,
     format_: str,

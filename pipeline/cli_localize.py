@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli_options import PATH, FiniteRange
+from pipeline.cli_options import PATH, FiniteRange, target_options
 from pipeline.console import note
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ _LONGEST_MESSAGE = 200
 @click.option(
     "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
 )
+@target_options
 @click.pass_context
 def localize(
     ctx: click.Context,
@@ -96,6 +97,9 @@ def localize(
     crf: int,
     time_limit: float,
     device: str,
+    dataset: str | None,
+    seed: int | None,
+    params_path: Path,
 ) -> None:
     """Show where the sound comes from, in your own videos and pictures.
 
@@ -125,7 +129,7 @@ def localize(
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit
     )
-    path = resolve_model(model, dataset=None, seed=None, params_path=Path("params.yaml"))
+    path = resolve_model(model, dataset=dataset, seed=seed, params_path=params_path)
     localizer = Localizer.load(
         path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )

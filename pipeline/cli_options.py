@@ -22,3 +22,16 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
+
+
+def target_options(function: Command) -> Command:
+    """Give a command the options that find a variant's run; it is called with `dataset`, `seed` and `params_path`."""
+    for option in (
+        click.option(
+            "--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file."
+        ),
+        click.option("--seed", type=int, help="Of a variant that was trained with several. Default: the first."),
+        click.option("--dataset", help="Of the variant. Default: the active one of the settings file."),
+    ):
+        function = option(function)
+    return function

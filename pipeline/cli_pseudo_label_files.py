@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli_options import PATH
 from pipeline.cli_pseudo_label_options import (
-    PATH,
     epoch_option,
     frames_of,
     json_option,

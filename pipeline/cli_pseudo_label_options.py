@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli_options import PATH, Command, target_options
 from pipeline.console import note
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pipeline.inspection_figures import Frames
     from pipeline.pseudo_labels import PseudoLabels
 
-PATH = click.Path(path_type=Path)
-Command = Callable[..., Any]
 PIXELS_PER_COLUMN = 8  # of a terminal; about what a character takes
 
 
@@ -35,16 +34,7 @@ def targeted(function: Command) -> Command:
 
         return function(resolve_target(target, dataset=dataset, seed=seed, params_path=params_path), **rest)
 
-    decorated: Command = command
-    for option in (
-        click.option(
-            "--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file."
-        ),
-        click.option("--seed", type=int, help="Of a variant that was trained with several. Default: the first."),
-        click.option("--dataset", help="Of the variant. Default: the active one of the settings file."),
-    ):
-        decorated = option(decorated)
-    return decorated
+    return target_options(command)
 
 
 def with_target(function: Command) -> Command:

@@ -25,6 +25,7 @@ from pipeline.media import read_frame
 from tests.localizing import save_model
 from tests.media_files import steady, write_media
 from tests.test_cli import run
+from tests.test_cli_evaluate import PARAMS
 
 RATE = 16_000
 
@@ -354,6 +355,28 @@ def test_calibration_decides_what_is_found(project, capsys):
     assert {(each["verdict"], each["confidence"]) for each in facts["maps"]} == {("not found", 0.0)}
     assert localize("a.mp4", out="always", options=["--miss-rate", 0]) == 0
     assert "not found" not in capsys.readouterr().out
+
+
+def test_a_variant_of_another_dataset_seed_and_settings_file(project, capsys):
+    video(project / "a.mp4")
+    text = PARAMS.replace("dataset: squares", "dataset: circles").replace("  squares:", "  circles:")
+    (project / "other.yaml").write_text(text)
+    made_by = {}
+    for number, place in enumerate(("circles/good", "squares/good", "squares/good/seed_7")):
+        folder = project / "runs" / place
+        folder.mkdir(parents=True)
+        made_by[place] = model_digest(save_model(folder / "model.pt", seed=number + 1))
+    for place, options in {
+        "circles/good": [],
+        "squares/good": ["--dataset", "squares"],
+        "squares/good/seed_7": ["--dataset", "squares", "--seed", 7],
+    }.items():
+        out = project / place.replace("/", "-")
+        options = [*options, "--params", "other.yaml", "--json"]
+        assert run("localize", "a.mp4", "-o", out, "--model", "good", "--device", "cpu", *options) == 0
+        assert json.loads((out / "a.json").read_text())["model"] == made_by[place]
+    assert run("localize", "a.mp4", "-o", "out", "--model", "good", "--params", "other.yaml", "--seed", 3) == 1
+    assert "seed 3 is not among the seeds of other.yaml: 0, 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
