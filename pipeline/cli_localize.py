@@ -136,7 +136,10 @@ def localize(
     jobs = plan_jobs(inputs, folder, sound=audio, as_json=as_json)
     _tell_calibration(localizer)
     counts = {"done": 0, "kept": 0, "failed": 0}
-    with locked(folder, LocalizationError), tqdm(total=len(jobs), unit="file", leave=False, disable=bars_off()) as bar:
+    with (
+        locked(folder, LocalizationError, inside=True),
+        tqdm(total=len(jobs), unit="file", leave=False, disable=bars_off()) as bar,
+    ):
         for job in jobs:
             bar.set_description(job.name.name[-30:])
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)

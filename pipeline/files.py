@@ -115,18 +115,21 @@ def code_digest() -> str:
 
 
 @contextmanager
-def locked(folder: Path, error: type[SoundspotError]) -> Iterator[None]:
+def locked(folder: Path, error: type[SoundspotError], *, inside: bool = False) -> Iterator[None]:
     """Keep a second process from writing the same folder, by a lock file beside it.
 
     Parameters
     ----------
     folder : Path
-        Need not exist; the folder that holds it is made if absent.
+        Need not exist; what holds the lock file is made if absent.
     error : type
         What to raise if another process holds the folder.
+    inside : bool
+        Put the lock file into the folder: for one that is never removed or taken for a whole, and of which a user may own
+        nothing but the inside.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f".{folder.name}.lock"
+    path = folder / ".soundspot.lock" if inside else folder.parent / f".{folder.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The system frees the lock when its holder dies, so a killed run never has to be unlocked by hand.
         with FileLock(path, timeout=0):

@@ -19,6 +19,8 @@ from PIL import Image
 from pipeline import cli_export, cli_localize, localization_jobs, localization_runs
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
 from pipeline.cli_options import FiniteRange
+from pipeline.errors import LocalizationError
+from pipeline.files import locked
 from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
@@ -58,7 +60,8 @@ def localize(*inputs, out="out", options=()):
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in found if name != ".soundspot.lock"]
 
 
 def test_a_video(project, capsys):
@@ -102,6 +105,17 @@ def test_a_picture_with_the_sound_beside_it(project, capsys):
     assert np.abs(drawn - read_frame(project / "bird.jpg", image_size=32)).max() > 20
     assert localize("bird.jpg", out="given", options=["--audio", "other.wav"]) == 0
     assert files(project / "given") == ["bird.jpg.npz", "bird.jpg.png"]
+
+
+def test_nothing_is_written_beside_the_folder_of_the_outputs(project, capsys):
+    video(project / "a.mp4")
+    (project / "out").mkdir()
+    before = sorted(project.iterdir())
+    with locked(project / "out", LocalizationError, inside=True):
+        assert localize("a.mp4") == 1
+    assert "error: out: another process is writing here (out/.soundspot.lock is locked)" in capsys.readouterr().err
+    assert localize("a.mp4") == 0
+    assert sorted(project.iterdir()) == before
 
 
 def test_a_name_that_is_no_text(project):
