@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli_options import PATH, FiniteRange, target_options
-from pipeline.console import note
+from pipeline.console import is_verbose, note
 
 if TYPE_CHECKING:
     from pipeline.localization_jobs import Job
@@ -172,6 +173,8 @@ def _outcome(
         return _failed(bar, f"{job.source}: {error.strerror or error}")
     except Exception as error:
         # One file that a decoder trips over must not end the rest.
+        if is_verbose():
+            _print(bar, traceback.format_exc().rstrip(), err=True)
         return _failed(bar, f"{job.source}: internal error: {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]}")
     target = job.outputs(folder, as_json=False)[-1]
     if text is None:

@@ -59,6 +59,11 @@ def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
     )
 
 
+def is_verbose() -> bool:
+    """Tell whether the user wants to know where in the program an error came up."""
+    return logging.getLogger().isEnabledFor(logging.INFO)
+
+
 def note(message: str) -> None:
     """Print a line that is no result to stderr, unless the user wants quiet."""
     if not is_quiet():
@@ -82,7 +87,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except SoundspotError as error:
-        if logging.getLogger().isEnabledFor(logging.INFO):
+        if is_verbose():
             traceback.print_exc()
         _print_error(str(error))
         sys.exit(1)

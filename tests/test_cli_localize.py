@@ -355,6 +355,21 @@ def test_a_fault_of_the_program_does_not_end_the_rest(project, monkeypatch, caps
     assert files(project / "out") == ["b.mp4"]
 
 
+def test_verbose_says_where_a_fault_of_the_program_came_up(project, monkeypatch, capsys):
+    video(project / "a.mp4")
+
+    def deep_down(*_):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Localizer, "localize_batch", deep_down)
+    for verbose in (False, True):
+        monkeypatch.setattr(cli_localize, "is_verbose", lambda verbose=verbose: verbose)
+        assert localize("a.mp4") == 1
+        printed = capsys.readouterr().err
+        assert ("in deep_down" in printed) is verbose
+        assert printed.endswith("failed: a.mp4: internal error: RuntimeError: odd\n")
+
+
 def test_calibration_decides_what_is_found(project, capsys):
     video(project / "a.mp4")
     maps = np.full((10, 2, 2), 5.0)  # more than any cosine
