@@ -158,9 +158,10 @@ def _outcome(
     from pipeline.errors import SoundspotError
     from pipeline.localization_runs import run_job
 
-    def tell(time_s: float) -> None:
-        bar.set_postfix_str(f"{time_s:.0f} s")
+    def tell(time_s: float, total_s: float | None) -> None:
+        bar.set_postfix_str(progress_text(time_s, total_s))
 
+    bar.set_postfix_str("", refresh=False)
     try:
         text = run_job(job, folder, localizer, settings, as_json=as_json, overwrite=overwrite, tell=tell)
     except SoundspotError as error:
@@ -181,6 +182,12 @@ def _outcome(
         return "kept"
     _print(bar, f"{job.source} -> {target}: {text}")
     return "done"
+
+
+def progress_text(time_s: float, total_s: float | None) -> str:
+    """Return how far a video is; a container that claims too little is not believed, nor one that claims nothing."""
+    of = "" if total_s is None or total_s < time_s else f" of {total_s:.0f}"
+    return f"{time_s:.0f}{of} s"
 
 
 def _failed(bar: Any, message: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pipeline.media_source import Deadline, MediaSource, require_file
 from pipeline.media_windows import SlidingWindows
 from pipeline.overlay_settings import OverlaySettings
 from pipeline.regions import Region
-from pipeline.video_overlay import NOTICES, Instant, VideoSummary, overlay_video
+from pipeline.video_overlay import NOTICES, Instant, Tell, VideoSummary, overlay_video
 
 FORMAT_VERSION = 1
 
@@ -41,7 +41,7 @@ def run_job(
     *,
     as_json: bool = False,
     overwrite: bool = False,
-    tell: Callable[[float], None] | None = None,
+    tell: Tell | None = None,
 ) -> str | None:
     """Do one job, unless its outputs are there.
 
@@ -57,7 +57,7 @@ def run_job(
     overwrite : bool
         Do it in any case.
     tell : callable, optional
-        Gets the time that has been reached, seconds.
+        Gets the time that has been reached and that of the end, as for `overlay_video`.
 
     Returns
     -------
@@ -97,7 +97,7 @@ class _Run:
     settings: OverlaySettings
     made_by: str
     as_json: bool
-    tell: Callable[[float], None] | None
+    tell: Tell | None
 
     def output(self, suffix: str) -> Path:
         """Return the path of one of the outputs."""

@@ -32,6 +32,7 @@ from pipeline.video_canvas import Canvas, rgb_of
 from pipeline.video_writer import VideoWriter
 
 NOTICES = {"silent": "no sound", "not found": "source not found"}
+Tell = Callable[[float, float | None], None]
 _BYTES_HELD = 1 << 28  # of pictures that wait for their map
 _PICTURES_AHEAD = 4  # of the coder
 
@@ -76,7 +77,7 @@ def overlay_video(
     settings: OverlaySettings,
     *,
     comment: str = "",
-    tell: Callable[[float], None] | None = None,
+    tell: Tell | None = None,
     note: Callable[[Instant], None] | None = None,
 ) -> VideoSummary:
     """Write a video with the heat map over it.
@@ -90,7 +91,8 @@ def overlay_video(
     comment : str
         Kept in the file.
     tell : callable, optional
-        Gets the time that has been reached, seconds.
+        Gets the time that has been reached and that of the end, seconds; the latter as the container claims it, None where it
+        does not.
     note : callable, optional
         Gets every Instant, in order; only then are regions looked for.
 
@@ -131,7 +133,7 @@ class _Overlay:
         localizer: Localizer,
         settings: OverlaySettings,
         comment: str,
-        tell: Callable[[float], None] | None,
+        tell: Tell | None,
         note: Callable[[Instant], None] | None,
     ) -> None:
         self.video, self.track, self.target, self.comment = video, track, target, comment
@@ -217,7 +219,7 @@ class _Overlay:
             self.summary.frames += 1
             self.summary.seconds = float(until - self.video.zero)
         if self.tell is not None:
-            self.tell(self.summary.seconds)
+            self.tell(self.summary.seconds, self.summary.claimed_s)
         self.waiting.clear()
         self.frames.clear()
         self.sounds.clear()

@@ -370,6 +370,14 @@ def test_verbose_says_where_a_fault_of_the_program_came_up(project, monkeypatch,
         assert printed.endswith("failed: a.mp4: internal error: RuntimeError: odd\n")
 
 
+@pytest.mark.parametrize(
+    ("time_s", "total_s", "text"),
+    [(12.4, 60.0, "12 of 60 s"), (12.4, None, "12 s"), (61.0, 60.0, "61 s"), (0.0, 0.6, "0 of 1 s")],
+)
+def test_how_far_a_video_is(time_s, total_s, text):
+    assert cli_localize.progress_text(time_s, total_s) == text
+
+
 def test_calibration_decides_what_is_found(project, capsys):
     video(project / "a.mp4")
     maps = np.full((10, 2, 2), 5.0)  # more than any cosine

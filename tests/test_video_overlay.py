@@ -136,6 +136,18 @@ def test_rate_of_maps(tmp_path, rate, expected):
     assert gaps.min() >= (1 / rate if rate else 0) - 0.05
 
 
+@pytest.mark.parametrize("claims", [True, False])
+def test_how_far_it_is_is_told_with_the_end(tmp_path, claims):
+    options = {} if claims else {"live": "1"}
+    source = write_media(tmp_path / "a.mkv", times=steady(2, 10), sound=tones(2), container_options=options)
+    told = []
+    settings = OverlaySettings(batch_size=5)
+    summary = overlay_video(source, tmp_path / "o.tmp", Counting(), settings, tell=lambda *each: told.append(each))
+    assert [time for time, _ in told] == pytest.approx([0.5, 1.0, 1.5, summary.seconds])
+    assert {end for _, end in told} == {summary.claimed_s}
+    assert summary.claimed_s == (pytest.approx(2, abs=0.1) if claims else None)
+
+
 def test_a_variable_frame_rate_keeps_its_times(tmp_path):
     times = [Fraction(n, 100) for n in (0, 4, 8, 50, 51, 52, 120, 200)]
     source = write_media(tmp_path / "a.mp4", times=times, sound=tones(2.2))
