@@ -22,8 +22,8 @@ import numpy as np
 
 from pipeline.errors import CheckpointError
 from pipeline.files import file_digest, write_json
+from pipeline.homes import CALIBRATION_FILE, find_home
 
-CALIBRATION_FILE = "calibration.json"
 FORMAT_VERSION = 1
 _SHARES = np.linspace(0, 1, 101)
 
@@ -95,13 +95,9 @@ def find_calibration(model: Path) -> Calibration | None:
 
     ``runs/NAME/VARIANT/model.pt`` is evaluated in ``results/NAME/maps/VARIANT``. A calibration of other weights is none.
     """
-    model = model.absolute()
     digest = model_digest(model)
-    candidates = [model.with_name(CALIBRATION_FILE)]
-    parts = model.parent.parts
-    for i in reversed([i for i, part in enumerate(parts[:-2]) if part == "runs"]):
-        candidates.append(Path(*parts[:i], "results", parts[i + 1], "maps", *parts[i + 2 :], CALIBRATION_FILE))
-    for path in candidates:
+    home = find_home(model)
+    for path in (model.with_name(CALIBRATION_FILE), *([home.calibration] if home else [])):
         if path.is_file() and (found := read_calibration(path)).model == digest:
             return found
     return None

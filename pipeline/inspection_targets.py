@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from pipeline.config import load_params
 from pipeline.errors import PseudoLabelError
+from pipeline.homes import find_run
 from pipeline.inspection import Artifacts, find_artifacts
-from pipeline.runs import seed_folder
 from pipeline.shards import ShardSet
 
 
@@ -40,18 +38,16 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
                 f"{path}: no folder seed_{seed} in it; the first seed of a run has none, leave --seed out"
             )
         return find_artifacts(path if seed is None else path / f"seed_{seed}")
-    params = load_params(params_path)
-    runs = Path("runs") / (dataset or params.dataset)
-    if not (runs / word).is_dir():
-        there = sorted(each.name for each in runs.glob("*") if (each / "pseudo_labels").is_dir())
-        near = difflib.get_close_matches(word, there, n=3) or there
-        hint = f"there are {', '.join(near)}" if near else "train first: dvc repro train"
-        raise PseudoLabelError(f"{runs / word}: no such run; {hint}")
-    if seed is not None and seed not in params.seeds:
+    found = find_run(word, dataset=dataset, params_path=params_path, holding="pseudo_labels")
+    if not found.folder.is_dir():
+        hint = f"there are {', '.join(found.near)}" if found.near else "train first: dvc repro train"
+        raise PseudoLabelError(f"{found.folder}: no such run; {hint}")
+    folder = found.of_seed(seed)
+    if folder is None:
         raise PseudoLabelError(
-            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, params.seeds))}"
+            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, found.seeds))}"
         )
-    return find_artifacts(runs / word if seed is None else seed_folder(runs / word, params.seeds, seed))
+    return find_artifacts(folder)
 
 
 def open_shards(run: Path, folder: Path | None) -> ShardSet | None:

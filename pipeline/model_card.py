@@ -22,9 +22,9 @@ from pipeline.encoders import cell_stride, receptive_field
 from pipeline.errors import ExportError
 from pipeline.export_formats import FORMATS
 from pipeline.exporting import Exported
+from pipeline.homes import Home, find_home
 from pipeline.methods import method_entry
 from pipeline.model_card_usage import usage
-from pipeline.model_targets import Home, find_home
 from pipeline.tables import Row, Table, comparison, with_shuffled
 
 

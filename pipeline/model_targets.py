@@ -1,65 +1,13 @@
-"""From what a user names to a ``model.pt``, and to what a project keeps beside it.
-
-```
-PROJECT/runs/DATASET/VARIANT/model.pt       or VARIANT/seed_N/model.pt
-PROJECT/data_manifests/DATASET/dataset.yaml
-PROJECT/results/DATASET/VARIANT/metrics.json, baselines.json, maps/VARIANT/calibration.json
-```
-"""
+"""From what a user names to a ``model.pt``."""
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.calibration import CALIBRATION_FILE
-from pipeline.config import load_params
 from pipeline.errors import CheckpointError
-from pipeline.runs import seed_folder
+from pipeline.homes import find_run
 
 MODEL_FILE = "model.pt"
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where a model lies in a project; the files need not exist."""
-
-    project: Path
-    dataset: str
-    variant: str
-    seed_part: tuple[str, ...]  # ("seed_N",) of a further seed
-
-    @property
-    def manifest(self) -> Path:
-        """Folder of the dataset's card and lists."""
-        return self.project / "data_manifests" / self.dataset
-
-    @property
-    def metrics(self) -> Path:
-        """Scores of the variant, over all its seeds."""
-        return self.project / "results" / self.dataset / self.variant / "metrics.json"
-
-    @property
-    def baselines(self) -> Path:
-        """Scores of the rows that know nothing of the clip."""
-        return self.project / "results" / self.dataset / "baselines.json"
-
-    @property
-    def calibration(self) -> Path:
-        """Names the weights that were evaluated."""
-        maps = self.project / "results" / self.dataset / "maps"
-        return maps.joinpath(self.variant, *self.seed_part, CALIBRATION_FILE)
-
-
-def find_home(model: Path) -> Home | None:
-    """Return where a ``model.pt`` lies in a project, by its path alone; None for one that lies elsewhere."""
-    parts = model.absolute().parent.parts
-    for i in reversed([i for i, part in enumerate(parts) if part == "runs"]):
-        below = parts[i + 1 :]
-        if len(below) == 2 or (len(below) == 3 and below[2].startswith("seed_")):
-            return Home(Path(*parts[:i]), below[0], below[1], below[2:])
-    return None
 
 
 def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
@@ -86,18 +34,16 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     path = Path(word)
     if "/" in word or path.suffix == ".pt" or path.is_file() or (path / MODEL_FILE).is_file():
         return _model_at(path, seed)
-    params = load_params(params_path)
-    runs = Path("runs") / (dataset or params.dataset)
-    if not (runs / word / MODEL_FILE).is_file():
-        there = sorted(each.parent.name for each in runs.glob(f"*/{MODEL_FILE}"))
-        near = difflib.get_close_matches(word, there, n=3) or there
-        hint = f"there are models of {', '.join(near)}" if near else "train first: dvc repro train"
-        raise CheckpointError(f"{runs / word / MODEL_FILE}: no such model; {hint}")
-    if seed is not None and seed not in params.seeds:
+    found = find_run(word, dataset=dataset, params_path=params_path, holding=MODEL_FILE)
+    if not found.is_there:
+        hint = f"there are models of {', '.join(found.near)}" if found.near else "train first: dvc repro train"
+        raise CheckpointError(f"{found.folder / MODEL_FILE}: no such model; {hint}")
+    folder = found.of_seed(seed)
+    if folder is None:
         raise CheckpointError(
-            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, params.seeds))}"
+            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, found.seeds))}"
         )
-    return _model_at(runs / word if seed is None else seed_folder(runs / word, params.seeds, seed), None)
+    return _model_at(folder, None)
 
 
 def _model_at(path: Path, seed: int | None) -> Path:

@@ -12,7 +12,6 @@ from pipeline.calibration import Calibration, model_digest, write_calibration
 from pipeline.errors import ExportError
 from pipeline.exporting import export_model
 from pipeline.model_card import look_around, model_card
-from pipeline.model_targets import find_home
 from tests.exported_models import save_method_model
 from tests.projects import ROOT
 
@@ -139,21 +138,3 @@ def test_damaged_scores_are_named(project, content, message):
     (project / "results/demo/iterative/metrics.json").write_text(content)
     with pytest.raises(ExportError, match=f"metrics.json: {message}.*dvc repro evaluate"):
         look_around(project / "runs/demo/iterative/model.pt")
-
-
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        ("p/runs/demo/itr/model.pt", ("demo", "itr", ())),
-        ("p/runs/demo/itr/seed_3/model.pt", ("demo", "itr", ("seed_3",))),
-        ("p/runs/old/runs/demo/itr/model.pt", ("demo", "itr", ())),
-        ("p/runs/demo/itr/deeper/model.pt", None),
-        ("p/runs/demo/model.pt", None),
-        ("p/models/demo/itr/model.pt", None),
-    ],
-)
-def test_where_a_model_lies(tmp_path, path, found):
-    home = find_home(tmp_path / path)
-    assert (home and (home.dataset, home.variant, home.seed_part)) == found
-    if home:
-        assert home.project == (tmp_path / path.split(f"/runs/{home.dataset}/")[0])
