@@ -61,7 +61,7 @@ def blend(picture: np.ndarray, layer: Layer) -> None:
 def rgb_layer(heat: np.ndarray, *, height: int, width: int) -> Layer:
     """Return the layer of a heat map for RGB pictures of a size in pixels."""
     index = _index(heat, height, width)
-    planes = [_plane(index, _colours()[:, channel]) for channel in range(3)]
+    planes = [_plane(index, heat_colours()[:, channel]) for channel in range(3)]
     return Layer(*(np.stack(parts, axis=1).ravel() for parts in zip(*planes, strict=True)))
 
 
@@ -120,6 +120,18 @@ def limited_range(planes: np.ndarray) -> np.ndarray:
     return np.concatenate([luma[flat[:n_luma]], chroma[flat[n_luma:]]]).reshape(planes.shape)
 
 
+@lru_cache(maxsize=1)
+def heat_colours() -> np.ndarray:
+    """Return the colours of heat, from 0 to 1: uint8 (256, 3) RGB, which cannot be written to."""
+    from matplotlib import colormaps
+
+    from pipeline.figures import HEAT_MAP
+
+    colours = np.rint(255 * colormaps[HEAT_MAP](np.arange(256))[:, :3]).astype(np.uint8)
+    colours.flags.writeable = False  # all callers share it
+    return colours
+
+
 def enlarged(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Return a map (row, col) enlarged bilinearly to a size: float32 (height, width)."""
     rows, columns = (
@@ -153,22 +165,11 @@ def _weights() -> np.ndarray:
     return np.round(256 * (1 - opacity)).astype(np.uint8)
 
 
-@lru_cache(maxsize=1)
-def _colours() -> np.ndarray:
-    """The colour map, uint8 (256, 3) RGB."""
-    from matplotlib import colormaps
-
-    from pipeline.figures import HEAT_MAP
-
-    colours: np.ndarray = colormaps[HEAT_MAP](np.arange(256), bytes=True)[:, :3]
-    return colours
-
-
 @lru_cache(maxsize=8)
 def _yuv_colours(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The colour map as Y, Cb and Cr, each uint8 (256,)."""
     red, blue = _LUMA[matrix]
-    rgb = _colours().astype(np.float64)
+    rgb = heat_colours().astype(np.float64)
     y = rgb @ np.array([red, 1 - red - blue, blue])
     u, v = (rgb[:, 2] - y) / (2 * (1 - blue)), (rgb[:, 0] - y) / (2 * (1 - red))
     y, u, v = 16 + y * 219 / 255, u * 224 / 255, v * 224 / 255

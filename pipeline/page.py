@@ -21,9 +21,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipeline.files import write_text
+from pipeline.heat_overlay import heat_colours
 from pipeline.page_charts import relation_chart, success_chart
 from pipeline.page_clips import scored_gallery, training_gallery
-from pipeline.page_media import data_uri, palette
+from pipeline.page_media import data_uri
 from pipeline.page_text import inline_html, section_html
 from pipeline.report_parts import OURS, Section, Source
 from pipeline.tables import label_of
@@ -81,7 +82,11 @@ def write_page(
         elif kind in _CHARTS:
             charts[kind] = _CHARTS[kind](source)
         parts.append(_part(section, source, number))
-    data = {"palette": base64.b64encode(palette().tobytes()).decode("ascii"), "charts": charts, "galleries": galleries}
+    data = {
+        "palette": base64.b64encode(heat_colours().tobytes()).decode("ascii"),
+        "charts": charts,
+        "galleries": galleries,
+    }
     write_text(path, render(title=title, lead=lead, tiles=tiles, parts=parts, data=data))
 
 

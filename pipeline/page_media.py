@@ -11,12 +11,11 @@ import io
 from pathlib import Path
 
 import av
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import ManifestError, MediaError
-from pipeline.figures import HEAT_MAP
+from pipeline.heat_overlay import heat_colours
 from pipeline.manifests import Clip, media_path
 from pipeline.media import read_audio
 
@@ -35,11 +34,6 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def palette() -> np.ndarray:
-    """Return the colours of the heat maps: uint8 (256, 3), from 0 to 1."""
-    return np.rint(255 * matplotlib.colormaps[HEAT_MAP](np.arange(256))[:, :3]).astype(np.uint8)
-
-
 def frame_picture(frame: np.ndarray) -> str:
     """Return a frame, uint8 (row, col, 3), as a data URI, scaled down to `FRAME_SIDE` if it is larger."""
     picture = Image.fromarray(frame)
@@ -56,7 +50,7 @@ def log_mel_picture(log_mel: np.ndarray) -> str:
     size = (min(picture.width, MEL_COLUMNS), min(picture.height, MEL_ROWS))
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BOX)
-    return data_uri("image/jpeg", _jpeg(Image.fromarray(palette()[np.asarray(picture)]), MEL_QUALITY))
+    return data_uri("image/jpeg", _jpeg(Image.fromarray(heat_colours()[np.asarray(picture)]), MEL_QUALITY))
 
 
 def clip_sound(clip: Clip | None, media_root: Path, *, clip_seconds: float, sample_rate: int) -> tuple[str, str]:

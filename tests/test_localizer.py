@@ -27,6 +27,7 @@ from pipeline.heat_overlay import (
     LOWEST_OPACITY,
     blend,
     enlarged,
+    heat_colours,
     overlay,
     rgb_layer,
     rgb_notice,
@@ -103,6 +104,16 @@ def test_an_overlay_of_a_known_map():
         # Half a unit for each of: the colour, the opacity's 256 steps, the result.
         assert np.abs(overlay(picture, np.full((4, 4), heat)) - expected).max() <= 2
     assert (picture == before).all()
+
+
+def test_one_table_of_colours_for_all():
+    colours = heat_colours()
+    expected = [[round(255 * part) for part in colormaps["inferno"](i / 255)[:3]] for i in range(256)]
+    assert colours.dtype == np.uint8
+    assert colours.tolist() == expected
+    assert heat_colours() is colours
+    with pytest.raises(ValueError, match="read-only"):
+        colours[0] = 0
 
 
 def test_heat_lies_where_it_belongs():
