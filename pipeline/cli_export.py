@@ -42,7 +42,7 @@ def export(
     seed: int | None,
     params_path: Path,
 ) -> None:
-    """Write a model as one file that runs without soundspot, and a model card beside it.
+    """Write a model as one file that runs without soundspot, and beside it a model card, and its calibration if it has one.
 
     The file takes frames and log-mels and gives raw response maps and audio embeddings; it says itself how its inputs are
     prepared, and the card has the code. It is compared with the original, and not left behind where they differ.
@@ -55,23 +55,33 @@ def export(
     import json
     from dataclasses import asdict
 
-    from pipeline.exporting import export_model
+    from pipeline.calibration import find_calibration, write_calibration
+    from pipeline.exporting import check_output, companions_of, export_model
     from pipeline.files import write_text
     from pipeline.model_card import look_around, model_card
     from pipeline.model_targets import resolve_model
 
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
-    around = look_around(model)
+    beside = companions_of(output)
+    check_output(output, format=format_, overwrite=overwrite, beside=(beside.card, beside.calibration))
+    around, calibration = look_around(model), find_calibration(model)
     exported = export_model(model, output, format=format_, tolerance=tolerance, shards=shards, overwrite=overwrite)
-    card = output.with_name(output.name + ".md")
-    write_text(card, model_card(exported, around))
+    write_text(beside.card, model_card(exported, around))
+    if calibration:
+        write_calibration(beside.calibration, calibration)
+    else:
+        beside.calibration.unlink(missing_ok=True)  # of what was exported there before
+    calibrated = str(beside.calibration) if calibration else None
     parity = exported.parity
     if as_json:
-        facts = {"file": str(output), "card": str(card), "bytes": exported.size, "tolerance": tolerance}
+        facts = {"file": str(output), "card": str(beside.card), "calibration": calibrated}
+        facts |= {"bytes": exported.size, "tolerance": tolerance}
         click.echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
         return
     click.echo(
         f"{parity.n_clips} clips ({parity.inputs}): largest difference of maps {parity.response:.1e}, of audio embeddings "
         f"{parity.audio_embedding:.1e}; tolerance {tolerance:.1e}"
     )
-    click.echo(f"wrote {output} ({exported.size / 1e6:.1f} MB) and {card}")
+    click.echo(
+        f"wrote {output} ({exported.size / 1e6:.1f} MB) and {beside.card}" + (f", {calibrated}" if calibrated else "")
+    )

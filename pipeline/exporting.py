@@ -11,7 +11,7 @@ audio embeddings float32 (n, d).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pipeline.encoders import AudioVisualModel
 from pipeline.errors import ExportError, SoundspotError
 from pipeline.export_formats import FORMATS, INPUTS, OUTPUTS, Arrays, Exportable
 from pipeline.files import replacing
+from pipeline.homes import CALIBRATION_FILE
 from pipeline.inference import localize
 from pipeline.shards import ShardSet
 from pipeline.spectrogram import log_mel
@@ -68,13 +69,27 @@ class Exported:
     parity: Parity
 
 
-def check_output(output: Path, *, format: str, overwrite: bool) -> None:
-    """Refuse an ending that is not the format's, and a file that is there already. Raises ExportError."""
+@dataclass(frozen=True)
+class Companions:
+    """What is written beside an exported file: its card, and the calibration where the model has one."""
+
+    card: Path
+    calibration: Path
+
+
+def companions_of(output: Path) -> Companions:
+    """Return the paths beside an exported file; named like it, so that several fit into one folder."""
+    return Companions(*(output.with_name(output.name + ending) for ending in (".md", f".{CALIBRATION_FILE}")))
+
+
+def check_output(output: Path, *, format: str, overwrite: bool, beside: Sequence[Path] = ()) -> None:
+    """Refuse an ending that is not the format's, and a file, or one to go beside it, that is there. Raises ExportError."""
     endings = FORMATS[format].endings
     if output.suffix not in endings:
         raise ExportError(f"{output}: {FORMATS[format].title} is written as {' or '.join(endings)}; end the name so")
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output}: is there already; choose another name, or give --overwrite")
+    for path in (output, *beside):
+        if path.exists() and not overwrite:
+            raise ExportError(f"{path}: is there already; choose another name, or give --overwrite")
 
 
 def export_model(

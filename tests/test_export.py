@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from scipy.io import wavfile
 
-from pipeline.calibration import model_digest
+from pipeline.calibration import Calibration, model_digest, read_calibration, write_calibration
 from pipeline.checkpoints import load_model
 from pipeline.errors import CheckpointError, ExportError
 from pipeline.exporting import BATCHES, export_model, invented_inputs
@@ -298,6 +298,34 @@ def test_the_command(project, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert (facts["file"], facts["card"], facts["parity"]["response"]) == ("it.pt", "it.pt.md", 0)
     assert facts["bytes"] == (project / "it.pt").stat().st_size
+
+
+def test_the_calibration_goes_beside_an_export(project, capsys):
+    model = project / "runs/demo/iterative/model.pt"
+    maps = np.random.default_rng(0).normal(size=(5, 2, 2))
+    calibration = Calibration.of(maps, maps - 1, model=model_digest(model), split="test")
+    write_calibration(project / "results/demo/maps/iterative/calibration.json", calibration)
+    assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 0
+    assert capsys.readouterr().out.endswith("and it.pt.md, it.pt.calibration.json\n")
+    assert read_calibration(project / "it.pt.calibration.json") == calibration
+    # What is exported in its place has none.
+    assert run("export", "initial", "--format", "torch", "-o", "it.pt", "--overwrite", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["calibration"] is None
+    assert not (project / "it.pt.calibration.json").exists()
+
+
+@pytest.mark.parametrize("name", ["it.pt.md", "it.pt.calibration.json"])
+def test_what_stands_beside_is_not_replaced_by_chance(project, capsys, monkeypatch, name):
+    (project / name).write_text("mine")
+    monkeypatch.setattr("pipeline.exporting.load_model", lambda *_: pytest.fail("computed before it looked"))
+    assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 1
+    assert f"error: {name}: is there already; choose another name, or give --overwrite" in capsys.readouterr().err
+    assert (project / name).read_text() == "mine"
+    assert not (project / "it.pt").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    assert run("export", "iterative", "--format", "torch", "-o", "it.pt", "--overwrite") == 0
+    assert not (project / name).exists() or (project / name).read_text() != "mine"
 
 
 @pytest.mark.parametrize(
