@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli_options import PATH
 from pipeline.cli_pseudo_label_options import (
+    check_ending,
     epoch_option,
     frames_of,
     json_option,
@@ -37,14 +38,21 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=PATH, required=True, help="A file; with png, a folder.")
 @click.option("--clip", "clips", multiple=True, help="Only this clip; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 @shards_option
 def export(
-    artifacts: Artifacts, epoch: str, format_: str, output: Path, clips: tuple[str, ...], shards: Path | None
+    artifacts: Artifacts,
+    epoch: str,
+    format_: str,
+    output: Path,
+    clips: tuple[str, ...],
+    overwrite: bool,
+    shards: Path | None,
 ) -> None:
     """Write an epoch's pseudo-labels for other programs.
 
     npz: all fields. png: CLIP.png with the map over the frame. coco: each part of a sounding region with its run
-    lengths, box, area and score, in pixels of the frame.
+    lengths, box, area and score, in pixels of the frame, whose size the shards say.
 
     \b
     Example:
@@ -55,21 +63,37 @@ def export(
 
     from pipeline.bars import bars_off
     from pipeline.inspection import find_clip
-    from pipeline.inspection_export import export_coco, export_npz, export_png
+    from pipeline.inspection_export import check_free, export_coco, export_npz, export_png, picture_path
 
+    if format_ != "png":
+        check_ending(output, ".npz" if format_ == "npz" else ".json")
     labels = artifacts.open(epoch)
     if clips:
         labels = labels.select([find_clip(labels, clip) for clip in dict.fromkeys(clips)])
+    check_free([picture_path(output, clip) for clip in labels] if format_ == "png" else [output], overwrite=overwrite)
     if format_ == "npz":
         export_npz(output, labels)
     elif format_ == "coco":
-        n_regions = export_coco(output, labels, side=frames_of(artifacts, shards).side)
+        n_regions = export_coco(output, labels, side=_side_of_frames(artifacts, shards))
         note(f"{n_regions} sounding regions")
     else:
         pictures = export_png(output, labels, frames_of(artifacts, shards))
         for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=bars_off()):
             pass
     note(f"wrote {len(labels)} clips to {output}")
+
+
+def _side_of_frames(artifacts: Artifacts, shards: Path | None) -> int:
+    from pipeline.errors import PseudoLabelError
+    from pipeline.inspection_targets import open_shards
+
+    opened = open_shards(artifacts.run, shards)
+    if opened is None:
+        raise PseudoLabelError(
+            f"{artifacts.run}: no shards of its training set, so the size of its frames is not known; say with --shards where "
+            "they are"
+        )
+    return opened.image_size
 
 
 @click.command()

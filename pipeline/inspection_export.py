@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,18 @@ from pipeline.pseudo_labels import ClipLabels, PseudoLabels
 
 FORMATS = ("npz", "png", "coco")
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse files that are there already, unless they are to be replaced. Raises PseudoLabelError."""
+    there = None if overwrite else next((path for path in paths if path.exists()), None)
+    if there is not None:
+        raise PseudoLabelError(f"{there}: is there already; choose another name, or give --overwrite")
+
+
+def picture_path(folder: Path, clip_id: str) -> Path:
+    """Return where the picture of a clip goes."""
+    return folder / f"{clip_id}.png"
 
 
 def export_npz(path: Path, labels: PseudoLabels) -> None:
@@ -48,7 +60,7 @@ def export_png(folder: Path, labels: PseudoLabels, frames: Frames) -> Iterator[P
     for clip in clips_of(labels):
         if not _FILE_NAME.fullmatch(clip.clip_id):
             raise PseudoLabelError(f"{labels.path}: clip id {clip.clip_id!r} cannot be the name of a file")
-        path = folder / f"{clip.clip_id}.png"
+        path = picture_path(folder, clip.clip_id)
         with replacing(path) as temporary:
             overlay(frames.of(clip.clip_id), clip).save(temporary, format="png")
         yield path

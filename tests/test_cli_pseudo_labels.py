@@ -177,6 +177,32 @@ def test_export(project, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_exports_are_not_replaced_by_chance(project, capsys):
+    cases = {"npz": ("a.npz", "a.npz"), "coco": ("a.json", "a.json"), "png": ("pictures", "pictures/clip-03.png")}
+    for format, (output, file) in cases.items():
+        (project / file).parent.mkdir(exist_ok=True)
+        (project / file).write_text("mine")
+        assert run("export", "good", "--format", format, "-o", output) == 1
+        assert f"error: {file}: is there already; choose another name, or give --overwrite" in capsys.readouterr().err
+        assert (project / file).read_text() == "mine"
+    assert [path.name for path in (project / "pictures").iterdir()] == ["clip-03.png"]
+    # What another clip's picture would replace is not in the way of this one's.
+    assert run("export", "good", "--format", "png", "-o", "pictures", "--clip", "clip-04") == 0
+    for format, (output, file) in cases.items():
+        assert run("export", "good", "--format", format, "-o", output, "--overwrite") == 0
+        assert (project / file).read_bytes() != b"mine"
+
+
+def test_regions_in_pixels_need_the_shards(project, capsys):
+    away = project / "elsewhere"
+    (project / "data/squares/shards/train").rename(away)
+    assert run("export", "good", "--format", "coco", "-o", "c.json") == 1
+    assert "error: runs/squares/good: no shards of its training set, so the size of" in capsys.readouterr().err
+    assert not (project / "c.json").exists()
+    assert run("export", "good", "--format", "coco", "-o", "c.json", "--shards", away) == 0
+    assert json.loads((project / "c.json").read_text())["images"][0]["width"] == 6
+
+
 def test_verify(project, capsys):
     assert run("verify", "good") == 0
     printed = capsys.readouterr()
@@ -208,6 +234,8 @@ def test_verify(project, capsys):
         (("compare", "good", "0", "1", "-o", "x.txt"), 1, "x.txt: written as .png or .html"),
         (("neighbours", "good", "clip-03", "--seed", "5"), 1, "seed 5 is not among the seeds"),
         (("export", "good", "--format", "xml", "-o", "x"), 2, "'xml' is not one of"),
+        (("export", "good", "--format", "npz", "-o", "x.json"), 1, "x.json: written as .npz"),
+        (("export", "good", "--format", "coco", "-o", "x"), 1, "x: written as .json"),
     ],
 )
 def test_mistakes_are_one_line(project, capsys, arguments, code, message):
