@@ -35,10 +35,13 @@ class Artifacts:
         The run's folder, which holds ``model.pt``.
     paths : dict of int to Path
         Epoch → file, in order.
+    is_whole : bool
+        Whether these are all that the run's folder holds.
     """
 
     run: Path
     paths: dict[int, Path]
+    is_whole: bool = True
 
     def epoch(self, word: str | int) -> int:
         """Return the epoch that a number, "first" or "last" means. Raises PseudoLabelError where there is none such."""
@@ -69,7 +72,7 @@ def find_artifacts(path: Path) -> Artifacts:
     """
     if path.is_file():
         run = path.parent.parent if path.parent.name == "pseudo_labels" else path.parent
-        return Artifacts(run, {int(PseudoLabels.open(path).attrs["epoch"]): path})
+        return Artifacts(run, {int(PseudoLabels.open(path).attrs["epoch"]): path}, is_whole=False)
     run = path.parent if path.name == "pseudo_labels" else path
     numbered = ((re.fullmatch(r"epoch_(\d{3,})\.h5", each.name), each) for each in (run / "pseudo_labels").glob("*.h5"))
     paths = {int(match[1]): each for match, each in numbered if match}

@@ -6,15 +6,19 @@ of its name, its fingerprint that of the run's ``model.pt``, its clips and their
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.checkpoints import read_checkpoint
+from pipeline.checkpoints import RERUN, read_checkpoint
 from pipeline.errors import CheckpointError, PseudoLabelError
 from pipeline.inspection import Artifacts
 from pipeline.pseudo_labels import PseudoLabels
-from pipeline.runs import labels_path
+from pipeline.runs import kept_epochs, labels_path, weights_path
 from pipeline.shards import ShardSet
+
+TRAIN = "train"  # the stage; the other is "initialize"
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,10 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
         Of the training split; None compares none.
     """
     verification = Verification(str(artifacts.run), [], [], [])
-    fingerprint = _model_fingerprint(artifacts.run, verification)
-    epochs = list(artifacts.paths)
-    for missing in sorted(set(range(epochs[0], epochs[-1])) - set(epochs)):
-        verification.problems.append(f"{labels_path(artifacts.run, missing)}: missing between other epochs")
+    made = _read_model(artifacts.run, verification)
+    if artifacts.is_whole:
+        verification.problems.extend(_what_is_missing(artifacts, made))
+    fingerprint = made.fingerprint if made else None
     for epoch, path in artifacts.paths.items():
         verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
     if shards is None:
@@ -62,16 +66,53 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
     return verification
 
 
-def _model_fingerprint(run: Path, verification: Verification) -> str | None:
+@dataclass(frozen=True)
+class _Made:
+    """What ``model.pt`` says of its run: the last epoch with pseudo-labels, and those before it whose weights stay."""
+
+    fingerprint: str
+    last: int
+    kept: tuple[int, ...]
+
+
+def _read_model(run: Path, verification: Verification) -> _Made | None:
     model = run / "model.pt"
     if not model.exists():
-        verification.notes.append(f"{model}: not there, so the run is incomplete; the fingerprint was not compared")
+        verification.notes.append(
+            f"{model}: not there, so the run is incomplete; neither the fingerprint nor the number of epochs was compared"
+        )
         return None
     try:
-        return str(read_checkpoint(model)["fingerprint"])
-    except (CheckpointError, KeyError) as error:
+        content = read_checkpoint(model)
+        fingerprint, epoch = str(content["fingerprint"]), int(content["epoch"])
+        if content["stage"] != TRAIN:
+            return _Made(fingerprint, 0, ())  # the initialisation labels once, whatever the number of its epochs
+        return _Made(fingerprint, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"])))
+    except CheckpointError as error:
         verification.problems.append(str(error))
-        return None
+    except (KeyError, TypeError, ValueError) as error:
+        verification.problems.append(f"{model}: does not describe its run ({type(error).__name__}: {error}); {RERUN}")
+    return None
+
+
+def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
+    run, there = artifacts.run, artifacts.paths
+    last = made.last if made else max(there)
+    for epoch in sorted(set(range(last + 1)) - there.keys()):
+        yield f"{labels_path(run, epoch)}: missing" + (
+            f"; {run}/model.pt is of epoch {last}" if made else " before others"
+        )
+    for epoch in sorted(each for each in there if each > last):
+        yield f"{there[epoch]}: of an epoch that {run}/model.pt, of epoch {last}, knows nothing of"
+    for epoch in made.kept if made else ():
+        path = weights_path(run, epoch)
+        try:
+            content = read_checkpoint(path)
+        except CheckpointError as error:
+            yield str(error)
+            continue
+        if made and (content.get("fingerprint"), content.get("epoch")) != (made.fingerprint, epoch):
+            yield f"{path}: not of this run and epoch; {RERUN}"
 
 
 def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:

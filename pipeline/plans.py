@@ -22,11 +22,10 @@ from pipeline.config import (
     LabelledSettings,
     TrainingSettings,
 )
-from pipeline.equal_steps import spread
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import fingerprint
 from pipeline.methods import build_method, method_entry, method_settings
-from pipeline.runs import Run, labels_path, seed_folder
+from pipeline.runs import Run, kept_epochs, labels_path, seed_folder
 from pipeline.shards import ShardSet
 
 # Eq. 3 has no thresholds. What the initialisation's artifact and model state instead is ours: half of the range, which is the
@@ -218,7 +217,7 @@ def _kept(stage: str, iteration: IterationSettings) -> tuple[int, tuple[int, ...
     """Return the last epoch with pseudo-labels, and those before it whose weights stay."""
     if stage != "train":
         return 0, ()
-    return iteration.epochs, tuple(spread(iteration.epochs + 1, iteration.keep_epochs)[:-1])
+    return iteration.epochs, kept_epochs(iteration.epochs, iteration.keep_epochs)
 
 
 def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:

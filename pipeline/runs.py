@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoints import read_checkpoint
+from pipeline.equal_steps import spread
 from pipeline.errors import CheckpointError
 from pipeline.files import CODE_FILE, code_digest, write_text
 
@@ -113,6 +114,11 @@ def labels_path(folder: Path, epoch: int) -> Path:
 def weights_path(folder: Path, epoch: int) -> Path:
     """Path of the model as it was after an epoch, in a run's folder."""
     return folder / "weights" / f"epoch_{epoch:03d}.pt"
+
+
+def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
+    """Return the epochs before the `last` whose weights a training run keeps, of `keep` in all with the last itself."""
+    return tuple(spread(last + 1, keep)[:-1])
 
 
 def seed_folder(folder: Path, seeds: Sequence[int], seed: int) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.checkpoints import write_checkpoint
 from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
-from pipeline.runs import labels_path
+from pipeline.runs import kept_epochs, labels_path, weights_path
 from pipeline.shards import shard_path
 from tests.test_shards import make_shard
 
@@ -41,11 +41,15 @@ def make_labels(epoch, clips=CLIPS, **attrs):
 
 
 def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=FINGERPRINT, **attrs):
-    """Write a run's artifacts, and a model.pt with as much as inspection reads of it."""
+    """Write a run's artifacts, and a model.pt and kept weights with as much as inspection reads of them."""
     for epoch in epochs:
         write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
-    iteration = json.dumps({"centre_audio": centre_audio})
-    write_checkpoint(folder / "model.pt", {"fingerprint": fingerprint, "iteration": iteration})
+    iteration = json.dumps({"centre_audio": centre_audio, "keep_epochs": 3})
+    last = max(epochs)
+    for epoch in (*kept_epochs(last, 3), last):
+        path = folder / "model.pt" if epoch == last else weights_path(folder, epoch)
+        content = {"fingerprint": fingerprint, "iteration": iteration, "stage": "train", "epoch": epoch}
+        write_checkpoint(path, content)
     return folder
 
 

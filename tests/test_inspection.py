@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import inspection_measures
+from pipeline.checkpoints import read_checkpoint, write_checkpoint
 from pipeline.errors import PseudoLabelError, ShardError
 from pipeline.inspection import centring, clip_neighbours, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.inspection_export import clips_of, export_coco, export_npz, export_png, regions_of, run_lengths
@@ -25,7 +26,7 @@ from pipeline.inspection_targets import open_shards, resolve_target
 from pipeline.inspection_text import bars, map_text
 from pipeline.inspection_verify import verify_artifacts
 from pipeline.pseudo_labels import ClipLabels, PseudoLabels, write_pseudo_labels
-from pipeline.runs import labels_path
+from pipeline.runs import labels_path, weights_path
 from pipeline.shards import ShardSet
 from tests.labelled_runs import CLIPS, make_labels, make_run, make_train_shards
 from tests.test_cli_evaluate import PARAMS
@@ -466,6 +467,52 @@ class TestVerify:
         assert len(found.problems) == found.n_problems == 2
         assert any("epoch_001.h5: missing" in problem for problem in found.problems)
         assert any("model.pt" in problem for problem in found.problems)
+
+    @pytest.mark.parametrize("epoch", [0, 1, 2])
+    def test_no_artifact_may_be_missing(self, run, shards, epoch):
+        labels_path(run, epoch).unlink()
+        found = verify_artifacts(find_artifacts(run), shards=shards)
+        assert found.problems == [f"{labels_path(run, epoch)}: missing; {run}/model.pt is of epoch 2"]
+        assert found.n_problems == 1
+        # Of one file, nothing is said of the others.
+        assert verify_artifacts(find_artifacts(labels_path(run, (epoch + 1) % 3)), shards=shards).n_problems == 0
+
+    def test_an_epoch_that_the_model_does_not_know(self, run, shards):
+        write_pseudo_labels(labels_path(run, 3), make_labels(3, shards=shards.fingerprint))
+        (problem,) = verify_artifacts(find_artifacts(run), shards=shards).problems
+        assert problem.startswith(
+            f"{labels_path(run, 3)}: of an epoch that {run}/model.pt, of epoch 2, knows nothing of"
+        )
+
+    def test_kept_weights_are_there_readable_and_of_the_run(self, run, shards):
+        assert sorted(path.name for path in (run / "weights").iterdir()) == ["epoch_000.pt", "epoch_001.pt"]
+        first, second = (weights_path(run, epoch) for epoch in (0, 1))
+        content = second.read_bytes()
+        first.unlink()
+        second.write_bytes(content[:-50])
+        problems = verify_artifacts(find_artifacts(run), shards=shards).problems
+        assert [problem.split(": ")[0] for problem in problems] == [str(first), str(second)]
+        assert "no such file" in problems[0]
+        for path in (first, second):
+            path.write_bytes(content)
+        assert verify_artifacts(find_artifacts(run), shards=shards).problems == [
+            f"{first}: not of this run and epoch; remove its folder and run its stage again"
+        ]
+
+    def test_an_initialisation_labels_once_and_keeps_nothing(self, run, shards):
+        for epoch in (1, 2):
+            labels_path(run, epoch).unlink()
+        content = read_checkpoint(run / "model.pt")
+        write_checkpoint(run / "model.pt", content | {"stage": "initialize", "epoch": 20})
+        assert verify_artifacts(find_artifacts(run), shards=shards).n_problems == 0
+
+    @pytest.mark.parametrize("name", ["stage", "epoch", "iteration"])
+    def test_a_model_that_does_not_describe_its_run(self, run, shards, name):
+        content = read_checkpoint(run / "model.pt")
+        del content[name]
+        write_checkpoint(run / "model.pt", content)
+        (problem,) = verify_artifacts(find_artifacts(run), shards=shards).problems
+        assert problem.startswith(f"{run}/model.pt: does not describe its run (KeyError: '{name}')")
 
     def test_what_could_not_be_compared_is_said(self, run):
         (run / "model.pt").unlink()
