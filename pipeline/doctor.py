@@ -24,7 +24,18 @@ from typing import Literal
 
 PACKAGES = ("torch", "torchaudio", "av", "librosa", "h5py", "numpy", "pillow", "dask", "dvc", "click")
 DISK_NEEDED = 4 * 2**30  # bytes: the demo's media, shards, runs, and DVC's copies of them
+DVC_WAITS = "another DVC command runs in this folder: wait for it, or end it"
 DVC_SECONDS = 120  # for `dvc status`, which waits for as long as another command holds its lock
+INSTALL = "install again: pip install -e '.[test]'"
+# What to do where a probe itself breaks, and another installation would not help.
+BROKEN = {
+    "device": "see whether nvidia-smi finds the GPU and its driver; SOUNDSPOT_DEVICE=cpu does without",
+    "workers": "see whether this machine may start processes and open local ports; SOUNDSPOT_WORKERS=1 starts one alone",
+    "project": "mend params.yaml and the dataset's card",
+    "dvc": "run `dvc doctor`",
+    "disk": "see whether this folder and TMPDIR are there, and yours to write to",
+    "environment": "mend or unset the project's variables",
+}
 State = Literal["good", "note", "bad"]
 
 
@@ -73,7 +84,7 @@ def examine(project: Path) -> Iterator[Finding]:
             yield from probe()
         except Exception as error:  # whatever breaks in a probe is what the user wants to hear of
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            yield Finding(topic, "bad", text, "install again: pip install -e '.[test]'")
+            yield Finding(topic, "bad", text, BROKEN.get(topic, INSTALL))
 
 
 def _python() -> Iterator[Finding]:
@@ -151,13 +162,19 @@ def _device() -> Iterator[Finding]:
 
 def _workers() -> Iterator[Finding]:
     from pipeline.cluster import run_tasks
+    from pipeline.errors import ClusterError
 
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
         text = f"Dask scheduler {address} (from DASK_SCHEDULER_ADDRESS)"
     else:
         text = "a local Dask cluster"
-    with redirect_stderr(io.StringIO()):  # the bar of a single task
-        ((_, answer),) = run_tasks(platform.python_version, [()], scheduler=None, workers=1, label="workers")
+    try:
+        with redirect_stderr(io.StringIO()):  # the bar of a single task
+            ((_, answer),) = run_tasks(platform.python_version, [()], scheduler=None, workers=1, label="workers")
+    except ClusterError as error:
+        hint = "start the scheduler and its workers, or unset DASK_SCHEDULER_ADDRESS" if address else BROKEN["workers"]
+        yield Finding("workers", "bad", " ".join(str(error).split()), hint)
+        return
     if answer == platform.python_version():
         yield Finding("workers", "good", f"{text} answers")
     else:
@@ -194,18 +211,24 @@ def _dvc(project: Path) -> Iterator[Finding]:
     if not (project / ".dvc").is_dir():
         yield Finding("dvc", "note", f"{project} is not under DVC", "run in a clone of the project")
         return
-    done = subprocess.run(
-        [program, "status", "--quiet"],
-        cwd=project,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DVC_SECONDS,
-    )
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    if "ERROR" in last:
-        yield Finding("dvc", "bad", last, "mend dvc.yaml or params.yaml, or run `dvc doctor`")
+    try:
+        done = subprocess.run(
+            [program, "status", "--quiet"],
+            cwd=project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DVC_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("dvc", "bad", f"`dvc status` does not end within {DVC_SECONDS:g} s", DVC_WAITS)
+        return
+    errors = [line for line in done.stderr.strip().splitlines() if "ERROR" in line]
+    if errors:
+        locked = any(words in errors[-1] for words in ("Unable to acquire lock", "is busy"))
+        hint = DVC_WAITS if locked else "mend dvc.yaml or params.yaml, or run `dvc doctor`"
+        yield Finding("dvc", "bad", errors[-1], hint)
     else:
         state = "everything is up to date" if done.returncode == 0 else "there is something to run"
         yield Finding("dvc", "good", f"dvc {importlib.metadata.version('dvc')}: {state}")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pipeline import doctor
 from pipeline.cli import soundspot
+from pipeline.errors import ClusterError
 from tests.projects import ROOT
 
 
@@ -80,25 +81,85 @@ def test_packages_outside_the_tested_range(monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_probe_that_breaks_is_a_finding(tmp_path, quick, monkeypatch):
-    def broken():
-        raise RuntimeError("libavcodec\nis not there")
+@pytest.mark.parametrize(
+    ("probe", "topic", "hint"),
+    [
+        ("_torchaudio", "spectrograms", "install again: pip install -e '.[test]'"),
+        ("_codecs", "media", "install again: pip install -e '.[test]'"),
+        ("_device", "device", "see whether nvidia-smi finds the GPU"),
+        ("_workers", "workers", "see whether this machine may start processes"),
+        ("_project", "project", "mend params.yaml and the dataset's card"),
+        ("_dvc", "dvc", "run `dvc doctor`"),
+        ("_disk", "disk", "see whether this folder and TMPDIR are there"),
+        ("_environment", "environment", "mend or unset the project's variables"),
+    ],
+)
+def test_a_probe_that_breaks_is_a_finding_with_its_own_hint(tmp_path, monkeypatch, probe, topic, hint):
+    def broken(*_):
+        raise RuntimeError("something\nis not there")
 
-    monkeypatch.setattr(doctor, "_codecs", broken)
-    (finding,) = by_topic(tmp_path)["media"]
-    assert (finding.state, finding.text) == ("bad", "RuntimeError: libavcodec is not there")
+    for name in ("_torchaudio", "_codecs", "_device", "_workers", "_project", "_dvc", "_disk", "_environment"):
+        monkeypatch.setattr(doctor, name, broken if name == probe else lambda *_: iter(()))
+    (finding,) = by_topic(tmp_path)[topic]
+    assert (finding.state, finding.text) == ("bad", "RuntimeError: something is not there")
+    assert finding.hint.startswith(hint)
 
 
-def test_a_dvc_that_does_not_answer_is_a_finding(tmp_path, quick, monkeypatch):
+def test_a_scheduler_that_does_not_answer(monkeypatch):
+    def unreachable(*_, **__):
+        raise ClusterError("workers: no Dask scheduler answers at 'tcp://nowhere:1' (timed out)")
+        yield
+
+    monkeypatch.setattr("pipeline.cluster.run_tasks", unreachable)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://nowhere:1")
+    (finding,) = doctor._workers()
+    assert (finding.state, finding.hint) == (
+        "bad", "start the scheduler and its workers, or unset DASK_SCHEDULER_ADDRESS"
+    )  # fmt: skip
+    assert finding.text.startswith("workers: no Dask scheduler answers at 'tcp://nowhere:1'")
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
+    (finding,) = doctor._workers()
+    assert finding.hint.startswith("see whether this machine may start processes")
+
+
+@pytest.fixture
+def own_dvc(tmp_path, monkeypatch):
+    """A project whose command dvc is a script, whose lines are given."""
     (tmp_path / ".dvc").mkdir()
-    slow = tmp_path / "dvc"
-    slow.write_text("#!/bin/sh\nexec sleep 30\n")
-    slow.chmod(0o755)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: str(slow))
+
+    def write(lines):
+        script = tmp_path / "dvc"
+        script.write_text(f"#!/bin/sh\n{lines}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: str(script))
+        (finding,) = doctor._dvc(tmp_path)
+        return finding
+
+    return write
+
+
+def test_a_dvc_that_does_not_answer_is_a_finding(own_dvc, monkeypatch):
     monkeypatch.setattr(doctor, "DVC_SECONDS", 0.2)
-    (finding,) = by_topic(tmp_path)["dvc"]
+    finding = own_dvc("exec sleep 30")
+    assert (finding.state, finding.text) == ("bad", "`dvc status` does not end within 0.2 s")
+    assert finding.hint == "another DVC command runs in this folder: wait for it, or end it"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("ERROR: Unable to acquire lock. Most likely another DVC process is running", "another DVC command runs"),
+        ("ERROR: 'runs/demo' is busy, it is being blocked by:\n  (PID 7): dvc repro", "another DVC command runs"),
+        ("ERROR: Lockfile 'dvc.lock' is corrupted.", "mend dvc.yaml or params.yaml"),
+        ("WARNING: old\nERROR: failed to parse 'vars'", "mend dvc.yaml or params.yaml"),
+    ],
+)
+def test_what_dvc_complains_of_decides_the_hint(own_dvc, message, hint):
+    finding = own_dvc(f"cat >&2 <<'END'\n{message}\nEND\nexit 1")
     assert finding.state == "bad"
-    assert "TimeoutExpired" in finding.text
+    assert finding.text in message.splitlines()
+    assert finding.text.startswith("ERROR")
+    assert finding.hint.startswith(hint)
 
 
 def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
