@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.manifests import Box
 
-Rounding = Literal["nearest", "floor", "one-based-floor"]
+Rounding = Literal["nearest", "floor", "one-based-floor", "xywh-floor"]
 Consensus = Literal["annotators", "union", "per-source"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 SOURCE_SIDE = 256  # side in pixels of the frames on which the SoundNet-Flickr boxes were drawn
+_SIZE_ERROR = 1.0e-9  # pixels; a size that is the difference of two corners misses a whole number by less
 
 
 class GroundTruth(NamedTuple):
@@ -64,11 +65,13 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
         x0, y0, x1, y1 in fractions of the frame.
     size : int
         Side of the grid, pixels.
-    rounding : {"nearest", "floor", "one-based-floor"}
+    rounding : {"nearest", "floor", "one-based-floor", "xywh-floor"}
         "nearest": the nearest line between pixels; gives MSSL's ``[y - 1 : y' - 1]`` on the 256 grid exactly.
-        "floor": ``int(size * x)``, as public code does with VGG-SS and MUSIC-Synthetic. "one-based-floor": back to the
-        1-based pixel of the 256-pixel frame, then ``int(size * pixel / 256)`` without taking the 1 off, as LVS, EZ-VSL
-        and their successors do with SoundNet-Flickr.
+        "floor": ``int(size * x)``, as public code does with VGG-SS. "one-based-floor": back to the 1-based pixel of the
+        256-pixel frame, then ``int(size * pixel / 256)`` without taking the 1 off, as LVS, EZ-VSL and their successors do
+        with SoundNet-Flickr. "xywh-floor": corner and size are rounded down each for itself, ``int(size * x)`` and
+        ``int(size * width)``, and the far edge is their sum, as DSOL does with the ``[x, y, width, height]`` of
+        MUSIC-Synthetic; off the grid it can lie a pixel before that of "floor".
 
     Returns
     -------
@@ -80,6 +83,10 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
         edges = np.floor(fractions * size + 0.5)
     elif rounding == "floor":
         edges = np.floor(fractions * size)
+    elif rounding == "xywh-floor":
+        near = np.floor(fractions[:, :2] * size)
+        sides = np.floor((fractions[:, 2:] - fractions[:, :2]) * size + _SIZE_ERROR)
+        edges = np.concatenate([near, near + sides], axis=1)
     else:
         # The published boxes are whole pixels, so undoing the division may round.
         pixels = np.rint(fractions * SOURCE_SIDE) + 1

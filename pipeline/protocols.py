@@ -141,7 +141,7 @@ _MUSIC_A = Protocol(
     "above half the maximum. Maps are normalised by Eq. 1 first, since DSOL's own are softmax values near 0 at "
     "their lowest",
     size=224,
-    rounding="floor",
+    rounding="xywh-floor",
     consensus="per-source",
     threshold_rule="relative-to-max",
     success_threshold=0.3,

@@ -138,7 +138,7 @@ def folder(project: Path) -> Tree:
 def music_synthetic(project: Path) -> Tree:
     """The published folders, with sound files beside the frames."""
     published(project / "data/music_synthetic/media")
-    boxes = {"test-a": [(0, 0, 112, 112), (112, 56, 168, 168)], "test-b": [(22, 134, 67, 201)]}
+    boxes = {"test-a": [(0, 0, 112, 112), (112, 56, 168, 168)], "test-b": [(22, 134, 22 + 44, 134 + 67)]}
     return Tree(
         "music_synthetic",
         ["music-synthetic"],

@@ -74,6 +74,25 @@ def test_floor_is_what_public_code_does_with_fractions(corners):
     assert edges.tolist() == [int(min(max(value, 0.0), 1.0) * 224) for value in corners]
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 10_000), min_size=4, max_size=4))
+def test_corner_and_size_are_rounded_down_each_for_itself(numbers):
+    x, y, width, height = (number / 20_000 for number in numbers)
+
+    edges = pixel_edges([(x, y, x + width, y + height)], 224, rounding="xywh-floor")[0]
+
+    # In whole numbers, so that no rounding of ours decides.
+    column, row, columns, rows = (224 * number // 20_000 for number in numbers)
+    assert edges.tolist() == [column, row, column + columns, row + rows]
+
+
+def test_the_far_edge_is_a_sum_of_two_floors():
+    box = (0.1, 0.6, 0.1 + 0.2, 0.6 + 0.3)  # 22.4, 134.4; 44.8 × 67.2
+
+    assert pixel_edges([box], 224, rounding="xywh-floor")[0].tolist() == [22, 134, 22 + 44, 134 + 67]
+    assert pixel_edges([box], 224, rounding="floor")[0].tolist() == [22, 134, 67, 201]
+
+
 def test_one_annotator_is_believed_and_several_must_agree():
     inside = np.zeros((256, 256), bool)
     inside[127:191, 63:127] = True

@@ -84,6 +84,15 @@ def grid_fractions(pixels, size):
     return g
 
 
+def grid_sizes(boxes, size):
+    """Fill [y:y + h, x:x + w] of rows [x, y, w, h], each number rounded down for itself."""
+    g = np.zeros((size, size))
+    for x, y, w, h in boxes:
+        column, row = int(x * size), int(y * size)
+        g[row : row + int(h * size), column : column + int(w * size)] += 1
+    return g
+
+
 def shared(g):
     return np.minimum(g / 2, 1)
 
@@ -174,16 +183,16 @@ def vggss(raw, pixels, size):
     return ciou(m > median(m), union(grid_fractions(pixels, size)))
 
 
-def music_a(raw, pixels, size):
+def music_a(raw, boxes, size):
     m = resize(min_max(raw), size, "bilinear", False)
-    even, odd = pixels[::2], pixels[1::2]  # as `sources` in `clip_boxes`
-    values = [ciou(m > 0.5 * m.max(), union(grid_fractions(own, size))) for own in (even, odd) if own]
+    even, odd = boxes[::2], boxes[1::2]  # as `sources` in `clip_boxes`
+    values = [ciou(m > 0.5 * m.max(), union(grid_sizes(own, size))) for own in (even, odd) if own]
     return sum(values) / len(values)
 
 
-def music_b(raw, pixels, size):
+def music_b(raw, boxes, size):
     m = resize(min_max(raw), size, "bilinear", False)
-    return ciou(m > 0.5 * m.max(), union(grid_fractions(pixels, size)))
+    return ciou(m > 0.5 * m.max(), union(grid_sizes(boxes, size)))
 
 
 PUBLISHED = {
@@ -205,22 +214,29 @@ PUBLISHED = {
     "music-synthetic-a": music_a,
     "music-synthetic-b": music_b,
 }
+SIZED = {"music-synthetic-a", "music-synthetic-b"}
 
 
-def clip_boxes(clip_id, pixels):
-    return [
-        Box(clip_id, ("cello", "flute")[k % 2], f"annotator_{k}", True, *((value - 1) / 256 for value in box))
-        for k, box in enumerate(pixels)
+def clip_boxes(clip_id, rows, name=""):
+    """Boxes as the project has them, of rows in the form in which the rule's data are published."""
+    corners = [
+        (row[0], row[1], row[0] + row[2], row[1] + row[3]) if name in SIZED else tuple((v - 1) / 256 for v in row)
+        for row in rows
     ]
+    return [Box(clip_id, ("cello", "flute")[k % 2], f"annotator_{k}", True, *box) for k, box in enumerate(corners)]
 
 
-def random_pixels(generator, n_boxes):
-    boxes = []
+def random_rows(generator, n_boxes, name=""):
+    """Corners in pixels from 1 of a 256×256 frame; for `SIZED` rules [x, y, w, h] in fractions, off every grid."""
+    rows = []
     for _ in range(n_boxes):
         x, y = (int(value) for value in generator.integers(1, 150, size=2))
         width, height = (int(value) for value in generator.integers(40, 107, size=2))
-        boxes.append((x, y, x + width, y + height))
-    return boxes
+        if name in SIZED:
+            rows.append(tuple((v + generator.random()) / 260 for v in (x - 1, y - 1, width, height)))
+        else:
+            rows.append((x, y, x + width, y + height))
+    return rows
 
 
 def checkerboard():
@@ -258,13 +274,13 @@ def test_published_formula(name):
     generator = np.random.default_rng(0)
     maps = [generator.normal(size=(7, 7)) for _ in range(6)] + adversarial_maps(generator)
     ids = [f"clip_{k}" for k in range(len(maps))]
-    pixels = [random_pixels(generator, n_boxes=int(generator.integers(2, 5))) for _ in maps]
+    rows = [random_rows(generator, int(generator.integers(2, 5)), name) for _ in maps]
 
     scores = score(
-        np.stack(maps), ids, [b for i, p in zip(ids, pixels, strict=True) for b in clip_boxes(i, p)], protocol
+        np.stack(maps), ids, [b for i, p in zip(ids, rows, strict=True) for b in clip_boxes(i, p, name)], protocol
     )
 
-    expected = [PUBLISHED[name](m, p, protocol.size) for m, p in zip(maps, pixels, strict=True)]
+    expected = [PUBLISHED[name](m, p, protocol.size) for m, p in zip(maps, rows, strict=True)]
     assert scores.clip_ids == tuple(ids)
     np.testing.assert_allclose(scores.ciou, expected, rtol=0, atol=1e-9)
     assert len(set(np.round(expected, 6))) > 5
@@ -275,12 +291,12 @@ def test_published_formula_on_its_own_grid(name):
     protocol = PROTOCOLS[name]
     generator = np.random.default_rng(1)
     raw = generator.normal(size=(14, 14)).astype(np.float32)
-    pixels = random_pixels(generator, n_boxes=3)
+    rows = random_rows(generator, 3, name)
 
-    scores = score(raw[None], ["clip"], clip_boxes("clip", pixels), protocol)
+    scores = score(raw[None], ["clip"], clip_boxes("clip", rows, name), protocol)
 
     # A pixel within float32 rounding of the threshold may fall on the other side.
-    expected = PUBLISHED[name](raw.astype(np.float64), pixels, protocol.size)
+    expected = PUBLISHED[name](raw.astype(np.float64), rows, protocol.size)
     assert scores.ciou[0] == pytest.approx(expected, abs=2 / protocol.size**2 / 0.05)
 
 
@@ -289,7 +305,7 @@ def test_scale_and_offset_of_a_map_do_not_matter(name):
     generator = np.random.default_rng(2)
     maps = generator.integers(0, 17, size=(6, 8, 8)) / 16
     ids = [str(k) for k in range(6)]
-    boxes = [b for i in ids for b in clip_boxes(i, random_pixels(generator, 3))]
+    boxes = [b for i in ids for b in clip_boxes(i, random_rows(generator, 3))]
 
     plain = score(maps, ids, boxes, PROTOCOLS[name])
     moved = score(maps * 2.0**-12 - 3.0, ids, boxes, PROTOCOLS[name])
