@@ -8,11 +8,12 @@ of its second, the share of videos held out of instruments that nobody annotated
 Written below the media root: ``frames/`` and ``audio/``, ``mosaics.csv`` (where each quadrant of each clip comes from),
 ``rejects.csv`` (videos that could not be used), and ``segments/``, the cut videos, which a later build with another
 seed or size takes up again and which may be deleted. The same input and settings give the same bytes, whatever the
-number of workers.
+number of workers and wherever the solos lie.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def build_music_synthetic(
         scheduler=scheduler,
         workers=workers,
     )
+    # Where the solos lie is this machine's matter.
+    rejects = [(video, instrument, why.replace(f"{solos}{os.sep}", "")) for video, instrument, why in rejects]
     rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
     write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
