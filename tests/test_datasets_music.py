@@ -28,6 +28,7 @@ from pipeline.errors import ManifestError
 from pipeline.manifests import read_boxes, read_clips
 from pipeline.media import decode_clip, read_audio
 from pipeline.protocols import get_protocol
+from tests.importing import tree
 
 SECONDS, FPS, RATE = 4, 10, 16000
 SILENT_SECOND = 2
@@ -267,6 +268,33 @@ def test_broken_video_is_listed_and_skipped(built: list[Path]) -> None:
         rejects = list(csv.DictReader(file))
     assert [(row["video"], row["instrument"]) for row in rejects] == [("broken", "flute")]
     assert rejects[0]["reason"].startswith("flute/broken.mp4: ")
+
+
+def test_a_smaller_set_leaves_no_media_of_the_larger_one(built: list[Path], solos: Path, tmp_path: Path) -> None:
+    project = tmp_path / "smaller"
+    shutil.copytree(built[0], project)
+    (project / "media" / "frames" / "mine.jpg").write_bytes(b"not of the set")
+
+    build(project, solos, force=True, train=5, test=3)
+
+    names = set(provenance(project))
+    assert len(names) == 8
+    assert {path.stem for path in (project / "media" / "audio").iterdir()} == names
+    assert {path.stem for path in (project / "media" / "frames").iterdir()} == names | {"mine"}
+
+
+def test_a_build_that_fails_leaves_the_set_before(built: list[Path], solos: Path, tmp_path: Path) -> None:
+    project = tmp_path / "failing"
+    shutil.copytree(built[0], project)
+    before = {name: content for name, content in tree(project).items() if "segments" not in name}
+    last = provenance(project)["train-000019"][0]["video"]
+    # Taken for whole, since it was cut before.
+    (project / "media" / "segments" / f"{last}.frames.npy").write_bytes(b"damaged")
+
+    with pytest.raises(ValueError, match="pickle"):
+        build(project, solos, force=True, train=40, max_shift_s=0.0)
+
+    assert {name: content for name, content in tree(project).items() if "segments" not in name} == before
 
 
 def test_too_few_instruments_are_an_error_before_anything_is_cut(solos: Path, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cluster import run_tasks
 from pipeline.datasets.common import read_ids, shortened
 from pipeline.datasets.music_boxes import BOX_FRAME_RATE, BoxedFrame, read_solo_boxes
 from pipeline.datasets.music_draw import Mosaic, Segment, check_pool, draw_mosaics
-from pipeline.datasets.music_mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_boxes, mosaic_clip, mosaic_rows
+from pipeline.datasets.music_media import compose_media
+from pipeline.datasets.music_mosaic import mosaic_boxes, mosaic_clip
 from pipeline.datasets.music_segments import CutSettings, cut_solos
 from pipeline.datasets.music_solos import Solo, find_solos, split_videos
 from pipeline.datasets.music_synthetic import MUSIC_AUDIO, music_card
@@ -31,8 +31,6 @@ from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.writing import Dataset, ImportOptions, write_dataset
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv
-
-_PER_TASK = 256  # mosaics
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,13 @@ def build_music_synthetic(
     rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
     write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
-    _compose([mosaic for part in mosaics.values() for mosaic in part], media, scheduler, workers)
+    compose_media(
+        [mosaic for part in mosaics.values() for mosaic in part],
+        media,
+        sample_rate=MUSIC_AUDIO.sample_rate,
+        scheduler=scheduler,
+        workers=workers,
+    )
     _describe_clips(report, mosaics, rejects)
     write_dataset(_dataset(options, report, mosaics, settings, quadrant_boxes), options.project, force=options.force)
     return report
@@ -188,16 +192,6 @@ def _draw(
                 needs_boxes=split == "test" and not quadrant_boxes,
             )
     return mosaics
-
-
-def _compose(mosaics: Sequence[Mosaic], media: Path, scheduler: str | None, workers: int | None) -> None:
-    """Write all frames and sounds, and ``mosaics.csv``."""
-    parts = [mosaics[i : i + _PER_TASK] for i in range(0, len(mosaics), _PER_TASK)]
-    tasks = [(part, media / "segments", media, MUSIC_AUDIO.sample_rate) for part in parts]
-    results = dict(run_tasks(compose_mosaics, tasks, scheduler=scheduler, workers=workers, label="compose mosaics"))
-    scales = [scale for index in range(len(parts)) for scale in results[index]]
-    rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
-    write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
 
 
 def _describe_videos(
