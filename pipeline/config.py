@@ -84,6 +84,7 @@ class Card(Settings):
     audio: AudioSettings
     evaluation: EvaluationSettings
     render: RenderSettings | None = None
+    media_fingerprint: str = ""  # of media that an importer made: others under the same names are extracted anew
     leaks_allowed: bool = False  # train and test share clips, and the user wants it so
 
 

@@ -2,8 +2,8 @@
 
 For a dataset whose card has `render`, the media are rendered first. Written to the output folder: ``clips.csv``
 (columns ``split`` and those of a clip list), the clips whose files are all there; ``missing.csv`` (``split, clip_id,
-path, problem``), the others; ``coverage.json``, the counts of each split, and under ``media`` the fingerprint of
-rendered media ("" for files found on disk). A file that is there but cannot be decoded is not this module's matter:
+path, problem``), the others; ``coverage.json``, the counts of each split, and under ``media`` the fingerprint of media
+that were rendered, or made by an importer, as the card says then ("" for files found on disk). A file that is there but cannot be decoded is not this module's matter:
 extraction finds it.
 """
 
@@ -50,7 +50,7 @@ class Coverage:
     ----------
     splits : mapping of str to SplitCoverage
     media : str
-        Fingerprint of rendered media; empty for files found on disk.
+        Fingerprint of media that were rendered or made by an importer; empty for files found on disk.
     missing : tuple of str
         The first few files that are not there.
     """
@@ -93,7 +93,7 @@ def prepare_dataset(
     """
     card = load_card(manifest_folder)
     splits = read_splits(manifest_folder, leaks_allowed=card.leaks_allowed)
-    media = ""
+    media = card.media_fingerprint
     if card.render is not None:
         media = render_media(
             list(itertools.chain.from_iterable(splits.values())),

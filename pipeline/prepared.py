@@ -43,7 +43,7 @@ def read_prepared_clips(path: Path, split: str) -> list[Clip]:
 
 
 def read_media_fingerprint(path: Path) -> str:
-    """Return `media` of ``coverage.json``: the fingerprint of rendered media, or "".
+    """Return `media` of ``coverage.json``: the fingerprint of media that were rendered or made by an importer, or "".
 
     Raises
     ------

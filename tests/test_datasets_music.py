@@ -17,7 +17,7 @@ from pipeline.config import load_card
 from pipeline.datasets.music_boxes import corners_of_xywh, read_solo_boxes
 from pipeline.datasets.music_build import BuildSettings, build_music_synthetic
 from pipeline.datasets.music_draw import GAIN_RANGE, Segment, draw_mosaics
-from pipeline.datasets.music_mosaic import arrange, box_in_mosaic, mix
+from pipeline.datasets.music_mosaic import arrange, box_in_mosaic, mix, wav_bytes
 from pipeline.datasets.music_segments import CutSettings, audible_seconds, cut_solo
 from pipeline.datasets.music_solos import Solo, find_solos, split_videos
 from pipeline.datasets.music_spectrograms import sound_of_spectrogram
@@ -27,6 +27,7 @@ from pipeline.datasets.writing import ImportOptions
 from pipeline.errors import ManifestError
 from pipeline.manifests import read_boxes, read_clips
 from pipeline.media import decode_clip, read_audio
+from pipeline.preparation import prepare_dataset
 from pipeline.protocols import get_protocol
 from tests.importing import tree
 
@@ -268,6 +269,31 @@ def test_broken_video_is_listed_and_skipped(built: list[Path]) -> None:
         rejects = list(csv.DictReader(file))
     assert [(row["video"], row["instrument"]) for row in rejects] == [("broken", "flute")]
     assert rejects[0]["reason"].startswith("flute/broken.mp4: ")
+
+
+def test_other_media_under_the_same_names_are_told_by_the_card(built: list[Path], solos: Path, tmp_path: Path) -> None:
+    """What `extract` depends on changes with the media, though not one line of the lists does."""
+    project = tmp_path / "again"
+    shutil.copytree(built[0], project)
+    before = _prepared(project, tmp_path / "before")
+    sounds = {path.name: path.read_bytes() for path in (project / "media" / "audio").iterdir()}
+
+    build(project, solos, force=True, max_shift_s=0.03)
+
+    assert any(path.read_bytes() != sounds[path.name] for path in (project / "media" / "audio").iterdir())
+    for name in ("train.csv", "test.csv", "test_boxes.csv"):
+        assert (_manifest(project) / name).read_bytes() == (_manifest(built[0]) / name).read_bytes()
+    after = _prepared(project, tmp_path / "after")
+    assert after["clips.csv"] == before["clips.csv"]
+    assert after["coverage.json"] != before["coverage.json"]
+
+    build(project, solos, force=True)
+    assert _prepared(project, tmp_path / "back") == before
+
+
+def _prepared(project: Path, output: Path) -> dict[str, bytes]:
+    prepare_dataset(_manifest(project), output, media_root=project / "media", scheduler=None, workers=1)
+    return tree(output)
 
 
 def test_a_smaller_set_leaves_no_media_of_the_larger_one(built: list[Path], solos: Path, tmp_path: Path) -> None:
@@ -551,6 +577,12 @@ def test_published_spectrograms_are_refused_or_made_sound(tmp_path: Path) -> Non
     (clip,) = read_clips(tmp_path / "data_manifests" / "music" / "test.csv")
     assert clip.audio == "test1/audio_rebuilt/a.wav"
     assert np.abs(read_wav(tmp_path / "music" / clip.audio)).max() == 1
+    card = load_card(tmp_path / "data_manifests" / "music")
+    (tmp_path / "music" / clip.audio).write_bytes(wav_bytes(tone(330), RATE))  # as another version would rebuild it
+    import_music_synthetic(options(tmp_path, tmp_path / "music", force=True), rebuild_sound=True, workers=1)
+    again = load_card(tmp_path / "data_manifests" / "music")
+    assert "" not in (card.media_fingerprint, again.media_fingerprint)
+    assert card.media_fingerprint != again.media_fingerprint
 
 
 def test_rebuilt_sound_has_the_published_spectrogram() -> None:

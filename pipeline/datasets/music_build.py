@@ -8,7 +8,8 @@ of its second, the share of videos held out of instruments that nobody annotated
 Written below the media root: ``frames/`` and ``audio/``, ``mosaics.csv`` (where each quadrant of each clip comes from),
 ``rejects.csv`` (videos that could not be used), and ``segments/``, the cut videos, which a later build with another
 seed or size takes up again and which may be deleted. The same input and settings give the same bytes, whatever the
-number of workers and wherever the solos lie.
+number of workers and wherever the solos lie. Another build may give other media under the same names, so the card holds a
+fingerprint of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.datasets.common import read_ids, shortened
@@ -113,7 +114,7 @@ def build_music_synthetic(
     rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
     write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
-    compose_media(
+    digest = compose_media(
         [mosaic for part in mosaics.values() for mosaic in part],
         media,
         sample_rate=MUSIC_AUDIO.sample_rate,
@@ -121,7 +122,8 @@ def build_music_synthetic(
         workers=workers,
     )
     _describe_clips(report, mosaics, rejects)
-    write_dataset(_dataset(options, report, mosaics, settings, quadrant_boxes), options.project, force=options.force)
+    dataset = _dataset(options, report, mosaics, settings, digest, quadrant_boxes=quadrant_boxes)
+    write_dataset(dataset, options.project, force=options.force)
     return report
 
 
@@ -226,6 +228,8 @@ def _dataset(
     report: ImportReport,
     mosaics: Mapping[str, Sequence[Mosaic]],
     settings: BuildSettings,
+    media_fingerprint: str,
+    *,
     quadrant_boxes: bool,
 ) -> Dataset:
     kind = "whole quadrants (ours)" if quadrant_boxes else "published boxes of solo frames, carried into the mosaic"
@@ -234,6 +238,7 @@ def _dataset(
         f"Built with seed {settings.seed}; silence below {settings.silence_db:g} dB, shifts up to {settings.max_shift_s:g} s.",
     )
     card = music_card("Built from solo videos by `soundspot import music-synthetic-build`", comments)
+    card = replace(card, media_fingerprint=media_fingerprint)
     clips = {split: [mosaic_clip(mosaic) for mosaic in drawn] for split, drawn in mosaics.items()}
     boxes = {
         "test": [

@@ -1,4 +1,4 @@
-"""The media of mosaics on disk: composed aside and put in place together.
+"""The media of mosaics on disk: composed aside, put in place together, and known by a fingerprint of their bytes.
 
 Below the media root stand ``frames/ID.jpg`` and ``audio/ID.wav``, and ``mosaics.csv``, which names every clip there is. A
 build that fails or is killed while it composes leaves those of the build before.
@@ -6,6 +6,7 @@ build that fails or is killed while it composes leaves those of the build before
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from pipeline.cluster import run_tasks
 from pipeline.datasets.music_draw import Mosaic
 from pipeline.datasets.music_mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_clip, mosaic_rows
-from pipeline.files import write_csv
+from pipeline.files import fingerprint, write_csv
 
 _PER_TASK = 256  # mosaics
 _ASIDE = "composing.tmp"
@@ -25,7 +26,7 @@ _OURS = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")  # nothing else in the fol
 
 def compose_media(
     mosaics: Sequence[Mosaic], media: Path, *, sample_rate: int, scheduler: str | None, workers: int | None
-) -> None:
+) -> str:
     """Write all frames and sounds and ``mosaics.csv``, and remove those of an earlier build that are no longer named.
 
     Parameters
@@ -37,6 +38,11 @@ def compose_media(
         Hz, of the cut videos and of the sounds.
     scheduler, workers
         As in `pipeline.cluster.run_tasks`.
+
+    Returns
+    -------
+    str
+        The `media_fingerprint` of what is there now.
     """
     aside = media / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
@@ -50,7 +56,22 @@ def compose_media(
         shutil.rmtree(aside, ignore_errors=True)
     rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
     write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
-    _remove_others(media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media])
+    named = [name for mosaic in mosaics for name in mosaic_clip(mosaic).media]
+    _remove_others(media, named)
+    return media_fingerprint(media, named)
+
+
+def media_fingerprint(media: Path, names: Iterable[str]) -> str:
+    """Return a fingerprint of files by their bytes; it is what a card says of media that were made, not found.
+
+    Parameters
+    ----------
+    media : Path
+        Media root.
+    names : iterable of str
+        Paths relative to it, in an order of their own.
+    """
+    return fingerprint([[name, hashlib.sha256((media / name).read_bytes()).hexdigest()] for name in names])
 
 
 def _compose(

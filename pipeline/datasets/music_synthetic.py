@@ -13,7 +13,7 @@ one that is rebuilt from it on demand (see `pipeline.datasets.music_spectrograms
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pipeline.config import AudioSettings
 from pipeline.datasets.common import SLUG
 from pipeline.datasets.layouts import AUDIO_SUFFIXES, Layout, MediaFinder, by_stem
 from pipeline.datasets.music_boxes import corners_of_xywh, instrument_of_category
+from pipeline.datasets.music_media import media_fingerprint
 from pipeline.datasets.music_spectrograms import rebuild_sounds
 from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.writing import CardText, Dataset, ImportOptions, write_dataset
@@ -105,8 +106,15 @@ def import_music_synthetic(
     if not options.check_only:
         comments = ("Boxes: of the sounding instruments, from the published .npy rows; `source` is the instrument.",)
         card = music_card("https://zenodo.org/records/4079386", comments)
+        card = replace(card, media_fingerprint=_rebuilt_fingerprint(options.media, clips))
         write_dataset(Dataset.of(options, card, report, clips, boxes), options.project, force=options.force)
     return report
+
+
+def _rebuilt_fingerprint(media: Path, clips: Mapping[str, Sequence[Clip]]) -> str:
+    """Identify the sounds that were rebuilt, if any: a later version may make others of the same spectrograms."""
+    names = [clip.audio for part in clips.values() for clip in part if Path(clip.audio).parent.name == REBUILT]
+    return media_fingerprint(media, names) if names else ""
 
 
 def _split_folders(media: Path) -> dict[str, str]:

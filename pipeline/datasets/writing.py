@@ -44,6 +44,7 @@ class CardText:
     threshold: float = 0.5
     audio: AudioSettings = PAPER_AUDIO
     comments: tuple[str, ...] = ()  # facts on the boxes and choices of ours, one line each
+    media_fingerprint: str = ""  # of media that the importer made
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,10 @@ def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -
         f"  protocol: {card.protocol}",
         f"  threshold: {card.threshold}   # cIoU from which a clip counts as a success",
     ]
+    if card.media_fingerprint:
+        lines.append(
+            f"media_fingerprint: {_quoted(card.media_fingerprint)}   # of the media that were made with this card"
+        )
     if leaks_allowed:
         lines.append("leaks_allowed: true   # train shares clips with test; the scores are not those of unseen clips")
     return "\n".join(lines) + "\n"
