@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ManifestError
+from pipeline.manifests import Clip
 from pipeline.prepared import read_prepared_clips
 
 SEPARATOR = "+"
@@ -58,10 +59,35 @@ def read_clip_classes(clips: Path, split: str, clip_ids: Sequence[str], *, label
     ManifestError
         A file is missing or malformed, or a clip has no label.
     """
+    listed = read_prepared_clips(clips, split) if label_file is None else []
+    return classes_of_clips(listed, clip_ids, where=clips, label_file=label_file)
+
+
+def classes_of_clips(
+    clips: Sequence[Clip], clip_ids: Sequence[str], *, where: Path, label_file: Path | None
+) -> ClipClasses:
+    """Find the classes of some clips in a clip list that is read already, or in a label file.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+        The list; not looked at if there is a label file.
+    clip_ids : sequence of str
+        The clips wanted, in this order.
+    where : Path
+        Where the list stands, for messages.
+    label_file : Path, optional
+        Takes the place of the list's labels.
+
+    Raises
+    ------
+    ManifestError
+        The label file is missing or malformed, or a clip has no label.
+    """
     if label_file is not None:
         return _classes(_read_label_file(label_file), clip_ids, str(label_file))
-    labels = {clip.clip_id: dict.fromkeys(_names(clip.label), 1.0) for clip in read_prepared_clips(clips, split)}
-    return _classes(labels, clip_ids, f"{clips}, column label")
+    labels = {clip.clip_id: dict.fromkeys(_names(clip.label), 1.0) for clip in clips}
+    return _classes(labels, clip_ids, f"{where}, column label")
 
 
 def read_label_sets(clips: Path, split: str, clip_ids: Sequence[str]) -> list[frozenset[str]]:

@@ -10,14 +10,15 @@ stop a stage, said in one line with what to do; a note is something to know. Est
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from pipeline.config import Card, Params, TrainingSettings, load_card
-from pipeline.dry_run_findings import DryRun, Output, StageTime, human_bytes
+from pipeline.clip_classes import classes_of_clips
+from pipeline.config import Card, LabelledSettings, Params, TrainingSettings, load_card
+from pipeline.dry_run_findings import DryRun, Output, human_bytes
 from pipeline.encoders import build_model, cell_stride
 from pipeline.errors import SoundspotError
 from pipeline.evaluation import read_split_boxes
@@ -29,7 +30,7 @@ from pipeline.methods import build_method, method_settings
 from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
 from pipeline.prepared import resolve_media_root
 from pipeline.protocols import get_protocol
-from pipeline.rehearsal import Rehearsal, rehearse
+from pipeline.rehearsal import rehearse, stage_times
 
 TRAIN = "train"
 
@@ -74,31 +75,35 @@ def check_dataset(
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return run
     (card,) = cards
-    id_bytes = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project))
+    there = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project))
     trainable = _check_training(run, settings, variants)
+    _check_labels(run, settings, trainable, there.get(TRAIN, []), manifest / f"{TRAIN}.csv")
     if trainable:
+        id_bytes = max((len(clip.clip_id) for clips in there.values() for clip in clips), default=0)
         _foresee_files(run, project, params, card, settings, trainable, id_bytes=id_bytes)
         _rehearse(run, params, card, settings, trainable, n_batches=n_batches, device=device, tell=tell)
     return run
 
 
-def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, media_root: Path) -> int:
-    """Check rule, clip lists, boxes and media; return the length of the longest clip id."""
+def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, media_root: Path) -> dict[str, list[Clip]]:
+    """Check rule, clip lists, boxes and media; return the clips of each split whose media are there."""
     run.holds(lambda: get_protocol(card.evaluation.protocol))
     splits: dict[str, list[Clip]] = {}
     if not run.holds(lambda: splits.update(read_splits(manifest, leaks_allowed=card.leaks_allowed))):
-        return 0
+        return {}
+    there: dict[str, list[Clip]] = {}
     for split in dict.fromkeys((TRAIN, score_split)):
         if split not in splits:
             run.problems.append(f"{manifest / split}.csv: no such clip list; import the dataset again, or add it")
     if score_split in splits:
         run.holds(lambda: read_split_boxes(manifest, score_split))
     for split, clips in splits.items():
-        n_found = sum(not media_problems(clip, media_root) for clip in clips)
+        there[split] = [clip for clip in clips if not media_problems(clip, media_root)]
+        n_found = len(there[split])
         if card.render is not None:
             if n_found < len(clips):
                 run.notes.append(f"{split}: {len(clips) - n_found} of {len(clips)} videos are still to be rendered")
-            n_found = len(clips)
+            there[split], n_found = clips, len(clips)
         elif not n_found:
             run.problems.append(nothing_found(split, clips, media_root))
         elif n_found < len(clips):
@@ -107,7 +112,7 @@ def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, medi
                 "left out; `dvc repro prepare` lists them in missing.csv"
             )
         run.clips[split] = SplitCoverage(len(clips), n_found)
-    return max((len(clip.clip_id) for clips in splits.values() for clip in clips), default=0)
+    return there
 
 
 def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[str]) -> list[str]:
@@ -130,6 +135,17 @@ def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[
 
 def _method(settings: TrainingSettings, name: str) -> None:
     build_method(name, method_settings(settings, name))
+
+
+def _check_labels(
+    run: DryRun, settings: TrainingSettings, variants: Sequence[str], clips: Sequence[Clip], path: Path
+) -> None:
+    """Check that the methods that learn from labels find one for each training clip; each source of them once."""
+    of_methods = [method_settings(settings, name) for name in variants] if clips else []
+    sources = dict.fromkeys(own.label_file for own in of_methods if isinstance(own, LabelledSettings))
+    for label_file in [None if name is None else Path(name) for name in sources]:
+        ids = [clip.clip_id for clip in clips]
+        run.holds(partial(classes_of_clips, clips, ids, where=path, label_file=label_file))
 
 
 def _foresee_files(
@@ -245,7 +261,7 @@ def _rehearse(
     run.memory_needed, run.measured = labels + rehearsal.peak_bytes, True
     if run.memory_needed > run.memory_available:
         _note_memory(run, settings)
-    run.times = _times(run.clips, params, settings, variants, rehearsal)
+    run.times = stage_times(rehearsal, run.clips, params=params, settings=settings, methods=variants)
 
 
 def _labels_in_memory(run: DryRun, card: Card, settings: TrainingSettings) -> int:
@@ -262,29 +278,3 @@ def _note_memory(run: DryRun, settings: TrainingSettings) -> None:
         f"on {run.device}, of which {human_bytes(run.memory_available)} are there; lower it to about "
         f"{max(2, int(0.9 * share * settings.batch_size))}, or take a machine with more memory"
     )
-
-
-def _times(
-    clips: Mapping[str, SplitCoverage],
-    params: Params,
-    settings: TrainingSettings,
-    variants: Sequence[str],
-    rehearsal: Rehearsal,
-) -> list[StageTime]:
-    n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN, params.score_split))
-    n_pairs = n_train // settings.batch_size * settings.batch_size
-    n_seeds = len(params.seeds)
-    times = []
-    for stage in ("initialize", *variants):
-        pace = rehearsal.paces[stage]
-        first = stage == "initialize"
-        epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
-        epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
-        # The initialisation labels once, every other stage after each epoch.
-        total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
-        times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
-    passes = 2 * n_seeds * n_scored  # own sounds and shuffled ones
-    for stage in variants:
-        label = rehearsal.paces[stage].label_seconds
-        times.append(StageTime(f"maps of {stage}", 0, 0.0, 0.0, passes * label))
-    return times

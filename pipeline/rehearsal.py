@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from pipeline.config import TrainingSettings
+from pipeline.config import Params, TrainingSettings
+from pipeline.dry_run_findings import StageTime
 from pipeline.files import write_csv
 from pipeline.manifests import CLIP_COLUMNS
 from pipeline.memory import peak, reset_peak
+from pipeline.methods import method_settings
+from pipeline.preparation import SplitCoverage
 from pipeline.shards import ShardSet
 from pipeline.training import initialize, train
 
+_TRAIN = "train"
 _WARM_UP = 1  # epochs of the rehearsal of `initialize` that are not counted
 
 
@@ -145,6 +149,52 @@ def rehearse(
             paces[method] = _pace(folder / "timings.csv", len(shards))
         first = _pace(initial / "timings.csv", len(shards))
     return Rehearsal({"initialize": first, **paces}, peak(device))
+
+
+def stage_times(
+    rehearsal: Rehearsal,
+    clips: Mapping[str, SplitCoverage],
+    *,
+    params: Params,
+    settings: TrainingSettings,
+    methods: Sequence[str],
+) -> list[StageTime]:
+    """Reckon from the paces of a rehearsal how long each stage will take.
+
+    Parameters
+    ----------
+    rehearsal : Rehearsal
+        Of these methods.
+    clips : mapping of str to SplitCoverage
+        Clips that are there, by split.
+    params : Params
+        Its seeds, and the split that it scores.
+    settings : TrainingSettings
+        Its epochs and the size of a batch.
+    methods : sequence of str
+
+    Returns
+    -------
+    list of StageTime
+        The initialisation, each method, and the maps of each.
+    """
+    n_train, n_scored = (clips[s].found if s in clips else 0 for s in (_TRAIN, params.score_split))
+    n_pairs = n_train // settings.batch_size * settings.batch_size
+    n_seeds = len(params.seeds)
+    times = []
+    for stage in ("initialize", *methods):
+        pace = rehearsal.paces[stage]
+        first = stage == "initialize"
+        epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
+        epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
+        # The initialisation labels once, every other stage after each epoch.
+        total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
+        times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
+    passes = 2 * n_seeds * n_scored  # own sounds and shuffled ones
+    for stage in methods:
+        label = rehearsal.paces[stage].label_seconds
+        times.append(StageTime(f"maps of {stage}", 0, 0.0, 0.0, passes * label))
+    return times
 
 
 def _short(settings: TrainingSettings) -> TrainingSettings:

@@ -149,6 +149,30 @@ def test_a_leak_is_a_problem(project):
     assert "train.csv and test.csv overlap" in problem
 
 
+def test_a_method_that_learns_from_labels_finds_one_for_each_clip(project, capsys):
+    own = "{class_threshold: 0.3, hidden: 8, projection_hidden: 8, projection_dim: 8}"
+    methods = f"mssl: {own}, mssl_stage1: {{class_threshold: 0.3, hidden: 8}}"
+    change(project, "params.yaml", "itr: {}", f"itr: {{}}, {methods}")
+    # What training would stop with, once, though two methods want it; what needs no labels is not kept from it.
+    assert run("itr", "mssl", "mssl_stage1", "--device", "cpu", "--batches", 0) == 1
+    (problem,) = capsys.readouterr().err.splitlines()
+    assert "squares/train.csv, column label: 40 of 40 training clips have no label, the first is 'train-00'" in problem
+    assert not check(project).problems
+
+    write_clips(project / "data_manifests/squares/train.csv", [Clip(i, video=f"{i}.mp4", label=i[-1]) for i in TRAIN])
+    assert not check(project, variants=["mssl"]).problems
+
+    change(project, "params.yaml", "mssl: {", "mssl: {label_file: tags.csv, ")
+    (problem,) = check(project, variants=["mssl", "mssl_stage1"]).problems
+    assert "tags.csv: no such label file" in problem
+    (project / "tags.csv").write_text("clip_id,dog\n" + "".join(f"{clip_id},0.5\n" for clip_id in TRAIN[1:]))
+    (problem,) = check(project, variants=["mssl"]).problems
+    assert "tags.csv: 1 of 40 training clips have no label, the first is 'train-00'" in problem
+    # A clip that will be left out needs none.
+    (project / "nowhere" / f"{TRAIN[0]}.mp4").unlink()
+    assert not check(project, variants=["mssl"]).problems
+
+
 def test_rendered_media_need_not_be_there(project):
     shutil.rmtree(project / "nowhere")
     with (project / "data_manifests/squares/dataset.yaml").open("a") as file:
