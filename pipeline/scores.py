@@ -91,8 +91,8 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
     dict
         ``success_rate, auc, mean_ciou, mean_iou, pointing_accuracy``, each with ``_low`` and ``_high`` (bootstrap 95 %
         over clips); ``n_…`` of `COUNTS`; ``protocol``; ``threshold``. According to the protocol also ``iiou, iauc``
-        (intervals over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``; ``nsa`` or
-        ``nsa_agnostic``. A value that is not defined for any clip is left out.
+        (intervals over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, at the protocol's own
+        threshold whatever that of `scores`; ``nsa`` or ``nsa_agnostic``. A value that is not defined for any clip is left out.
     """
     values = {
         "success_rate": scores.success,
@@ -111,9 +111,11 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
         summary |= _with_intervals(by_frame, resamples=resamples, seed=seed) | {"n_frames": len(worst)}
     if "slavc" in scores.protocol.extras:
         detection = (scores.ciou, scores.extra["confidence"], scores.extra.get("silent_confidence", np.zeros(0)))
-        summary["average_precision"] = average_precision(*detection, threshold=scores.threshold)
-        summary["max_f1"] = max_f1(*detection, threshold=scores.threshold)
-        summary["localization_accuracy"] = localization_accuracy(scores.ciou, threshold=scores.threshold)
+        # SLAVC's definitions: another threshold of success, which the caller may choose, does not make them other metrics.
+        in_place = scores.protocol.success_threshold
+        summary["average_precision"] = average_precision(*detection, threshold=in_place)
+        summary["max_f1"] = max_f1(*detection, threshold=in_place)
+        summary["localization_accuracy"] = localization_accuracy(scores.ciou, threshold=in_place)
     for name in ("nsa", "nsa_agnostic"):
         defined = scores.extra.get(name, np.zeros(0))
         defined = defined[~np.isnan(defined)]

@@ -8,9 +8,10 @@ import pytest
 
 from pipeline import metrics, scoring
 from pipeline.errors import EvaluationError
+from pipeline.extended import average_precision
 from pipeline.manifests import Box
 from pipeline.protocols import PROTOCOLS, get_protocol
-from pipeline.scores import COUNTS, summarize
+from pipeline.scores import COUNTS, Scores, summarize
 from pipeline.scoring import score, score_all
 
 PAPER = get_protocol("paper256")
@@ -248,6 +249,21 @@ def test_summary_has_the_documented_keys(clips, protocol, more):
     for name in named:
         assert summary[f"{name}_low"] <= summary[name] <= summary[f"{name}_high"]
     assert summarize(scores, resamples=200) == summary
+
+
+def test_detection_is_scored_at_the_published_threshold_whatever_success_is():
+    ciou, confidence, silent = np.array([0.4, 0.6, 0.9, 0.45]), np.array([0.9, 0.8, 0.7, 0.4]), np.array([0.5])
+    extra = {"confidence": confidence, "silent_confidence": silent}
+    made = Scores(get_protocol("slavc224"), 0.5, False, tuple("abcd"), ciou, ciou, ciou, {}, extra)
+    published, lenient = summarize(made), summarize(replace(made, threshold=0.3))
+
+    assert (published["success_rate"], lenient["success_rate"]) == (0.5, 1.0)
+    # From 0.8, 0.7, 0.5, 0.4 on: precision 1/2, 2/3, 1/2, 2/5 (from there on at best 2/3, 2/3, 1/2), recall 1/3, 2/3, 2/3, 1.
+    for summary in (published, lenient):
+        assert summary["localization_accuracy"] == 0.5
+        assert summary["max_f1"] == pytest.approx(2 / 3)
+        assert summary["average_precision"] == pytest.approx(2 / 3 * 1 / 3 + 1 / 2 * 1 / 3)
+    assert average_precision(ciou, confidence, silent, threshold=0.3) > 0.4
 
 
 def test_interactive_iou_needs_both_clips_of_a_frame():
