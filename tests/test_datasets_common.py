@@ -100,6 +100,8 @@ def test_what_is_no_slug_is_no_id(clip_id):
         ([0.2, 0.2, -2.88e16, -2.88e16], ["corrupt coordinate"] * 2 + ["width <= 0", "height <= 0"]),
         ([0.2, 0.2, math.inf, 0.4], ["corrupt coordinate"]),
         ([0.2, math.nan, 0.4, 0.4], ["corrupt coordinate"]),
+        ([0.2, 0.2, 10**400, 0.4], ["corrupt coordinate"]),
+        ([0.2, 0.2, 0.4, -(10**400)], ["corrupt coordinate", "height <= 0"]),
         ([0.2, 0.2, 1.1, 0.4], ["outside the frame"]),
         ([-0.1, 0.2, 0.3, 0.4], ["outside the frame"]),
         ([0.2, 0.2, 0.4], ["not four numbers"]),

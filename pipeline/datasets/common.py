@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,7 +145,8 @@ def box_faults(box: Sequence[Any], *, low: float, high: float) -> list[str]:
     if len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
         return ["not four numbers"]
     reach = _CORRUPT * (high - low)
-    faults = ["corrupt coordinate" for v in box if not math.isfinite(v) or abs(v) > reach]
+    # So written that it holds for NaN as well; math.isfinite would refuse a whole number too large for a float.
+    faults = ["corrupt coordinate" for v in box if not abs(v) <= reach]
     if box[2] <= box[0]:
         faults.append("width <= 0")
     if box[3] <= box[1]:
