@@ -185,6 +185,8 @@ class Params(Settings):
     def _names_agree(self) -> Params:
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        if self.score_split == "train":
+            raise ValueError("score_split: 'train' is what is trained on; give a held-out split, such as validation")
         if self.dataset in self.cross_datasets:
             raise ValueError(
                 f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it"

@@ -55,6 +55,7 @@ def test_a_method_overrides_the_common_settings(tmp_path):
         ("seeds", [], ["seeds"]),
         ("variants", ["itr", "itr"], ["variants", "twice"]),
         ("variants", ["iterativ"], ["variants", "iterativ", "itr_inter"]),
+        ("score_split", "train", ["score_split", "'train'", "held-out"]),
         ("cross_datasets", ["demo"], ["cross_datasets", "'demo'", "active"]),
         ("cross_datasets", ["a/b"], ["cross_datasets.0", "'a/b'"]),
         ("cross_datasets", ["is3", "is3"], ["cross_datasets", "twice"]),
