@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 from tqdm import tqdm
 
+from pipeline.bars import bars_off
 from pipeline.errors import ClusterError
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
@@ -86,7 +87,7 @@ def run_tasks(
                 completed.add(future)
 
         submit(_capacity(client))
-        for future in tqdm(completed, total=len(tasks), desc=label, unit="task"):
+        for future in tqdm(completed, total=len(tasks), desc=label, unit="task", disable=bars_off()):
             index = index_of.pop(future.key)
             try:
                 result = future.result()

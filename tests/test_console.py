@@ -1,3 +1,4 @@
+import ast
 import errno
 import io
 import logging
@@ -135,6 +136,17 @@ def test_a_lazy_command_is_imported_when_asked_for():
 THING = click.Command("one-thing")
 
 
+def calls_of(name, path):
+    """Return the calls of a function in a file, also as an attribute of a module."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    called = [(node, node.func) for node in nodes if isinstance(node, ast.Call)]
+    return [node for node, function in called if name in (getattr(function, "id", ""), getattr(function, "attr", ""))]
+
+
+def keywords(call):
+    return [(keyword.arg, ast.unparse(keyword.value)) for keyword in call.keywords]
+
+
 class TestManners:
     @pytest.fixture
     def run(self, monkeypatch):
@@ -182,7 +194,9 @@ class TestManners:
     def test_no_bar_forgets_about_quiet(self):
         root = Path(__file__).resolve().parent.parent
         sources = [path for folder in ("pipeline", "stages") for path in (root / folder).rglob("*.py")]
-        assert not [path.name for path in sources if "disable=None)" in path.read_text(encoding="utf-8")]
+        calls = {f"{path.name}:{call.lineno}": call for path in sources for call in calls_of("tqdm", path)}
+        assert len(calls) > 3
+        assert not [where for where, call in calls.items() if ("disable", "bars_off()") not in keywords(call)]
 
     def test_notes_are_told_by_default(self, run, capsys):
         assert run(lambda: note("by the way")) == 0
