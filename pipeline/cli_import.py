@@ -50,14 +50,18 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             leaks: str,
             force: bool,
             check_only: bool,
+            report_file: Path | None,
             layout: str = "auto",
             **rest: Any,
         ) -> None:
             from pipeline.datasets.writing import ImportOptions
 
             media = media or Path("data") / name / "media"
-            options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only)
-            _show(function(options, **rest), options)
+            options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
+            try:
+                _show(function(options, **rest), options)
+            finally:
+                options.write_report()
 
         decorated: Command = command
         for option in reversed(_shared_options(default_name, layouts)):
@@ -88,6 +92,12 @@ def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[
         ),
         click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
         click.option("--check-only", is_flag=True, help="Check the lists and boxes, without media; write nothing."),
+        click.option(
+            "--report",
+            "report_file",
+            type=PATH,
+            help="Write all that was found to this JSON file, also if the import is refused or only checked.",
+        ),
     ]
     if layouts:
         choice = click.Choice(["auto", *layouts])

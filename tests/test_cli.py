@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.cli import soundspot
 from pipeline.console import run_command
-from pipeline.manifests import read_boxes, read_clips
+from pipeline.manifests import Clip, read_boxes, read_clips, write_clips
 from tests.importing import make_project, tree, write_files, write_json, write_lines, write_video
 from tests.test_shards import make_shard
 
@@ -87,6 +88,46 @@ def test_a_leak_is_1_and_the_report_comes_first(project, tmp_path, capsys):
     assert "test: 1 listed" in printed.out
     assert printed.err.startswith("error: vggss: 1 training clips")
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("check", [[], ["--check-only"]])
+def test_every_leak_stands_in_the_file_that_was_asked_for(project, tmp_path, capsys, check):
+    leaks = [f"{'a' * 9}{k:02d}_000001" for k in range(60)]
+    path = write_json(tmp_path / "v.json", [{"file": i, "class": "x", "bbox": [[0, 0, 1, 1]]} for i in leaks])
+    command = ["import", "vggss", "--annotations", path, "--train", write_lines(tmp_path / "t.txt", leaks), *check]
+    assert run(*command) == 1
+    error = capsys.readouterr().err
+    assert "and 10 more (--report FILE lists all)" in error
+
+    report = tmp_path / "leaks.json"
+    assert run(*command, "--report", report) == 1
+    printed = capsys.readouterr()
+    assert f"and 10 more (all in {report}). --leaks drop" in printed.err
+    assert (f"and 50 more (all in {report})" in printed.out) == bool(check)
+    assert json.loads(report.read_text())["leaks"] == leaks
+    assert not (project / "data_manifests").exists()
+
+
+def test_files_that_train_shares_stand_in_the_report_too(project, tmp_path, capsys):
+    names = [f"dog_{pair}_{kind}" for pair in range(10) for kind in "ab"]
+    media = tmp_path / "media"
+    write_files(
+        media, [f"{kind}/{n}.{end}" for n in names for kind, end in (("visual_frames", "jpg"), ("audio_wav", "wav"))]
+    )
+    records = [
+        {"image": f"/x/visual_frames/{n}.jpg", "audio": f"/x/audio_wav/{n}.wav", "gt_box": [0.0, 0.0, 9.0, 9.0]}
+        for n in names
+    ]
+    own = [Clip(f"own-{n}", frame=f"visual_frames/{n}.jpg", audio=f"audio_wav/{n}.wav") for n in names]
+    write_clips(tmp_path / "own.csv", own)
+    annotations, report = write_json(tmp_path / "is3.json", records), tmp_path / "shared.json"
+    arguments = ["--annotations", annotations, "--media", media, "--train", tmp_path / "own.csv"]
+    assert run("import", "is3", *arguments, "--report", report) == 1
+    assert f"train and test share 40: file 'visual_frames/{names[0]}.jpg' is in both" in (
+        error := capsys.readouterr().err
+    )
+    assert f"and 30 more (all in {report})" in error
+    assert len(json.loads(report.read_text())["shared"]) == 40
 
 
 def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.datasets.common import shortened
 from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.writing import ImportOptions
 from pipeline.errors import ManifestError
 
 POLICIES = ("refuse", "drop", "keep")
+MAX_SHOWN = 50  # leaks in a message
 
 
 def leaking_ids(
@@ -56,8 +56,8 @@ def apply_leak_policy(
 
 
 def leak_message(report: ImportReport) -> str:
-    """Return the error that lists what leaks from test to train, and what to do."""
+    """Return the error that lists what leaks from test to train, or the first of it and where the rest is; and what to do."""
     return (
         f"{report.dataset}: {len(report.leaks)} training clips are in the test list or are cut from its videos: "
-        f"{shortened(report.leaks, 50)}. --leaks drop trains without them, --leaks keep trains on them all the same"
+        f"{report.listing(report.leaks, MAX_SHOWN)}. --leaks drop trains without them, --leaks keep trains on them all the same"
     )

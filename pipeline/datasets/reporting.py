@@ -34,10 +34,14 @@ class ImportReport:
         Boxes left out.
     leaks : list of str
         Training ids that are in the test list, or that are cut from one of its videos.
+    shared : list of str
+        Clip ids and files that train has in common with a split that is scored, a line for each, where that was refused.
     notes : list of str
         Anything else the user should know of the dataset.
     hints : list of str
         What to do next on this machine; printed, not written.
+    file : Path, optional
+        Where the user wants all of it, however the import ends; messages, which are short, point to it.
     """
 
     dataset: str
@@ -48,8 +52,10 @@ class ImportReport:
     n_boxes_used: int = 0
     box_faults: list[BoxFault] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    file: Path | None = None
 
     def leave_out(self, split: str, clip_id: str, reason: str) -> None:
         """Record that a clip of a split is not used."""
@@ -58,6 +64,11 @@ class ImportReport:
     def fault_counts(self) -> dict[str, int]:
         """Count the faults of all boxes by kind; one box can have several."""
         return dict(sorted(Counter(kind for fault in self.box_faults for kind in fault.faults).items()))
+
+    def listing(self, items: Sequence[str], limit: int) -> str:
+        """Join the first items of a list, and say where the others are, or how to get them."""
+        where = f" (all in {self.file})" if self.file else " (--report FILE lists all)" if len(items) > limit else ""
+        return f"{shortened(items, limit)}{where}"
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain values, for ``import_report.json``."""
@@ -74,6 +85,7 @@ class ImportReport:
                 "left_out": boxes,
             },
             "leaks": self.leaks,
+            "shared": self.shared,
             "notes": self.notes,
         }
 
@@ -91,7 +103,8 @@ class ImportReport:
             if len(self.box_faults) > MAX_SHOWN_BOXES:
                 lines.append(f"  and {len(self.box_faults) - MAX_SHOWN_BOXES} more faulty boxes")
         if self.leaks:
-            lines.append(f"leaks: {len(self.leaks)} training clips belong to the test list: {shortened(self.leaks)}")
+            listed = self.listing(self.leaks, 10)
+            lines.append(f"leaks: {len(self.leaks)} training clips belong to the test list: {listed}")
         lines += [f"note: {note}" for note in self.notes] + self.hints
         return [f"{self.dataset}: {line}" for line in lines]
 

@@ -58,11 +58,21 @@ class ImportOptions:
     leaks: str = "refuse"  # or drop, or keep: see `pipeline.datasets.leaks`
     force: bool = False  # replace the dataset if it exists
     check_only: bool = False  # check lists and boxes without media, and write nothing
+    report_file: Path | None = None  # where `write_report` puts all that was found
+    reports: list[ImportReport] = field(
+        default_factory=list, compare=False
+    )  # begun; so an import that fails has one too
 
     def start(self) -> ImportReport:
         """Check the dataset's name and begin its report. Raises ManifestError as `check_name` does."""
         check_name(self.name, self.project, force=self.force or self.check_only)
-        return ImportReport(self.name)
+        self.reports.append(ImportReport(self.name, file=self.report_file))
+        return self.reports[-1]
+
+    def write_report(self) -> None:
+        """Write the report of the import, as far as it came, to the user's file, if there is to be one."""
+        if self.report_file and self.reports:
+            write_json(self.report_file, self.reports[-1].as_json())
 
 
 @dataclass
@@ -139,7 +149,8 @@ def _check(dataset: Dataset) -> None:
     scored = [clip for split, clips in splits.items() if split != "train" for clip in clips]
     leaks = find_leaks(splits.get("train", []), scored)
     if leaks and not dataset.leaks_allowed:
-        raise ManifestError(f"{dataset.name}: train and test share {len(leaks)}: {shortened(leaks)}")
+        dataset.report.shared = leaks
+        raise ManifestError(f"{dataset.name}: train and test share {len(leaks)}: {dataset.report.listing(leaks, 10)}")
     for split, boxes in dataset.boxes.items():
         ids = {clip.clip_id for clip in splits.get(split, [])}
         strangers = sorted({box.clip_id for box in boxes} - ids)
