@@ -196,6 +196,8 @@ def vggss(options: ImportOptions, **rest: Any) -> ImportReport:
     """
     from pipeline.datasets.vggss import import_vggss
 
+    if rest["train_size"] is not None and rest["train_list"] is None:
+        raise click.UsageError("--train-size draws from a training list; give that with --train, or leave the size out")
     return import_vggss(options, **rest)
 
 

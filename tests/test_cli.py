@@ -130,6 +130,12 @@ def test_files_that_train_shares_stand_in_the_report_too(project, tmp_path, caps
     assert len(json.loads(report.read_text())["shared"]) == 40
 
 
+def test_a_size_without_a_list_to_draw_from_is_wrong_usage(project, tmp_path, capsys):
+    path = write_json(tmp_path / "v.json", [{"file": GOOD, "class": "x", "bbox": [[0, 0, 1, 1]]}])
+    assert run("import", "vggss", "--annotations", path, "--train-size", 5, "--check-only") == 2
+    assert "--train-size draws from a training list; give that with --train" in capsys.readouterr().err
+
+
 def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
     media = tmp_path / "media"
     write_files(media, [f"Data/{i[-1]}/{i}{s}" for i in ("10", "21", "32") for s in (".jpg", ".wav")])
