@@ -585,6 +585,28 @@ def test_published_spectrograms_are_refused_or_made_sound(tmp_path: Path) -> Non
     assert card.media_fingerprint != again.media_fingerprint
 
 
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_spectrograms_are_checked_without_rebuilding_any(rebuild: bool, tmp_path: Path) -> None:
+    root = published(tmp_path / "music")
+    for name in "ab":
+        (root / "test1" / "audio" / f"{name}.wav").unlink()
+        (root / "test1" / "audio" / f"{name}.pkl").write_bytes(b"not read")
+    (root / "test1" / "video" / "b.jpg").write_bytes(b"")
+    before = tree(tmp_path)
+
+    report = import_music_synthetic(options(tmp_path, root, check_only=True), rebuild_sound=rebuild)
+
+    assert report.listed == {"train": 3, "test": 2}
+    assert report.left_out == {"test": {"b": "empty file"}}
+    assert report.n_boxes == 2  # of clip a; so its boxes were read, and b's frame is none
+    assert any(note.startswith("test: 2 clips have their sound only as a spectrogram") for note in report.notes)
+    assert tree(tmp_path) == before
+
+    np.save(root / "test1" / "box" / "a.npy", np.array([[0, 0, 0.5, 0.5, 7.0]]))
+    with pytest.raises(ManifestError, match=r"category 7.0 is unknown"):
+        import_music_synthetic(options(tmp_path, root, check_only=True), rebuild_sound=rebuild)
+
+
 def test_rebuilt_sound_has_the_published_spectrogram() -> None:
     """Up to one factor, the peak's, where the spectrogram is within 40 dB of its maximum."""
     wanted = decibels_of(tone(220))

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.config import AudioSettings
 from pipeline.datasets.common import SLUG
-from pipeline.datasets.layouts import AUDIO_SUFFIXES, Layout, MediaFinder, by_stem
+from pipeline.datasets.layouts import AUDIO_SUFFIXES, FRAME_SUFFIXES, Layout, MediaFinder, by_stem, unusable
 from pipeline.datasets.music_boxes import corners_of_xywh, instrument_of_category
 from pipeline.datasets.music_media import media_fingerprint
 from pipeline.datasets.music_spectrograms import rebuild_sounds
@@ -72,7 +72,8 @@ def import_music_synthetic(
     Parameters
     ----------
     options : ImportOptions
-        Its media root holds ``train/`` and ``test1/``; one of the two is enough.
+        Its media root holds ``train/`` and ``test1/``; one of the two is enough. With `check_only` a clip that has a
+        spectrogram counts as usable, for its sound can be rebuilt.
     rebuild_sound : bool
         Make a sound from each spectrogram that has no sound file, under ``audio_rebuilt/`` beside ``audio/``.
     scheduler, workers
@@ -90,16 +91,24 @@ def import_music_synthetic(
     for split, folder in _split_folders(options.media).items():
         silent = _without_sound(options.media / folder)
         failed: dict[str, str] = {}
-        if silent and not rebuild_sound:
+        if silent and options.check_only:
+            report.notes.append(
+                f"{split}: {len(silent)} clips have their sound only as a spectrogram; they are counted as usable, though "
+                "none is rebuilt to check, which takes --rebuild-sound"
+            )
+        elif silent and not rebuild_sound:
             raise ManifestError(_spectrograms_only(options.media / folder / "audio", len(silent)))
-        if silent and not options.check_only:
+        elif silent:
             rebuilt = options.media / folder / REBUILT
             failed = rebuild_sounds(silent, rebuilt, audio=MUSIC_AUDIO, scheduler=scheduler, workers=workers)
             made = len(silent) - len(failed)
             report.notes.append(
                 f"{split}: the sound of {made} clips is rebuilt from spectrograms, its phase an estimate"
             )
-        clips[split] = _read_split(options.media, split, folder, report, {path.stem for path in silent}, failed)
+        rebuilt_ids = {path.stem for path in silent}
+        clips[split] = _read_split(
+            options.media, split, folder, report, rebuilt_ids, failed, still_to_be=options.check_only
+        )
         if split == "test":
             boxes[split] = _read_boxes(options.media / folder / "box", clips[split], report)
             clips[split] = _with_boxes(clips[split], boxes[split], report)
@@ -152,8 +161,16 @@ def _spectrograms_only(folder: Path, count: int) -> str:
 
 
 def _read_split(
-    media: Path, split: str, folder: str, report: ImportReport, rebuilt: set[str], failed: dict[str, str]
+    media: Path,
+    split: str,
+    folder: str,
+    report: ImportReport,
+    rebuilt: set[str],
+    failed: dict[str, str],
+    *,
+    still_to_be: bool,
 ) -> list[Clip]:
+    """Find the clips of a split, of which some have a sound that is rebuilt, or still to be."""
     stems = by_stem(media / folder / "video")
     finders = {
         sounds: MediaFinder(media, Layout("published", frames=f"{folder}/video", sounds=f"{folder}/{sounds}"))
@@ -161,9 +178,12 @@ def _read_split(
     }
     report.listed[split] = len(stems)
     clips = []
-    for stem in stems:
+    for stem, names in stems.items():
         clip_id = f"{split}-{stem}"
-        found = failed.get(stem) or finders[REBUILT if stem in rebuilt else "audio"].find(stem)
+        if stem in rebuilt and still_to_be:
+            found = _without_sound_yet(media, folder, stem, names)
+        else:
+            found = failed.get(stem) or finders[REBUILT if stem in rebuilt else "audio"].find(stem)
         if not SLUG.fullmatch(clip_id):
             found = "the file's name is no id: A-Z a-z 0-9 . _ - only; rename it"
         if isinstance(found, str):
@@ -171,6 +191,15 @@ def _read_split(
         else:
             clips.append(replace(found, clip_id=clip_id))
     return clips
+
+
+def _without_sound_yet(media: Path, folder: str, stem: str, names: Sequence[str]) -> Clip | str:
+    """Return the clip as it will be once its sound is rebuilt, or why its frame cannot be used."""
+    frames = [f"{folder}/video/{name}" for name in names if Path(name).suffix.lower() in FRAME_SUFFIXES]
+    if len(frames) != 1:
+        return "several frames with this id" if frames else "no frame beside the sound"
+    problem = unusable(Clip(stem, frame=frames[0], audio=frames[0]), media)
+    return problem or Clip(stem, frame=frames[0], audio=f"{folder}/{REBUILT}/{stem}.wav")
 
 
 def _read_boxes(folder: Path, clips: Sequence[Clip], report: ImportReport) -> list[Box]:
