@@ -109,6 +109,18 @@ def test_one_annotator_is_believed_and_several_must_agree():
     assert one_person.mass == 64 * 64 + 20 * 20 == 2 * two_people.mass
 
 
+def test_two_overlapping_boxes_of_one_annotator_are_their_union():
+    pixels = [(1, 1, 101, 101), (51, 51, 151, 151)]
+    public = mssl_map(pixels)  # whose boxes they are is lost there
+    (one_person,) = ground_truth(boxes_of(pixels, "aa"), 256, rounding="nearest", consensus="annotators")
+    (two_people,) = ground_truth(boxes_of(pixels, "ab"), 256, rounding="nearest", consensus="annotators")
+
+    assert set(np.unique(public)) == {0, 0.5, 1}
+    np.testing.assert_array_equal(one_person.g, public > 0)
+    assert one_person.mass == 2 * 100 * 100 - 50 * 50
+    np.testing.assert_array_equal(two_people.g, public)
+
+
 def test_masks_and_sums_describe_one_map():
     pixels = [(10, 10, 100, 100), (50, 50, 150, 150), (60, 60, 90, 90)]
     (truth,) = ground_truth(boxes_of(pixels), 256, rounding="nearest", consensus="annotators")
