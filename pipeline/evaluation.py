@@ -206,9 +206,13 @@ def other_splits(manifest: Path, split: str) -> list[str]:
 
 
 def read_prior_boxes(manifest: Path, split: str) -> list[Box]:
-    """Read the boxes that a prior may know: those of every split but the scored one and the test split."""
+    """Read the boxes that a prior may know: those of clips that are neither in the scored split nor in the test split."""
+    paths = {name: boxes_path(manifest, name) for name in dict.fromkeys((split, TEST_SPLIT))}
+    # Splits that are only scored may overlap, so that leaving out the file would not be enough.
+    secret = {box.clip_id for path in paths.values() if path.is_file() for box in read_boxes(path)}
     splits = [other for other in other_splits(manifest, split) if other != TEST_SPLIT]
-    return [box for other in splits for box in read_boxes(boxes_path(manifest, other))]
+    boxes = [box for other in splits for box in read_boxes(boxes_path(manifest, other))]
+    return [box for box in boxes if box.clip_id not in secret]
 
 
 def read_split_boxes(manifest: Path, split: str) -> list[Box]:

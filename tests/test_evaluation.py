@@ -15,7 +15,7 @@ from pipeline import evaluation
 from pipeline.calibration import CALIBRATION_FILE, model_digest, read_calibration
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
-from pipeline.evaluation import derangement, evaluate, evaluate_content_free, read_split_boxes
+from pipeline.evaluation import derangement, evaluate, evaluate_content_free, read_prior_boxes, read_split_boxes
 from pipeline.manifests import write_boxes
 from pipeline.map_files import read_maps
 from pipeline.protocols import get_protocol
@@ -314,9 +314,17 @@ def test_a_prior_never_reads_the_test_split(world):
     write_boxes(world.manifest / "validation_boxes.csv", [box for clip_id in CLIPS for box in boxes_of(clip_id)])
     evaluate_content_free(world.shards, world.manifest, path, split="validation", evaluation=RULE)
     assert "mean_of_boxes" not in json.loads(path.read_text())
-    (world.manifest / "test_boxes.csv").rename(world.manifest / "train_boxes.csv")
+    write_boxes(world.manifest / "train_boxes.csv", boxes_of("another-07"))
     evaluate_content_free(world.shards, world.manifest, path, split="validation", evaluation=RULE)
     assert "mean_of_boxes" in json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("scored", ["test", "test_part"])
+def test_a_prior_knows_no_scored_clip_whatever_splits_it_is_in(world, scored):
+    part = [box for clip_id in CLIPS[:4] for box in boxes_of(clip_id)]
+    write_boxes(world.manifest / "test_part_boxes.csv", part)
+    write_boxes(world.manifest / "validation_boxes.csv", [*part, *boxes_of("another-07")])
+    assert read_prior_boxes(world.manifest, scored) == boxes_of("another-07")
 
 
 def test_terminal_shows_the_content_free_rows_beside_the_model(world, capsys):
