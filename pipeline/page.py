@@ -66,17 +66,18 @@ def write_page(
     tiles : sequence of Tile
     sections : sequence of Section
         Those of ``index.md``, in the same order; a section of a `kind` is drawn by the script, and pictures of scored clips
-        give way to one gallery.
+        give way to one gallery, under which the files of all of them are linked.
     source : Source
     """
     charts: dict[str, Any] = {}
     galleries: dict[str, Any] = {}
-    parts = []
+    parts: list[dict[str, Any]] = []
     for number, section in enumerate(sections, start=1):
         kind = section.kind
         if kind in _GALLERIES:
             name, make = _GALLERIES[kind]
             if name in galleries:
+                next(part for part in parts if part["kind"] == kind)["data"] += _files(section)
                 continue
             galleries[name] = make(source)
         elif kind in _CHARTS:
@@ -152,9 +153,14 @@ def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
         "short": _SHORT.get(kind) or section.title.split(":")[0].split(" (")[0],
         "text": section_html(section.text, name=section.title),
         "picture": picture,
-        "data": section.data,
+        "data": _files(section),
         "seed": source.seed if len(source.seeds) > 1 else None,
     }
+
+
+def _files(section: Section) -> list[str]:
+    """Return the names of what lies beside the page: the picture, at its full size, and the numbers."""
+    return [*([section.picture] if section.picture else []), *section.data]
 
 
 def _picture(path: Path) -> str:

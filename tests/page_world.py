@@ -79,10 +79,10 @@ def make_page(folder: Path) -> Path:
     source = make_source(folder)
     sections = [
         Section(f"Table 1: {HOSTILE}", TABLE + HOSTILE),
-        Section("Success over thresholds (Figure 3)", "Curves.", kind="curves"),
-        Section("Maps of the systems (Figure 4)", "Not shown.", kind="maps"),
-        Section("Maps of the parts (Figure 5)", "Not shown.", kind="maps"),
-        Section("Maps over the epochs (Figure 6)", "Not shown.", kind="epochs"),
+        Section("Success over thresholds (Figure 3)", "Curves.", "figure3.png", kind="curves"),
+        Section("Maps of the systems (Figure 4)", "Not shown.", "figure4.png", ("figure4.csv",), kind="maps"),
+        Section("Maps of the parts (Figure 5)", "Not shown.", "figure5.png", ("figure5.csv", "figure5.npz"), kind="maps"),
+        Section("Maps over the epochs (Figure 6)", "Not shown.", "figure6.png", ("figure6.npz",), kind="epochs"),
         Section("What each epoch leaves for the next", "Relation.", kind="relation"),
     ]
     path = source.folder / "index.html"

@@ -69,10 +69,26 @@ def test_page_loads_nothing_and_has_no_handlers(page):
         for name in ("src", "srcset", "data", "poster"):
             assert attributes.get(name, "data:").startswith("data:")
         if tag == "a":
-            assert attributes["href"].startswith("#")
+            assert re.match(r"#|\w+\.(md|csv|npz|png)$", attributes["href"])
     policy = next(a["content"] for _, a in elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
+
+
+def test_files_of_every_section_are_linked_under_the_part_that_shows_it(page):
+    linked, section = {}, ""
+    for tag, attributes in Elements(page.read_text()).found:
+        if tag == "section":
+            section = attributes["id"]
+        elif tag == "a" and not attributes["href"].startswith("#"):
+            linked.setdefault(section, []).append(attributes["href"])
+    assert linked == {
+        "curves": ["figure3.png"],
+        # One gallery stands for Figures 4 and 5.
+        "scored": ["figure4.png", "figure4.csv", "figure5.png", "figure5.csv", "figure5.npz"],
+        "training": ["figure6.png", "figure6.npz"],
+        "keys": ["index.md"],
+    }
 
 
 def test_hostile_text_stands_nowhere_as_markup(page):

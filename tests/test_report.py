@@ -124,7 +124,10 @@ def test_every_file_that_the_page_links_is_there(project):
     ]
     assert {f"table{number}.{ending}" for number in (1, 2) for ending in ("md", "csv", "html")} <= linked
     assert {"table.md", "table.csv", "figure5_ablation.npz", "figure6_epochs.npz", "figure7_retrieval.csv"} <= linked
-    assert linked | {"index.md", "index.html"} == {path.name for path in folder.iterdir()}
+    files = {path.name for path in folder.iterdir()}
+    assert linked | {"index.md", "index.html"} == files
+    in_html = set(re.findall(r'href="([\w.]+)"', (folder / "index.html").read_text()))
+    assert in_html | {"index.html"} == files
     assert page.startswith("# Squares\n\n10 clips of the split `test`, protocol `paper256`")
     assert "mean over the seeds 0, 4" in page
 
