@@ -2,7 +2,8 @@
 
 Clips are chosen by rules that nobody can bend: scored clips at equal steps through the ranking of one method's cIoU,
 from the best to the worst, and training clips at equal steps through the clip list. Maps are drawn as the scoring
-protocol enlarges them, and outlined where it finds a sounding region.
+protocol enlarges them. Scored clips are outlined where it finds a sounding region, training clips along the cells that
+Eq. 2 takes for one.
 """
 
 from __future__ import annotations
@@ -134,17 +135,26 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
 
 
 def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> Figure:
-    """Return Figure 6: a row for each clip and method, a column for each epoch."""
+    """Return Figure 6: a row for each clip and method, a column for each epoch; outlined are the cells above δ_v."""
     rows, names = [], []
     for j, clip_id in enumerate(maps.clip_ids):
         frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
         for i, name in enumerate(maps.names):
-            enlarged = [enlarge(response, protocol) for response in maps.response[i, j]]
             rows.append(
                 [
-                    Panel(frame, heat=heat, region=heat > level)
-                    for heat, level in zip(enlarged, maps.delta_v[i], strict=True)
+                    Panel(frame, heat=enlarge(response, protocol), region=cell_region(response, level, protocol))
+                    for response, level in zip(maps.response[i, j], maps.delta_v[i], strict=True)
                 ]
             )
             names.append(f"{clip_id}\n{label_of(name)}")
     return overlay_grid(rows, columns=[f"epoch {epoch}" for epoch in maps.epochs], names=names)
+
+
+def cell_region(response: np.ndarray, delta_v: float, protocol: Protocol) -> np.ndarray:
+    """Return the cells that training learns from (Eq. 2) on the protocol's grid, bool (size, size).
+
+    Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighbourhood and bridges two cells.
+    """
+    # In float32, as pseudo-labels are compared when training reads them.
+    cells = (response > np.float32(delta_v))[None]
+    return EnlargedMap(normalise(cells, protocol.normalisation), 0, protocol).values > 0

@@ -18,8 +18,9 @@ from pipeline.config import TrainingSettings, load_card
 from pipeline.equal_steps import spread
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, evaluate_content_free
-from pipeline.examples import ranked_clips, read_epoch_maps
+from pipeline.examples import EpochMaps, cell_region, maps_over_epochs, ranked_clips, read_epoch_maps
 from pipeline.map_files import read_maps
+from pipeline.protocols import get_protocol
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.report import Section, markdown_page, write_report
 from pipeline.report_curves import panel_names
@@ -361,6 +362,25 @@ def test_results_of_other_shards_are_refused(project, tmp_path):
         EvaluationError, match=r"made from other shards or another seed; run `dvc repro evaluate@iterative`"
     ):
         report(project[0], project[1], other, name="broken")
+
+
+def test_figure_6_outlines_the_cells_that_training_takes(monkeypatch, tmp_path):
+    # Enlarged, the lone cell of 0.9 falls below 0.85 within itself, and the two beside each other bridge their border.
+    response = np.zeros((4, 4), dtype=np.float32)
+    response[0, 0], response[2, 2:] = 0.9, (0.86, 1)
+    maps = EpochMaps(["itr"], ["test-00"], [0, 1], np.stack([response, response.T])[None, None], np.array([[0.85, 0.95]]))
+    drawn = []
+    monkeypatch.setattr("pipeline.examples.overlay_grid", lambda rows, **_: drawn.extend(rows))
+    protocol = get_protocol("paper256")
+
+    maps_over_epochs(maps, make_split(tmp_path, ["test-00"]), protocol)
+
+    ((first, second),) = drawn
+    np.testing.assert_array_equal(first.region, np.kron(response > 0.85, np.ones((64, 64), dtype=bool)))
+    np.testing.assert_array_equal(second.region, np.kron(response.T > 0.95, np.ones((64, 64), dtype=bool)))
+    assert first.heat.shape == (256, 256)
+    # 0.85 in float32 is above 0.85 in float64, but training compares in float32.
+    assert not cell_region(np.full((2, 2), 0.85, dtype=np.float32), np.float64(0.85), protocol).any()
 
 
 def test_runs_without_artifacts_name_the_stage(tmp_path):
