@@ -25,6 +25,7 @@ from pipeline.manifests import Box
 from pipeline.map_files import ResponseMaps
 from pipeline.protocols import Protocol
 from pipeline.pseudo_labels import PseudoLabels
+from pipeline.run_artifacts import artifact_paths
 from pipeline.shards import ShardSet
 from pipeline.tables import label_of
 
@@ -114,15 +115,12 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
     Raises
     ------
     EvaluationError
-        The runs have no epoch in common.
+        A run has no artifacts.
     PseudoLabelError
         An artifact is damaged, or has no labels of a clip.
     """
-    paths = {name: sorted((folder / "pseudo_labels").glob("epoch_*.h5")) for name, folder in folders.items()}
+    paths = {name: artifact_paths(folder, variant=name) for name, folder in folders.items()}
     length = min(len(each) for each in paths.values())
-    if not length:
-        empty = next(name for name, each in paths.items() if not each)
-        raise EvaluationError(f"{folders[empty]}/pseudo_labels: no artifacts; run `dvc repro train@{empty}`")
     labels = [[PseudoLabels.open(each[i]) for i in spread(length, most)] for each in paths.values()]
     response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
     return EpochMaps(

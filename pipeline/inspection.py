@@ -10,8 +10,6 @@ Fractions are in [0, 1]; cells are (row, col) from 0, row 0 at the top; y_ij (Eq
 from __future__ import annotations
 
 import difflib
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from pipeline.errors import CheckpointError, PseudoLabelError
 from pipeline.inspection_measures import SAMPLE, pair_cosines, shared_mask_ious
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.retrieval import neighbours
+from pipeline.run_artifacts import centres_audio, labels_by_epoch
 from pipeline.runs import labels_path
 
 
@@ -74,14 +73,13 @@ def find_artifacts(path: Path) -> Artifacts:
         run = path.parent.parent if path.parent.name == "pseudo_labels" else path.parent
         return Artifacts(run, {int(PseudoLabels.open(path).attrs["epoch"]): path}, is_whole=False)
     run = path.parent if path.name == "pseudo_labels" else path
-    numbered = ((re.fullmatch(r"epoch_(\d{3,})\.h5", each.name), each) for each in (run / "pseudo_labels").glob("*.h5"))
-    paths = {int(match[1]): each for match, each in numbered if match}
+    paths = labels_by_epoch(run)
     if not paths:
         raise PseudoLabelError(
             f"{path}: {'no pseudo-labels in it' if path.exists() else 'no such file or folder'}; give the folder of a run "
             f"({labels_path(Path('RUN'), 0)} …), one of its files, or the name of a variant that has been trained"
         )
-    return Artifacts(run, dict(sorted(paths.items())))
+    return Artifacts(run, paths)
 
 
 def find_clip(labels: PseudoLabels, text: str) -> str:
@@ -107,11 +105,9 @@ def find_clip(labels: PseudoLabels, text: str) -> str:
 
 def centring(run: Path) -> bool | None:
     """Tell from a run's ``model.pt`` whether Eq. 6 subtracts the mean embedding; None if no readable model says."""
-    from pipeline.checkpoints import read_checkpoint  # torch's reader: only where it is needed
-
     try:
-        return bool(json.loads(read_checkpoint(run / "model.pt")["iteration"])["centre_audio"])
-    except (CheckpointError, KeyError, ValueError):
+        return centres_audio(run)
+    except CheckpointError:
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoints import read_checkpoint
 from pipeline.clip_classes import read_label_sets
 from pipeline.errors import EvaluationError
 from pipeline.figures import COLOURS, save
@@ -20,6 +18,7 @@ from pipeline.line_figures import Line, LinePanel, line_panels
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
 from pipeline.report_parts import ABLATION, OURS, Section, Source
+from pipeline.run_artifacts import artifact_paths, centres_audio
 from pipeline.runs import seed_folder
 from pipeline.tables import MISSING, Table, label_of
 
@@ -79,10 +78,8 @@ def relation_section(source: Source) -> Section:
 def _run_rows(
     folder: Path, variant: str, seed: int, clip_ids: Sequence[str], positions: Sequence[int], alike: np.ndarray
 ) -> list[EpochRow]:
-    paths = sorted((folder / "pseudo_labels").glob("epoch_*.h5"))
-    if not paths:
-        raise EvaluationError(f"{folder}/pseudo_labels: no artifacts; run `dvc repro train@{variant}`")
-    centre = bool(json.loads(read_checkpoint(folder / "model.pt")["iteration"])["centre_audio"])
+    paths = artifact_paths(folder, variant=variant)
+    centre = centres_audio(folder)
     history = _read_history(folder / "history.csv", variant)
     rows = []
     for path in paths:

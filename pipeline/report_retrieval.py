@@ -6,13 +6,11 @@ if the run centred them. So no model is run. Precision is measured on labels tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.checkpoints import read_checkpoint
 from pipeline.clip_classes import read_label_sets
 from pipeline.equal_steps import spread
 from pipeline.errors import EvaluationError
@@ -21,6 +19,7 @@ from pipeline.files import write_csv
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.report_parts import OURS, Section, Source
 from pipeline.retrieval import chance_precision, neighbours, precision_at_k
+from pipeline.run_artifacts import artifact_paths, centres_audio
 from pipeline.tables import label_of
 
 TITLE = "Retrieval by sound (Figure 7)"
@@ -35,10 +34,10 @@ CAPTION = 26  # characters below a frame
 def retrieval_section(source: Source) -> Section:
     """Draw some training clips with the clips that sound most like them, and measure how often labels agree (Figure 7)."""
     name = OURS if OURS in source.variants else source.variants[-1]
-    last = _last_labels(source.runs / name)
+    last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
     if len(last.clip_ids) < 2:
         return Section(TITLE, "No picture: there is one training clip, and so no other to find.")
-    centre = bool(json.loads(read_checkpoint(source.runs / name / "model.pt")["iteration"])["centre_audio"])
+    centre = centres_audio(source.runs / name)
     labels = read_label_sets(source.clips, "train", last.clip_ids)
     # The ends of the list are left out, as in Figure 6.
     queries = spread(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
@@ -58,13 +57,6 @@ def retrieval_section(source: Source) -> Section:
     found, _ = neighbours(last.audio_embedding, measured, k=FOUND, centre=centre)
     text += _write_precision(source.folder / PRECISION, labels, measured, precision_at_k(found, measured, labels))
     return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION))
-
-
-def _last_labels(run: Path) -> PseudoLabels:
-    paths = sorted((run / "pseudo_labels").glob("epoch_*.h5"))
-    if not paths:
-        raise EvaluationError(f"{run}/pseudo_labels: no artifacts; run `dvc repro train@{run.name}`")
-    return PseudoLabels.open(paths[-1])
 
 
 def _draw(

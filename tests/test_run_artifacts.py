@@ -1,0 +1,40 @@
+"""What is read of a finished run: artifacts in the order of their epochs, and one word of a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import CheckpointError, EvaluationError
+from pipeline.run_artifacts import artifact_paths, centres_audio, labels_by_epoch
+from tests.labelled_runs import make_run
+
+
+def test_artifacts_stand_in_the_order_of_their_numbers(tmp_path):
+    folder = tmp_path / "pseudo_labels"
+    folder.mkdir()
+    for name in ("epoch_1000.h5", "epoch_101.h5", "epoch_000.h5", "epoch_001.h5.tmp", "start_001.h5", "epoch_x.h5"):
+        (folder / name).touch()
+    assert list(labels_by_epoch(tmp_path)) == [0, 101, 1000]
+    assert [path.name for path in artifact_paths(tmp_path, variant="itr")] == [
+        "epoch_000.h5",
+        "epoch_101.h5",
+        "epoch_1000.h5",
+    ]
+
+
+def test_a_run_without_artifacts_names_the_variant_and_not_the_seed(tmp_path):
+    with pytest.raises(EvaluationError, match=r"itr/seed_4/pseudo_labels: no artifacts; run `dvc repro train@itr`"):
+        artifact_paths(tmp_path / "itr" / "seed_4", variant="itr")
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_centring_is_what_the_model_says(tmp_path, centre):
+    assert centres_audio(make_run(tmp_path / "run", centre_audio=centre)) is centre
+
+
+def test_a_model_that_does_not_say_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"model\.pt: no such file; remove its folder"):
+        centres_audio(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match=r"model\.pt: does not say whether the audio embeddings are centred"):
+        centres_audio(tmp_path)
