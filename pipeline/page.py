@@ -26,7 +26,7 @@ from pipeline.page_charts import relation_chart, success_chart
 from pipeline.page_clips import scored_gallery, training_gallery
 from pipeline.page_media import data_uri
 from pipeline.page_text import inline_html, section_html
-from pipeline.report_parts import OURS, Section, Source
+from pipeline.report_parts import INITIAL, Section, Source
 from pipeline.tables import label_of
 
 PAGE = "index.html"
@@ -124,12 +124,15 @@ def json_for_script(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def headline(content_free: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
+def headline(source: Source) -> list[Tile]:
     """Return the numbers at the head: success with own and with another clip's sound, the initialisation, the best blind row."""
-    name = OURS if OURS in metrics else list(metrics)[-1]
-    chosen = [(label_of(name), metrics[name], ""), (f"{label_of(name)}, shuffled audio", metrics[name], "shuffled_")]
-    if "initial" in metrics and name != "initial":
-        chosen.insert(1, (label_of("initial"), metrics["initial"], ""))
+    name, metrics, content_free = source.shown, source.metrics, source.content_free
+    chosen: list[tuple[str, Mapping[str, Any], str]] = [
+        (label_of(name), metrics[name], ""),
+        (f"{label_of(name)}, shuffled audio", metrics[name], "shuffled_"),
+    ]
+    if INITIAL in metrics and name != INITIAL:
+        chosen.insert(1, (label_of(INITIAL), metrics[INITIAL], ""))
     if content_free:
         best = max(content_free, key=lambda row: content_free[row]["success_rate"])
         chosen.append((f"best blind guess: {label_of(best)}", content_free[best], ""))

@@ -30,7 +30,7 @@ from pipeline.manifests import Box
 from pipeline.page_media import clip_sound, frame_picture, log_mel_picture
 from pipeline.prepared import read_prepared_clips
 from pipeline.protocols import Protocol, get_protocol
-from pipeline.report_parts import OURS, Source, read_scored
+from pipeline.report_parts import Source, read_scored
 from pipeline.scoring import score_all
 from pipeline.shards import ShardSet
 from pipeline.tables import label_of
@@ -38,7 +38,6 @@ from pipeline.tables import label_of
 SCORED_CLIPS = 48
 TRAINING_CLIPS = 24
 MOST_EPOCHS = 21
-FIRST = "initial"  # what the pseudo-labels of `iterative` are shown beside
 
 
 def scored_gallery(source: Source) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def scored_gallery(source: Source) -> dict[str, Any]:
     The maps of the last epoch are those that were scored; those of earlier ones come from the weights that the runs kept.
     """
     methods = [read_scored(source, name) for name in source.variants]
-    ranking = next((method for method in methods if method.name == OURS), methods[-1])
+    ranking = methods[list(source.variants).index(source.shown)]
     protocol = get_protocol(source.card.evaluation.protocol)
     boxes = read_split_boxes(source.manifest, source.split)
     clip_ids = ranked_clips(ranking.ciou, SCORED_CLIPS)
@@ -91,10 +90,9 @@ def training_gallery(source: Source) -> dict[str, Any]:
 
     Per method and epoch stand the share of cells that sound (Eq. 2), and the IoU of that region with the one shown before.
     """
-    compared = [name for name in (OURS, FIRST) if name in source.variants] or [source.variants[-1]]
     shards = source.train_shards
     clip_ids = [shards.clip_ids[place] for place in spread(len(shards), TRAINING_CLIPS)]
-    maps = read_epoch_maps({name: source.runs / name for name in compared}, clip_ids, most=MOST_EPOCHS)
+    maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids, most=MOST_EPOCHS)
     protocol = get_protocol(source.card.evaluation.protocol)
     clips = _clips(source, shards, "train", clip_ids)
     regions = maps.response > maps.delta_v[:, None, :, None, None].astype(np.float32)

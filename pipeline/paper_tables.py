@@ -149,10 +149,9 @@ def html_page(title: str, text: str, table: Table) -> str:
     )
 
 
-def paper_sections(
-    source: Source, content_free: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]]
-) -> list[Section]:
+def paper_sections(source: Source) -> list[Section]:
     """Write ``table1`` and ``table2``, each as ``.md``, ``.csv`` and ``.html``, and return their sections."""
+    metrics, content_free = source.metrics, source.content_free
     further = [name for name in metrics if name not in ROWS_1 and name not in ROWS_2]
     threshold = source.card.evaluation.threshold
     sections = []

@@ -7,8 +7,7 @@ picture NAME.png the numbers in it: NAME.csv or NAME.npz.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.files import write_text
 from pipeline.page import PAGE, headline, write_page
@@ -19,7 +18,6 @@ from pipeline.report_parts import Section, Source
 from pipeline.report_relation import relation_section
 from pipeline.report_retrieval import retrieval_section
 from pipeline.report_scores import comparison_section
-from pipeline.summaries import read_baselines, read_metrics
 
 
 def write_report(source: Source) -> None:
@@ -30,12 +28,9 @@ def write_report(source: Source) -> None:
     EvaluationError
         Something that a stage before should have written is missing, or was made from other clips.
     """
-    results, folder, variants = source.results, source.folder, source.variants
-    metrics = {name: read_metrics(results / name / "metrics.json") for name in variants}
-    content_free = read_baselines(results / "baselines.json")
     sections = [
-        *paper_sections(source, content_free, metrics),
-        comparison_section(source, content_free, metrics),
+        *paper_sections(source),
+        comparison_section(source),
         success_section(source),
         methods_section(source),
         ablation_section(source),
@@ -43,10 +38,9 @@ def write_report(source: Source) -> None:
         relation_section(source),
         retrieval_section(source),
     ]
-    title, lead = source.card.title, _lead(source, metrics[variants[0]])
-    write_text(folder / "index.md", markdown_page(title, lead, sections))
-    tiles = headline(content_free, metrics)
-    write_page(folder / PAGE, title=title, lead=lead, tiles=tiles, sections=sections, source=source)
+    title, lead = source.card.title, _lead(source)
+    write_text(source.folder / "index.md", markdown_page(title, lead, sections))
+    write_page(source.folder / PAGE, title=title, lead=lead, tiles=headline(source), sections=sections, source=source)
 
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -61,8 +55,8 @@ def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _lead(source: Source, metrics: Mapping[str, Any]) -> str:
-    seeds = source.seeds
+def _lead(source: Source) -> str:
+    metrics, seeds = source.metrics[source.shown], source.seeds
     seed_note = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over the seeds {', '.join(map(str, seeds))}"
     return (
         f"{metrics['n_clips']} clips of the split `{source.split}`, protocol `{metrics['protocol']}`, success from a cIoU of "

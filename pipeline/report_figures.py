@@ -12,7 +12,7 @@ from pipeline.examples import maps_over_epochs, overlays, ranked_clips, read_epo
 from pipeline.figures import save
 from pipeline.files import write_csv
 from pipeline.protocols import get_protocol
-from pipeline.report_parts import ABLATION, COMPARED, OURS, Section, Source, read_scored, write_npz
+from pipeline.report_parts import ABLATION, COMPARED, Section, Source, read_scored, write_npz
 from pipeline.tables import label_of
 
 EXAMPLES = 6  # scored clips with their maps
@@ -59,11 +59,10 @@ def _examples_section(source: Source, names: Sequence[str], *, title: str, stem:
 def epochs_section(source: Source) -> Section:
     """Draw some training clips with their maps over the epochs (Figure 6)."""
     stem = "figure6_epochs"
-    compared = [name for name in (OURS, "initial") if name in source.variants] or [source.variants[-1]]
     # The ends of the list are left out: importers and generators tend to put special cases there.
     places = spread(len(source.train_shards), EPOCH_EXAMPLES + 2)[1:-1] or [0]
     clip_ids = [source.train_shards.clip_ids[place] for place in places]
-    maps = read_epoch_maps({name: source.runs / name for name in compared}, clip_ids)
+    maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids)
     protocol = get_protocol(source.card.evaluation.protocol)
     save(maps_over_epochs(maps, source.train_shards, protocol), source.folder / f"{stem}.png")
     write_npz(

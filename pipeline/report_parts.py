@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +16,11 @@ from pipeline.examples import Scored, read_ciou
 from pipeline.files import replacing
 from pipeline.map_files import MAPS_FILE, read_maps
 from pipeline.shards import ShardSet
+from pipeline.summaries import read_baselines, read_metrics
 
-OURS = "iterative"
+OURS, INITIAL = "iterative", "initial"
 COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # the columns of the paper's Figure 4
-ABLATION = ("initial", "itr", "itr_intra", "itr_inter", OURS)  # those of its Figure 5
+ABLATION = (INITIAL, "itr", "itr_intra", "itr_inter", OURS)  # those of its Figure 5
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,26 @@ class Source:
     def seed(self) -> int:
         """The first one, whose maps are shown."""
         return self.seeds[0]
+
+    @property
+    def shown(self) -> str:
+        """The variant that stands for all where only one can: `iterative`, or the last one where it was not trained."""
+        return OURS if OURS in self.variants else self.variants[-1]
+
+    @property
+    def shown_over_epochs(self) -> list[str]:
+        """The shown variant, and beside it `initial`, which learns nothing from the epoch before."""
+        return list(dict.fromkeys([self.shown, *(name for name in self.variants if name == INITIAL)]))
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Variant → its flat scores. Raises EvaluationError where some are missing."""
+        return {name: read_metrics(self.results / name / "metrics.json") for name in self.variants}
+
+    @cached_property
+    def content_free(self) -> dict[str, dict[str, Any]]:
+        """Content-free row → its flat scores. Raises EvaluationError where they are missing."""
+        return read_baselines(self.results / "baselines.json")
 
 
 def read_scored(source: Source, name: str) -> Scored:

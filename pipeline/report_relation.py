@@ -17,7 +17,7 @@ from pipeline.files import write_csv
 from pipeline.line_figures import Line, LinePanel, line_panels
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
-from pipeline.report_parts import ABLATION, OURS, Section, Source
+from pipeline.report_parts import ABLATION, Section, Source
 from pipeline.run_artifacts import artifact_paths, centres_audio
 from pipeline.runs import seed_folder
 from pipeline.tables import MISSING, Table, label_of
@@ -147,9 +147,8 @@ def _text(source: Source, rows: Sequence[EpochRow], *, n_labelled: int, n_measur
     else:
         parts.append("The clips have no labels, so the relation of Eq. 6 cannot be measured against them.")
     keys = [key for key in COLUMNS if n_measured > 1 or key not in PERCENT]
-    name = OURS if OURS in source.variants else source.variants[-1]
-    parts.append(f"“{label_of(name)}” over the epochs:")
-    epochs = _over_epochs(rows, name)
+    parts.append(f"“{label_of(source.shown)}” over the epochs:")
+    epochs = _over_epochs(rows, source.shown)
     parts.append(_table("epoch", {str(epoch): values for epoch, values in epochs.items()}, keys).markdown().strip())
     if len(source.variants) > 1:
         parts.append("All variants after their last epoch (positives per clip: in it):")

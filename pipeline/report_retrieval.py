@@ -17,7 +17,7 @@ from pipeline.errors import EvaluationError
 from pipeline.figures import Panel, overlay_grid, save
 from pipeline.files import write_csv
 from pipeline.pseudo_labels import PseudoLabels
-from pipeline.report_parts import OURS, Section, Source
+from pipeline.report_parts import Section, Source
 from pipeline.retrieval import chance_precision, neighbours, precision_at_k
 from pipeline.run_artifacts import artifact_paths, centres_audio
 from pipeline.tables import label_of
@@ -33,7 +33,7 @@ CAPTION = 26  # characters below a frame
 
 def retrieval_section(source: Source) -> Section:
     """Draw some training clips with the clips that sound most like them, and measure how often labels agree (Figure 7)."""
-    name = OURS if OURS in source.variants else source.variants[-1]
+    name = source.shown
     last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
     if len(last.clip_ids) < 2:
         return Section(TITLE, "No picture: there is one training clip, and so no other to find.")

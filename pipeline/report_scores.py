@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.files import write_text
 from pipeline.report_parts import Section, Source
 from pipeline.tables import Row, comparison, per_seed, rules, with_shuffled, write_comparison_csv
@@ -12,12 +9,10 @@ from pipeline.tables import Row, comparison, per_seed, rules, with_shuffled, wri
 RULE_TITLES = {"": "the card's protocol", "median_": "the median rule", "fixed_": "a fixed threshold of 0.5"}
 
 
-def comparison_section(
-    source: Source, content_free: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]]
-) -> Section:
+def comparison_section(source: Source) -> Section:
     """Write ``table.md`` and ``table.csv``: all metrics of all rows under each rule."""
-    rows = [Row(name, values) for name, values in content_free.items()]
-    models = [row for name, values in metrics.items() for row in with_shuffled(name, values)]
+    rows = [Row(name, values) for name, values in source.content_free.items()]
+    models = [row for name, values in source.metrics.items() for row in with_shuffled(name, values)]
     parts = [
         f"Scores on the split `{source.split}`, in percent, with the bootstrap 95 % interval over clips. The first rows know "
         "nothing of the clip; *shuffled audio* is the model of the row above, given the sound of another clip."

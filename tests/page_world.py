@@ -81,7 +81,9 @@ def make_page(folder: Path) -> Path:
         Section(f"Table 1: {HOSTILE}", TABLE + HOSTILE),
         Section("Success over thresholds (Figure 3)", "Curves.", "figure3.png", kind="curves"),
         Section("Maps of the systems (Figure 4)", "Not shown.", "figure4.png", ("figure4.csv",), kind="maps"),
-        Section("Maps of the parts (Figure 5)", "Not shown.", "figure5.png", ("figure5.csv", "figure5.npz"), kind="maps"),
+        Section(
+            "Maps of the parts (Figure 5)", "Not shown.", "figure5.png", ("figure5.csv", "figure5.npz"), kind="maps"
+        ),
         Section("Maps over the epochs (Figure 6)", "Not shown.", "figure6.png", ("figure6.npz",), kind="epochs"),
         Section("What each epoch leaves for the next", "Relation.", kind="relation"),
     ]

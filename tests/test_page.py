@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -280,9 +281,12 @@ def test_headline_compares_the_method_with_what_does_not_hear():
         own = {"success_rate": rate, "success_rate_low": rate - 0.1, "success_rate_high": rate + 0.1}
         return own | {f"shuffled_{key}": value for key, value in (scores(shuffled) if shuffled else {}).items()}
 
-    tiles = headline(
-        {"random": scores(0.1), "all_ones": scores(0.2)}, {"initial": scores(0.4, 0.3), "iterative": scores(0.6, 0.15)}
+    source = SimpleNamespace(
+        shown="iterative",
+        content_free={"random": scores(0.1), "all_ones": scores(0.2)},
+        metrics={"initial": scores(0.4, 0.3), "iterative": scores(0.6, 0.15)},
     )
+    tiles = headline(source)
     assert [(tile.label, tile.value, tile.note) for tile in tiles] == [
         ("iterative (Eq. 7)", "60.0 %", "50.0–70.0"),
         ("initial (Eq. 3)", "40.0 %", "30.0–50.0"),

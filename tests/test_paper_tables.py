@@ -36,11 +36,17 @@ TRAINED = {
 }
 
 
-def source(folder, *, dataset="demo", split="test", threshold=0.5, title="A <set>"):
+def source(folder, *, dataset="demo", split="test", threshold=0.5, title="A <set>", metrics=None):
     evaluation = SimpleNamespace(threshold=threshold, protocol="paper256")
     card = SimpleNamespace(title=title, evaluation=evaluation)
     return SimpleNamespace(
-        folder=folder, manifest=Path("data_manifests") / dataset, split=split, seeds=[0, 1, 2], card=card
+        folder=folder,
+        manifest=Path("data_manifests") / dataset,
+        split=split,
+        seeds=[0, 1, 2],
+        card=card,
+        metrics=TRAINED if metrics is None else metrics,
+        content_free=CONTENT_FREE,
     )
 
 
@@ -82,7 +88,7 @@ class Cells(html.parser.HTMLParser):
 
 
 def test_table_1_has_the_papers_rows_then_further_methods_then_content_free_rows(tmp_path):
-    paper_sections(source(tmp_path), CONTENT_FREE, TRAINED)
+    paper_sections(source(tmp_path))
     rows = body(tmp_path / "table1.md")
     names = ["Random", "Attention", "DMC", "MSSL", "DSOL", "Ours", "my_method", "all ones"]
     assert [row[0] for row in rows] == names
@@ -93,7 +99,7 @@ def test_table_1_has_the_papers_rows_then_further_methods_then_content_free_rows
 
 
 def test_table_2_has_all_twelve_rows_and_every_content_free_one(tmp_path):
-    paper_sections(source(tmp_path), CONTENT_FREE, TRAINED)
+    paper_sections(source(tmp_path))
     names = [row["name"] for row in read_csv(tmp_path / "table2.csv")]
     assert names == [*ROWS_2, "random", "all_ones"]
     assert len(ROWS_2) == 12
@@ -104,7 +110,7 @@ def test_table_2_has_all_twelve_rows_and_every_content_free_one(tmp_path):
 @pytest.mark.parametrize("dataset", ["soundnet_flickr", "soundnet_flickr_20k", "music_synthetic"])
 def test_the_papers_values_stand_beside_ours_on_the_papers_datasets(tmp_path, dataset):
     threshold = 0.3 if dataset == "music_synthetic" else 0.5
-    paper_sections(source(tmp_path, dataset=dataset, threshold=threshold), CONTENT_FREE, TRAINED)
+    paper_sections(source(tmp_path, dataset=dataset, threshold=threshold))
     header = cells((tmp_path / "table1.md").read_text().split("\n\n")[1].splitlines()[0])
     assert header == ["", f"cIoU@{threshold}", "AUC", f"cIoU@{threshold}, paper", "AUC, paper"]
     ours = next(row for row in body(tmp_path / "table1.md") if row[0] == "Ours")
@@ -123,14 +129,14 @@ def test_the_papers_values_stand_beside_ours_on_the_papers_datasets(tmp_path, da
 
 @pytest.mark.parametrize("other", [{"dataset": "demo"}, {"split": "validation"}, {"threshold": 0.3}])
 def test_the_papers_values_stand_nowhere_else(tmp_path, other):
-    section, _ = paper_sections(source(tmp_path, **{"dataset": "soundnet_flickr"} | other), CONTENT_FREE, TRAINED)
+    section, _ = paper_sections(source(tmp_path, **{"dataset": "soundnet_flickr"} | other))
     assert "The paper has no values for this dataset, split and threshold" in section.text
     assert "71.0" not in section.text
     assert {row["success_rate_paper"] for row in read_csv(tmp_path / "table1.csv")} == {""}
 
 
 def test_csv_holds_fractions_with_deviation_and_published_value(tmp_path):
-    paper_sections(source(tmp_path, dataset="soundnet_flickr"), CONTENT_FREE, TRAINED)
+    paper_sections(source(tmp_path, dataset="soundnet_flickr"))
     rows = {row["name"]: row for row in read_csv(tmp_path / "table2.csv")}
     own = rows["iterative"]
     assert (float(own["success_rate"]), float(own["success_rate_paper"])) == (0.55, 0.71)
@@ -142,7 +148,7 @@ def test_csv_holds_fractions_with_deviation_and_published_value(tmp_path):
 
 def test_html_says_what_markdown_says_and_escapes_everything(tmp_path):
     odd = {**TRAINED, "<b>&mine": scores(0.2, 0.3)}
-    paper_sections(source(tmp_path), CONTENT_FREE, odd)
+    paper_sections(source(tmp_path, metrics=odd))
     page = (tmp_path / "table1.html").read_text(encoding="utf-8")
     parser = Cells()
     parser.feed(page.removeprefix("<!doctype html>"))

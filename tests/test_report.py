@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,10 @@ def write_clip_list(path):
     path.write_text("\n".join(["split,clip_id,video,frame,audio,centre_s,label", *lines]) + "\n")
 
 
-def report(
+def make_source(
     folder, train_shards, test_shards, *, name="report", results="results", clips="clips.csv", variants=VARIANTS
 ):
-    source = Source(
+    return Source(
         results=folder / results,
         runs=folder / "runs",
         folder=folder / name,
@@ -106,7 +107,10 @@ def report(
         media_root=folder / "media",
         device="cpu",
     )
-    write_report(source)
+
+
+def report(folder, train_shards, test_shards, **choices):
+    write_report(make_source(folder, train_shards, test_shards, **choices))
 
 
 @pytest.mark.slow
@@ -297,20 +301,7 @@ def test_what_cannot_be_shown_is_said(project):
     (folder / "unlabelled.csv").write_text(
         "\n".join([lines[0], *(line[: line.rindex(",") + 1] for line in lines[1:])]) + "\n"
     )
-    source = Source(
-        results=folder / "results",
-        runs=folder / "runs",
-        folder=folder / "less",
-        train_shards=project[1],
-        scored_shards=project[2],
-        manifest=folder / "manifest",
-        clips=folder / "unlabelled.csv",
-        media_root=folder / "media",
-        split="test",
-        variants=["initial"],
-        seeds=SEEDS,
-        card=load_card(folder / "manifest"),
-    )
+    source = make_source(*project, name="less", clips="unlabelled.csv", variants=["initial"])
     methods, retrieval = methods_section(source), retrieval_section(source)
     assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative` is among the `variants`" in methods.text
     assert (methods.picture, methods.data) == ("", ())
@@ -368,7 +359,9 @@ def test_figure_6_outlines_the_cells_that_training_takes(monkeypatch, tmp_path):
     # Enlarged, the lone cell of 0.9 falls below 0.85 within itself, and the two beside each other bridge their border.
     response = np.zeros((4, 4), dtype=np.float32)
     response[0, 0], response[2, 2:] = 0.9, (0.86, 1)
-    maps = EpochMaps(["itr"], ["test-00"], [0, 1], np.stack([response, response.T])[None, None], np.array([[0.85, 0.95]]))
+    maps = EpochMaps(
+        ["itr"], ["test-00"], [0, 1], np.stack([response, response.T])[None, None], np.array([[0.85, 0.95]])
+    )
     drawn = []
     monkeypatch.setattr("pipeline.examples.overlay_grid", lambda rows, **_: drawn.extend(rows))
     protocol = get_protocol("paper256")
@@ -381,6 +374,20 @@ def test_figure_6_outlines_the_cells_that_training_takes(monkeypatch, tmp_path):
     assert first.heat.shape == (256, 256)
     # 0.85 in float32 is above 0.85 in float64, but training compares in float32.
     assert not cell_region(np.full((2, 2), 0.85, dtype=np.float32), np.float64(0.85), protocol).any()
+
+
+@pytest.mark.parametrize(
+    ("variants", "shown", "over_epochs"),
+    [
+        (["initial", "iterative", "dmc"], "iterative", ["iterative", "initial"]),
+        (["initial", "dmc"], "dmc", ["dmc", "initial"]),
+        (["dmc", "initial"], "initial", ["initial"]),
+        (["itr"], "itr", ["itr"]),
+    ],
+)
+def test_the_shown_variant_is_ours_or_the_last(variants, shown, over_epochs):
+    source = Source(**dict.fromkeys(field.name for field in fields(Source)) | {"variants": variants})
+    assert (source.shown, source.shown_over_epochs) == (shown, over_epochs)
 
 
 def test_runs_without_artifacts_name_the_stage(tmp_path):
