@@ -31,6 +31,7 @@ COLUMNS = {
     "positives_per_clip": "positives per clip",
     "mask_iou_previous": "IoU of masks",
 }
+LOSS = "loss"  # in the CSV file alone: losses of different methods cannot be compared in a table
 PERCENT = ("precision", "recall", "alike", "related")
 
 
@@ -44,8 +45,9 @@ class EpochRow:
     seed, epoch : int
         Epoch 0 is the initialisation.
     values : mapping of str to float
-        The keys of COLUMNS; NaN where there is none. `positives_per_clip` counts, as the next epoch's training did, the
-        other clips of a batch that are related; `mask_iou_previous` compares with the epoch before.
+        `loss` and the keys of COLUMNS; NaN where there is none. `loss` is that of the epoch's own training, `positives_per_clip`
+        counts, as the next epoch's training did, the other clips of a batch that are related, and `mask_iou_previous` compares
+        with the epoch before.
     """
 
     variant: str
@@ -64,11 +66,9 @@ def relation_section(source: Source) -> Section:
         for seed in source.seeds:
             folder = seed_folder(source.runs / name, source.seeds, seed)
             rows += _run_rows(folder, name, seed, source.train_shards.clip_ids, positions, alike)
-    write_csv(
-        source.folder / f"{STEM}.csv",
-        ["variant", "seed", "epoch", *COLUMNS],
-        [[row.variant, row.seed, row.epoch, *(_csv_cell(row.values[key]) for key in COLUMNS)] for row in rows],
-    )
+    keys = [*COLUMNS, LOSS]
+    lines = [[row.variant, row.seed, row.epoch, *(_csv_cell(row.values[key]) for key in keys)] for row in rows]
+    write_csv(source.folder / f"{STEM}.csv", ["variant", "seed", "epoch", *keys], lines)
     measured = len(positions) > 1
     save(line_panels(_panels(source.variants, rows, measured=measured)), source.folder / f"{STEM}.png")
     text = _text(source, rows, n_labelled=sum(map(bool, label_sets)), n_measured=len(positions))
@@ -90,7 +90,7 @@ def _run_rows(
             relation = relation_of_labels(labels, clip_ids, positions, centre_audio=centre)
             quality = relation_quality(relation, alike)
             values |= {key: getattr(quality, key) for key in PERCENT}
-        values["mask_iou_previous"] = history.get(epoch, {}).get("mask_iou_previous", math.nan)
+        values |= {key: history.get(epoch, {}).get(key, math.nan) for key in (LOSS, "mask_iou_previous")}
         values["positives_per_clip"] = history.get(epoch + 1, {}).get("positives_per_clip", math.nan)
         rows.append(EpochRow(variant, seed, epoch, values))
     return rows

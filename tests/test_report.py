@@ -194,6 +194,8 @@ def test_relation_quality_is_that_of_the_artifacts_and_the_clip_list(project):
     history = {row["epoch"]: row for row in csv.DictReader((folder / "history.csv").open())}
     assert float(own["mask_iou_previous"]) == float(history["1"]["mask_iou_previous"])
     assert float(own["positives_per_clip"]) == float(history["2"]["positives_per_clip"])
+    assert float(own["loss"]) == float(history["1"]["loss"])
+    assert {row["loss"] for row in rows if row["epoch"] == "0"} == {""}
 
 
 @pytest.mark.slow
@@ -211,20 +213,38 @@ def test_success_curves_hold_every_row(project):
     assert curves["iterative", "shuffled"] == [float(row["shuffled_success_rate"]) for row in own]
 
 
-@pytest.mark.slow
-def test_dvc_plots_show_the_curves_of_all_rows(project):
-    (entry,) = (
-        plot
+def dvc_plot(project, title):
+    """Fill the template of one of dvc.yaml's plots, which must be of a file that the report writes."""
+    entries = {
+        name: entry
         for plots in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
-        for plot in plots.values()
-        if "template" in plot
-    )
+        for name, entry in plots.items()
+    }
+    (entry,) = (entry for name, entry in entries.items() if name.startswith(title))
     ((source, y),) = entry["y"].items()
+    assert Path(source).parent == Path("results/${dataset}/report")
     rows = list(csv.DictReader((project[0] / "report" / Path(source).name).open()))
     properties = {"x": entry["x"], "y": y, "template": entry["template"], "template_dir": str(ROOT / ".dvc" / "plots")}
     plot = VegaRenderer([row | {"rev": "workspace"} for row in rows], "curves", **properties).get_filled_template()
     assert "<DVC" not in json.dumps(plot)
-    fields = {channel: encoding.get("field") for channel, encoding in plot["encoding"].items()}
+    return plot, {channel: encoding.get("field") for channel, encoding in plot["encoding"].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "column"), [("loss", "loss"), ("sounding regions", "mask_iou_previous")])
+def test_dvc_plots_show_the_epochs_of_all_variants(project, title, column):
+    plot, fields = dvc_plot(project, title)
+    assert fields == {
+        "x": "epoch", "y": column, "color": "variant", "detail": "seed", "strokeDash": "rev", "opacity": None,
+    }  # fmt: skip
+    assert plot["transform"] == [{"filter": f"datum['{column}'] !== ''"}]
+    shown = {(row["variant"], row["seed"], row["epoch"]) for row in plot["data"]["values"] if row[column]}
+    assert shown >= {(name, str(seed), epoch) for name in VARIANTS for seed in SEEDS for epoch in "12"}
+
+
+@pytest.mark.slow
+def test_dvc_plots_show_the_curves_of_all_rows(project):
+    plot, fields = dvc_plot(project, "success")
     assert fields == {"x": "threshold", "y": "success_rate", "color": "row", "strokeDash": "rev", "opacity": None}
     assert {value["row"] for value in plot["data"]["values"]} > set(VARIANTS)
 
