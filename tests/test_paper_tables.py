@@ -11,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from pipeline.content_free import content_free_maps
+from pipeline.manifests import Box
 from pipeline.methods import METHODS
 from pipeline.paper_tables import ROWS_1, ROWS_2, PaperRow, html_page, paper_rows, paper_sections, paper_table
 from pipeline.published import TABLE_1, TABLE_2, Published
-from pipeline.tables import Table
+from pipeline.tables import LABELS, Table
 from tests.closure import ROOT
 
 
@@ -191,3 +194,25 @@ def test_make_tables_trains_every_row():
 
 def test_every_row_but_the_random_one_is_a_method():
     assert set(ROWS_1) | set(ROWS_2) <= set(METHODS) | {"random"}
+
+
+def test_every_method_has_a_label_and_settings_for_every_dataset():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    blind = set(content_free_maps(["a"], prior_boxes=[Box("b", "x", "y", True, 0, 0, 1, 1)]))
+    assert set(LABELS) == set(METHODS) | blind
+    assert {name: sorted(block["methods"]) for name, block in params["training"].items()} == dict.fromkeys(
+        params["training"], sorted(METHODS)
+    )
+
+
+def test_rows_of_mssl_stand_in_the_papers_order():
+    assert list(ROWS_2)[:7] == [
+        "mssl",
+        "mssl_stage1",
+        "mssl_stage1_unlabelled",
+        "mssl_stage1_eq2",
+        "mssl_stage1_unlabelled_eq2",
+        "mssl_stage1_eq2_eq1",
+        "mssl_stage1_unlabelled_eq2_eq1",
+    ]
+    assert [row.label for row in paper_rows(ROWS_2, {}, {})][5] == "MSSL stage I w/ Eq. 2 and 1"
