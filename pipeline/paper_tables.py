@@ -148,18 +148,19 @@ def paper_sections(source: Source) -> list[Section]:
     """Write ``table1`` and ``table2``, each as ``.md``, ``.csv`` and ``.html``, and return their sections."""
     metrics, content_free = source.metrics, source.content_free
     further = [name for name in metrics if name not in ROWS_1 and name not in ROWS_2]
-    threshold = source.card.evaluation.threshold
+    evaluation = source.card.evaluation
+    rule = (source.split, evaluation.threshold)
     sections = []
     for number, title, labels, values in (
         (1, "Table 1: against other systems", ROWS_1, TABLE_1),
         (2, "Table 2: ablation", ROWS_2, TABLE_2),
     ):
         published = values.get(source.manifest.name)
-        if published and (source.split != "test" or published.threshold != threshold):
+        if published and (rule != ("test", published.threshold) or evaluation.protocol not in published.protocols):
             published = None  # numbers of other clips or of another rule say nothing beside ours
         rows = paper_rows(labels, metrics, content_free, published=published, further=further if number == 1 else ())
-        table = paper_table(rows, threshold=threshold, published=published is not None)
-        text = _explanation(source, published is not None)
+        table = paper_table(rows, threshold=evaluation.threshold, published=published is not None)
+        text = _explanation(source, published)
         stem = f"table{number}"
         write_text(source.folder / f"{stem}.md", f"{text}\n\n{table.markdown()}")
         write_paper_csv(source.folder / f"{stem}.csv", rows)
@@ -176,7 +177,7 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
     return cell if deviation is None else cell.replace(" (", f" ± {100 * deviation:.1f} (", 1)
 
 
-def _explanation(source: Source, published: bool) -> str:
+def _explanation(source: Source, published: Published | None) -> str:
     several = len(source.seeds) > 1
     spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
     return (
@@ -184,8 +185,9 @@ def _explanation(source: Source, published: bool) -> str:
         "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "
         "of the clip. "
         + (
-            "The paper's values are those that it prints; a dash there means that it prints none."
+            "The paper's values are those that it prints; a dash there means that it prints none. Its models learned from "
+            f"{published.trained_on}, ours from {len(source.train_shards):,}."
             if published
-            else "The paper has no values for this dataset, split and threshold."
+            else "The paper has no values for this dataset, split, protocol and threshold."
         )
     )

@@ -17,6 +17,7 @@ from pipeline.content_free import content_free_maps
 from pipeline.manifests import Box
 from pipeline.methods import METHODS
 from pipeline.paper_tables import ROWS_1, ROWS_2, PaperRow, html_page, paper_rows, paper_sections, paper_table
+from pipeline.protocols import PROTOCOLS
 from pipeline.published import TABLE_1, TABLE_2, Published
 from pipeline.tables import LABELS, Table
 from tests.closure import ROOT
@@ -39,8 +40,8 @@ TRAINED = {
 }
 
 
-def source(folder, *, dataset="demo", split="test", threshold=0.5, title="A <set>", metrics=None):
-    evaluation = SimpleNamespace(threshold=threshold, protocol="paper256")
+def source(folder, *, dataset="demo", split="test", threshold=0.5, protocol="paper256", title="A <set>", metrics=None):
+    evaluation = SimpleNamespace(threshold=threshold, protocol=protocol)
     card = SimpleNamespace(title=title, evaluation=evaluation)
     return SimpleNamespace(
         folder=folder,
@@ -48,6 +49,7 @@ def source(folder, *, dataset="demo", split="test", threshold=0.5, title="A <set
         split=split,
         seeds=[0, 1, 2],
         card=card,
+        train_shards=range(9876),
         metrics=TRAINED if metrics is None else metrics,
         content_free=CONTENT_FREE,
     )
@@ -112,8 +114,10 @@ def test_table_2_has_all_twelve_rows_and_every_content_free_one(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["soundnet_flickr", "soundnet_flickr_20k", "music_synthetic"])
 def test_the_papers_values_stand_beside_ours_on_the_papers_datasets(tmp_path, dataset):
-    threshold = 0.3 if dataset == "music_synthetic" else 0.5
-    paper_sections(source(tmp_path, dataset=dataset, threshold=threshold))
+    threshold, protocol = (0.3, "music-synthetic-b") if dataset == "music_synthetic" else (0.5, "paper256")
+    section, _ = paper_sections(source(tmp_path, dataset=dataset, threshold=threshold, protocol=protocol))
+    pairs = {"soundnet_flickr": "10,000", "soundnet_flickr_20k": "20,000", "music_synthetic": "25,000"}[dataset]
+    assert f"Its models learned from {pairs} pairs, ours from 9,876." in section.text
     header = cells((tmp_path / "table1.md").read_text().split("\n\n")[1].splitlines()[0])
     assert header == ["", f"cIoU@{threshold}", "AUC", f"cIoU@{threshold}, paper", "AUC, paper"]
     ours = next(row for row in body(tmp_path / "table1.md") if row[0] == "Ours")
@@ -130,10 +134,12 @@ def test_the_papers_values_stand_beside_ours_on_the_papers_datasets(tmp_path, da
     assert len(body(tmp_path / "table2.md")[0]) == (5 if dataset == "soundnet_flickr" else 3)
 
 
-@pytest.mark.parametrize("other", [{"dataset": "demo"}, {"split": "validation"}, {"threshold": 0.3}])
+@pytest.mark.parametrize(
+    "other", [{"dataset": "demo"}, {"split": "validation"}, {"threshold": 0.3}, {"protocol": "paper256-median"}]
+)
 def test_the_papers_values_stand_nowhere_else(tmp_path, other):
     section, _ = paper_sections(source(tmp_path, **{"dataset": "soundnet_flickr"} | other))
-    assert "The paper has no values for this dataset, split and threshold" in section.text
+    assert "The paper has no values for this dataset, split, protocol and threshold" in section.text
     assert "71.0" not in section.text
     assert {row["success_rate_paper"] for row in read_csv(tmp_path / "table1.csv")} == {""}
 
@@ -169,7 +175,7 @@ def test_one_seed_has_no_deviation():
 
 
 def test_rows_without_anything_trained_or_published_are_dashes():
-    rows = paper_rows({"mssl": "MSSL"}, {}, {}, published=Published(0.5, {}))
+    rows = paper_rows({"mssl": "MSSL"}, {}, {}, published=Published(0.5, ("paper256",), "2 pairs", {}))
     assert paper_table(rows, threshold=0.5, published=True).rows == (("MSSL", "–", "–", "–", "–"),)
 
 
@@ -177,6 +183,7 @@ def test_published_values_are_of_rows_that_the_tables_have():
     for table, rows in ((TABLE_1, ROWS_1), (TABLE_2, ROWS_2)):
         for name, column in table.items():
             assert set(column.rows) <= set(rows), name
+            assert set(column.protocols) <= set(PROTOCOLS), name
             assert all(0 < value < 100 for pair in column.rows.values() for value in pair)
     # What the text of the paper says of them: MUSIC-Synthetic counts from 0.3, and the full method is its best row.
     assert TABLE_1["music_synthetic"].threshold == 0.3
