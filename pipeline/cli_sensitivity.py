@@ -40,8 +40,10 @@ def sensitivity(
     VARIANTS are by default all that the experiments scored. The files are SETTING.md, SETTING.csv and SETTING.png.
 
     \b
-    Example:
-      dvc exp run --queue -S score_split=validation -S 'variants=[iterative]' -S training.demo.iterate.delta_v=0.7,0.8,0.9
+    Example; a queued experiment finds the shards and the initialisation by a committed dvc.lock alone:
+      dvc exp run -S score_split=validation -S 'variants=[iterative]'
+      git add dvc.lock params.yaml data results && git commit -m "Start of the sweeps"
+      dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9
       dvc exp run --run-all --jobs 1
       soundspot sensitivity delta_v
     """

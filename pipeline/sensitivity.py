@@ -8,8 +8,8 @@ Experiments are what ``dvc exp show --json`` prints. A setting is a dotted key o
 
 Only experiments that differ in nothing else are compared. Those that agree in all other settings form one series; where
 there are several, each is a block of the table and a line of the picture, and is called by the settings in which it differs
-from the others. `variants` and `cross_datasets` decide what is run and not how it comes out, so they may differ. A
-series with one value says nothing of the setting and is left out. Of several experiments at one value, the latest counts.
+from the others. `variants` and `cross_datasets` decide what is run and not how it comes out, so they may differ; so may
+settings that change files and no score, such as `extract.clips_per_shard`. A series with one value says nothing of the setting and is left out. Of several experiments at one value, the latest counts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from pipeline.tables import Table, interval, label_of
 PARAMS_FILE = "params.yaml"
 METRICS = {"success_rate": "success rate", "auc": "AUC"}
 NOT_COMPARED = ("variants", "cross_datasets")
+# Dotted keys, or their last part: how much lies in a file, when to give up, and what stays of a run.
+WITHOUT_EFFECT = ("extract.clips_per_shard", "extract.clip_time_limit_s", "extract.max_reject_fraction", "keep_epochs")
 _ABSENT = object()
 
 
@@ -231,7 +233,8 @@ def _other_settings(params: Mapping[str, Any], dataset: str, variant: str, *, wi
     methods = {variant: block.get("methods", {}).get(variant, {})}
     relevant = {key: value for key, value in params.items() if key not in NOT_COMPARED}
     relevant["training"] = {dataset: {**block, "methods": methods}}
-    return {key: value for key, value in _flat(relevant).items() if key not in without}
+    ignored = {*without, *WITHOUT_EFFECT}
+    return {key: value for key, value in _flat(relevant).items() if not {key, key.split(".")[-1]} & ignored}
 
 
 def _differences(own: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import yaml
 from PIL import Image
 
 from pipeline.cli import soundspot
+from pipeline.cli_sensitivity import sensitivity
 from pipeline.console import run_command
 from pipeline.errors import EvaluationError
 from pipeline.sensitivity import compare, read_experiments, sensitivity_table
-from tests.projects import DVC, environment
+from tests.projects import DVC, ROOT, environment
 
 ITERATE = {"delta_v": 0.8, "delta_a": 0.9, "temperature": 0.3}
 
@@ -29,9 +30,10 @@ def scores(success, auc=0.4, *, split="validation"):
 
 
 def experiment(name, *, success=0.5, time="2026-01-01T00:00:00", split="validation", variants=("iterative",), **more):
-    """One entry as `dvc exp show --json` prints it; `more` are settings of `iterate`, `methods` and `seeds`."""
+    """One entry as `dvc exp show --json` prints it; `more` are settings of `iterate`, `methods`, `seeds` and `extract`."""
     methods = more.pop("methods", {"iterative": {}, "itr": {}})
     top = {"dataset": "tiny", "variants": list(variants), "seeds": more.pop("seeds", [0]), "score_split": split}
+    top["extract"] = {"clips_per_shard": 512, "max_reject_fraction": 0.1} | more.pop("extract", {})
     top["training"] = {"tiny": {"batch_size": 8, "iterate": ITERATE | more, "methods": methods}}
     metrics = {
         f"results/tiny/{variant}/metrics.json": {"data": scores(success, split=split)} for variant in variants
@@ -105,6 +107,26 @@ def test_seeds_are_never_mixed_and_lists_of_variants_may_differ():
         experiment("c", delta_v=0.8, seeds=[0, 1]),
     )
     assert [point.experiment for point in series.points] == ["a", "b"]
+
+
+def test_settings_that_change_no_score_may_differ():
+    (series,) = series_of(
+        experiment("a", delta_v=0.6, extract={"clips_per_shard": 64, "clip_time_limit_s": 5.0}),
+        experiment("b", delta_v=0.7, keep_epochs=5),
+        experiment("c", delta_v=0.8, methods={"iterative": {"keep_epochs": 2}}),
+    )
+    assert [point.experiment for point in series.points] == ["a", "b", "c"]
+    assert series.label == "iterative (Eq. 7)"
+
+
+def test_the_example_queues_from_a_committed_start():
+    example = [line.strip() for line in sensitivity.help.split("Example")[1].splitlines()[1:]]
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    start, commit, queue, *rest = (line for line in example if line)
+    assert f"```\n{start}\n{commit}\n```" in page
+    # What the start has set must not change again: another split would have to be extracted, and finds no media.
+    assert queue == "dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9"
+    assert rest == ["dvc exp run --run-all --jobs 1", "soundspot sensitivity delta_v"]
 
 
 def test_a_bare_name_is_what_the_variant_trains_with():
