@@ -5,13 +5,13 @@ Conventions
 Targets (clip, class) float32 are in [0, 1], the classes in alphabetical order. A clip list names the classes of a clip in its
 column ``label``, several joined by ``+``. A label file is a CSV file of its own, either with the columns ``clip_id,
 label``, in the same way, or with ``clip_id`` and one column for each class that holds its probability, such as the output
-of a pretrained tagger; it may have more clips than the training set.
+of a pretrained tagger; it may have more clips than the training set, which are passed over.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +85,9 @@ def classes_of_clips(
         The label file is missing or malformed, or a clip has no label.
     """
     if label_file is not None:
-        return _classes(_read_label_file(label_file), clip_ids, str(label_file))
-    labels = {clip.clip_id: dict.fromkeys(_names(clip.label), 1.0) for clip in clips}
-    return _classes(labels, clip_ids, f"{where}, column label")
+        return _read_label_file(label_file, clip_ids)
+    labels = {clip.clip_id: _names(clip.label) for clip in clips}
+    return _named(labels, clip_ids, f"{where}, column label")
 
 
 def read_label_sets(clips: Path, split: str, clip_ids: Sequence[str]) -> list[frozenset[str]]:
@@ -116,44 +116,71 @@ def read_label_sets(clips: Path, split: str, clip_ids: Sequence[str]) -> list[fr
     return [labels.get(clip_id, frozenset()) for clip_id in clip_ids]
 
 
-def _classes(labels: Mapping[str, Mapping[str, float]], clip_ids: Sequence[str], where: str) -> ClipClasses:
-    without = [clip_id for clip_id in clip_ids if not labels.get(clip_id)]
+def _named(labels: Mapping[str, Sequence[str]], clip_ids: Sequence[str], where: str) -> ClipClasses:
+    """Return the classes of clips that have them by name, each with the probability 1."""
+    _refuse([clip_id for clip_id in clip_ids if not labels.get(clip_id)], clip_ids, where)
+    names = sorted({name for clip_id in clip_ids for name in labels[clip_id]})
+    column = {name: place for place, name in enumerate(names)}
+    targets = np.zeros((len(clip_ids), len(names)), dtype=np.float32)
+    for row, clip_id in enumerate(clip_ids):
+        targets[row, [column[name] for name in labels[clip_id]]] = 1
+    return ClipClasses(tuple(names), targets)
+
+
+def _refuse(without: Sequence[str], clip_ids: Sequence[str], where: str) -> None:
     if without:
         raise ManifestError(
             f"{where}: {len(without)} of {len(clip_ids)} training clips have no label, the first is {without[0]!r}; "
             "a method that learns from labels needs one for each: add them, set the method's `label_file`, or take it out of "
             "`variants`"
         )
-    names = sorted({name for clip_id in clip_ids for name in labels[clip_id]})
-    targets = [[labels[clip_id].get(name, 0.0) for name in names] for clip_id in clip_ids]
-    return ClipClasses(tuple(names), np.array(targets, dtype=np.float32))
 
 
-def _read_label_file(path: Path) -> dict[str, dict[str, float]]:
+def _read_label_file(path: Path, clip_ids: Sequence[str]) -> ClipClasses:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
+                raise ManifestError(f"{path}:1: the columns are clip_id, then label, or clip_id and one for each class")
+            wanted = _wanted_rows(rows, header, clip_ids, path)
+            if header[1:] == ["label"]:
+                return _named({clip_ids[place]: _names(cells[0]) for place, cells, _ in wanted}, clip_ids, str(path))
+            return _probabilities(wanted, header[1:], clip_ids, path)
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such label file; mend `label_file` in params.yaml") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: not readable as CSV: {error}") from None
-    header = rows[0] if rows else []
-    if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
-        raise ManifestError(f"{path}:1: the columns are clip_id, then label, or clip_id and one for each class")
-    labels: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(rows[1:], start=2):
+
+
+def _wanted_rows(
+    rows: Iterator[list[str]], header: Sequence[str], clip_ids: Sequence[str], path: Path
+) -> Iterator[tuple[int, list[str], str]]:
+    """Yield place in `clip_ids`, cells after the id, and where they stand, of the clips wanted: one row at a time in memory."""
+    places = {clip_id: place for place, clip_id in enumerate(clip_ids)}
+    seen = set()
+    for number, row in enumerate(rows, start=2):
         where = f"{path}:{number}"
         if len(row) != len(header):
             raise ManifestError(f"{where}: {len(row)} cells, the header has {len(header)}")
-        if row[0] in labels:
+        if row[0] in seen:
             raise ManifestError(f"{where}: clip_id {row[0]!r} stands in the file twice")
-        if header[1:] == ["label"]:
-            labels[row[0]] = dict.fromkeys(_names(row[1]), 1.0)
-        else:
-            labels[row[0]] = {
-                name: _probability(cell, name, where) for name, cell in zip(header[1:], row[1:], strict=True)
-            }
-    return labels
+        if row[0] in places:
+            seen.add(row[0])
+            yield places[row[0]], row[1:], where
+
+
+def _probabilities(
+    wanted: Iterator[tuple[int, list[str], str]], names: Sequence[str], clip_ids: Sequence[str], path: Path
+) -> ClipClasses:
+    """Return the classes of a tagger's output; its columns may be hundreds, in any order."""
+    order = sorted(range(len(names)), key=lambda i: names[i])
+    targets = np.full((len(clip_ids), len(names)), np.nan, dtype=np.float32)
+    for place, cells, where in wanted:
+        targets[place] = [_probability(cells[i], names[i], where) for i in order]
+    missing = np.flatnonzero(np.isnan(targets[:, 0])).tolist()
+    _refuse([clip_ids[place] for place in missing], clip_ids, str(path))
+    return ClipClasses(tuple(names[i] for i in order), targets)
 
 
 def _names(label: str) -> list[str]:

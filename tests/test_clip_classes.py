@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,26 @@ def test_a_label_file_of_probabilities(tmp_path):
     np.testing.assert_array_equal(found.targets, np.float32([[1, 0.25]]))
 
 
+def test_a_large_label_file_is_never_whole_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"tag {i:02d}" for i in rng.permutation(20)]
+    values = rng.integers(0, 1001, size=(20_000, 20)) / 1000
+    path = tmp_path / "labels.csv"
+    with path.open("w") as file:
+        file.write(",".join(["clip_id", *names]) + "\n")
+        file.writelines(f"clip-{i}," + ",".join(map(str, row)) + "\n" for i, row in enumerate(values))
+    wanted = [19_999, 3, 7_777]
+    tracemalloc.start()
+    found = read_clip_classes(tmp_path / "none.csv", "train", [f"clip-{i}" for i in wanted], label_file=path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.names == tuple(sorted(names))
+    np.testing.assert_array_equal(found.targets, values[wanted][:, np.argsort(names)].astype(np.float32))
+    assert found.targets.dtype == np.float32
+    # The cells as Python's texts would be 20 MB.
+    assert peak < 1e6
+
+
 def test_clips_without_a_label_are_counted_and_named(tmp_path):
     path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "+"))
     with pytest.raises(ManifestError, match=r"2 of 3 training clips have no label, the first is 'b'.*`label_file`"):
@@ -57,6 +79,7 @@ def test_clips_without_a_label_are_counted_and_named(tmp_path):
         ("clip_id,x,y\na,1,1.5\n", ":2: y is '1.5'"),
         ("clip_id,x,y\na,1,nan\n", ":2: y is 'nan'"),
         ("clip_id,label\nb,x\n", "1 of 1 training clips have no label"),
+        ("clip_id,x,y\nb,0,0\n", "1 of 1 training clips have no label, the first is 'a'"),
     ],
 )
 def test_a_wrong_label_file_is_named(tmp_path, content, message):
