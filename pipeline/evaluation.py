@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
 from pipeline.checkpoints import load_model
+from pipeline.class_scores import class_metrics
 from pipeline.config import EvaluationSettings
 from pipeline.content_free import content_free_maps
 from pipeline.errors import EvaluationError
@@ -48,6 +49,7 @@ def evaluate(
     split: str,
     evaluation: EvaluationSettings,
     seeds: Sequence[int],
+    clips: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Score a trained method on one split, write what came out, and print it beside the content-free rows.
@@ -70,6 +72,9 @@ def evaluate(
     evaluation : EvaluationSettings
         Protocol, and the threshold of a success.
     seeds : sequence of int
+    clips : Path, optional
+        ``clips.csv`` of the data that the method learned from; under a protocol with the consensus "per-source", its labels
+        name the clusters of a method that has a map for each, and ``metrics.json`` gets the keys ``class_…``.
     device : str
 
     Raises
@@ -96,12 +101,27 @@ def evaluate(
     metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
     if maps.normalisation:
         metrics["normalisation"] = maps.normalisation
+    by_class = ""
+    if clips is not None and rules[""].consensus == "per-source":
+        further, by_class = class_metrics(
+            [path.parent for path in models.values()],
+            shards,
+            boxes,
+            rules[""],
+            variant=run_folder.name,
+            clips=clips,
+            threshold=evaluation.threshold,
+            device=device,
+        )
+        metrics |= further
     write_json(folder / "metrics.json", metrics)
     _write_scores(folder / "scores.csv", runs, seeds)
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
     rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
     print(describe(metrics, shards))
     print(summary(rows).text())
+    if by_class:
+        print(by_class)
 
 
 def evaluate_content_free(

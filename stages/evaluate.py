@@ -16,6 +16,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
+@click.option("--clips", type=FOLDER, help="clips.csv of the training data; its labels name a method's clusters.")
 @click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
 @click.option("--baselines", type=FOLDER, required=True, help="baselines.json, to print beside the scores.")
 @click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")
@@ -25,6 +26,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 def main(
     manifest: Path,
     shards: Path,
+    clips: Path | None,
     run_folder: Path,
     baselines: Path,
     maps: Path,
@@ -35,7 +37,7 @@ def main(
     """Score one trained method.
 
     Example: python -m stages.evaluate --manifest data_manifests/demo --shards data/demo/shards/test
-    --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
+    --clips data/demo/clips.csv --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
     --out results/demo/iterative
     """
     params = load_params(params_path)
@@ -49,6 +51,7 @@ def main(
         split=params.score_split,
         evaluation=load_card(manifest).evaluation,
         seeds=params.seeds,
+        clips=clips,
         device=device,
     )
 

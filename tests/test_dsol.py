@@ -456,6 +456,29 @@ class TestRun:
             location = 1 / (1 + math.exp(-(head.scale * (cell @ sounds[i])).item()))
             assert response[i, row, col] == pytest.approx(location * seen.item(), abs=1e-5)
 
+    @pytest.mark.parametrize("name", NAMES)
+    def test_class_maps_are_the_softmax_of_location_times_masks(self, runs, name):
+        folder, world, _ = runs
+        model, _ = load_model(folder / name / "model.pt")
+        head = dsol_head(model)
+        with torch.no_grad():
+            frames, log_mel = (torch.from_numpy(values[:2]) for values in (world.frames, world.log_mel))
+            frames = frames.permute(0, 3, 1, 2)
+            maps = model.method.class_maps(model, frames, log_mel)
+            features, sounds = model.encode_frames(frames), model.encode_audio(log_mel)
+        assert maps.shape == (2, 4, 4, 4)
+        for i, row, col in itertools.product(range(2), range(4), range(4)):
+            cell = features[i, :, row, col]
+            location = 1 / (1 + math.exp(-(head.scale * (cell @ sounds[i])).item()))
+            powers = [math.exp(location * max(0, (head.dictionary[c] @ cell).item()) / 0.05) for c in range(4)]
+            np.testing.assert_allclose(maps[i, :, row, col], np.array(powers) / sum(powers), atol=1e-4)
+
+    def test_there_are_no_class_maps_before_stage_two(self, runs):
+        model, _ = load_model(runs[0] / "dsol/model.pt")
+        dsol_head(model).stage.fill_(STAGE_ONE)
+        with pytest.raises(ValueError, match="from stage two on"):
+            model.method.class_maps(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, 32))
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)

@@ -268,6 +268,20 @@ class Dsol(Method):
         # n c h w, n c -> n h w
         return location * (class_masks(features, head.dictionary) * heard[:, :, None, None]).sum(dim=1), audio
 
+    def class_maps(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> Tensor:
+        """One map for each cluster, (n, c, h, w) in [0, 1]: softmax over the clusters of l · m_c, over the classes' temperature.
+
+        As the public code scores them, with 3 · l · m_c of its unbounded features. Where nothing of a class sounds, all clusters
+        have about 1 / c. Raises ValueError before stage two, which first has both factors.
+        """
+        head = dsol_head(model)
+        if head.stage != STAGE_TWO:
+            raise ValueError("DSOL has class maps from stage two on")
+        features, audio = model.encode_frames(frames), model.encode_audio(log_mel)
+        location = head.location_logits(features, audio).sigmoid()
+        logits = class_masks(features, head.dictionary) * location[:, None] / self.settings.class_temperature
+        return logits.softmax(dim=1)
+
 
 def dsol_head(model: AudioVisualModel) -> DsolHead:
     """Return what `Dsol.prepare` put into the model."""
