@@ -1,7 +1,9 @@
-"""Each named rule against its published formula, written out here in plain loops and independent of the fields."""
+"""Each named rule against its published formula, written out here and independent of the fields."""
 
 import math
 from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -30,21 +32,22 @@ def taps(position, side, kind):
     return [(min(max(cell, 0), side - 1), weight) for cell, weight in pairs]
 
 
-def resize(cells, size, kind, align_corners):
-    side = len(cells)
-    axis = []
+@cache
+def weights(side, size, kind, align_corners):
+    """What each of `side` cells gives to each of `size` pixels of one axis."""
+    matrix = np.zeros((size, side))
     for pixel in range(size):
         position = pixel * (side - 1) / (size - 1) if align_corners else (pixel + 0.5) * side / size - 0.5
         if kind == "bilinear":
             position = max(position, 0.0)
-        axis.append(taps(position, side, kind))
-    result = np.zeros((size, size))
-    for row in range(size):
-        for col in range(size):
-            result[row, col] = sum(
-                row_weight * col_weight * cells[r][c] for r, row_weight in axis[row] for c, col_weight in axis[col]
-            )
-    return result
+        for cell, weight in taps(position, side, kind):
+            matrix[pixel, cell] += weight
+    return matrix
+
+
+def resize(cells, size, kind, align_corners):
+    matrix = weights(len(cells), size, kind, align_corners)
+    return matrix @ cells @ matrix.T
 
 
 def min_max(values):
@@ -52,12 +55,12 @@ def min_max(values):
 
 
 def median(values):
-    return sorted(values.ravel())[values.size // 2]
+    return np.sort(values, axis=None)[values.size // 2]
 
 
 def oracle(values, g):
     k = int((g != 0).sum()) or values.size // 2
-    return sorted(values.ravel())[values.size - k]
+    return np.sort(values, axis=None)[values.size - k]
 
 
 def grid_zero_based(pixels, size):  # the 256 grid of MSSL, at any size
@@ -102,29 +105,46 @@ def union(g):
 
 
 def ciou(region, g):
-    hit = mass = false_positives = 0.0
-    for p, value in zip(region.ravel(), g.ravel(), strict=True):
-        mass += value
-        hit += value * p
-        false_positives += p and value == 0
-    return hit / (mass + false_positives)
+    return (region * g).sum() / (g.sum() + np.count_nonzero(region & (g == 0)))
+
+
+class Part(NamedTuple):
+    """A map on the grid, what of it sounds, where the line was drawn, and the truth."""
+
+    m: np.ndarray
+    region: np.ndarray
+    line: float
+    g: np.ndarray
+
+
+def above(m, line, g):
+    return [Part(m, m > line, line, g)]
+
+
+def from_on(m, line, g):
+    return [Part(m, m >= line, line, g)]
+
+
+def value(parts):
+    values = [ciou(part.region, part.g) for part in parts]
+    return sum(values) / len(values)
 
 
 # --- the rules ----------------------------------------------------------------------------------------------------
 
 
 def paper(raw, pixels, size):
-    return ciou(resize(min_max(raw), size, "bilinear", False) > 0.5, shared(grid_zero_based(pixels, size)))
+    return above(resize(min_max(raw), size, "bilinear", False), 0.5, shared(grid_zero_based(pixels, size)))
 
 
 def paper_median(raw, pixels, size):
     m = resize(min_max(raw), size, "bilinear", False)
-    return ciou(m > median(m), shared(grid_zero_based(pixels, size)))
+    return above(m, median(m), shared(grid_zero_based(pixels, size)))
 
 
 def mssl(raw, pixels, size, threshold=0.5):
     m = resize(np.maximum(raw, 0), size, "bilinear", False)
-    return ciou(m / m.max() > threshold, shared(grid_zero_based(pixels, size)))
+    return above(m / m.max(), threshold, shared(grid_zero_based(pixels, size)))
 
 
 def mssl_calmetric(raw, pixels, size):
@@ -133,12 +153,12 @@ def mssl_calmetric(raw, pixels, size):
 
 def lvs(raw, pixels, size):
     m = 1 - min_max(-resize(raw, size, "bilinear", False))
-    return ciou(m > median(m), shared(grid_one_based(pixels, size)))
+    return above(m, median(m), shared(grid_one_based(pixels, size)))
 
 
 def ezvsl(raw, pixels, size, kind="bilinear", align_corners=True, g=None):
     m = min_max(resize(raw, size, kind, align_corners))
-    return ciou(m >= median(m), shared(grid_one_based(pixels, size)) if g is None else g)
+    return from_on(m, median(m), shared(grid_one_based(pixels, size)) if g is None else g)
 
 
 def ezvsl_validate(raw, pixels, size):
@@ -147,27 +167,27 @@ def ezvsl_validate(raw, pixels, size):
 
 def sspl(raw, pixels, size):
     m = min_max(resize(raw, size, "bilinear", False))
-    return ciou(m >= 0.5, shared(grid_one_based(pixels, size)))
+    return from_on(m, 0.5, shared(grid_one_based(pixels, size)))
 
 
 def sslalignment(raw, pixels, size):
     m = min_max(resize(raw, size, "bilinear", True))
-    return ciou(m > median(m), shared(grid_one_based(pixels, size)))
+    return above(m, median(m), shared(grid_one_based(pixels, size)))
 
 
 def sslalignment_adaptive(raw, pixels, size):
     m, g = min_max(resize(raw, size, "bilinear", True)), shared(grid_one_based(pixels, size))
-    return ciou(m > oracle(m, g), g)
+    return above(m, oracle(m, g), g)
 
 
 def iiou(raw, pixels, size):
     m = min_max(resize(raw, size, "bilinear", True))
-    return ciou(m > median(m), union(grid_zero_based(pixels, size)))
+    return above(m, median(m), union(grid_zero_based(pixels, size)))
 
 
 def iiou_adaptive(raw, pixels, size):
     m, g = min_max(resize(raw, size, "bilinear", True)), union(grid_zero_based(pixels, size))
-    return ciou(m > oracle(m, g), g)
+    return above(m, oracle(m, g), g)
 
 
 def slavc(raw, pixels, size):
@@ -180,19 +200,18 @@ def slavc_vggss(raw, pixels, size):
 
 def vggss(raw, pixels, size):
     m = 1 - min_max(-resize(raw, size, "bilinear", False))
-    return ciou(m > median(m), union(grid_fractions(pixels, size)))
+    return above(m, median(m), union(grid_fractions(pixels, size)))
 
 
 def music_a(raw, boxes, size):
     m = resize(min_max(raw), size, "bilinear", False)
-    even, odd = boxes[::2], boxes[1::2]  # as `sources` in `clip_boxes`
-    values = [ciou(m > 0.5 * m.max(), union(grid_sizes(own, size))) for own in (even, odd) if own]
-    return sum(values) / len(values)
+    truths = [union(grid_sizes(own, size)) for own in (boxes[::2], boxes[1::2])]  # as `sources` in `clip_boxes`
+    return [part for g in truths if g.any() for part in above(m, 0.5 * m.max(), g)]
 
 
 def music_b(raw, boxes, size):
     m = resize(min_max(raw), size, "bilinear", False)
-    return ciou(m > 0.5 * m.max(), union(grid_sizes(boxes, size)))
+    return above(m, 0.5 * m.max(), union(grid_sizes(boxes, size)))
 
 
 PUBLISHED = {
@@ -268,8 +287,8 @@ def test_every_protocol_has_its_published_formula_here():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_formula(name):
-    # A small grid keeps plain loops fast. 7 → 28 and, with aligned corners, 7 → 25 have weights that are exact in
-    # binary, so that ties with the threshold are ties in float32 too.
+    # 7 → 28 and, with aligned corners, 7 → 25 have weights that are exact in binary, so that ties with the threshold are
+    # ties in float32 too.
     protocol = replace(PROTOCOLS[name], size=25 if PROTOCOLS[name].align_corners else 28)
     generator = np.random.default_rng(0)
     maps = [generator.normal(size=(7, 7)) for _ in range(6)] + adversarial_maps(generator)
@@ -280,24 +299,100 @@ def test_published_formula(name):
         np.stack(maps), ids, [b for i, p in zip(ids, rows, strict=True) for b in clip_boxes(i, p, name)], protocol
     )
 
-    expected = [PUBLISHED[name](m, p, protocol.size) for m, p in zip(maps, rows, strict=True)]
+    expected = [value(PUBLISHED[name](m, p, protocol.size)) for m, p in zip(maps, rows, strict=True)]
     assert scores.clip_ids == tuple(ids)
     np.testing.assert_allclose(scores.ciou, expected, rtol=0, atol=1e-9)
     assert len(set(np.round(expected, 6))) > 5
 
 
+# In pixels from 1 to 257, where the frame ends.
+ADVERSARIAL_BOXES = {
+    "whole frame": [(1, 1, 257, 257)] * 2,
+    "whole frame and a part": [(1, 1, 257, 257), (60, 70, 130, 90)],
+    "first pixel": [(1, 1, 2, 2)] * 2,
+    "last pixel": [(256, 256, 257, 257)] * 2,
+    "corners": [(1, 256, 2, 257), (256, 1, 257, 2)],
+    "first and last row": [(1, 1, 257, 2), (1, 256, 257, 257)],
+    "first and last column": [(1, 1, 2, 257), (256, 1, 257, 257)],
+    "one pixel inside": [(129, 129, 130, 130), (100, 57, 101, 58)],
+    "from the edge": [(1, 40, 90, 257), (1, 1, 90, 200)],
+    "to the edge": [(200, 1, 257, 90), (140, 3, 257, 257)],
+    "nested": [(50, 50, 200, 200), (80, 80, 120, 120)],
+    "nested three times": [(40, 30, 220, 210), (80, 80, 180, 160), (81, 81, 82, 82)],
+    "identical": [(33, 65, 129, 193)] * 3,
+    "touching sides": [(20, 20, 100, 100), (100, 20, 180, 100)],
+    "touching corners": [(20, 20, 100, 100), (100, 100, 180, 180)],
+    "almost touching": [(20, 20, 100, 100), (101, 20, 180, 100)],
+    "disjoint": [(1, 1, 30, 30), (200, 200, 257, 257), (100, 1, 140, 20)],
+}
+ROUNDING = 1e-6  # of a map in [0, 1]: more than what float32 loses where it is normalised and enlarged
+
+
+def any_pixels(generator):
+    """Boxes of any size and place, one pixel and the whole frame among them."""
+    edges = [np.sort(generator.choice(np.arange(1, 258), (2, 2), replace=False), axis=0) for _ in range(3)]
+    return [tuple(int(v) for v in corners.ravel()) for corners in edges]
+
+
+def sized(x0, y0, x1, y1):
+    """Corners in pixels from 1 of a 256×256 frame as [x, y, w, h] in fractions."""
+    return tuple(v / 256 for v in (x0 - 1, y0 - 1, x1 - x0, y1 - y0))
+
+
+def bounds(parts):
+    """The least and the most that a clip can score if pixels within rounding of the line may fall on either side."""
+    ends = []
+    for m, region, line, g in parts:
+        near = np.abs(m - line) <= ROUNDING
+        if np.count_nonzero(near) == 1 and m[near] == line:
+            near[:] = False  # the pixel that drew the line itself; it lies where the comparison puts it
+        ends.append((ciou(np.where(near, g == 0, region), g), ciou(np.where(near, g > 0, region), g)))
+    low, high = (sum(each) / len(ends) for each in zip(*ends, strict=True))
+    return low, high
+
+
+def test_the_reference_enlarges_as_the_double_sum_says():
+    cells = np.random.default_rng(4).normal(size=(5, 5))
+    for kind in ("bilinear", "bicubic"):
+        for align_corners in (False, True):
+            small = resize(cells, 12, kind, align_corners)
+            for row, col in ((0, 0), (3, 7), (11, 4)):
+                places = [
+                    p * 4 / 11 if align_corners else max((p + 0.5) * 5 / 12 - 0.5, 0 if kind == "bilinear" else -1)
+                    for p in (row, col)
+                ]
+                down, along = (taps(place, 5, kind) for place in places)
+                plain = sum(a * b * cells[r][c] for r, a in down for c, b in along)
+                assert small[row, col] == pytest.approx(plain, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_formula_on_its_own_grid(name):
-    protocol = PROTOCOLS[name]
+    """Equal to the last bit, but for pixels within float32 rounding of the threshold, which may fall on either side."""
+    protocol, side = PROTOCOLS[name], PROTOCOLS[name].size // 16
     generator = np.random.default_rng(1)
-    raw = generator.normal(size=(14, 14)).astype(np.float32)
-    rows = random_rows(generator, 3, name)
+    pixels = {**ADVERSARIAL_BOXES, **{f"random {k}": any_pixels(generator) for k in range(40 - len(ADVERSARIAL_BOXES))}}
+    # A frame has structure: half of the maps are smooth.
+    maps = generator.normal(size=(len(pixels), side, side))
+    maps[::2] = [weights(4, side, "bicubic", True) @ m[:4, :4] @ weights(4, side, "bicubic", True).T for m in maps[::2]]
+    maps = maps.astype(np.float32)
+    rows = {clip_id: [sized(*own) for own in each] if name in SIZED else each for clip_id, each in pixels.items()}
+    boxes = [box for clip_id, own in rows.items() for box in clip_boxes(clip_id, own, name)]
 
-    scores = score(raw[None], ["clip"], clip_boxes("clip", rows, name), protocol)
+    scores = score(maps, list(pixels), boxes, protocol)
 
-    # A pixel within float32 rounding of the threshold may fall on the other side.
-    expected = PUBLISHED[name](raw.astype(np.float64), rows, protocol.size)
-    assert scores.ciou[0] == pytest.approx(expected, abs=2 / protocol.size**2 / 0.05)
+    parts = [
+        PUBLISHED[name](m.astype(np.float64), p, protocol.size) for m, p in zip(maps, rows.values(), strict=True)
+    ]
+    there = [bool(each) and each[0].g.any() for each in parts]  # a box may be less than a pixel of a smaller grid
+    assert scores.clip_ids == tuple(clip_id for clip_id, is_there in zip(pixels, there, strict=True) if is_there)
+    low, high = np.array([bounds(each) for each, is_there in zip(parts, there, strict=True) if is_there]).T
+    expected = np.array([value(each) for each, is_there in zip(parts, there, strict=True) if is_there])
+    certain = low == high
+    np.testing.assert_array_equal(scores.ciou[certain], expected[certain])
+    assert ((low <= scores.ciou) & (scores.ciou <= high)).all()
+    assert (high - low).max() < 0.02
+    assert certain.sum() >= 20
 
 
 @pytest.mark.parametrize("name", [n for n, p in PROTOCOLS.items() if p.normalisation != "relu-max"])
