@@ -2,11 +2,14 @@
 
 import errno
 import hashlib
+import multiprocessing
 import os
+import random
 import shutil
+import signal
 import subprocess
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from pipeline.files import locked
 from pipeline.manifests import Clip
 from pipeline.media import DecodedClip, decode_clip
 from pipeline.shard_building import ShardTask, build_shard
+from pipeline.shard_writer import ShardWriter
 from pipeline.shards import ShardSet, shard_path, verify_shard
 from pipeline.spectrogram import log_mel
 
@@ -355,6 +359,74 @@ def test_a_bad_list_is_refused(media_root: Path, tmp_path: Path, clips: list[Cli
         extract(clips, media_root, tmp_path / "train")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
+    """Extract in this process; die like kill -9 before the given step: a file removed, cut, renamed, or a clip stored."""
+    steps = 0
+
+    def counting(step: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == kill_before_step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*arguments, **options)
+
+        return count
+
+    def run_here(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], **_: Any) -> Iterator[tuple[int, Any]]:
+        return ((index, function(*task)) for index, task in enumerate(tasks))
+
+    extraction.run_tasks = run_here
+    shard_building._GROUP = 1  # so that a kill falls between two clips of a shard
+    for owner, name in ((os, "replace"), (os, "truncate"), (Path, "unlink"), (ShardWriter, "append")):
+        setattr(owner, name, counting(getattr(owner, name)))
+    extract(mixed_clips(), media_root, folder)
+
+
+@pytest.fixture(scope="module")
+def die(media_root: Path) -> Callable[[Path, int], int]:
+    """Run `work` in a process of its own and give its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_extraction"])
+
+    def run(folder: Path, kill_before_step: int) -> int:
+        process = context.Process(target=work, args=(media_root, folder, kill_before_step))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return run
+
+
+@pytest.mark.slow
+def test_kills_at_every_step_end_in_the_same_bytes(tmp_path: Path, die: Callable[[Path, int], int]) -> None:
+    """From a finished split, so that its removal is among the steps; a third of those that go on are killed too."""
+    finished = tmp_path / "undisturbed" / "train"
+    assert die(finished, 0) == 0
+    expected = digests(finished)
+    assert len(expected) == 6
+    rng = random.Random(0)
+    left_in_a_shard = left_in_cleaning = 0
+    code = -signal.SIGKILL
+    step = 0
+    while code != 0:
+        step += 1
+        folder = tmp_path / f"{step}" / "train"
+        shutil.copytree(finished, folder)
+        code = die(folder, step)
+        assert code in (0, -signal.SIGKILL)
+        there = {path.name for path in folder.glob("[!.]*")}
+        left_in_a_shard += any(name.startswith("shard") and name.endswith(".tmp") for name in there)
+        left_in_cleaning += code != 0 and "rejects.csv" in there and there != expected.keys()
+        if code != 0:
+            if step % 3 == 0:
+                die(folder, rng.randint(1, 12))
+            assert die(folder, 0) == 0
+        assert digests(folder) == expected, f"killed before step {step}"
+    assert left_in_a_shard > 10
+    assert left_in_cleaning > 2
 
 
 def mixed_clips() -> list[Clip]:
