@@ -381,9 +381,7 @@ def test_published_formula_on_its_own_grid(name):
 
     scores = score(maps, list(pixels), boxes, protocol)
 
-    parts = [
-        PUBLISHED[name](m.astype(np.float64), p, protocol.size) for m, p in zip(maps, rows.values(), strict=True)
-    ]
+    parts = [PUBLISHED[name](m.astype(np.float64), p, protocol.size) for m, p in zip(maps, rows.values(), strict=True)]
     there = [bool(each) and each[0].g.any() for each in parts]  # a box may be less than a pixel of a smaller grid
     assert scores.clip_ids == tuple(clip_id for clip_id, is_there in zip(pixels, there, strict=True) if is_there)
     low, high = np.array([bounds(each) for each, is_there in zip(parts, there, strict=True) if is_there]).T
