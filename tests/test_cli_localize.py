@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import av
 import click
@@ -25,7 +26,7 @@ from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
 from tests.localizing import save_model
-from tests.media_files import steady, write_media
+from tests.media_files import picture, steady, truncate, write_media
 from tests.test_cli import run
 from tests.test_cli_evaluate import PARAMS
 
@@ -218,6 +219,127 @@ def test_a_folder_is_listed_once_for_all_its_pictures(tmp_path, monkeypatch):
     assert listed == [tmp_path]
     found = {job.source.name: job.sound and job.sound.name for job in jobs if job.is_picture}
     assert found == {"p0.png": "p0.wav", "p1.png": "p1.FLAC", "p2.png": "p2.wav", "p3.png": None}
+
+
+def write_odd_files(folder):
+    """Write files that people really have in a folder; return those that must be localised, and words of why others cannot."""
+    folder.mkdir()
+    seconds, wav = {"times": steady(1, 10), "sound": tone(1)}, {"audio_codec": "pcm_s16le"}
+    wide = [np.pad(picture(number), ((0, 1), (0, 3), (0, 0))) for number in range(10)]
+    good = {
+        "plain.mp4": seconds,
+        'it\'s a "film", 1 % new.mp4': seconds,
+        "-o.mp4": seconds,
+        "süß 犬.MP4": seconds,
+        "turned.mp4": seconds | {"rotation": 90},
+        "turned and mirrored.mp4": seconds | {"rotation": 90, "mirrored": True},
+        "upside down.mov": seconds | {"rotation": 180},
+        "really a matroska.mp4": seconds | {"container_format": "matroska"},
+        "really an mp4.mkv": seconds | {"container_format": "mp4"},
+        "old.avi": seconds | {"video_codec": "mpeg4", "audio_codec": "mp3", "times": steady(1, 25)},
+        "of odd size.mkv": seconds | {"video_codec": "ffv1", "pictures": wide},
+        "with B-frames.mp4": seconds | {"bframes": 2},
+        "stereo at 44100.mp4": seconds | {"sound": np.tile(tone(1), (2, 3))[:, :44_100], "rate": 44_100},
+        "one picture.mp4": seconds | {"times": steady(0.1, 10)},
+        "late sound.mkv": seconds | {"sound_start": 0.4},
+        "sound with a hole.mkv": seconds | {"sound": tone(2), "sound_gap": (0.5, 0.7)},
+        "uneven.mp4": seconds | {"times": [*steady(0.3, 10), *(0.5 + each for each in steady(0.5, 25))]},
+    }
+    for name, options in good.items():
+        write_media(folder / name, **options)
+    image(folder / "a picture.jpeg")
+    write_media(folder / "a picture.wav", sound=tone(1), **wav)
+    bad = {
+        "no sound.mp4": "has no sound",
+        "no picture.mp4": "has no pictures",
+        "a sound.mkv": "has no pictures",
+        "silent.mp4": "silent throughout",
+        "empty.mp4": "0 bytes",
+        "text.mp4": "cannot be read as media",
+        "half.mp4": "cannot be read as media",
+        "alone.jpg": "a picture without a sound",
+        "really a picture.mp4": "a picture without a sound",
+        "half picture.png": "",
+    }
+    write_media(folder / "no sound.mp4", times=steady(1, 10))
+    write_media(folder / "no picture.mp4", sound=tone(1))
+    write_media(folder / "a sound.mkv", sound=tone(1), container_format="wav", **wav)
+    write_media(folder / "silent.mp4", times=steady(1, 10), sound=0 * tone(1))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("<html>404: not found</html>\n" * 50)
+    truncate(write_media(folder / "half.mp4", **seconds), 0.5)  # an MP4's index stands at its end
+    image(folder / "alone.jpg")
+    (folder / "really a picture.mp4").write_bytes((folder / "alone.jpg").read_bytes())
+    image(folder / "half picture.png")
+    truncate(folder / "half picture.png", 0.5)
+    return {*good, "a picture.jpeg"}, bad
+
+
+def write_damaged_files(folder):
+    """Write files of which something can be read; whether it is enough is for the decoder to say."""
+    for name, fraction in (("cut.mkv", 0.6), ("cut early.mkv", 0.2), ("cut.ts", 0.7), ("cut.wav", 0.5)):
+        sound = {"audio_codec": "pcm_s16le"} if name.endswith("wav") else {"times": steady(2, 10)}
+        truncate(write_media(folder / name, sound=tone(2), **sound), fraction)
+    rng = np.random.default_rng(0)
+    for name in ("scratched.mp4", "scratched.mkv", "scratched.ts"):
+        path = write_media(folder / name, times=steady(2, 10), sound=tone(2))
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
+        data[rng.integers(len(data) // 10, len(data) * 9 // 10, 60)] ^= 0x55
+        path.write_bytes(data.tobytes())
+    return {"cut.mkv", "cut early.mkv", "cut.ts", "cut.wav", "scratched.mp4", "scratched.mkv", "scratched.ts"}
+
+
+@pytest.mark.slow
+def test_a_folder_of_odd_files(project, capfd):
+    """Every file is either localised, whole, or named in one line; what the libraries would say is left out."""
+    good, bad = write_odd_files(project / "in")
+    uncertain = write_damaged_files(project / "in")
+    (project / "in" / "a folder.mp4").mkdir()
+    planned = {job.source.name for job in plan_jobs([project / "in"], project / "out")}
+    assert planned == good | bad.keys() | uncertain
+    capfd.readouterr()
+    assert localize("in", options=["--json"]) == 1
+    printed = capfd.readouterr()
+    note, *lines = printed.err.splitlines()
+    assert note.startswith("no calibration of this model")
+    assert "internal error" not in printed.err
+    failed = {}
+    for line in lines:
+        head, path, reason = line.split(": ", 2)
+        assert head == "failed"
+        failed[path.removeprefix("in/")] = reason
+    assert len(failed) == len(lines)
+    *told, last = printed.out.splitlines()
+    done = {line.split(" -> ")[0].removeprefix("in/"): line.split(" -> ")[1].split(": ")[0] for line in told}
+    assert last == f"{len(done)} localised, {len(failed)} failed"
+    assert done.keys() | failed.keys() == planned
+    assert not done.keys() & failed.keys()
+    assert good <= done.keys()
+    assert {name: words for name, words in bad.items() if words not in failed.get(name, "")} == {}
+    assert not list((project / "out").rglob("*.tmp"))
+    for name, output in done.items():
+        facts = json.loads((project / output).with_suffix(".json").read_text())
+        assert facts["input"] == name
+        if output.endswith(".mp4"):
+            check_video(project / output, facts, sound_is_whole=name in good)
+
+
+def check_video(path, facts, *, sound_is_whole):
+    """Every picture can be decoded and comes after the one before; so does the sound, which is the source's own."""
+    with av.open(str(path)) as container:
+        pictures = list(container.decode(video=0))
+    assert len(pictures) == facts["frames"]
+    assert all(one.pts < other.pts for one, other in pairwise(pictures))
+    samples = damaged = 0
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.audio
+        for packet in container.demux(stream):
+            try:
+                samples += sum(frame.samples for frame in packet.decode())
+            except av.FFmpegError:  # it was so in the source, and is copied
+                damaged += 1
+    assert damaged == 0 or not sound_is_whole
+    assert samples >= (0.9 if sound_is_whole else 0.1) * stream.rate
 
 
 def test_finished_outputs_are_skipped(project, capsys):
