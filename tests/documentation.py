@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.projects import ROOT
 
-# In the order in which a reader of the whole would run them: the tutorial switches to another dataset.
-FIRST, LAST = ("README.md", "quickstart.md"), ("datasets.md", "dvc.md", "tutorial.md")
+# In the order in which a reader of the whole would run them: the experiments leave the scores of another split, a recipe of DVC
+# an empty cache, and the tutorial switches to another dataset.
+FIRST, LAST = ("README.md", "quickstart.md"), ("datasets.md", "experiments.md", "dvc.md", "tutorial.md")
 SHELL = {"bash", "sh", "shell", "console"}
 PROGRAMS = {
     "cd", "dask", "dvc", "eval", "export", "git", "make", "mkdir", "mkdocs", "pip", "pre-commit", "pytest", "python",
