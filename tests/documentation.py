@@ -1,13 +1,17 @@
-"""The pages of the documentation, and the commands and the code that stand in them."""
+"""The pages of the documentation and the texts of `--help`, and the commands and the code that stand in them."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from pipeline.cli import soundspot
 from tests.projects import ROOT
 
 # In the order in which a reader of the whole would run them: the experiments leave the scores of another split, a recipe of DVC
@@ -21,6 +25,7 @@ PROGRAMS = {
 _FENCE = re.compile(r"^( *)```(\S*)([^\n]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`((?:soundspot|dvc|make|python) [^`\n]+)`(?!`)")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
+_EXAMPLE = re.compile(r"\s*(?:Example[^:]*: +)?((?:soundspot|dvc|python -m stages\.) ?\S.*)")
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,41 @@ def commands(page: Path) -> list[Command]:
 
 def mentioned(page: Path) -> list[Command]:
     """Commands that stand in the text between backquotes, those with an ellipsis left out."""
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    return mentioned_in(_FENCE.sub("", page.read_text(encoding="utf-8")), page.name)
+
+
+def click_commands() -> dict[str, click.Command]:
+    """Every command that has a `--help`: `soundspot` and all below it, and the stages, by what one types."""
+    found = {f"python -m stages.{name}": importlib.import_module(f"stages.{name}").main for name in _stages()}
+
+    def look(command: click.Command, path: str) -> None:
+        found[path] = command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                look(command.get_command(context, name), f"{path} {name}")
+
+    look(soundspot, "soundspot")
+    return found
+
+
+def _stages() -> list[str]:
+    return sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem not in ("__init__", "options"))
+
+
+def examples(text: str, page: str) -> list[Command]:
+    """Commands that begin a line of a help text, after ``Example:`` or without; words far to the right explain them."""
+    lines: list[str] = []
+    for line in re.sub(r"\n\s+(?=-)", " ", text).splitlines():  # a line that begins with an option goes on
+        if found := _EXAMPLE.fullmatch(line):
+            lines.append(re.split(r" {3,}", found[1])[0])
+    return [command for line in lines for command in parse(line, page)]
+
+
+def mentioned_in(text: str, page: str) -> list[Command]:
+    """Commands between backquotes, those with an ellipsis left out."""
     spans = [span for span in _SPAN.findall(text) if "…" not in span]
-    return [command for span in spans for command in parse(span, page.name)]
+    return [command for span in spans for command in parse(span, page)]
 
 
 def parse(text: str, page: str) -> Iterator[Command]:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import wave
 from pathlib import Path
@@ -28,7 +29,17 @@ from pipeline.console import run_command
 from pipeline.datasets.demo import write_manifest
 from pipeline.manifests import read_boxes, read_clips, write_boxes
 from pipeline.methods import METHODS
-from tests.documentation import Command, blocks, commands, mentioned, pages
+from tests.documentation import (
+    Command,
+    blocks,
+    click_commands,
+    commands,
+    examples,
+    mentioned,
+    mentioned_in,
+    pages,
+    parse,
+)
 from tests.projects import DVC, ROOT, copy_project, environment, read_params, shrunk, write_params
 
 NETWORK = "needs the network"
@@ -245,8 +256,8 @@ def test_the_python_of_a_page_runs(page, place):
 # --- checking -----------------------------------------------------------------------------------------------------
 
 
-def check_soundspot(words: list[str]) -> None:
-    """Every command and option is known; values and files are not looked at."""
+def check_soundspot(words: list[str], *, whole: bool = False) -> None:
+    """Every command and option is known; where a command is `whole`, click takes it, files need not be there."""
     command, context = soundspot, click.Context(soundspot, info_name="soundspot", resilient_parsing=True)
     words = words[1:]
     while isinstance(command, click.Group) and words and words[0] not in ("-h", "--help", "--version"):
@@ -259,15 +270,27 @@ def check_soundspot(words: list[str]) -> None:
         below = command.get_command(context, words[0])
         assert below is not None, f"no command {words[0]!r} in {context.command_path!r}"
         command, context, words = below, click.Context(below, info_name=words[0], parent=context), words[1:]
+    check_click(command, context, words, whole=whole)
+
+
+def check_click(command: click.Command, context: click.Context, words: list[str], *, whole: bool) -> None:
+    words = words[: words.index(">")] if ">" in words else words
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for option in (word.split("=")[0] for word in words if word.startswith("-")):
         assert option in known | {"--help", "-h"}, f"{context.command_path} has no option {option}"
+    if whole and not {"--help", "-h", "--version"} & set(words):
+        try:
+            command.make_context(context.command_path, list(words))
+        except click.UsageError as error:
+            raise AssertionError(f"{context.command_path}: {error.format_message()}") from None
 
 
 def check_dvc(words: list[str]) -> None:
     from dvc.cli import DvcParserError
     from dvc.cli.parser import get_main_parser
 
+    if words == ["dvc", "exp"]:
+        return  # the group's name, as one speaks of it
     try:
         arguments = get_main_parser().parse_args(words[1:])
     except (DvcParserError, SystemExit):
@@ -304,8 +327,11 @@ def check_dask(words: list[str]) -> None:
     assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
 
 
-def check_python(words: list[str]) -> None:
-    if words[1] != "-m":
+def check_python(words: list[str], *, whole: bool = False) -> None:
+    if words[1] == "-m" and words[2].startswith("stages."):
+        stage = importlib.import_module(words[2]).main
+        check_click(stage, click.Context(stage, info_name=words[2]), words[3:], whole=whole)
+    elif words[1] != "-m":
         text = (ROOT / words[1]).read_text()
         assert all(f'"{word}"' in text for word in words if word.startswith("--"))
 
@@ -326,17 +352,74 @@ CHECKS = {
 OTHERS = {"git", "cd", ".", "export", "pytest", "python3", "pre-commit", "mkdir", "sed", "eval", "mkdocs"}
 
 
+def check(command: Command, *, whole: bool) -> None:
+    assert command.words, f"{command.page}: {command.text!r} is no command"
+    program, words = command.words[0], list(command.words)
+    assert program in CHECKS.keys() | OTHERS, f"{command.page}: {command.text!r}: unknown program"
+    try:
+        if program in ("soundspot", "python"):
+            CHECKS[program](words, whole=whole)
+        else:
+            CHECKS.get(program, list)(words)
+    except AssertionError as error:
+        raise AssertionError(f"{command.page}: `{command.text}`: {error}") from None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page_exist(page):
-    """All of them, those in the text between backquotes as well, by their options."""
-    for command in [*commands(page), *mentioned(page)]:
-        assert command.words, f"{page.name}: {command.text!r} is no command"
-        program = command.words[0]
-        assert program in CHECKS.keys() | OTHERS, f"{page.name}: {command.text!r}: unknown program"
-        try:
-            CHECKS.get(program, list)(list(command.words))
-        except AssertionError as error:
-            raise AssertionError(f"{page.name}: `{command.text}`: {error}") from None
+    """All of them, those in the text between backquotes as well, which need not be complete."""
+    for command in commands(page):
+        check(command, whole=True)
+    for command in mentioned(page):
+        check(command, whole=False)
+
+
+HELPS = click_commands()
+
+
+@pytest.mark.parametrize("path", HELPS)
+def test_the_examples_of_a_help_text_are_taken(path):
+    """A line that shows a command shows a whole one, and one of them is the command that is explained."""
+    text = HELPS[path].help
+    shown = examples(text, f"{path} --help")
+    for command in shown:
+        check(command, whole=True)
+    for command in mentioned_in(text, f"{path} --help"):
+        check(command, whole=False)
+    own = path.replace("soundspot pseudo-labels", "soundspot pl").split()
+    assert any(command.words[: len(own)] == tuple(own) for command in shown), f"{path} --help shows no example of it"
+
+
+@pytest.mark.parametrize(
+    ("shell", "script", "variables", "answer"),
+    [
+        ("bash", "complete -o nosort -F _soundspot_completion soundspot", {"COMP_CWORD": "2"}, "plain,list"),
+        ("zsh", "#compdef soundspot", {"COMP_CWORD": "2"}, "plain\nlist"),
+        ("fish", "complete --no-files --command soundspot", {"COMP_CWORD": "li"}, "plain,list"),
+    ],
+)
+def test_completion_of_each_shell(shell, script, variables, answer):
+    """The page's command prints a script for the shell; what the script will ask is answered."""
+    (block,) = [
+        block for block in blocks(ROOT / "docs/terminal.md") if block.language == shell and "_COMPLETE" in block.text
+    ]
+    (instruction,) = re.findall(r"_SOUNDSPOT_COMPLETE=(\w+) soundspot", block.text)
+    assert script in completion(instruction)
+    asked = completion(f"{shell}_complete", COMP_WORDS="soundspot pl li", **variables)
+    assert asked.startswith(answer)
+
+
+def completion(instruction: str, **variables: str) -> str:
+    program = "import sys; from pipeline.cli import soundspot; soundspot.main(prog_name='soundspot')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment() | variables | {"_SOUNDSPOT_COMPLETE": instruction},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_what_is_only_checked_still_stands_in_the_documentation():
@@ -357,9 +440,35 @@ def test_what_is_only_checked_still_stands_in_the_documentation():
         ("dvc repro trains", "no stage 'trains'"),
         ("dvc exp run -S training.demo.iterate.delta=1", "no key of params.yaml"),
         ("make demos", "has no"),
+        ("python -m stages.train --variants iterative", "has no option --variants"),
+        ("soundspot export iterative --format onnx", "Missing option"),
+        ("soundspot export iterative --format tflite -o a", "is not one of"),
+        ("soundspot pl list iterative 3", "unexpected extra argument"),
+        ("python -m stages.train --variant iterative", "Missing option"),
     ],
 )
 def test_a_command_that_does_not_exist_is_found(line, message):
-    words = line.split()
+    (command,) = examples(f"Example: {line}", "a page") if "make" not in line else parse(line, "a page")
     with pytest.raises(AssertionError, match=message):
-        CHECKS[words[0]](words)
+        check(command, whole=True)
+
+
+def test_examples_are_found_in_a_help_text():
+    text = """Do it; `soundspot doctor` helps.
+
+    \b
+    Example, without media:
+      soundspot import vggss --annotations vggss.json
+        --check-only
+      soundspot doctor --json > a.json     to go with a report
+
+    Example: python -m stages.train --out a
+    --variant b
+    """
+    found = [command.text for command in examples(text, "x")]
+    assert found == [
+        "soundspot import vggss --annotations vggss.json --check-only",
+        "soundspot doctor --json '>' a.json",
+        "python -m stages.train --out a --variant b",
+    ]
+    assert [command.text for command in mentioned_in(text, "x")] == ["soundspot doctor"]
