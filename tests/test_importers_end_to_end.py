@@ -1,7 +1,7 @@
 """Each importer from the files of its dataset to a score: import, then every stage of dvc.yaml in its order.
 
 The stages run in this process, on one Dask worker for all, since starting eight processes for each dataset would take
-minutes; one dataset goes through the real `dvc repro`.
+minutes; three datasets go through the real `dvc repro`, one of them scored with the models of another.
 """
 
 from __future__ import annotations
@@ -85,15 +85,19 @@ def run_stages(project: Path) -> None:
 
 def check_scores(tree: Tree, project: Path) -> None:
     """The scores are those of the dataset's own protocol, on every test clip."""
-    metrics = json.loads((project / "results" / tree.name / "iterative/metrics.json").read_text())
-    assert (metrics["protocol"], metrics["threshold"]) == (tree.protocol, tree.threshold)
-    assert metrics["n_clips"] == len(tree.boxes())
-    for key in METRICS:
-        assert 0 <= metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"] <= 1, key
+    check_metrics(tree, project / "results" / tree.name)
     coverage = json.loads((project / "data" / tree.name / "coverage.json").read_text())
     assert coverage["train"] == {"listed": tree.train, "found": tree.train}
     assert len(ShardSet.open(project / "data" / tree.name / "shards/train")) == tree.train
     assert "iterative" in (project / "results" / tree.name / "report/table.md").read_text()
+
+
+def check_metrics(tree: Tree, results: Path) -> None:
+    metrics = json.loads((results / "iterative/metrics.json").read_text())
+    assert (metrics["protocol"], metrics["threshold"]) == (tree.protocol, tree.threshold)
+    assert metrics["n_clips"] == len(tree.boxes())
+    for key in METRICS:
+        assert 0 <= metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"] <= 1, key
 
 
 def check_boxes(tree: Tree, project: Path) -> None:
@@ -147,3 +151,31 @@ def test_one_dataset_through_dvc(project: Path) -> None:
     check_scores(tree, project)
     check_frames(tree, project)
     assert repro(project) == []
+
+
+def test_a_dataset_is_scored_through_dvc_with_the_models_of_another(project: Path) -> None:
+    tree, other = importer_trees.music_synthetic_build(project), importer_trees.vggss(project)
+    copy_project(project)
+    soundspot.main(["import", *other.command, *map(str, other.arguments)], standalone_mode=False)
+    import_tree(tree, project)
+    make_alike(project / "data_manifests" / other.name, project / "data_manifests" / tree.name)
+    write_params(project, read_params(project) | {"cross_datasets": [other.name]})
+    for each in (tree, other):
+        check_boxes(each, project)
+    ran = repro(project)
+    assert set(ran) == {
+        "prepare", "extract@train", "extract@test", "initialize", "train@iterative", "baselines", "evaluate@iterative",
+        "report", "prepare_cross@vggss", "extract_cross@vggss", "baselines_cross@vggss", "evaluate_cross@vggss-iterative",
+    }  # fmt: skip
+    check_scores(tree, project)
+    check_metrics(other, project / "results" / tree.name / "on" / other.name)
+    for each in (tree, other):
+        check_frames(each, project)
+    assert repro(project) == []
+
+
+def make_alike(manifest: Path, model: Path) -> None:
+    """Give a card the frames and spectrograms of another, as its models want them."""
+    card, wanted = (yaml.safe_load((folder / "dataset.yaml").read_text()) for folder in (manifest, model))
+    assert card["audio"] != wanted["audio"]
+    (manifest / "dataset.yaml").write_text(yaml.safe_dump(card | {key: wanted[key] for key in ("audio", "image_size")}))
