@@ -24,7 +24,8 @@ from tests.projects import ROOT
 
 DOCS = ROOT / "docs"
 GAP = "…"
-OTHERS = ("DASK_SCHEDULER_ADDRESS", "OMP_NUM_THREADS", "NO_COLOR", "TQDM_DISABLE")  # variables that are not ours alone
+# Variables that are not ours alone.
+OTHERS = ("DASK_SCHEDULER_ADDRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NO_COLOR", "TQDM_DISABLE")
 
 
 @pytest.fixture(scope="module")
