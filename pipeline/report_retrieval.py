@@ -13,7 +13,6 @@ import numpy as np
 
 from pipeline.clip_classes import read_label_sets
 from pipeline.equal_steps import spread
-from pipeline.errors import EvaluationError
 from pipeline.figures import Panel, overlay_grid, save
 from pipeline.files import write_csv
 from pipeline.pseudo_labels import PseudoLabels
