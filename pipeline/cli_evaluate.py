@@ -77,6 +77,7 @@ def evaluate(
         shuffled=shuffled,
     )
     _show(rows, f"{dataset}, {split}")
+    _note_silence(rows, protocols)
     if output:
         facts = {"dataset": dataset, "split": split, "legacy_float": legacy_float}
         write_rescored(output, rows, facts=facts)
@@ -122,6 +123,15 @@ def _read_maps(variants: tuple[str, ...], folder: Path, params: Params, *, split
         if absent:
             note(f"not evaluated yet, left out: {', '.join(absent)}")
     return {variant: read_stored_maps(folder / variant, split=split) for variant in chosen}
+
+
+def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
+    detecting = [protocol.name for protocol in protocols if "slavc" in protocol.extras]
+    if not any(row.metrics[name]["n_skipped_silent"] for row in rows for name in detecting) and detecting:
+        note(
+            f"{', '.join(detecting)}: no silent clip is among them, so AP and max-F1 tell right places from wrong ones "
+            "alone; import silent clips with --silent and score the split test_silent"
+        )
 
 
 def _show(rows: list[RescoredRow], title: str) -> None:

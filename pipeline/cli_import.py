@@ -118,6 +118,11 @@ def _show(report: ImportReport, options: ImportOptions) -> None:
 
 
 train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Draw so many of the training clips.")
+silent_option = click.option(
+    "--silent",
+    type=PATH,
+    help="Silent clips, CSV video,audio: ids whose frame and whose sound make one; for the split test_silent.",
+)
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For everything that is drawn."
 )
@@ -166,6 +171,7 @@ def demo(name: str, seed: int, train: int, validation: int, test: int, force: bo
     show_default=True,
     help="Hold out so many clips that have boxes and are not tested on.",
 )
+@silent_option
 @seed_option
 def soundnet_flickr(options: ImportOptions, **rest: Any) -> ImportReport:
     """SoundNet-Flickr. Media: Data/<last digit>/<id>.jpg and .wav (or .mp4), or frames/ and audio/.
@@ -186,6 +192,7 @@ def soundnet_flickr(options: ImportOptions, **rest: Any) -> ImportReport:
 @click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all that are annotated.")
 @click.option("--train", "train_list", type=PATH, help="Ids to train on, or VGGSound's own CSV.")
 @train_size_option
+@silent_option
 @seed_option
 def vggss(options: ImportOptions, **rest: Any) -> ImportReport:
     """VGG-SS. Media: video/<ytid>_<start>.mp4, or frames/ and audio/.

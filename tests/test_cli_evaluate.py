@@ -134,6 +134,17 @@ def test_default_is_every_evaluated_variant_under_every_rule(project, capsys):
     assert "NSA, music-synthetic-a" in line_of(printed.out, "further metrics")
 
 
+def test_detection_without_any_silent_clip_is_noted(project, capsys):
+    assert run("evaluate", "good", "--protocol", "slavc224", "--protocol", "paper256") == 0
+    assert capsys.readouterr().err.startswith("slavc224: no silent clip is among them, so AP and max-F1")
+    assert run("evaluate", "good", "--protocol", "paper256") == 0
+    assert capsys.readouterr().err == ""
+    boxes = [box for clip_id in CLIPS[1:] for box in boxes_of(clip_id)]
+    write_boxes(project / "data_manifests/squares/test_boxes.csv", boxes)
+    assert run("evaluate", "good", "--protocol", "slavc224") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_degenerate_cases_are_counted(project, capsys):
     maps = good_maps()
     maps[2] = 0.5

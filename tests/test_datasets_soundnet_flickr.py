@@ -10,6 +10,7 @@ from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.soundnet_flickr import import_soundnet_flickr
 from pipeline.errors import ManifestError
 from pipeline.manifests import read_boxes, read_clips
+from pipeline.preparation import read_splits
 from tests.importing import flickr_xml, make_project, options, tree, write_files, write_json, write_lines
 
 BOXES = {"10": [[83, 108, 167, 256], [88, 104, 151, 256]], "21": [[1, 1, 256, 256]], "32": [[1, 2, 3, 4], [5, 6, 7, 8]]}
@@ -63,6 +64,22 @@ def test_card_lists_and_boxes_of_the_official_layout(project, sources):
         ("21", "annotators", "1", True),
     ]
     assert report.used == {"train": 5, "test": 2}
+
+
+def test_silent_clips_are_a_picture_and_the_sound_of_another(project, sources, tmp_path):
+    silent = write_lines(tmp_path / "silent.csv", ["video,audio,label", "10,21,non-sounding"])
+    report = run(project, sources, silent=silent, validation_size=1)
+    clips = read_clips(project / "data_manifests/flickr/test_silent.csv")
+    assert [(c.clip_id, c.frame, c.audio) for c in clips] == [
+        ("10", "Data/0/10.jpg", "Data/0/10.wav"),
+        ("21", "Data/1/21.jpg", "Data/1/21.wav"),
+        ("silent-10-21", "Data/0/10.jpg", "Data/1/21.wav"),
+    ]
+    assert report.used == {"train": 5, "test": 2, "validation": 1, "test_silent": 3}
+    assert read_splits(project / "data_manifests/flickr").keys() == report.used.keys()
+    silent.write_text("10,32\n")  # the only clip that could be held out is heard there
+    with pytest.raises(ManifestError, match="only 0 clips with boxes are not tested on"):
+        run(project, sources, name="again", silent=silent, validation_size=1)
 
 
 def test_the_public_integer_grids_come_back_exactly(tmp_path):

@@ -1,12 +1,15 @@
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.config import load_card
 from pipeline.datasets.reporting import ImportReport
 from pipeline.datasets.vggss import import_vggss, read_annotations, read_train_list, video_of
 from pipeline.errors import ManifestError
-from pipeline.manifests import read_boxes, read_clips
+from pipeline.manifests import Clip, read_boxes, read_clips
+from pipeline.protocols import get_protocol
+from pipeline.scoring import score
 from tests.importing import make_project, options, write_files, write_json, write_lines
 
 CORRUPT = -2.8823037615171176e16
@@ -77,6 +80,49 @@ def test_faulty_boxes_are_named_and_counted(project, media, annotations):
         "box": ["0.2", "1.0", "0.7", "1.0"],
         "faults": ["height <= 0"],
     }
+
+
+def test_silent_clips_show_one_video_and_sound_like_another(project, media, annotations, tmp_path):
+    listed = write_lines(
+        tmp_path / "plus_silent.csv",
+        [
+            "video,audio,label",
+            f"{GOOD},{EMPTY},non-sounding",
+            f"{SECOND},{SECOND},non-sounding",
+            f"{SECOND},{GOOD},sounding",
+            f"xxxxxxxxxxx_000009,{GOOD},non-sounding",
+        ],
+    )
+    report = run(project, media, annotations, silent=listed)
+    folder = project / "data_manifests/vggss"
+    silent = Clip(f"silent-{GOOD}-{EMPTY}", frame=f"video/{GOOD}.mp4", audio=f"video/{EMPTY}.mp4", centre_s=5.0)
+    test = read_clips(folder / "test.csv")
+    assert [clip.clip_id for clip in test] == [GOOD, SECOND]
+    assert read_clips(folder / "test_silent.csv") == [*test, silent]
+    assert (folder / "test_silent_boxes.csv").read_bytes() == (folder / "test_boxes.csv").read_bytes()
+    assert report.left_out["test_silent"] == {
+        f"silent-{SECOND}-{SECOND}": "frame and sound are of one clip",
+        f"silent-{SECOND}-{GOOD}": "labelled 'sounding'",
+        f"silent-xxxxxxxxxxx_000009-{GOOD}": "no media",
+    }
+    # Scored as SLAVC does, the silent clip enters by its confidence.
+    boxes = read_boxes(folder / "test_silent_boxes.csv")
+    maps = np.random.default_rng(0).random((3, 7, 7))
+    scores = score(maps, [GOOD, SECOND, silent.clip_id], boxes, get_protocol("slavc-vggss224"))
+    assert (scores.counts["n_clips"], len(scores.extra["silent_confidence"])) == (2, 1)
+
+
+def test_what_a_silent_clip_shows_must_not_be_trained_on(project, media, annotations, tmp_path):
+    listed = write_lines(tmp_path / "silent.csv", [f"{GOOD},{TRAIN[0]}"])
+    with pytest.raises(ManifestError, match=rf"1 training clips .*: {TRAIN[0]}\. --leaks drop"):
+        run(project, media, annotations, train=TRAIN, silent=listed)
+    for content, message in (
+        ("a,b\n", r"silent.csv:1: 'a' is not an id"),
+        (f"{GOOD},{GOOD}\n", "holds no silent clips"),
+    ):
+        listed.write_text(content)
+        with pytest.raises(ManifestError, match=message):
+            run(project, media, annotations, silent=listed)
 
 
 def test_a_crlf_test_list_selects_clips(project, media, annotations, tmp_path):

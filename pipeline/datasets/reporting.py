@@ -29,7 +29,7 @@ class ImportReport:
     left_out : dict of str to dict of str to str
         Per split, or per folder where that comes first: clip id → why it is not used.
     n_boxes, n_boxes_used : int
-        Boxes read, and boxes written.
+        Boxes read, and boxes written; one that stands in two splits counts twice.
     box_faults : list of BoxFault
         Boxes left out.
     leaks : list of str

@@ -18,6 +18,7 @@ from pipeline.datasets.flickr_boxes import FLICKR_ID, SIDE, RawBoxes, fractional
 from pipeline.datasets.layouts import FLAT, Layout, MediaFinder, detect_layout, find_clips
 from pipeline.datasets.leaks import apply_leak_policy, leaking_ids
 from pipeline.datasets.reporting import ImportReport, listed_ids
+from pipeline.datasets.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.writing import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.errors import ManifestError
 from pipeline.manifests import Box
@@ -44,6 +45,7 @@ def import_soundnet_flickr(
     test_list: Path | None = None,
     train_size: int | None = None,
     validation_size: int = 0,
+    silent: Path | None = None,
     seed: int = 0,
 ) -> ImportReport:
     """Write ``data_manifests/NAME/`` for SoundNet-Flickr.
@@ -62,6 +64,8 @@ def import_soundnet_flickr(
         Draw so many of the usable training clips.
     validation_size : int
         Hold out so many clips that have boxes and are not tested on, to choose settings on.
+    silent : Path, optional
+        A list of silent clips for the split ``test_silent``; see `pipeline.datasets.silent`.
     seed : int
         For both draws; a smaller set lies within a larger one.
 
@@ -76,10 +80,12 @@ def import_soundnet_flickr(
         "train": listed_ids(train_list, "the training list", report, pattern=FLICKR_ID),
         "test": listed_ids(test_list, "the test list", report, pattern=FLICKR_ID) if test_list else list(raw),
     }
+    pairs = read_silent_pairs(silent, report, pattern=FLICKR_ID)
+    scored = [*ids["test"], *ids_of_pairs(pairs)]
     if validation_size:
-        ids["validation"] = _held_out(raw, ids["test"], validation_size, seed)
-    report.listed = {split: len(members) for split, members in ids.items()}
-    ids["train"] = apply_leak_policy(report, ids["train"], leaking_ids(ids["train"], ids["test"]), options)
+        ids["validation"] = _held_out(raw, scored, validation_size, seed)
+    report.listed |= {split: len(members) for split, members in ids.items()}
+    ids["train"] = apply_leak_policy(report, ids["train"], leaking_ids(ids["train"], scored), options)
     checked = fractional_boxes(raw, report, boxes)
     for split in [split for split in ids if split != "train"]:
         ids[split] = _annotated(ids[split], raw, checked, split, report)
@@ -90,10 +96,13 @@ def import_soundnet_flickr(
     clips = {split: find_clips(finder, members, split, report) for split, members in ids.items()}
     kept = set(drawn([clip.clip_id for clip in clips["train"]], train_size, seed))
     clips["train"] = [clip for clip in clips["train"] if clip.clip_id in kept]
-    scored = {
+    truth = {
         split: [box for clip in clips[split] for box in checked[clip.clip_id]] for split in clips if split != "train"
     }
-    write_dataset(Dataset.of(options, CARD, report, clips, scored), options.project, force=options.force)
+    if pairs:
+        clips[SILENT_SPLIT] = [*clips["test"], *find_silent_clips(finder, pairs, report)]
+        truth[SILENT_SPLIT] = truth["test"]
+    write_dataset(Dataset.of(options, CARD, report, clips, truth), options.project, force=options.force)
     return report
 
 

@@ -33,6 +33,7 @@ from pipeline.datasets.common import (
 from pipeline.datasets.layouts import FLAT, Layout, MediaFinder, detect_layout, find_clips
 from pipeline.datasets.leaks import apply_leak_policy, leaking_ids
 from pipeline.datasets.reporting import ImportReport, listed_ids, note_repeats
+from pipeline.datasets.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.writing import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.errors import ManifestError
 from pipeline.manifests import Box
@@ -68,6 +69,7 @@ def import_vggss(
     test_list: Path | None = None,
     train_list: Path | None = None,
     train_size: int | None = None,
+    silent: Path | None = None,
     seed: int = 0,
 ) -> ImportReport:
     """Write ``data_manifests/NAME/`` for VGG-SS.
@@ -84,6 +86,8 @@ def import_vggss(
         Ids to train on. Without it the dataset is for testing only.
     train_size : int, optional
         Draw so many of the usable training clips.
+    silent : Path, optional
+        A list of silent clips for the split ``test_silent``; see `pipeline.datasets.silent`.
     seed : int
         For the draw; a smaller set lies within a larger one.
 
@@ -97,7 +101,9 @@ def import_vggss(
     test = listed_ids(test_list, "the test list", report, pattern=VGG_ID) if test_list else list(truth.boxes)
     train, labels = read_train_list(train_list, report) if train_list else ([], {})
     report.listed = {"train": len(train), "test": len(test)} if train_list else {"test": len(test)}
-    train = apply_leak_policy(report, train, leaking_ids(train, test, video_of=video_of), options)
+    pairs = read_silent_pairs(silent, report, pattern=VGG_ID)
+    scored = [*test, *ids_of_pairs(pairs)]
+    train = apply_leak_policy(report, train, leaking_ids(train, scored, video_of=video_of), options)
     test = _annotated(test, truth, report)
     if options.check_only:
         return report
@@ -109,6 +115,9 @@ def import_vggss(
     kept = set(drawn([clip.clip_id for clip in clips["train"]], train_size, seed)) if train_list else set()
     clips["train"] = [clip for clip in clips["train"] if clip.clip_id in kept]
     boxes = {"test": [box for clip in clips["test"] for box in truth.boxes[clip.clip_id]]}
+    if pairs:
+        clips[SILENT_SPLIT] = [*clips["test"], *find_silent_clips(finder, pairs, report, centre_s=BOX_TIME_S)]
+        boxes[SILENT_SPLIT] = boxes["test"]
     write_dataset(Dataset.of(options, CARD, report, clips, boxes), options.project, force=options.force)
     return report
 
