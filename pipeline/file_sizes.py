@@ -16,7 +16,7 @@ SHARD_ID_BYTES = 128
 _SHARD_CLIP_EXTRA = 75  # chunk indices and checksums of a clip's four fields
 _SHARD_EXTRA = 12_500
 CHUNK_CLIPS = 256  # rows of a chunk in artifacts and map files; the last one is stored whole
-_LABELS_EXTRA, _LABELS_CHUNK_EXTRA = 12_560, 150
+_LABELS_EXTRA, _LABELS_CHUNK_EXTRA = 11_010, 150
 _MAPS_EXTRA = 4_000
 _TENSOR_EXTRA = 310  # a tensor's name, header and alignment in torch's archive
 
