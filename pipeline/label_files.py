@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.errors import PseudoLabelError
 from pipeline.files import write_bytes
 from pipeline.hdf5_axes import add_bare_dimension, name_axes
+from pipeline.label_fields import Choice
 
 FORMAT_VERSION = 2
 ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint", "shards")
@@ -86,38 +87,43 @@ class LabelFile:
         if len(set(self.clip_ids)) != len(self.clip_ids):
             raise unusable(path, "a clip id stands in it twice")
 
-    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray:
-        """Read one field of all clips or of some.
+    def read_together(self, names: Sequence[str], rows: Choice = None) -> dict[str, np.ndarray]:
+        """Read fields of all clips or of some; the file is opened once.
 
         Parameters
         ----------
-        name : str
-            A field other than `clip_id`.
+        names : sequence of str
+            Fields other than `clip_id`.
         rows : np.ndarray of int64, or slice without a step, or None
             None reads all.
 
         Returns
         -------
-        np.ndarray float32, in the order of `rows`
+        dict of np.ndarray float32, in the order of `rows`
 
         Raises
         ------
         PseudoLabelError
             The data are damaged or out of range, or the file is no longer the one that was opened.
         """
+        chosen = slice(None) if rows is None else rows
+        fields: dict[str, np.ndarray] = {}
+        name = names[0]
         try:
             if _identity(self.path) != self._identity:
                 raise PseudoLabelError(f"{self.path}: has been written anew since it was opened; open it again")
             with h5py.File(self.path, "r", locking=False) as file:
-                values = _read_rows(file[name], slice(None) if rows is None else rows).astype(np.float32, copy=False)
+                for name in names:
+                    fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
         except _READ_ERRORS as error:
             raise unusable(self.path, f"damaged at {name} ({error})") from None
-        fault = fault_of(name, values)
-        if fault is not None:
-            row, reason = fault
-            clip_id = self.clip_ids[np.arange(len(self.clip_ids))[slice(None) if rows is None else rows][row]]
-            raise unusable(self.path, f"{name} of clip {clip_id!r}: {reason}")
-        return values
+        for name, values in fields.items():
+            fault = fault_of(name, values)
+            if fault is not None:
+                row, reason = fault
+                clip_id = self.clip_ids[np.arange(len(self.clip_ids))[chosen][row]]
+                raise unusable(self.path, f"{name} of clip {clip_id!r}: {reason}")
+        return fields
 
     def verify_layout(self) -> None:
         """Check what reading does not need: the types, that every field carries checksums, and the named axes."""

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from pipeline.errors import PseudoLabelError
+from pipeline.label_fields import ArrayFields, Fields, SomeRows
 from pipeline.label_files import ATTRIBUTES, FORMAT_VERSION, TYPES, LabelFile, blocks, fault_of, unusable, write_fields
 from pipeline.localization import min_max
 
@@ -48,17 +49,12 @@ class ClipLabels:
         return self.response * np.float32(self.response_max - self.response_min) + np.float32(self.response_min)
 
 
-class _Fields(Protocol):
-    """Where the arrays come from: a `LabelFile`, or memory."""
-
-    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray: ...
-
-
 class PseudoLabels:
     """One epoch's labels of the training set; values are those that the file holds, widened to float32.
 
     Opening reads the clip ids and the attributes alone. An array is read at its first use, and kept; rows are read by
-    ``labels[clip_id]``, ``labels[[clip_id, …]]`` and `block`, and not kept. What is read is checked: a
+    ``labels[clip_id]``, ``labels[[clip_id, …]]``, ``labels[first_id:last_id]`` (both included, in the file's order) and `blocks`, and
+    not kept. What is read is checked: a
     `PseudoLabelError` names the file if its data are damaged. Iteration, ``len`` and ``in`` are about clip ids.
 
     Attributes
@@ -71,7 +67,7 @@ class PseudoLabels:
     """
 
     def __init__(
-        self, clip_ids: Sequence[str], fields: _Fields, attrs: Mapping[str, Any], *, path: Path | None = None
+        self, clip_ids: Sequence[str], fields: Fields, attrs: Mapping[str, Any], *, path: Path | None = None
     ) -> None:
         self.clip_ids = list(clip_ids)
         self.attrs = dict(attrs)
@@ -93,7 +89,7 @@ class PseudoLabels:
             "audio_embedding": _as_stored(audio_embedding),
             "sounding_fraction": _sounding_fraction(normalized, attrs["delta_v"]),
         }
-        return cls(clip_ids, _Arrays(arrays), attrs)
+        return cls(clip_ids, ArrayFields(arrays), attrs)
 
     @classmethod
     def open(cls, path: Path) -> PseudoLabels:
@@ -110,27 +106,27 @@ class PseudoLabels:
     @cached_property
     def response(self) -> np.ndarray:
         """R̃, (n, h, w) float32 in [0, 1]."""
-        return self._fields.read("response")
+        return self._read("response")
 
     @cached_property
     def response_min(self) -> np.ndarray:
         """Smallest raw response, (n,) float32: R = R̃ (max - min) + min."""
-        return self._fields.read("response_min")
+        return self._read("response_min")
 
     @cached_property
     def response_max(self) -> np.ndarray:
         """Largest raw response, (n,) float32."""
-        return self._fields.read("response_max")
+        return self._read("response_max")
 
     @cached_property
     def audio_embedding(self) -> np.ndarray:
         """ã, (n, d) float32."""
-        return self._fields.read("audio_embedding")
+        return self._read("audio_embedding")
 
     @cached_property
     def sounding_fraction(self) -> np.ndarray:
         """Share of the cells above δ_v, (n,) float32."""
-        return self._fields.read("sounding_fraction")
+        return self._read("sounding_fraction")
 
     @property
     def masks(self) -> np.ndarray:
@@ -149,11 +145,13 @@ class PseudoLabels:
     @overload
     def __getitem__(self, key: str) -> ClipLabels: ...
     @overload
-    def __getitem__(self, key: list[str]) -> PseudoLabels: ...
-    def __getitem__(self, key: str | list[str]) -> ClipLabels | PseudoLabels:
+    def __getitem__(self, key: list[str] | slice) -> PseudoLabels: ...
+    def __getitem__(self, key: str | list[str] | slice) -> ClipLabels | PseudoLabels:
+        if isinstance(key, slice):
+            return self._between(key)
         if not isinstance(key, str):
             return self.select(key)
-        one = {name: self._fields.read(name, self.rows([key]))[0] for name in TYPES}
+        one = {name: values[0] for name, values in self._fields.read_together(tuple(TYPES), self.rows([key])).items()}
         return ClipLabels(
             clip_id=key,
             response=one["response"],
@@ -172,19 +170,19 @@ class PseudoLabels:
         PseudoLabelError
             A clip has no labels.
         """
-        return PseudoLabels(clip_ids, _Rows(self._fields, self.rows(clip_ids)), self.attrs, path=self.path)
+        return PseudoLabels(clip_ids, SomeRows(self._fields, self.rows(clip_ids)), self.attrs, path=self.path)
 
     def blocks(self) -> Iterator[PseudoLabels]:
         """Yield all clips in order, some thousands at a time, for what need not keep them in memory."""
         for part in blocks(len(self)):
-            yield PseudoLabels(self.clip_ids[part], _Rows(self._fields, part), self.attrs, path=self.path)
+            yield PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
 
     def restated(self, **attrs: Any) -> PseudoLabels:
         """Return the same maps and embeddings under other attributes; the sounding fraction follows delta_v."""
         attrs = {**self.attrs, **attrs}
         arrays = {name: getattr(self, name) for name in TYPES}
         arrays["sounding_fraction"] = _sounding_fraction(self.response, attrs["delta_v"])
-        return PseudoLabels(self.clip_ids, _Arrays(arrays), attrs)
+        return PseudoLabels(self.clip_ids, ArrayFields(arrays), attrs)
 
     def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """Return the rows of the given clips, (len(clip_ids),) int64.
@@ -238,6 +236,17 @@ class PseudoLabels:
                 if wrong.any():
                     raise unusable(where, f"clip {block.clip_ids[int(np.argmax(wrong))]!r}: {reason}")
 
+    def _between(self, ids: slice) -> PseudoLabels:
+        if ids.step is not None:
+            raise ValueError(f"a slice of clip ids has no step, got {ids.step!r}")
+        start = 0 if ids.start is None else int(self.rows([ids.start])[0])
+        stop = len(self) if ids.stop is None else int(self.rows([ids.stop])[0]) + 1
+        part = slice(start, max(start, stop))
+        return PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
+
+    def _read(self, name: str) -> np.ndarray:
+        return self._fields.read_together((name,))[name]
+
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
@@ -246,32 +255,6 @@ class PseudoLabels:
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     """Write an artifact, whole or not at all."""
     write_fields(path, labels.clip_ids, {name: getattr(labels, name) for name in TYPES}, labels.attrs)
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Fields in memory."""
-
-    arrays: Mapping[str, np.ndarray]
-
-    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray:
-        values = self.arrays[name]
-        return values if rows is None else values[rows]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of other fields."""
-
-    fields: _Fields
-    chosen: np.ndarray | slice
-
-    def read(self, name: str, rows: np.ndarray | slice | None = None) -> np.ndarray:
-        if rows is None:
-            return self.fields.read(name, self.chosen)
-        if isinstance(self.chosen, slice):
-            return self.fields.read(name, np.arange(self.chosen.start, self.chosen.stop)[rows])
-        return self.fields.read(name, self.chosen[rows])
 
 
 def _as_stored(values: np.ndarray) -> np.ndarray:

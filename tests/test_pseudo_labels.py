@@ -230,6 +230,46 @@ def test_some_clips_in_any_order(path, ids):
     np.testing.assert_array_equal(in_memory.response, some.response)
 
 
+@pytest.mark.parametrize(
+    ("ids", "rows"),
+    [
+        (slice("clip-1", "clip-3"), [1, 2, 3]),
+        (slice("clip-3", None), [3, 4]),
+        (slice(None, "clip-1"), [0, 1]),
+        (slice("clip-2", "clip-2"), [2]),
+        (slice(None), [0, 1, 2, 3, 4]),
+        (slice("clip-3", "clip-1"), []),
+    ],
+)
+def test_from_one_clip_to_another_in_the_files_order(path, ids, rows):
+    for labels in (PseudoLabels.open(path), make_labels()[2]):
+        some = labels[ids]
+        assert some.clip_ids == [f"clip-{row}" for row in rows]
+        for name in ("response", "audio_embedding", "sounding_fraction"):
+            np.testing.assert_array_equal(getattr(some, name), getattr(labels, name)[rows])
+        if rows:
+            np.testing.assert_array_equal(some[some.clip_ids[-1] :].response, labels.response[rows[-1:]])
+            np.testing.assert_array_equal(some[some.clip_ids[0]].response, labels.response[rows[0]])
+
+
+def test_slices_that_mean_nothing(path):
+    labels = PseudoLabels.open(path)
+    with pytest.raises(ValueError, match="a slice of clip ids has no step, got 2"):
+        labels["clip-0":"clip-4":2]
+    for wrong in (slice("clip-9", None), slice(None, "clip-9")):
+        with pytest.raises(PseudoLabelError, match="clip 'clip-9' has no pseudo-labels"):
+            labels[wrong]
+
+
+def test_a_clip_opens_the_file_once(path, monkeypatch):
+    labels = PseudoLabels.open(path)
+    opened = []
+    whole = h5py.File
+    monkeypatch.setattr("pipeline.label_files.h5py.File", lambda *a, **k: opened.append(a) or whole(*a, **k))
+    assert labels["clip-3"].response.shape == (3, 2)
+    assert len(opened) == 1
+
+
 def test_rows_of_many_chunks_are_those_of_the_whole(tmp_path):
     path = tmp_path / "epoch_000.h5"
     write_pseudo_labels(path, make_labels(n=1000)[2])
