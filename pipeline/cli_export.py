@@ -74,8 +74,8 @@ def export(
     calibrated = str(beside.calibration) if calibration else None
     parity = exported.parity
     if as_json:
-        facts = {"file": str(output), "card": str(beside.card), "calibration": calibrated}
-        facts |= {"bytes": exported.size, "tolerance": tolerance}
+        files = {"file": str(output), "card": str(beside.card), "calibration": calibrated}
+        facts = {**files, "bytes": exported.size, "tolerance": tolerance}
         click.echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
         return
     click.echo(

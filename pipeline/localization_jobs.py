@@ -154,19 +154,19 @@ def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, 
                 raise LocalizationError(
                     f"{path}: is an input and would be overwritten; choose another folder for the outputs"
                 )
-        path = next((path for path in paths if path in owner), None)
-        if path is None:
+        taken = next((path for path in paths if path in owner), None)
+        if taken is None:
             owner |= dict.fromkeys(paths, job)
             settled.append(job)
             continue
-        other = owner[path].source
+        other = owner[taken].source
         # Whoever names two files can name two folders; in a folder of thousands, one such pair must not end the rest.
         if job.source not in roots or roots[job.source] != roots.get(other):
             raise LocalizationError(
-                f"{other} and {job.source} would both become {path}; localise them into two folders"
+                f"{other} and {job.source} would both become {taken}; localise them into two folders"
             )
         reason = (
-            f"{job.source}: would become {path}, as {other.name} does; localise it into another folder, or rename it"
+            f"{job.source}: would become {taken}, as {other.name} does; localise it into another folder, or rename it"
         )
         settled.append(replace(job, conflict=reason))
     return settled
