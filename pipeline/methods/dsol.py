@@ -73,7 +73,7 @@ class DsolSettings(IterationSettings):
     clusters: Annotated[int, Field(ge=2)] = 11  # pseudo-classes; the code's number of instruments in MUSIC
     stage_one_epochs: Count = 1  # of `epochs`; read by the two-stage form alone
     silence_grid: Count = (
-        1  # parts a side in which a false pair must be silent in stage two; the code's 2 is for mosaics of 2×2
+        1  # parts a side in which a false pair must be silent in stage two; the code's 2 is for mosaics
     )
     correspondence_weight: NonNegative = 0.5  # λ, of the correspondence in stage two
     class_temperature: Positive = 0.05  # of the class layers; ours, for features of length 1
