@@ -9,11 +9,10 @@ import pytest
 import torch
 import xarray
 
-from pipeline.batches import Batch
 from pipeline.config import OptimisationSettings
 from pipeline.encoders import build_model
 from pipeline.errors import CheckpointError, SettingsError, TrainingError
-from pipeline.inference import predict, response_maps
+from pipeline.inference import predict
 from pipeline.methods import build_method, method_settings
 from pipeline.methods.dsol import STAGE_ONE, STAGE_TWO, dsol_head
 from pipeline.methods.dsol_clusters import cluster, dictionary, linear_classifier, match_clusters
@@ -21,7 +20,7 @@ from pipeline.methods.dsol_losses import category_logits, class_masks, correspon
 from pipeline.methods.dsol_objects import object_features
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.training import initialize, load_model, train
-from tests.easy_world import content_free_scores, localisation_score, make_easy_world
+from tests.easy_world import easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.synthetic import ENCODER, make_settings
 
 NAMES = ("dsol", "dsol_two_stage")
@@ -216,18 +215,10 @@ def start(tmp_path_factory):
         method.prepare(model, n_clips=len(world), classes=())
         for number in range(1, epoch + 1):
             method.start_epoch(model, world, labels, epoch=number, seed=number)
-        return method, model, batch_of(world, labels)
+        return method, model, whole_batch(world, previous_response=torch.from_numpy(labels.response))
 
     started.world, started.folder = world, folder
     return started
-
-
-def batch_of(world, labels):
-    frames, log_mel = world.read(range(len(world)))
-    frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    response = torch.from_numpy(labels.response)
-    rows = np.arange(len(world))
-    return Batch(frames, torch.from_numpy(log_mel), rows, response, None, None, torch.Generator())
 
 
 # Which stage the second epoch is of depends on the form; these are a stage one, a stage two of each.
@@ -264,15 +255,9 @@ class TestLoss:
     @pytest.mark.parametrize(("name", "epoch", "stage"), STAGES)
     def test_falls_on_a_few_clips(self, name, epoch, stage, start):
         method, model, batch = start(name, epoch)
-        optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3)
         frozen = dsol_head(model).dictionary.clone()
-        losses = []
-        for _ in range(40):
-            losses.append(method.loss(model, batch))
-            optimizer.zero_grad()
-            losses[-1].backward()
-            optimizer.step()
-        assert losses[-1].item() < 0.6 * losses[0].item()
+        losses = overfit(method, model, batch, steps=40, learning_rate=2e-3)
+        assert losses[-1] < 0.6 * losses[0]
         assert torch.equal(dsol_head(model).dictionary, frozen)
 
     def test_the_class_layer_follows_the_sounds_without_moving_them(self, start):
@@ -483,18 +468,15 @@ class TestRun:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_localises_an_easy_set(name, tmp_path):
-    world, unseen, boxes = make_easy_world(96, 0)[0], *make_easy_world(48, 1)[:2]
     own = {"epochs": 8, "stage_one_epochs": 3, "clusters": 4, "learning_rate": 3e-3}
     settings = make_settings(
         batch_size=12,
         initialize=OptimisationSettings(epochs=4, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         methods={name: own},
     )
-    initialize(world, tmp_path / "initialize", settings=settings, seeds=[0], device="cpu")
-    train(world, tmp_path / "initialize", tmp_path / "run", method=name, settings=settings, seeds=[0], device="cpu")
-    initial, found = (
-        localisation_score(response_maps(load_model(path)[0], unseen, batch_size=24, device="cpu"), boxes)
-        for path in (tmp_path / "initialize/model.pt", tmp_path / "run/model.pt")
-    )
-    assert found > 1.8 * max(content_free_scores(boxes).values())
-    assert found > initial + 0.1
+    model = train_easily(tmp_path, name, make_easy_world(96, 0)[0], settings)
+    unseen, boxes, _ = make_easy_world(48, 1)
+    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt")[0], unseen, boxes)
+    found, _, blind = easy_scores(model, unseen, boxes)
+    assert found > 1.8 * blind
+    assert found > before + 0.1
