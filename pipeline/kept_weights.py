@@ -54,7 +54,9 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
     """
     paths = sorted((run / "weights").glob("epoch_*.pt"))
     if not paths:
-        raise EvaluationError(f"{run}/weights: no weights of earlier epochs; run `dvc repro -f train@{run.name}`")
+        raise EvaluationError(
+            f"{run}/weights: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
+        )
     chosen = select_device(device)
     places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
     frames, log_mels = shards.read([places[clip_id] for clip_id in clip_ids])
