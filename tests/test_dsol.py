@@ -228,7 +228,7 @@ STAGES = [("dsol", 1, STAGE_TWO), ("dsol_two_stage", 1, STAGE_ONE), ("dsol_two_s
 class TestLoss:
     @pytest.mark.parametrize(("name", "epoch", "stage"), STAGES)
     def test_is_the_sum_of_its_terms(self, name, epoch, stage, start):
-        method, model, batch = start(name, epoch, correspondence_weight=0.3)
+        method, model, batch = start(name, epoch, correspondence_weight=0.3, silence_grid=2)
         head = dsol_head(model)
         assert head.stage == stage
         assert head.pseudo_class.min() == 0
@@ -468,7 +468,7 @@ class TestRun:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_localises_an_easy_set(name, tmp_path):
-    own = {"epochs": 8, "stage_one_epochs": 3, "clusters": 4, "learning_rate": 3e-3}
+    own = {"epochs": 12, "stage_one_epochs": 4, "clusters": 4, "learning_rate": 3e-3}
     settings = make_settings(
         batch_size=12,
         initialize=OptimisationSettings(epochs=4, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
