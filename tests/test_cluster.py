@@ -39,6 +39,7 @@ def test_every_task_gives_its_result_from_a_process_of_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.cluster.bars_off", lambda: False)  # as on a terminal
 
     results = dict(run_tasks(threads_and_folder, [(n,) for n in range(5)], scheduler=None, workers=2, label="count up"))
 
@@ -47,6 +48,11 @@ def test_every_task_gives_its_result_from_a_process_of_one_thread(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.strip().splitlines()[-1].split("\r")[-1].startswith("count up: 100%")
+
+
+def test_no_bar_is_drawn_into_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(run_tasks(divmod, [(7, 2)], scheduler=None, workers=1, label="count up")) == [(0, (3, 1))]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_tasks_need_no_cluster() -> None:

@@ -158,7 +158,7 @@ def row(variant, seed, epoch, **values):
 
 
 class FakeSource:
-    seeds, variants, train_shards = [0, 1], ["itr", "iterative"], range(30)
+    seeds, variants, train_shards, shown = [0, 1], ["itr", "iterative"], range(30), "iterative"
 
 
 ROWS = [

@@ -68,15 +68,16 @@ def trained(world, tmp_path_factory):
 
 class TestWhatIsWritten:
     def test_files(self, trained):
-        assert sorted(digests(trained)) == [
-            f"{stage}/{seed}{name}"
-            for stage, epochs in (("initialize", 1), ("iterative", 3))
-            for seed, name in sorted(
-                (seed, name)
-                for seed in ("", "seed_3/")
-                for name in ["model.pt", *(f"pseudo_labels/epoch_{epoch:03d}.h5" for epoch in range(epochs))]
-            )
-        ]
+        names = {
+            "initialize": ["model.pt", "pseudo_labels/epoch_000.h5"],
+            "iterative": [
+                "model.pt",
+                *(f"pseudo_labels/epoch_00{epoch}.h5" for epoch in (0, 1, 2)),
+                *(f"weights/epoch_00{epoch}.pt" for epoch in (0, 1)),
+            ],
+        }
+        expected = {f"{stage}/{seed}{name}" for stage in names for seed in ("", "seed_3/") for name in names[stage]}
+        assert set(digests(trained)) == expected
         assert not list(trained.rglob("*.tmp"))
 
     def test_history(self, trained):
