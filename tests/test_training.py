@@ -578,7 +578,7 @@ def reference(spawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     start = time.perf_counter()
     assert spawn(folder) == 0
-    assert len(digests(folder)) == 12
+    assert len(digests(folder)) == 16
     return digests(folder), time.perf_counter() - start
 
 
