@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.checkpoints import load_model
+from pipeline.checkpoints import load_model, read_checkpoint
 from pipeline.errors import EvaluationError
 from pipeline.inference import localize, select_device
 from pipeline.shards import ShardSet
@@ -67,5 +67,4 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
         epochs.append(int(description["epoch"]))
         response, _ = localize(model.to(chosen), *pairs)
         maps.append(response.float().cpu().numpy())
-    last = load_model(run / "model.pt")[1]["epoch"]
-    return EarlierMaps([*epochs, int(last)], np.stack(maps))
+    return EarlierMaps([*epochs, int(read_checkpoint(run / "model.pt")["epoch"])], np.stack(maps))

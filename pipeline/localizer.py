@@ -171,8 +171,8 @@ class Localizer:
         frame : np.ndarray [shape=(row, col, 3), dtype=uint8]
             RGB.
         audio : np.ndarray [shape=(sample,) or (channel, sample)]
-            What soundfile and scipy read is (sample, channel): give its ``.T``. Floating with full scale 1, or signed integers. The model hears the `clip_seconds` around its middle; a shorter
-            sound is padded with zeros on both sides.
+            What soundfile and scipy read is (sample, channel): give its ``.T``. Floating with full scale 1, or signed
+            integers. The model hears the `clip_seconds` around its middle; a shorter sound is padded with zeros on both sides.
         sample_rate : int > 0
             Hz, of `audio`.
 

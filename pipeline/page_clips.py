@@ -1,13 +1,13 @@
-"""The page's two galleries, both over the epochs: scored clips with each method's maps, training clips with their pseudo-labels.
+"""The page's two galleries, both over the epochs: scored clips with maps, training clips with pseudo-labels.
 
 Conventions
 -----------
 A gallery is a JSON-like mapping that the page's script reads. Maps stand in it as the cells that the scoring protocol
 enlarges, in [0, 1] as bytes (0 … 255), row by row, in base64; ``matrices`` holds, for each side of a map, the protocol's own
 weights (size, side) float32 that enlarge it, so the page shows what the protocol scores. A map's ``level`` is the value that
-a pixel of the sounding region exceeds, or reaches if ``inclusive``. Maps, levels and scores of a clip are lists by method of lists
-by epoch; a method's ``epochs`` says which. ``change`` is how far a method's first map is from its last. Boxes are ``[x0, y0, x1, y1, sounding, source]``,
-fractions of the frame.
+a pixel of the sounding region exceeds, or reaches if ``inclusive``. Maps, levels and scores of a clip are lists by
+method of lists by epoch; a method's ``epochs`` says which. ``change`` is how far a method's first map is from its last. Boxes
+are ``[x0, y0, x1, y1, sounding, source]``, fractions of the frame.
 
 Which clips are shown is decided by rules that nobody can bend: `pipeline.examples`.
 """

@@ -95,10 +95,6 @@ class Plan:
         """Tell whether the end of an epoch writes pseudo-labels: in the initialisation only the last does."""
         return self.stage == "train" or epoch == self.iteration.epochs
 
-    def keeps_weights(self, epoch: int) -> bool:
-        """Tell whether the weights at the end of an epoch stay beside those of the finished model."""
-        return epoch in self.run.kept
-
     def labels_file(self, epoch: int) -> Path:
         """Where those of an epoch go; the initialisation's are epoch 0."""
         return self.run.labels(epoch if self.stage == "train" else 0)

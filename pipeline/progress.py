@@ -58,7 +58,7 @@ class Progress:
 
     def keep(self, plan: Plan, shards: ShardSet, epoch: int) -> None:
         """Write the model as it is after an epoch, if that is one of those whose weights stay."""
-        if plan.keeps_weights(epoch):
+        if epoch in plan.run.kept:
             checkpoints.write_checkpoint(plan.run.weights(epoch), self._described(plan, shards, epoch))
 
     def finish(self, plan: Plan, shards: ShardSet) -> None:
