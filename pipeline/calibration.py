@@ -3,18 +3,19 @@
 A response map always has a maximum, also where nothing in the frame sounds. How high it is with a frame's own sound is
 measured on clips that the model has not seen; the share of them whose largest response was no higher than a new one is the
 *confidence* in the new one. A map whose confidence is below `miss_rate` is taken for "not found": by construction, so would
-be that share of the calibration clips themselves. How many frames with another clip's sound are told apart in this way
-depends on the model; `rejected` says it.
+be that share of the calibration clips themselves. How many frames are told apart in this way when they get a sound that is not
+theirs (of another clip, hiss, hum) depends on the model; `rejected` says it.
 
 ``calibration.json`` is written beside the response maps of the scored split, which is the test split unless `score_split` says
-otherwise. It describes a finished model; no box is looked at, and no score and no choice of a model depends on it. How well
-"not found" works in general has to be measured on other clips.
+otherwise; ``soundspot calibrate`` writes it where there are no boxes to score with. It describes a finished model; no box is
+looked at, and no score and no choice of a model depends on it. How well "not found" works in general has to be measured on
+other clips.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from pipeline.errors import CheckpointError
 from pipeline.files import file_digest, write_json
 from pipeline.homes import CALIBRATION_FILE, find_home
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MAKE_ONE = "run `dvc repro evaluate` or, without boxes, `soundspot calibrate`"
+MISS_RATE = 0.05  # ours
+_NAMES = {"shuffled": "the sound of another", "hum": "mains hum"}
 _SHARES = np.linspace(0, 1, 101)
 
 
@@ -40,34 +44,43 @@ class Calibration:
     n_clips : int
     own : sequence of float, length 101
         The 0th to the 100th percentile, for frames with their own sound.
-    shuffled : sequence of float, length 101
-        The same for frames with the sound of another clip.
+    foreign : mapping of str to sequence of float, length 101
+        The same for frames with a sound that is not theirs: "shuffled", of another clip; "hiss" and "hum", see
+        `pipeline.calibrating`.
     """
 
     model: str
     split: str
     n_clips: int
     own: Sequence[float]
-    shuffled: Sequence[float]
+    foreign: Mapping[str, Sequence[float]]
 
     @classmethod
-    def of(cls, response: np.ndarray, shuffled_response: np.ndarray, *, model: str, split: str) -> Calibration:
-        """Measure on raw response maps (clip, row, col)."""
-        own, shuffled = (
-            [float(value) for value in np.quantile(maps.max(axis=(1, 2)).astype(np.float64), _SHARES)]
-            for maps in (response, shuffled_response)
+    def of(cls, own: np.ndarray, foreign: Mapping[str, np.ndarray], *, model: str, split: str) -> Calibration:
+        """Measure on the largest raw response of each frame, (frame,), with its own and with foreign sounds."""
+        return cls(
+            model, split, len(own), _percentiles(own), {name: _percentiles(peaks) for name, peaks in foreign.items()}
         )
-        return cls(model, split, len(response), own, shuffled)
 
     def confidence(self, peak: float) -> float:
         """Return the share of the clips, with their own sound, whose largest response was at most `peak`."""
         # Equal percentiles at either end would give their highest share, where the lowest is meant.
         return 0.0 if peak < self.own[0] else float(np.interp(peak, self.own, _SHARES))
 
-    def rejected(self, miss_rate: float) -> float:
-        """Return the share of the frames with another clip's sound whose confidence is below `miss_rate`."""
+    def rejected(self, miss_rate: float) -> dict[str, float]:
+        """Return the share of the frames with each kind of foreign sound whose confidence is below `miss_rate`."""
         threshold = np.interp(miss_rate, _SHARES, self.own)
-        return float(np.interp(threshold, self.shuffled, _SHARES, left=0.0))
+        return {name: float(np.interp(threshold, peaks, _SHARES, left=0.0)) for name, peaks in self.foreign.items()}
+
+    def describe(self, miss_rate: float = MISS_RATE) -> str:
+        """Say in a line what was measured, and how much "not found" catches at a miss rate."""
+        told = ", ".join(
+            f"{share:.0%} with {_NAMES.get(name, name)}" for name, share in self.rejected(miss_rate).items()
+        )
+        return (
+            f"calibrated on {self.n_clips} clips ({self.split}): 'source not found' is said of {miss_rate:.0%} of those with "
+            f"their own sound, {told}"
+        )
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -82,11 +95,11 @@ def read_calibration(path: Path) -> Calibration:
         if content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("of another format version")
         calibration = Calibration(**content)
-        for values in (calibration.own, calibration.shuffled):
+        for values in (calibration.own, *calibration.foreign.values()):
             if len(values) != len(_SHARES) or np.any(np.diff(np.array(values, dtype=np.float64)) < 0):
                 raise ValueError("percentiles are not 101 rising numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: no usable calibration ({error}); run `dvc repro evaluate`") from None
+        raise CheckpointError(f"{path}: no usable calibration ({error}); {MAKE_ONE}") from None
     return calibration
 
 
@@ -106,3 +119,7 @@ def find_calibration(model: Path) -> Calibration | None:
 def model_digest(path: Path) -> str:
     """Return the SHA-256 of a model's file, hexadecimal."""
     return file_digest(path)
+
+
+def _percentiles(peaks: np.ndarray) -> list[float]:
+    return [float(value) for value in np.quantile(peaks.astype(np.float64), _SHARES)]

@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "pipeline.cli_doctor:doctor",
     "check": "pipeline.cli_check:check",
     "localize": "pipeline.cli_localize:localize",
+    "calibrate": "pipeline.cli_calibrate:calibrate",
     "export": "pipeline.cli_export:export",
     "evaluate": "pipeline.cli_evaluate:evaluate",
     "protocols": "pipeline.cli_evaluate:protocols",

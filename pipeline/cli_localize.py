@@ -201,11 +201,10 @@ def _print(bar: Any, line: str, *, err: bool = False) -> None:
 
 
 def _tell_calibration(localizer: Localizer) -> None:
+    from pipeline.calibration import MAKE_ONE
+
     calibration, rate = localizer.calibration, localizer.miss_rate
     if calibration is None:
-        note("no calibration of this model: only silence is told from sound; `dvc repro evaluate` makes one")
+        note(f"no calibration of this model: only silence is told from sound; {MAKE_ONE}")
     elif rate:
-        note(
-            f"calibrated on {calibration.n_clips} clips ({calibration.split}): 'source not found' is said of {rate:.0%} of "
-            f"those with their own sound and of {calibration.rejected(rate):.0%} with another's"
-        )
+        note(calibration.describe(rate))

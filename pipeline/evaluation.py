@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
-from pipeline.checkpoints import load_model
+from pipeline.calibrating import calibrate_on
+from pipeline.calibration import CALIBRATION_FILE, write_calibration
 from pipeline.class_scores import class_metrics
 from pipeline.config import EvaluationSettings
 from pipeline.content_free import content_free_maps
 from pipeline.errors import EvaluationError
 from pipeline.figures import Curve, save, success_curves
 from pipeline.files import write_csv, write_json
-from pipeline.inference import response_maps
 from pipeline.manifests import Box, read_boxes
 from pipeline.map_files import MAPS_FILE, ResponseMaps, write_maps
 from pipeline.metrics import CURVE_STEPS
+from pipeline.model_maps import compute_maps
 from pipeline.protocols import Protocol, get_protocol
 from pipeline.runs import seed_folder
 from pipeline.scores import Scores
@@ -33,8 +33,6 @@ from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselin
 from pipeline.tables import Row, summary, with_shuffled
 
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
-SHUFFLE_SEED = 0  # the same pairing for every method, so that their rows can be compared
-BATCH_SIZE = 64
 TEST_SPLIT = "test"
 
 
@@ -85,18 +83,16 @@ def evaluate(
     boxes = read_split_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
-    order = derangement(len(shards), seed=SHUFFLE_SEED)
     models = {seed: seed_folder(run_folder, seeds, seed) / "model.pt" for seed in seeds}
     for path in models.values():
         if not path.is_file():
             raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
     runs = []
     for seed, path in models.items():
-        maps = compute_maps(path, shards, order, split=split, seed=seed, device=device)
+        maps = compute_maps(path, shards, split=split, seed=seed, device=device)
         folder_of_seed = seed_folder(maps_folder, seeds, seed)
         write_maps(folder_of_seed / MAPS_FILE, maps)
-        usual = Calibration.of(maps.response, maps.shuffled_response, model=model_digest(path), split=split)
-        write_calibration(folder_of_seed / CALIBRATION_FILE, usual)
+        write_calibration(folder_of_seed / CALIBRATION_FILE, calibrate_on(maps, path, shards, device=device))
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
     metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
     if maps.normalisation:
@@ -163,28 +159,6 @@ def score_content_free(
     }
 
 
-def compute_maps(
-    path: Path, shards: ShardSet, order: Sequence[int], *, split: str, seed: int, device: str = "auto"
-) -> ResponseMaps:
-    """Run a model over all clips twice: with their own sounds, and frame i with the sound of clip order[i]."""
-    model, description = load_model(path)
-    _check_preprocessing(description, shards, path)
-    own, shuffled = (
-        response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
-        for audio_order in (None, order)
-    )
-    return ResponseMaps(
-        clip_ids=shards.clip_ids,
-        response=own,
-        shuffled_response=shuffled,
-        shuffled_clip_ids=[shards.clip_ids[i] for i in order],
-        split=split,
-        seed=seed,
-        shards=shards.fingerprint,
-        normalisation=model.normalisation,
-    )
-
-
 def score_maps(
     maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
 ) -> dict[str, Scores]:
@@ -195,22 +169,6 @@ def score_maps(
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
-
-
-def derangement(n: int, *, seed: int) -> list[int]:
-    """Return a random order of 0 … n-1 in which nothing keeps its place: one random cycle through all.
-
-    Raises
-    ------
-    EvaluationError
-        n is below 2.
-    """
-    if n < 2:
-        raise EvaluationError(f"shuffled audio needs at least 2 clips, the scored split has {n}")
-    cycle = np.random.default_rng(seed).permutation(n)
-    order = np.empty(n, dtype=np.int64)
-    order[cycle] = np.roll(cycle, 1)
-    return [int(i) for i in order]
 
 
 def boxes_path(manifest: Path, split: str) -> Path:
@@ -262,18 +220,6 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
         # The paper's tables have ± for the deviation over seeds.
         + "; ±: half the bootstrap 95 % interval over clips"
     )
-
-
-def _check_preprocessing(description: Mapping[str, Any], shards: ShardSet, path: Path) -> None:
-    """Refuse clips that were made into frames and spectrograms in another way than those the model learned from."""
-    trained = {"image_size": description["image_size"], **description["audio"]}
-    for name, value in trained.items():
-        given = shards.settings.get(name, value)
-        if given != value:
-            raise EvaluationError(
-                f"{path}: trained with {name} {value}, the clips to score were extracted with {given}; give the card of "
-                "their dataset the settings of the one it was trained on, and extract them again"
-            )
 
 
 def _score(

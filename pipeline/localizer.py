@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.calibration import Calibration, find_calibration, model_digest, read_calibration
+from pipeline.calibration import MAKE_ONE, MISS_RATE, Calibration, find_calibration, model_digest, read_calibration
 from pipeline.checkpoints import load_model
 from pipeline.config import AudioSettings
 from pipeline.encoders import AudioVisualModel
@@ -41,7 +41,6 @@ from pipeline.spectrogram import log_mel
 
 # ours: 16 steps of 16-bit sound. Scaled to full range, what lies below is the noise of a recorder or of a codec.
 SILENCE_DBFS = -66.0
-MISS_RATE = 0.05  # ours
 REGION_GRID = 256  # pixels a side of the grid that regions are found on, as that of the paper's evaluation
 
 Verdict = Literal["sounding", "silent", "not found"]
@@ -152,7 +151,7 @@ class Localizer:
         else:
             found = read_calibration(Path(calibration))
             if found.model != digest:
-                raise CheckpointError(f"{calibration}: calibrates other weights than {path}; run `dvc repro evaluate`")
+                raise CheckpointError(f"{calibration}: calibrates other weights than {path}; {MAKE_ONE}")
         return cls(
             model,
             audio=AudioSettings(**description["audio"]),

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,19 @@ from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
 from pipeline.randomness import derive_seed
 from pipeline.runs import Run, begin, seed_folder
 from pipeline.shards import ShardSet
+from pipeline.side_by_side import run_side_by_side
 
 __all__ = ["HISTORY", "initialize", "load_model", "response_maps", "seed_folder", "train"]
 
 
 def initialize(
-    shards: ShardSet, folder: Path, *, settings: TrainingSettings, seeds: Sequence[int], device: str = "auto"
+    shards: ShardSet,
+    folder: Path,
+    *,
+    settings: TrainingSettings,
+    seeds: Sequence[int],
+    device: str = "auto",
+    at_once: int = 1,
 ) -> None:
     """Train the start of every method with Eq. 3.
 
@@ -60,6 +68,8 @@ def initialize(
     seeds : sequence of int
     device : str
         "auto", "cpu", "cuda" …
+    at_once : int >= 1
+        Seeds that are trained side by side on a CPU; on CUDA they always follow one another.
 
     Raises
     ------
@@ -68,7 +78,8 @@ def initialize(
     CheckpointError
         The file of published weights cannot be used.
     """
-    _train_all(initialize_plans(shards, folder, settings=settings, seeds=seeds), shards, folder, device)
+    plans = initialize_plans(shards, folder, settings=settings, seeds=seeds)
+    _train_all(plans, shards, folder, device, at_once=at_once)
 
 
 def train(
@@ -81,6 +92,7 @@ def train(
     seeds: Sequence[int],
     clips: Path | None = None,
     device: str = "auto",
+    at_once: int = 1,
 ) -> None:
     """Train one method from the initialisation's weights and pseudo-labels.
 
@@ -98,7 +110,8 @@ def train(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv``, for a method that learns from labels.
-    device : str
+    device, at_once
+        As in `initialize`.
 
     Raises
     ------
@@ -112,18 +125,29 @@ def train(
         The method learns from labels, and a clip has none.
     """
     plans = train_plans(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
-    _train_all(plans, shards, folder, device)
+    _train_all(plans, shards, folder, device, at_once=at_once)
 
 
-def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_name: str) -> None:
+def _train_all(plans: Sequence[Plan], shards: ShardSet, folder: Path, device_name: str, *, at_once: int) -> None:
     device = select_device(device_name)
-    with locked(folder, TrainingError), _deterministic():
+    with locked(folder, TrainingError):
         todo = begin(folder, [plan.run for plan in plans])
-        for plan in plans:
-            if plan.run in todo and plan.twin and plan.twin.has_all_weights():
-                _retell_run(plan, plan.twin, shards, device)
-            elif plan.run in todo:
-                _train_run(plan, shards, device)
+        tasks = [partial(_carry_out, plan, shards, device) for plan in plans if plan.run in todo]
+        # As many as there are seeds, also when only some are left to do: the threads of each decide its last bits.
+        at_once = min(at_once, len(plans))
+        if device.type == "cpu" and at_once > 1:
+            run_side_by_side(tasks, at_once=at_once)
+        else:
+            for task in tasks:
+                task()
+
+
+def _carry_out(plan: Plan, shards: ShardSet, device: torch.device) -> None:
+    with _deterministic():
+        if plan.twin and plan.twin.has_all_weights():
+            _retell_run(plan, plan.twin, shards, device)
+        else:
+            _train_run(plan, shards, device)
 
 
 def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:

@@ -11,7 +11,7 @@ from pipeline.console import run_command
 from pipeline.methods import check_methods
 from pipeline.shards import ShardSet
 from pipeline.training import initialize
-from stages.options import FOLDER, device_option, params_option
+from stages.options import FOLDER, at_once_option, device_option, params_option
 
 
 @click.command()
@@ -19,7 +19,8 @@ from stages.options import FOLDER, device_option, params_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-def main(shards: Path, out: Path, params_path: Path, device: str) -> None:
+@at_once_option
+def main(shards: Path, out: Path, params_path: Path, device: str, at_once: int) -> None:
     """Train the initial model.
 
     Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
@@ -27,7 +28,7 @@ def main(shards: Path, out: Path, params_path: Path, device: str) -> None:
     params = load_params(params_path)
     settings = params.training[params.dataset]
     check_methods(settings)
-    initialize(ShardSet.open(shards), out, settings=settings, seeds=params.seeds, device=device)
+    initialize(ShardSet.open(shards), out, settings=settings, seeds=params.seeds, device=device, at_once=at_once)
 
 
 if __name__ == "__main__":

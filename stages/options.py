@@ -25,6 +25,15 @@ workers_option = click.option(
     envvar="SOUNDSPOT_WORKERS",
     help="Processes of the local cluster; by default one for each core.",
 )
+at_once_option = click.option(
+    "--seeds-at-once",
+    "at_once",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    envvar="SOUNDSPOT_SEEDS_AT_ONCE",
+    help="Seeds trained side by side on a CPU, each with its share of the cores.",
+)
 device_option = click.option(
     "--device",
     default="auto",

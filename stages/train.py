@@ -11,7 +11,7 @@ from pipeline.console import run_command
 from pipeline.methods import check_methods
 from pipeline.shards import ShardSet
 from pipeline.training import train
-from stages.options import FOLDER, device_option, params_option
+from stages.options import FOLDER, at_once_option, device_option, params_option
 
 
 @click.command()
@@ -22,7 +22,10 @@ from stages.options import FOLDER, device_option, params_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-def main(shards: Path, initial: Path, clips: Path, variant: str, out: Path, params_path: Path, device: str) -> None:
+@at_once_option
+def main(
+    shards: Path, initial: Path, clips: Path, variant: str, out: Path, params_path: Path, device: str, at_once: int
+) -> None:
     """Train one method, and write its pseudo-labels after every epoch.
 
     Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
@@ -40,6 +43,7 @@ def main(shards: Path, initial: Path, clips: Path, variant: str, out: Path, para
         seeds=params.seeds,
         clips=clips,
         device=device,
+        at_once=at_once,
     )
 
 

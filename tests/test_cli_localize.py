@@ -502,14 +502,15 @@ def test_how_far_a_video_is(time_s, total_s, text):
 
 def test_calibration_decides_what_is_found(project, capsys):
     video(project / "a.mp4")
-    maps = np.full((10, 2, 2), 5.0)  # more than any cosine
-    calibration = Calibration.of(maps, maps - 9, model=model_digest(project / "model.pt"), split="validation")
+    peaks = np.full(10, 5.0)  # more than any cosine
+    foreign = {"shuffled": peaks - 9}
+    calibration = Calibration.of(peaks, foreign, model=model_digest(project / "model.pt"), split="validation")
     write_calibration(project / CALIBRATION_FILE, calibration)
     assert localize("a.mp4", options=["--json"]) == 0
     printed = capsys.readouterr()
     assert "source not found in 100% of the maps" in printed.out
     assert "calibrated on 10 clips (validation): 'source not found' is said of 5%" in printed.err
-    assert "of 100% with another's" in printed.err
+    assert "100% with the sound of another" in printed.err
     facts = json.loads((project / "out" / "a.json").read_text())
     assert {(each["verdict"], each["confidence"]) for each in facts["maps"]} == {("not found", 0.0)}
     assert localize("a.mp4", out="always", options=["--miss-rate", 0]) == 0

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import evaluation
+from pipeline import calibrating, model_maps
 from pipeline.calibration import CALIBRATION_FILE, model_digest, read_calibration
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
-from pipeline.evaluation import derangement, evaluate, evaluate_content_free, read_prior_boxes, read_split_boxes
+from pipeline.evaluation import evaluate, evaluate_content_free, read_prior_boxes, read_split_boxes
 from pipeline.manifests import write_boxes
 from pipeline.map_files import read_maps
+from pipeline.model_maps import derangement
 from pipeline.protocols import get_protocol
 from pipeline.rescoring import rescore
 from pipeline.summaries import scoring_rules
@@ -26,6 +27,7 @@ from tests.scored_world import boxes_of, make_manifest, make_split, mask
 CLIPS = [f"test-{i:02d}" for i in range(10)]
 METRICS = ("success_rate", "auc", "mean_ciou", "mean_iou", "pointing_accuracy")
 RULE = EvaluationSettings(protocol="paper256", threshold=0.5)
+NOISE_PEAKS = {"hiss": np.full(4, 0.25), "hum": np.full(4, 0.5)}
 
 
 @pytest.fixture
@@ -38,7 +40,8 @@ def world(tmp_path, monkeypatch):
         (folder / "model.pt").write_text("")
     (tmp_path / "baselines.json").write_text("{}")
     description = {"image_size": shards.image_size, "audio": {}}
-    monkeypatch.setattr(evaluation, "load_model", lambda path: (Model(path.parent.name), description))
+    monkeypatch.setattr(model_maps, "load_model", lambda path: (Model(path.parent.name), description))
+    monkeypatch.setattr(calibrating, "noise_peaks", lambda path, shards, noise, *, device: NOISE_PEAKS[noise])
     return World(tmp_path, shards, manifest, monkeypatch)
 
 
@@ -59,7 +62,7 @@ class World:
             order = range(len(shards)) if audio_order is None else audio_order
             return np.stack([maps_of(model, i, j) for i, j in enumerate(order)]).astype(np.float32)
 
-        self.monkeypatch.setattr(evaluation, "response_maps", response_maps)
+        self.monkeypatch.setattr(model_maps, "response_maps", response_maps)
 
     def evaluate(self, *, seeds=(3,), settings=RULE) -> dict:
         evaluate(
@@ -88,7 +91,7 @@ def at_random(_model, frame, sound):
 
 def test_clips_extracted_in_another_way_are_refused(world):
     world.respond(at_random)
-    world.monkeypatch.setattr(evaluation, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
+    world.monkeypatch.setattr(model_maps, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
     with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, the clips .* with \d+; give"):
         world.evaluate()
 
@@ -114,7 +117,11 @@ def test_how_strong_responses_usually_are_is_kept_beside_the_maps(world):
         calibration = read_calibration(path / CALIBRATION_FILE)
         assert (calibration.split, calibration.n_clips) == ("test", len(CLIPS))
         assert [calibration.own[i] for i in (0, 50, 100)] == pytest.approx([0, 0.45, 0.9])
-        assert set(calibration.shuffled) == {-1}
+        assert {name: set(peaks) for name, peaks in calibration.foreign.items()} == {
+            "shuffled": {-1},
+            "hiss": {0.25},
+            "hum": {0.5},
+        }
         assert calibration.model == model_digest(world.folder / "runs" / "ours" / "model.pt")
 
 

@@ -302,8 +302,8 @@ def test_the_command(project, capsys):
 
 def test_the_calibration_goes_beside_an_export(project, capsys):
     model = project / "runs/demo/iterative/model.pt"
-    maps = np.random.default_rng(0).normal(size=(5, 2, 2))
-    calibration = Calibration.of(maps, maps - 1, model=model_digest(model), split="test")
+    peaks = np.random.default_rng(0).normal(size=5)
+    calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model=model_digest(model), split="test")
     write_calibration(project / "results/demo/maps/iterative/calibration.json", calibration)
     assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 0
     assert capsys.readouterr().out.endswith("and it.pt.md, it.pt.calibration.json\n")

@@ -183,27 +183,36 @@ def test_blending_is_exact_at_every_value():
 
 def test_confidence_is_a_share_of_the_calibration_clips():
     peaks = np.random.default_rng(0).permutation(np.arange(1, 202) / 202)
-    maps = np.zeros((201, 3, 3))
-    maps[:, 1, 2] = peaks
-    calibration = Calibration.of(maps, maps / 2, model="m", split="validation")
+    foreign = {"shuffled": peaks / 2, "hiss": np.full(50, -1.0), "hum": np.full(50, 9.0)}
+    calibration = Calibration.of(peaks, foreign, model="m", split="validation")
+    assert calibration.n_clips == 201
     for peak in (0.2, 0.5, 0.9):
         assert calibration.confidence(peak) == pytest.approx((peaks <= peak).mean(), abs=0.01)
     assert calibration.confidence(-1) == 0
     assert calibration.confidence(2) == 1
     assert calibration.confidence(0.0) == 0
     # The shuffled peaks are half as large: twice as many lie below.
-    assert calibration.rejected(0.05) == pytest.approx(0.1, abs=0.01)
-    assert calibration.rejected(0.0) == pytest.approx(0.01, abs=0.01)
-    assert calibration.rejected(1.0) == 1
+    assert calibration.rejected(0.05) == pytest.approx({"shuffled": 0.1, "hiss": 1, "hum": 0}, abs=0.01)
+    assert calibration.rejected(0.0)["shuffled"] == pytest.approx(0.01, abs=0.01)
+    assert calibration.rejected(1.0) == {"shuffled": 1, "hiss": 1, "hum": 0}
+    assert calibration.describe(0.05).startswith(
+        "calibrated on 201 clips (validation): 'source not found' is said of 5% of"
+    )
+    assert calibration.describe(0.05).endswith(
+        "their own sound, 10% with the sound of another, 100% with hiss, 0% with mains hum"
+    )
 
 
 def test_calibration_file(tmp_path):
-    maps = np.random.default_rng(0).normal(size=(20, 4, 4))
-    calibration = Calibration.of(maps, maps - 1, model="m", split="test")
+    peaks = np.random.default_rng(0).normal(size=20)
+    calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model="m", split="test")
     path = tmp_path / CALIBRATION_FILE
     write_calibration(path, calibration)
     assert read_calibration(path) == calibration
-    for content in ("", "[]", '{"format_version": 9}', path.read_text().replace('"own": [', '"own": [9, ')):
+    whole = path.read_text()
+    damaged = [whole.replace(f'"{name}": [', f'"{name}": [9, ') for name in ("own", "shuffled")]
+    assert whole not in damaged
+    for content in ("", "[]", '{"format_version": 9}', *damaged):
         path.write_text(content)
         with pytest.raises(CheckpointError, match=r"calibration\.json: no usable calibration"):
             read_calibration(path)
@@ -214,14 +223,14 @@ def test_calibration_is_found_for_its_own_weights_only(tmp_path):
     model.parent.mkdir(parents=True)
     model.write_bytes(b"weights")
     assert find_calibration(model) is None
-    maps = np.zeros((3, 2, 2))
+    peaks = np.zeros(3)
     evaluated = tmp_path / "results" / "demo" / "maps" / "ours" / "seed_1" / CALIBRATION_FILE
-    write_calibration(evaluated, Calibration.of(maps, maps, model=model_digest(model), split="test"))
+    write_calibration(evaluated, Calibration.of(peaks, {}, model=model_digest(model), split="test"))
     assert find_calibration(model).split == "test"
-    write_calibration(model.with_name(CALIBRATION_FILE), Calibration.of(maps, maps, model="other", split="beside"))
+    write_calibration(model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model="other", split="beside"))
     assert find_calibration(model).split == "test"
     write_calibration(
-        model.with_name(CALIBRATION_FILE), Calibration.of(maps, maps, model=model_digest(model), split="beside")
+        model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model=model_digest(model), split="beside")
     )
     assert find_calibration(model).split == "beside"
     model.write_bytes(b"others")
@@ -331,8 +340,7 @@ def test_a_constant_offset_is_not_heard(begin, hiss):
 
 def test_a_weak_response_is_not_found():
     frame, _ = scene()
-    maps = np.linspace(0.5, 0.9, 101)[:, None, None] * np.ones((1, 2, 2))
-    calibration = Calibration.of(maps, maps / 2, model="", split="validation")
+    calibration = Calibration.of(np.linspace(0.5, 0.9, 101), {}, model="", split="validation")
     localizer = make_localizer(calibration=calibration)
     grey = np.full((40, 40, 3), 90, dtype=np.uint8)
     windows = [localizer.window(noise(), AUDIO.sample_rate)] * 2
@@ -399,9 +407,8 @@ def test_loading_needs_the_model_alone(tmp_path):
     assert (localizer.audio, localizer.image_size, localizer.delta_v) == (AUDIO, IMAGE_SIZE, 0.7)
     assert localizer.calibration is None
     assert localizer.name == model_digest(path)
-    maps = np.zeros((3, 2, 2))
     other = tmp_path / "other.json"
-    write_calibration(other, Calibration.of(maps, maps, model="other", split="test"))
+    write_calibration(other, Calibration.of(np.zeros(3), {}, model="other", split="test"))
     with pytest.raises(CheckpointError, match="calibrates other weights"):
         Localizer.load(path, calibration=other)
     with pytest.raises(CheckpointError, match="no such file"):

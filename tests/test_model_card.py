@@ -47,7 +47,7 @@ def card_of(model, *, format="torch"):
 def calibrate(project, digest):
     path = project / "results/demo/maps/iterative/calibration.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_calibration(path, Calibration(digest, "test", 9, [0.0] * 101, [0.0] * 101))
+    write_calibration(path, Calibration(digest, "test", 9, [0.0] * 101, {}))
 
 
 def test_in_a_project(project):

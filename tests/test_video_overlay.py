@@ -59,8 +59,7 @@ def test_pictures_times_and_samples_come_through(tmp_path):
 
 def never():
     """A calibration by which no response is strong enough at a miss rate of 1."""
-    maps = np.full((5, 2, 2), 9.0)
-    return Calibration.of(maps, maps, model="red", split="test")
+    return Calibration.of(np.full(5, 9.0), {}, model="red", split="test")
 
 
 def test_the_output_plays(tmp_path):

@@ -1,0 +1,102 @@
+"""Measure how strongly a model responds to what belongs to a frame, and to what does not.
+
+Three kinds of sound stand for "nothing here makes it": the sound of another clip, hiss (white noise) and mains hum. The last
+two are made here, another for each frame, so that the share of them that "not found" catches is known and not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.calibration import Calibration, model_digest
+from pipeline.config import AudioSettings
+from pipeline.equal_steps import spread
+from pipeline.inference import localize, select_device
+from pipeline.map_files import ResponseMaps
+from pipeline.model_maps import BATCH_SIZE, compute_maps, load_model_for
+from pipeline.shards import ShardSet
+from pipeline.spectrogram import log_mel
+
+MOST_NOISY_CLIPS = 256  # ours: a share of them is known to 3 points
+HARMONICS = 10
+
+
+def hiss(n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
+    """White noise, float64 (sample,)."""
+    return generator.standard_normal(n_samples)
+
+
+def hum(n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
+    """Mains hum, float64 (sample,): 50 or 60 Hz with ten harmonics, falling as 1/k, at random phases."""
+    order = np.arange(1, HARMONICS + 1)[:, None]
+    frequency = order * generator.choice([50.0, 60.0])
+    turns = frequency * np.arange(n_samples) / sample_rate + generator.random((HARMONICS, 1))
+    audible = frequency < sample_rate / 2
+    return np.asarray((np.sin(2 * np.pi * turns) * audible / order).sum(axis=0))
+
+
+NOISES: Mapping[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {"hiss": hiss, "hum": hum}
+
+
+def calibrate(path: Path, shards: ShardSet, *, split: str, device: str = "auto") -> Calibration:
+    """Measure a model on a split, for which no boxes are needed. Arguments and errors: `pipeline.model_maps.compute_maps`."""
+    return calibrate_on(compute_maps(path, shards, split=split, seed=0, device=device), path, shards, device=device)
+
+
+def calibrate_on(maps: ResponseMaps, path: Path, shards: ShardSet, *, device: str = "auto") -> Calibration:
+    """Measure a model whose response maps on the same clips are known already."""
+    noisy = {name: noise_peaks(path, shards, name, device=device) for name in NOISES}
+    return Calibration.of(
+        _peaks(maps.response),
+        {"shuffled": _peaks(maps.shuffled_response), **noisy},
+        model=model_digest(path),
+        split=maps.split,
+    )
+
+
+def noise_peaks(path: Path, shards: ShardSet, noise: str, *, device: str = "auto") -> np.ndarray:
+    """Return the largest raw response of frames that are given a noise instead of their sound.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.pt``.
+    shards : ShardSet
+        Of which at most `MOST_NOISY_CLIPS`, in equal steps, are taken.
+    noise : str
+        A name of `NOISES`; what a frame is given depends on its place among the frames alone.
+    device : str
+
+    Returns
+    -------
+    np.ndarray (frame,) float32
+    """
+    model, description = load_model_for(path, shards)
+    where = select_device(device)
+    model.to(where).eval()
+    audio = AudioSettings(**description["audio"])
+    rows = spread(len(shards), MOST_NOISY_CLIPS)
+    peaks = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = rows[start : start + BATCH_SIZE]
+        frames = torch.from_numpy(shards.read(some)[0]).permute(0, 3, 1, 2)  # n H W c -> n c H W
+        response, _ = localize(model, frames.to(where), _log_mel(noise, start, len(some), audio).to(where))
+        peaks.append(_peaks(response.float().cpu().numpy()))
+    return np.concatenate(peaks)
+
+
+def _log_mel(noise: str, start: int, n: int, audio: AudioSettings) -> Tensor:
+    windows = []
+    for number in range(start, start + n):
+        wave = NOISES[noise](audio.n_samples, audio.sample_rate, np.random.default_rng(number))
+        windows.append((wave / np.abs(wave).max()).astype(np.float32))  # as extraction does with every clip
+    return log_mel(torch.from_numpy(np.stack(windows)), **audio.model_dump(exclude={"clip_seconds"}))
+
+
+def _peaks(maps: np.ndarray) -> np.ndarray:
+    return np.asarray(maps.max(axis=(1, 2)))
