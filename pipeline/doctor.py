@@ -252,6 +252,7 @@ def _environment() -> Iterator[Finding]:
         "SOUNDSPOT_MEDIA_ROOT",
         "SOUNDSPOT_WORKERS",
         "SOUNDSPOT_DEVICE",
+        "SOUNDSPOT_SEEDS_AT_ONCE",
         "DASK_SCHEDULER_ADDRESS",
         "OMP_NUM_THREADS",
     )
