@@ -6,8 +6,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One process of tests for each core; a file of tests stays in one, since its tests share what is made once.
 PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
-.PHONY: demo test tables check format bench docs
+.PHONY: install demo test tables check format bench docs
 .DEFAULT_GOAL := demo
+
+install: $(VENV)/.installed        ## virtual environment and packages, nothing else
 
 demo: $(VENV)/.installed           ## install, then the whole pipeline on the demo set
 	dvc repro
@@ -21,7 +23,7 @@ TABLE_ROWS := initial,itr,itr_intra,itr_inter,iterative,attention,dmc,dsol,mssl,
 TABLE_ROWS := $(TABLE_ROWS),mssl_stage1_eq2,mssl_stage1_unlabelled_eq2,mssl_stage1_eq2_eq1,mssl_stage1_unlabelled_eq2_eq1
 
 tables: $(VENV)/.installed         ## the paper's tables on the demo set: every system, every row, three seeds each
-	SOUNDSPOT_SEEDS_AT_ONCE=3 dvc exp run -S 'seeds=[0,1,2]' -S 'variants=[$(TABLE_ROWS)]'
+	SOUNDSPOT_SEEDS_AT_ONCE=$${SOUNDSPOT_SEEDS_AT_ONCE:-3} dvc exp run -S 'seeds=[0,1,2]' -S 'variants=[$(TABLE_ROWS)]'
 
 check: $(VENV)/.installed-dev      ## format, lint, types, fast tests
 	ruff format --check .

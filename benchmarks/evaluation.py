@@ -27,10 +27,10 @@ from training import write_shards
 
 from pipeline.config import load_params
 from pipeline.encoders import AudioVisualModel, build_model
-from pipeline.evaluation import BATCH_SIZE
 from pipeline.files import write_json
 from pipeline.inference import response_maps
 from pipeline.manifests import Box
+from pipeline.model_maps import BATCH_SIZE
 from pipeline.protocols import get_protocol
 from pipeline.scoring import score
 from pipeline.shards import ShardSet

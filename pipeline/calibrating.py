@@ -22,7 +22,7 @@ from pipeline.model_maps import BATCH_SIZE, compute_maps, load_model_for
 from pipeline.shards import ShardSet
 from pipeline.spectrogram import log_mel
 
-MOST_NOISY_CLIPS = 256  # ours: a share of them is known to 3 points
+MAX_NOISE_CLIPS = 256  # ours: a share of them is known to 3 points
 HARMONICS = 10
 
 
@@ -67,20 +67,25 @@ def noise_peaks(path: Path, shards: ShardSet, noise: str, *, device: str = "auto
     path : Path
         ``model.pt``.
     shards : ShardSet
-        Of which at most `MOST_NOISY_CLIPS`, in equal steps, are taken.
+        Of which at most `MAX_NOISE_CLIPS`, in equal steps, are taken.
     noise : str
-        A name of `NOISES`; what a frame is given depends on its place among the frames alone.
+        A name of `NOISES`; what a frame is given depends on its place among the frames taken.
     device : str
 
     Returns
     -------
     np.ndarray (frame,) float32
+
+    Raises
+    ------
+    CheckpointError, EvaluationError, TrainingError
+        The model cannot be read; the clips were extracted in another way; there is no such device.
     """
     model, description = load_model_for(path, shards)
     where = select_device(device)
     model.to(where).eval()
     audio = AudioSettings(**description["audio"])
-    rows = spread(len(shards), MOST_NOISY_CLIPS)
+    rows = spread(len(shards), MAX_NOISE_CLIPS)
     peaks = []
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]

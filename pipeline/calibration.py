@@ -45,8 +45,8 @@ class Calibration:
     own : sequence of float, length 101
         The 0th to the 100th percentile, for frames with their own sound.
     foreign : mapping of str to sequence of float, length 101
-        The same for frames with a sound that is not theirs: "shuffled", of another clip; "hiss" and "hum", see
-        `pipeline.calibrating`.
+        The same for frames with a sound that is not theirs: "shuffled", of another clip; "hiss" and "hum", of at most 256
+        frames, see `pipeline.calibrating`.
     """
 
     model: str
@@ -104,7 +104,7 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def find_calibration(model: Path) -> Calibration | None:
-    """Return the calibration of a model: that beside it, or that of its evaluation; None where there is none.
+    """Return the calibration of a model: that beside it, or that in the results of its project; None where there is none.
 
     ``runs/NAME/VARIANT/model.pt`` is evaluated in ``results/NAME/maps/VARIANT``. A calibration of other weights is none.
     """

@@ -9,8 +9,6 @@ import click
 from pipeline.cli_options import PATH, target_options
 from pipeline.console import note
 
-SEEN_SPLIT = "train"
-
 
 @click.command()
 @click.argument("target", metavar="MODEL|VARIANT")
@@ -18,7 +16,9 @@ SEEN_SPLIT = "train"
 @click.option(
     "-o", "--output", type=PATH, help="Default: where evaluate writes it, or beside a model that lies elsewhere."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @target_options
 def calibrate(
@@ -40,17 +40,19 @@ def calibrate(
     Example:
       dvc repro extract@test
       soundspot calibrate iterative
-      soundspot calibrate runs/demo/iterative/model.pt --shards data/demo/shards/validation
+      soundspot calibrate runs/demo/iterative/model.pt --shards data/demo/shards/test -o usual.json
     """
     import json
+    import os
     from dataclasses import asdict
 
     from pipeline.calibrating import calibrate as measure
     from pipeline.calibration import CALIBRATION_FILE, write_calibration
     from pipeline.config import load_params
-    from pipeline.errors import ShardError
+    from pipeline.errors import EvaluationError, ShardError
     from pipeline.homes import find_home
     from pipeline.model_targets import resolve_model
+    from pipeline.plans import TRAIN_SPLIT
     from pipeline.shards import ShardSet
 
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
@@ -58,14 +60,21 @@ def calibrate(
     if folder is None:
         if home is None:
             raise click.UsageError(f"{model} lies outside a project, whose clips would be taken; give --shards")
-        split = load_params(params_path).score_split
+        split = load_params(home.project / params_path).score_split
         folder = home.project / "data" / home.dataset / "shards" / split
         if not folder.is_dir():
             raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
+    if output is None and home and home.metrics.is_file():
+        raise EvaluationError(
+            f"{home.metrics}: this variant has been evaluated, which calibrates it; run `dvc repro evaluate@{home.variant}`, or "
+            "give -o"
+        )
     path = output or (home.calibration if home else model.with_name(CALIBRATION_FILE))
-    calibration = measure(model, ShardSet.open(folder), split=folder.resolve().name, device=device)
+    calibration = measure(
+        model, ShardSet.open(folder), split=Path(os.path.normpath(folder.absolute())).name, device=device
+    )
     write_calibration(path, calibration)
-    if calibration.split == SEEN_SPLIT:
+    if calibration.split == TRAIN_SPLIT:
         note("the model has learned from these clips, and responds to them more strongly than to new ones")
     if as_json:
         click.echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))

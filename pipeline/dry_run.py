@@ -21,7 +21,7 @@ from pipeline.config import Card, LabelledSettings, Params, TrainingSettings, lo
 from pipeline.dry_run_findings import DryRun, Output, human_bytes
 from pipeline.encoders import build_model, cell_stride
 from pipeline.errors import SoundspotError
-from pipeline.evaluation import read_split_boxes
+from pipeline.evaluation import boxes_path, read_split_boxes
 from pipeline.file_sizes import map_side, maps_bytes, model_bytes, pseudo_label_bytes, split_bytes, state_bytes
 from pipeline.inference import select_device
 from pipeline.manifests import Clip
@@ -95,8 +95,12 @@ def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, medi
     for split in dict.fromkeys((TRAIN, score_split)):
         if split not in splits:
             run.problems.append(f"{manifest / split}.csv: no such clip list; import the dataset again, or add it")
-    if score_split in splits:
+    if boxes_path(manifest, score_split).is_file():
         run.holds(lambda: read_split_boxes(manifest, score_split))
+    elif score_split in splits:
+        run.notes.append(
+            f"no boxes for the split {score_split!r}: nothing can be scored; `dvc repro train@VARIANT` trains all the same"
+        )
     for split, clips in splits.items():
         there[split] = [clip for clip in clips if not media_problems(clip, media_root)]
         n_found = len(there[split])

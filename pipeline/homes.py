@@ -46,7 +46,7 @@ class Home:
 
     @property
     def calibration(self) -> Path:
-        """Names the weights that were evaluated."""
+        """Of the weights that it names: those that were evaluated or, without boxes, calibrated."""
         maps = self.project / "results" / self.dataset / "maps"
         return maps.joinpath(self.variant, *self.seed_part, CALIBRATION_FILE)
 

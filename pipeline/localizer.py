@@ -132,7 +132,7 @@ class Localizer:
         ----------
         path : Path or str
         calibration : Path or str, optional
-            ``calibration.json``; by default the one beside the model or in the results of its evaluation, if any.
+            ``calibration.json``; by default the one beside the model or in the results of its project, if any.
         **settings
             `device`, `silence_dbfs` and `miss_rate`, as for the class.
 

@@ -67,7 +67,7 @@ def load_model_for(path: Path, shards: ShardSet) -> tuple[AudioVisualModel, Mapp
         given = shards.settings.get(name, value)
         if given != value:
             raise EvaluationError(
-                f"{path}: trained with {name} {value}, the clips to score were extracted with {given}; give the card of "
+                f"{path}: trained with {name} {value}, these clips were extracted with {given}; give the card of "
                 "their dataset the settings of the one it was trained on, and extract them again"
             )
     return model, description
@@ -82,7 +82,7 @@ def derangement(n: int, *, seed: int) -> list[int]:
         n is below 2.
     """
     if n < 2:
-        raise EvaluationError(f"shuffled audio needs at least 2 clips, the scored split has {n}")
+        raise EvaluationError(f"shuffled audio needs at least 2 clips, the split has {n}")
     cycle = np.random.default_rng(seed).permutation(n)
     order = np.empty(n, dtype=np.int64)
     order[cycle] = np.roll(cycle, 1)

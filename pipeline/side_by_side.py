@@ -1,4 +1,4 @@
-"""Several trainings at once on one machine, each in a process of its own with its share of the cores.
+"""Several trainings at once on one machine, each in a process of its own with its share of torch's threads.
 
 A small net gains little from a second thread: three trainings on two cores take two thirds of the time of one after the other.
 """
@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import torch
 
@@ -27,13 +28,14 @@ def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> No
     tasks : iterable of callable
         Can be pickled.
     at_once : int >= 1
-        Each process has the threads of this one, divided by as many: a result that depends on the number of threads
-        depends on `at_once`, and not on how many tasks there are.
+        Each process has the threads of this one, divided by as many, and at least one: a result that depends on the number
+        of threads depends on `at_once`, and not on how many tasks there are. A script that asks for more than one needs
+        ``if __name__ == "__main__":``, as each process reads it again.
 
     Raises
     ------
     TrainingError
-        A process was killed.
+        A process was killed, or could not start.
     Exception
         The first that a task raises; the other tasks are stopped where they are.
     """
@@ -42,12 +44,14 @@ def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> No
     pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_begin, initargs=(threads,))
     children_before = set(multiprocessing.active_children())
     try:
-        for future in as_completed([pool.submit(task) for task in tasks]):
+        with _no_interrupts():  # the processes inherit it: Ctrl-C is for this one, which stops the others
+            futures = [pool.submit(task) for task in tasks]
+        for future in as_completed(futures):
             future.result()
     except BrokenProcessPool:
         raise TrainingError(
-            f"a training process was killed, perhaps for want of memory; {at_once} run at once, run fewer "
-            "(SOUNDSPOT_SEEDS_AT_ONCE). Run the stage again: it goes on where it stood"
+            f"a training process ended before its time: it was killed, perhaps for want of memory ({at_once} run at once; set "
+            "SOUNDSPOT_SEEDS_AT_ONCE lower), or could not start (see above). Run the stage again: it goes on where it stood"
         ) from None
     except BaseException:
         for child in set(multiprocessing.active_children()) - children_before:
@@ -60,8 +64,20 @@ def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> No
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     os.environ[VARIABLE] = "1"  # the bars of several processes would overwrite each other
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which stops the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:

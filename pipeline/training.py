@@ -69,7 +69,7 @@ def initialize(
     device : str
         "auto", "cpu", "cuda" …
     at_once : int >= 1
-        Seeds that are trained side by side on a CPU; on CUDA they always follow one another.
+        Seeds that are trained side by side on a CPU (see `pipeline.side_by_side`); on CUDA they always follow one another.
 
     Raises
     ------

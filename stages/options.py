@@ -32,7 +32,7 @@ at_once_option = click.option(
     default=1,
     show_default=True,
     envvar="SOUNDSPOT_SEEDS_AT_ONCE",
-    help="Seeds trained side by side on a CPU, each with its share of the cores.",
+    help="Seeds trained side by side on a CPU, each with its share of the threads, and at least one.",
 )
 device_option = click.option(
     "--device",

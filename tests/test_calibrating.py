@@ -86,7 +86,7 @@ def test_a_frame_is_answered_as_localize_answers_it(tmp_path, monkeypatch, noise
     monkeypatch.setattr(calibrating, "BATCH_SIZE", 3)
     assert noise_peaks(path, shards, noise, device="cpu") == pytest.approx(np.array(expected), abs=1e-4)
     # Of many clips, some at equal steps.
-    monkeypatch.setattr(calibrating, "MOST_NOISY_CLIPS", 2)
+    monkeypatch.setattr(calibrating, "MAX_NOISE_CLIPS", 2)
     few = [localizer.localize_batch([frames[i]], [windows[k]])[0].response.max() for k, i in enumerate((0, 6))]
     assert noise_peaks(path, shards, noise, device="cpu") == pytest.approx(np.array(few), abs=1e-4)
 
@@ -119,6 +119,28 @@ def test_a_model_is_calibrated_without_boxes(project, capsys):
     assert read_calibration(project / "elsewhere.json") == found
 
 
+def test_an_evaluated_variant_is_not_calibrated_in_its_place(project, capsys):
+    """Its calibration tells that the scores beside it are of these weights."""
+    shutil.copy(ROOT / "params.yaml", project)
+    metrics = project / "results/demo/iterative/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text("{}")
+    assert run("calibrate", "iterative") == 1
+    assert (
+        "this variant has been evaluated, which calibrates it; run `dvc repro evaluate@iterative`"
+        in capsys.readouterr().err
+    )
+    assert not (project / "results/demo/maps").exists()
+    assert run("calibrate", "iterative", "-o", "usual.json") == 0
+    assert read_calibration(project / "usual.json").n_clips == N_CLIPS
+
+
+def test_the_device_of_the_environment_is_taken(project, capsys, monkeypatch):
+    monkeypatch.setenv("SOUNDSPOT_DEVICE", "nowhere")
+    assert run("calibrate", "runs/demo/iterative/model.pt", "--shards", "data/demo/shards/test") == 1
+    assert "device 'nowhere' cannot be used" in capsys.readouterr().err
+
+
 def test_a_model_outside_a_project(project, capsys):
     (project / "runs/demo/iterative/model.pt").rename("model.pt")
     assert run("calibrate", "model.pt") == 2
@@ -138,4 +160,8 @@ def test_what_cannot_be_calibrated(project, capsys):
     with pytest.raises(EvaluationError, match="trained with n_fft 256"):
         calibrating.calibrate(project / model, shards, split="test")
     assert run("calibrate", model, "--shards", "none") == 1
-    assert "none" in capsys.readouterr().err
+    assert "none: no shards" in capsys.readouterr().err
+    shutil.copy(ROOT / "params.yaml", project)
+    shutil.rmtree(project / "data")
+    assert run("calibrate", model) == 1
+    assert "shards/test: no such shards; run `dvc repro extract@test`, or give --shards" in capsys.readouterr().err

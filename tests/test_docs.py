@@ -25,7 +25,14 @@ from tests.projects import ROOT
 DOCS = ROOT / "docs"
 GAP = "…"
 # Variables that are not ours alone.
-OTHERS = ("DASK_SCHEDULER_ADDRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NO_COLOR", "TQDM_DISABLE")
+OTHERS = (
+    "DASK_SCHEDULER_ADDRESS",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "NO_COLOR",
+    "THP_MEM_ALLOC_ENABLE",
+    "TQDM_DISABLE",
+)
 
 
 @pytest.fixture(scope="module")

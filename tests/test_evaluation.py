@@ -92,7 +92,7 @@ def at_random(_model, frame, sound):
 def test_clips_extracted_in_another_way_are_refused(world):
     world.respond(at_random)
     world.monkeypatch.setattr(model_maps, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
-    with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, the clips .* with \d+; give"):
+    with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, these clips .* with \d+; give"):
         world.evaluate()
 
 
@@ -273,7 +273,7 @@ def test_a_derangement_moves_every_clip(n, seed):
 
 
 def test_one_clip_cannot_be_shuffled():
-    with pytest.raises(EvaluationError, match="at least 2 clips, the scored split has 1"):
+    with pytest.raises(EvaluationError, match="at least 2 clips, the split has 1"):
         derangement(1, seed=0)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ def threads():
 
 
 def note(path):
-    path.with_suffix(".tmp").write_text(f"{os.getpid()} {torch.get_num_threads()}")
+    path.with_suffix(".tmp").write_text(f"{os.getpid()} {torch.get_num_threads()} {os.environ['TQDM_DISABLE']}")
     path.with_suffix(".tmp").rename(path)
 
 
@@ -61,19 +62,14 @@ def pid_of(path):
 
 
 def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    with open(f"/proc/{pid}/stat") as file:  # a zombie is gone too
-        return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_each_has_a_process_and_its_share_of_the_threads(tmp_path, threads):
     threads(5)
     paths = [tmp_path / str(i) for i in range(3)]
     run_side_by_side([partial(note, path) for path in paths], at_once=2)
-    assert {path.read_text().split()[1] for path in paths} == {"2"}
+    assert {tuple(path.read_text().split()[1:]) for path in paths} == {("2", "1")}
     assert os.getpid() not in map(pid_of, paths)
     threads(1)
     run_side_by_side([partial(note, paths[0])], at_once=3)
@@ -85,15 +81,18 @@ def test_no_task_is_no_work():
 
 
 def test_the_first_error_stops_the_others(tmp_path):
-    path = tmp_path / "sleeper"
+    path, later = tmp_path / "sleeper", tmp_path / "later"
     with pytest.raises(TrainingError, match="the loss is nan"):
-        run_side_by_side([partial(sleep, path), partial(fail, path), partial(sleep, path)], at_once=2)
+        run_side_by_side([partial(sleep, path), partial(fail, path), partial(sleep, later)], at_once=2)
     assert is_gone(pid_of(path))
+    assert not later.exists() or is_gone(pid_of(later))
 
 
 def test_a_process_that_is_killed_is_an_error_with_advice(tmp_path):
     path = tmp_path / "sleeper"
-    with pytest.raises(TrainingError, match=r"a training process was killed.*2 run at once, run fewer"):
+    with pytest.raises(
+        TrainingError, match=r"a training process ended before its time.*\(2 run at once; set SOUNDSPOT"
+    ):
         run_side_by_side([partial(sleep, path), partial(die, path)], at_once=2)
     wait_for(lambda: is_gone(pid_of(path)))
 
@@ -109,11 +108,21 @@ def test_all_end_with_the_first_process(tmp_path, sent):
         "    run_side_by_side([partial(sleep, Path(path)) for path in sys.argv[1:]], at_once=2)\n"
     )
     with subprocess.Popen(
-        [sys.executable, program, *paths], env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+        [sys.executable, program, *paths],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as parent:
         wait_for(lambda: all(path.is_file() for path in paths))
-        parent.send_signal(sent)
-        assert parent.wait(30) != 0
+        if sent == signal.SIGINT:
+            os.killpg(parent.pid, sent)  # as a terminal does
+        else:
+            parent.send_signal(sent)
+        _, told = parent.communicate(timeout=30)
+        assert parent.returncode != 0
+        # Its own traceback, and none of the others.
+        assert told.count("Traceback") <= 1
     wait_for(lambda: all(is_gone(pid_of(path)) for path in paths), 20)
 
 
