@@ -41,7 +41,7 @@ def sensitivity(
 
     \b
     Example; a queued experiment finds the shards and the initialisation by a committed dvc.lock alone:
-      dvc exp run -S score_split=validation -S 'variants=[iterative]'
+      dvc exp run -S score_split=validation -S 'variants=[itr_intra,iterative]'
       git add dvc.lock params.yaml data results && git commit -m "Start of the sweeps"
       dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9
       dvc exp run --run-all --jobs 1
