@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -76,8 +77,10 @@ def test_each_has_a_process_and_its_share_of_the_threads(tmp_path, threads):
     assert paths[0].read_text().split()[1] == "1"
 
 
-def test_no_task_is_no_work():
+def test_no_task_is_no_process():
+    before = multiprocessing.active_children()
     run_side_by_side([], at_once=2)
+    assert multiprocessing.active_children() == before
 
 
 def test_the_first_error_stops_the_others(tmp_path):
