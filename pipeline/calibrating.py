@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.calibration import Calibration, model_digest
 from pipeline.config import AudioSettings
@@ -20,7 +19,7 @@ from pipeline.inference import localize, select_device
 from pipeline.map_files import ResponseMaps
 from pipeline.model_maps import BATCH_SIZE, compute_maps, load_model_for
 from pipeline.shards import ShardSet
-from pipeline.spectrogram import log_mel
+from pipeline.spectrogram import log_mel_of_windows
 
 MAX_NOISE_CLIPS = 256  # ours: a share of them is known to 3 points
 HARMONICS = 10
@@ -50,31 +49,29 @@ def calibrate(path: Path, shards: ShardSet, *, split: str, device: str = "auto")
 
 def calibrate_on(maps: ResponseMaps, path: Path, shards: ShardSet, *, device: str = "auto") -> Calibration:
     """Measure a model whose response maps on the same clips are known already."""
-    noisy = {name: noise_peaks(path, shards, name, device=device) for name in NOISES}
     return Calibration.of(
         _peaks(maps.response),
-        {"shuffled": _peaks(maps.shuffled_response), **noisy},
+        {"shuffled": _peaks(maps.shuffled_response), **noise_peaks(path, shards, device=device)},
         model=model_digest(path),
         split=maps.split,
     )
 
 
-def noise_peaks(path: Path, shards: ShardSet, noise: str, *, device: str = "auto") -> np.ndarray:
-    """Return the largest raw response of frames that are given a noise instead of their sound.
+def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[str, np.ndarray]:
+    """Return the largest raw response of frames that are given a noise instead of their sound, for each noise.
 
     Parameters
     ----------
     path : Path
         ``model.pt``.
     shards : ShardSet
-        Of which at most `MAX_NOISE_CLIPS`, in equal steps, are taken.
-    noise : str
-        A name of `NOISES`; what a frame is given depends on its place among the frames taken.
+        Of which at most `MAX_NOISE_CLIPS`, in equal steps, are taken. What a frame is given depends on its place among them.
     device : str
 
     Returns
     -------
-    np.ndarray (frame,) float32
+    dict of str to np.ndarray (frame,) float32
+        By the names of `NOISES`.
 
     Raises
     ------
@@ -86,21 +83,16 @@ def noise_peaks(path: Path, shards: ShardSet, noise: str, *, device: str = "auto
     model.to(where).eval()
     audio = AudioSettings(**description["audio"])
     rows = spread(len(shards), MAX_NOISE_CLIPS)
-    peaks = []
+    peaks: dict[str, list[np.ndarray]] = {name: [] for name in NOISES}
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]
-        frames = torch.from_numpy(shards.read(some)[0]).permute(0, 3, 1, 2)  # n H W c -> n c H W
-        response, _ = localize(model, frames.to(where), _log_mel(noise, start, len(some), audio).to(where))
-        peaks.append(_peaks(response.float().cpu().numpy()))
-    return np.concatenate(peaks)
-
-
-def _log_mel(noise: str, start: int, n: int, audio: AudioSettings) -> Tensor:
-    windows = []
-    for number in range(start, start + n):
-        wave = NOISES[noise](audio.n_samples, audio.sample_rate, np.random.default_rng(number))
-        windows.append((wave / np.abs(wave).max()).astype(np.float32))  # as extraction does with every clip
-    return log_mel(torch.from_numpy(np.stack(windows)), **audio.model_dump(exclude={"clip_seconds"}))
+        frames = torch.from_numpy(shards.read(some)[0]).permute(0, 3, 1, 2).to(where)  # n H W c -> n c H W
+        for name, make in NOISES.items():
+            numbers = range(start, start + len(some))
+            windows = [make(audio.n_samples, audio.sample_rate, np.random.default_rng(number)) for number in numbers]
+            response, _ = localize(model, frames, log_mel_of_windows(windows, audio).to(where))
+            peaks[name].append(_peaks(response.float().cpu().numpy()))
+    return {name: np.concatenate(parts) for name, parts in peaks.items()}
 
 
 def _peaks(maps: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from pipeline.files import replacing
 from pipeline.homes import CALIBRATION_FILE
 from pipeline.inference import localize
 from pipeline.shards import ShardSet
-from pipeline.spectrogram import log_mel
+from pipeline.spectrogram import log_mel_of_windows
 
 FACTS_VERSION = 1
 BATCHES = (1, 3)  # the trace sees two clips, so a number of clips that became a constant shows
@@ -218,9 +218,7 @@ def invented_inputs(*, image_size: int, audio: AudioSettings, n: int = sum(BATCH
     pitch = audio.sample_rate * rng.uniform(0.01, 0.2, (n, 3, 1))
     fading = np.exp(-time * rng.uniform(0.5, 4, (n, 3, 1)))
     waves = (fading * np.sin(2 * np.pi * pitch * time)).sum(axis=1) + rng.normal(0, 0.02, (n, len(time)))
-    waves = (waves / np.abs(waves).max(axis=1, keepdims=True)).astype(np.float32)
-    spectra = log_mel(torch.from_numpy(waves), **audio.model_dump(exclude={"clip_seconds"}))
-    return frames, spectra.numpy()
+    return frames, log_mel_of_windows(list(waves), audio).numpy()
 
 
 def shard_inputs(folder: Path, description: Mapping[str, Any]) -> Arrays:

@@ -37,7 +37,7 @@ from pipeline.media_audio import Heard, lay_out
 from pipeline.media_video import squash
 from pipeline.protocols import Normalisation
 from pipeline.regions import Region, sounding_boxes
-from pipeline.spectrogram import log_mel
+from pipeline.spectrogram import log_mel_of_windows
 
 # ours: 16 steps of 16-bit sound. Scaled to full range, what lies below is the noise of a recorder or of a codec.
 SILENCE_DBFS = -66.0
@@ -248,9 +248,7 @@ class Localizer:
         return sounding_boxes(enlarged(self.heat(response), **size), enlarged(response, **size), delta_v=self.delta_v)
 
     def _respond(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> np.ndarray:
-        waves = np.stack([window / np.abs(window).max() for window in windows]).astype(np.float32)
-        settings = self.audio.model_dump(exclude={"clip_seconds"})
-        spectra = log_mel(torch.from_numpy(waves), **settings)
+        spectra = log_mel_of_windows(windows, self.audio)
         pixels = torch.from_numpy(np.stack([self._squashed(frame) for frame in frames])).permute(0, 3, 1, 2)
         maps, _ = response_and_embedding(self.model, pixels.to(self.device), spectra.to(self.device))
         return maps.float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Windows of sound that slide forward over a media file, decoded once.
+"""Windows of sound that slide forward over a media file, decoded once; and whether there is any sound to look through.
 
 Each window is what `pipeline.media_audio.window_at` decodes for its moment, but for two things: it is not scaled by its
 peak, and one without any sound is zeros and no error. Only the sound near the window is kept, so memory does not grow
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
+from math import inf
 
 import numpy as np
 
@@ -84,3 +85,28 @@ class SlidingWindows:
     def _end_of(self, block: tuple[Fraction, np.ndarray]) -> Fraction:
         time, samples = block
         return time + Fraction(len(samples), self._rate)
+
+
+def stays_within(source: MediaSource, span: float) -> bool:
+    """Tell whether all samples of a file's sound lie within a span; read no further than to one that does not.
+
+    Parameters
+    ----------
+    source : MediaSource
+        An open file with an audio stream, of which nothing was read yet.
+    span : float >= 0
+        Between the lowest and the highest sample of the mean of the channels, full scale 1 each way.
+
+    Raises
+    ------
+    MediaError
+        As for `SlidingWindows.window`.
+    """
+    lowest, highest = inf, -inf
+    for _, sound in timed_sounds(source, None):
+        samples = mono(source, sound)
+        # NumPy's, which hand on what is not a number.
+        lowest, highest = np.minimum(lowest, samples.min(initial=inf)), np.maximum(highest, samples.max(initial=-inf))
+        if not highest - lowest <= span:
+            return False
+    return True

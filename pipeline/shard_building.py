@@ -141,15 +141,7 @@ def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
 
 def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio: AudioSettings) -> None:
     waveforms = torch.from_numpy(np.stack([decoded.waveform for _, decoded in group]))
-    spectrograms = log_mel(
-        waveforms,
-        sample_rate=audio.sample_rate,
-        n_fft=audio.n_fft,
-        hop_length=audio.hop_length,
-        n_mels=audio.n_mels,
-        power=audio.power,
-        log_floor=audio.log_floor,
-    )
+    spectrograms = log_mel(waveforms, **audio.model_dump(exclude={"clip_seconds"}))
     shard.append(
         [clip_id for clip_id, _ in group],
         frame=np.stack([decoded.frame for _, decoded in group]),

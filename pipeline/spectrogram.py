@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pipeline.audio_backend import load_torchaudio
+from pipeline.config import AudioSettings
 
 # Slaney's scale: linear below 1000 Hz, then 27 steps to each factor of 6.4.
 _LINEAR_HZ_PER_MEL = 200.0 / 3.0
@@ -82,6 +84,24 @@ def log_mel(
         )
         torch.log((filters @ magnitudes).clamp_min(log_floor), out=out)
     return result
+
+
+def log_mel_of_windows(windows: Sequence[np.ndarray], audio: AudioSettings) -> Tensor:
+    """Compute what a model hears of windows of sound at any level: each is scaled to peak 1, as those of clips are.
+
+    Parameters
+    ----------
+    windows : sequence of np.ndarray [shape=(sample,)]
+        Floating, all of one length, none digital silence.
+    audio : AudioSettings
+
+    Returns
+    -------
+    Tensor [shape=(window, n_mels, n_frames)]
+        float32; see `log_mel`.
+    """
+    waveforms = np.stack([window / np.abs(window).max() for window in windows]).astype(np.float32)
+    return log_mel(torch.from_numpy(waveforms), **audio.model_dump(exclude={"clip_seconds"}))
 
 
 def mel_frequencies(*, n_mels: int, sample_rate: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from pipeline.heat_overlay import Layer, blend
 from pipeline.localizer import Localization, Localizer
 from pipeline.media_source import MAX_PIXELS, Deadline, MediaSource
 from pipeline.media_video import picture_time, pictures_of
-from pipeline.media_windows import SlidingWindows
+from pipeline.media_windows import SlidingWindows, stays_within
 from pipeline.overlay_settings import OverlaySettings
 from pipeline.regions import Region
 from pipeline.video_canvas import Canvas, rgb_of
@@ -117,6 +117,11 @@ def overlay_video(
         stream = video.video
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise MediaError(f"{source}: pictures of more than {MAX_PIXELS // 10**6} megapixels; scale the video down")
+        with MediaSource(source, deadline=deadline) as whole:
+            # No window's loudest sample, the offset taken off, lies further from 0 than the whole sound's lie apart. To know
+            # costs one block of a loud sound, and of a silent one far less than to code the video in vain.
+            if stays_within(whole, 10 ** (localizer.silence_dbfs / 20)):
+                raise MediaError(f"{source}: silent throughout; there is nothing to localise")
         overlay = _Overlay(video, sound, track, target, localizer, settings, comment, tell, note)
         return overlay.run()
 
@@ -172,7 +177,7 @@ class _Overlay:
                 raise MediaError(f"{self.video.path}: no picture can be decoded; the file is damaged or truncated")
             self._flush(end=previous[1] + (previous[0].duration * time_base if previous[0].duration else usual))
             if self.summary.verdicts["silent"] == sum(self.summary.verdicts.values()):
-                raise MediaError(f"{self.video.path}: silent throughout; there is nothing to localise")
+                raise MediaError(f"{self.video.path}: silent wherever there are pictures; there is nothing to localise")
             while self.coding:
                 self.coding.popleft().result()
         except BaseException as error:

@@ -41,7 +41,7 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "baselines.json").write_text("{}")
     description = {"image_size": shards.image_size, "audio": {}}
     monkeypatch.setattr(model_maps, "load_model", lambda path: (Model(path.parent.name), description))
-    monkeypatch.setattr(calibrating, "noise_peaks", lambda path, shards, noise, *, device: NOISE_PEAKS[noise])
+    monkeypatch.setattr(calibrating, "noise_peaks", lambda path, shards, *, device: NOISE_PEAKS)
     return World(tmp_path, shards, manifest, monkeypatch)
 
 

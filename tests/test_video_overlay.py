@@ -10,11 +10,14 @@ import av
 import numpy as np
 import pytest
 
+from pipeline import video_overlay
 from pipeline.calibration import Calibration
 from pipeline.errors import MediaError
 from pipeline.heat_overlay import limited_range
-from pipeline.localizer import Localization
+from pipeline.localizer import SILENCE_DBFS, Localization
+from pipeline.media_source import Deadline, MediaSource
 from pipeline.media_video import upright
+from pipeline.media_windows import stays_within
 from pipeline.overlay_settings import OverlaySettings
 from pipeline.video_overlay import overlay_video
 from tests.localizing import AUDIO, make_localizer
@@ -99,6 +102,7 @@ class Counting:
     """Stands in for a Localizer: the n-th map is n everywhere but in one cell, and nothing is asked of a net."""
 
     audio = AUDIO
+    silence_dbfs = SILENCE_DBFS
 
     def __init__(self):
         self.count = 0
@@ -284,6 +288,42 @@ def test_media_that_cannot_be_localised(tmp_path):
     assert "0 bytes" in reason(tmp_path / "d.mp4")
     (tmp_path / "e.mp4").write_text("no video")
     assert "cannot be read as media" in reason(tmp_path / "e.mp4")
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_a_silent_video_is_found_out_before_anything_is_coded(tmp_path, monkeypatch, offset):
+    def opened(*args, **settings):
+        raise AssertionError("a silent video is coded")
+
+    monkeypatch.setattr(video_overlay, "VideoWriter", opened)
+    faint = np.full((1, 2 * RATE), offset) + 1.0e-4 * np.sign(tones(2))  # -80 dBFS
+    source = write_media(
+        tmp_path / "a.mkv", times=steady(2, 10), sound=faint.astype(np.float32), audio_codec="pcm_s16le"
+    )
+    with pytest.raises(MediaError, match="silent throughout"):
+        run(source, tmp_path)
+    # Asked to listen closer, it is localised: the writer is opened.
+    with pytest.raises(AssertionError, match="is coded"):
+        run(source, tmp_path, localizer=make_localizer(silence_dbfs=-90.0))
+
+
+def test_sound_after_the_last_window_is_none_of_the_pictures(tmp_path):
+    sound = np.zeros((1, 4 * RATE), dtype=np.float32)
+    sound[:, 3 * RATE :] = tones(1)
+    source = write_media(tmp_path / "a.mkv", times=steady(1, 10), sound=sound, audio_codec="pcm_s16le")
+    with pytest.raises(MediaError, match="silent wherever there are pictures"):
+        run(source, tmp_path)
+
+
+@pytest.mark.parametrize(("samples", "within"), [
+    ([0.0], True), ([0.1, -0.1], True), ([0.1, -0.11], False), ([0.0, np.nan], False), ([0.0, np.inf], False),
+])  # fmt: skip
+def test_the_span_of_a_sound(tmp_path, samples, within):
+    sound = np.zeros((1, 2 * RATE), dtype=np.float32)
+    sound[:, -len(samples) :] = samples
+    source = write_media(tmp_path / "a.wav", sound=sound, audio_codec="pcm_f32le")
+    with MediaSource(source, deadline=Deadline(10)) as opened:
+        assert stays_within(opened, 0.2 + 1e-6) is within
 
 
 def test_a_truncated_file_goes_as_far_as_it_can_be_decoded(tmp_path):
