@@ -36,7 +36,7 @@ format: $(VENV)/.installed-dev     ## put the code into the project's format
 	ruff format .
 
 bench: $(VENV)/.installed          ## every benchmark; tables on the terminal, JSON under benchmarks/results/
-	for file in benchmarks/[a-z]*.py; do python $$file || exit 1; done
+	failed=0; for file in benchmarks/[a-z]*.py; do python $$file || failed=1; done; exit $$failed
 
 docs: $(VENV)/.installed           ## this documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict

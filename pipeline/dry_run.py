@@ -266,6 +266,11 @@ def _rehearse(
     if run.memory_needed > run.memory_available:
         _note_memory(run, settings)
     run.times = stage_times(rehearsal, run.clips, params=params, settings=settings, methods=variants)
+    if on_cpu and len(params.seeds) > 1:
+        run.notes.append(
+            "the times are of seeds one after the other; SOUNDSPOT_SEEDS_AT_ONCE trains them side by side, which a small net "
+            "gains from"
+        )
 
 
 def _labels_in_memory(run: DryRun, card: Card, settings: TrainingSettings) -> int:

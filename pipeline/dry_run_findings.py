@@ -47,7 +47,7 @@ class StageTime:
     epochs : int
         Of all seeds together.
     epoch_seconds : float
-        Training alone.
+        Training alone; 0 for a row that labels with the weights of another one.
     label_seconds : float
         One pass over the training set that writes pseudo-labels.
     total_seconds : float
@@ -136,7 +136,7 @@ def _times(run: DryRun) -> str:
         (
             time.stage,
             str(time.epochs or ""),
-            human_seconds(time.epoch_seconds) if time.epochs else "",
+            human_seconds(time.epoch_seconds) if time.epoch_seconds else "",
             human_seconds(time.label_seconds) if time.epochs else "",
             human_seconds(time.total_seconds),
         )

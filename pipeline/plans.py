@@ -135,7 +135,7 @@ def train_plans(
     """Plan the stage `train` of one method, one run for each seed."""
     iteration = method_settings(settings, method)
     classes = _read_classes(iteration, shards, clips)
-    other = _trains_as(settings, method, iteration)
+    other = twin_method(settings, method)
     plans = []
     for seed in seeds:
         initial = seed_folder(initial_folder, seeds, seed)
@@ -156,12 +156,12 @@ def train_plans(
     return plans
 
 
-def _trains_as(settings: TrainingSettings, method: str, iteration: IterationSettings) -> str | None:
+def twin_method(settings: TrainingSettings, method: str) -> str | None:
     """Return the method that trains to the same weights, if it is there with the same settings."""
     other = method_entry(method).trains_as
-    if other is None or other not in settings.methods or method_settings(settings, other) != iteration:
+    if other is None or other not in settings.methods:
         return None
-    return other
+    return other if method_settings(settings, other) == method_settings(settings, method) else None
 
 
 def _plan(

@@ -27,7 +27,9 @@ from pipeline.files import write_csv
 from pipeline.manifests import CLIP_COLUMNS
 from pipeline.memory import peak, reset_peak
 from pipeline.methods import method_settings
+from pipeline.plans import twin_method
 from pipeline.preparation import SplitCoverage
+from pipeline.runs import kept_epochs
 from pipeline.shards import ShardSet
 from pipeline.training import initialize, train
 
@@ -134,7 +136,7 @@ def rehearse(
         _write_labels(clips, shards.clip_ids)
         for method in methods:
             tell(method)
-            folder = Path(name) / method
+            folder = Path(name) / method / "run"  # by itself, so that no twin is found whose weights would serve
             with redirect_stderr(io.StringIO()):
                 train(
                     shards,
@@ -187,6 +189,8 @@ def stage_times(
         first = stage == "initialize"
         epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
         epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
+        if not first and _takes_weights(settings, stage, methods):
+            epoch = 0.0
         # The initialisation labels once, every other stage after each epoch.
         total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
         times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
@@ -195,6 +199,14 @@ def stage_times(
         label = rehearsal.paces[stage].label_seconds
         times.append(StageTime(f"maps of {stage}", 0, 0.0, 0.0, passes * label))
     return times
+
+
+def _takes_weights(settings: TrainingSettings, method: str, methods: Sequence[str]) -> bool:
+    """Tell whether a method will not train, but label with the weights that another one of them keeps of every epoch."""
+    own = method_settings(settings, method)
+    return twin_method(settings, method) in methods and kept_epochs(own.epochs, own.keep_epochs) == tuple(
+        range(own.epochs)
+    )
 
 
 def _short(settings: TrainingSettings) -> TrainingSettings:

@@ -19,7 +19,8 @@ from pipeline.manifests import Clip, write_boxes, write_clips
 from pipeline.memory import forecast_bytes, peak, reset_peak
 from pipeline.methods import METHODS, Entry
 from pipeline.methods.contrastive import Contrastive
-from pipeline.rehearsal import Pace, Rehearsal, rehearse
+from pipeline.preparation import SplitCoverage
+from pipeline.rehearsal import Pace, Rehearsal, rehearse, stage_times
 from pipeline.training import initialize, train
 from tests.importing import tree
 from tests.scored_world import boxes_of, make_manifest
@@ -262,6 +263,44 @@ def test_times_are_those_of_the_schedule(project, monkeypatch):
     assert first.total_seconds == 2 * (3 * 18.0 + 10.0)
     assert second.total_seconds == 2 * 2 * (72.0 + 40.0)
     assert maps.total_seconds == 2 * 2 * 6 * 1.0
+
+
+TWINS = ("mssl_stage1", "mssl_stage1_eq2")
+
+
+@pytest.mark.parametrize(("keep_epochs", "methods", "own", "trains"), [
+    (3, TWINS, {}, False),
+    (3, TWINS[::-1], {}, False),
+    (2, TWINS, {}, True),  # the weights of the start are not kept
+    (3, TWINS[1:], {}, True),
+    (3, TWINS, {"temperature": 0.5}, True),
+])  # fmt: skip
+def test_a_row_that_takes_the_weights_of_another_only_labels(project, monkeypatch, keep_epochs, methods, own, trains):
+    iterate = make_settings().iterate.model_copy(update={"keep_epochs": keep_epochs})
+    settings = make_settings(iterate=iterate, methods={TWINS[0]: {}, TWINS[1]: own})
+    params = load_params(project / "params.yaml")
+    found = Rehearsal({name: Pace(2.0, 1.0) for name in ("initialize", *methods)}, 1000)
+    clips = {"train": SplitCoverage(40, 40), "test": SplitCoverage(6, 6)}
+    times = {t.stage: t for t in stage_times(found, clips, params=params, settings=settings, methods=methods)}
+    assert times[TWINS[1]].epoch_seconds == (80.0 if trains else 0.0)
+    assert times[TWINS[1]].total_seconds == 2 * 2 * (120.0 if trains else 40.0)
+    assert TWINS[0] not in methods or times[TWINS[0]].total_seconds == 2 * 2 * 120.0
+
+
+def test_a_row_that_takes_the_weights_of_another_is_tried_by_itself():
+    settings = make_settings(methods={name: {} for name in TWINS})
+    found = rehearse(
+        settings, TWINS, image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, tell=lambda stage: None
+    )
+    assert all(pace.pair_seconds > 0 and pace.label_seconds > 0 for pace in found.paces.values())
+
+
+def test_seeds_side_by_side_are_mentioned(project, monkeypatch):
+    paces = {"initialize": Pace(0.5, 0.25), "itr": Pace(2.0, 1.0)}
+    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
+    assert any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
+    change(project, "params.yaml", "seeds: [0, 3]", "seeds: [0]")
+    assert not any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
 
 
 def test_the_rehearsal_runs_the_real_loss(monkeypatch):
