@@ -11,6 +11,8 @@ a busy machine hurts both alike. The evaluator also computes IoU and pointing, w
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import os
 import platform

@@ -11,6 +11,8 @@ median of each is taken, so that a busy machine hurts all alike.
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import os
 import platform

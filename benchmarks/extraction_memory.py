@@ -9,6 +9,8 @@ that grew with the clips would show. The ratio is that of the largest peak to th
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import multiprocessing
 import platform

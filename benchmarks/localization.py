@@ -11,6 +11,8 @@ interleaved and the median of each is taken. The net is that of the demo in para
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import os
 import platform

@@ -10,6 +10,8 @@ the machine does not decide. The evaluator also computes IoU and pointing, which
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import os
 import platform

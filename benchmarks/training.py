@@ -11,6 +11,8 @@ included, as a share of training. The pseudo-label pass, over all clips and with
 
 from __future__ import annotations
 
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+
 import argparse
 import os
 import platform
@@ -63,7 +65,7 @@ def label(model: AudioVisualModel, shards: ShardSet, path: Path, *, batch_size: 
     """Label all clips, write the artifact and read it back."""
     response, audio = predict(model, shards, batch_size=batch_size, device=CPU)
     attrs = {"epoch": 0, "stage": "train", "objective": "iterative", "delta_v": delta_v}
-    attrs |= {"delta_a": 0.9, "temperature": 0.3, "fingerprint": ""}
+    attrs |= {"delta_a": 0.9, "temperature": 0.3, "fingerprint": "", "shards": shards.fingerprint}
     write_pseudo_labels(path, PseudoLabels.from_responses(shards.clip_ids, response, audio, **attrs))
     return PseudoLabels.open(path)
 
