@@ -23,6 +23,9 @@ PATH = click.Path(path_type=Path)
 @click.argument("variants", nargs=-1)
 @click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
 @click.option(
+    "--on", "other", metavar="NAME", help="Another dataset that the models were scored on: one of cross_datasets."
+)
+@click.option(
     "--protocol", "names", multiple=True, default=["all"], show_default=True, help="A rule, or all; may be repeated."
 )
 @click.option("--split", help="The split that the maps are of. Default: score_split of the settings file.")
@@ -36,6 +39,7 @@ PATH = click.Path(path_type=Path)
 def evaluate(
     variants: tuple[str, ...],
     dataset: str | None,
+    other: str | None,
     names: tuple[str, ...],
     split: str | None,
     threshold: float | None,
@@ -53,6 +57,7 @@ def evaluate(
     Example:
       soundspot evaluate iterative --protocol paper256 --protocol lvs224-median
       soundspot evaluate --protocol all --output rules.csv
+      soundspot evaluate --on vggss --protocol iiou224
     """
     from pipeline.config import load_params
     from pipeline.evaluation import read_prior_boxes, read_split_boxes
@@ -64,9 +69,11 @@ def evaluate(
     protocols = _chosen(names)
     params = load_params(params_path)
     dataset, split = dataset or params.dataset, split or params.score_split
-    manifest = Path("data_manifests") / dataset
+    scored = other or dataset
+    manifest = Path("data_manifests") / scored
     boxes = read_split_boxes(manifest, split)
-    stored = _read_maps(variants, Path("results") / dataset / "maps", params, split=split)
+    results = Path("results") / dataset / "on" / other if other else Path("results") / dataset
+    stored = _read_maps(variants, results / "maps", params, split=split)
     rows = rescore(
         stored,
         boxes,
@@ -76,10 +83,10 @@ def evaluate(
         legacy_float=legacy_float,
         shuffled=shuffled,
     )
-    _show(rows, f"{dataset}, {split}")
+    _show(rows, f"{scored}, {split}")
     _note_silence(rows, protocols)
     if output:
-        facts = {"dataset": dataset, "split": split, "legacy_float": legacy_float}
+        facts = {"dataset": scored, "trained_on": dataset, "split": split, "legacy_float": legacy_float}
         write_rescored(output, rows, facts=facts)
         click.echo(f"wrote {output}")
 

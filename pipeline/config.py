@@ -79,7 +79,7 @@ class Card(Settings):
     title: str
     source: str
     licence: str
-    media_root: str  # relative to the project; the environment variable SOUNDSPOT_MEDIA_ROOT overrides it
+    media_root: str  # relative to the project; see `pipeline.prepared.resolve_media_root`
     image_size: Count  # side of the stored square frame, pixels
     audio: AudioSettings
     evaluation: EvaluationSettings

@@ -248,8 +248,11 @@ def _disk(project: Path) -> Iterator[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
+    roots = sorted(
+        name for name in os.environ if name.startswith("SOUNDSPOT_MEDIA_ROOT")
+    )  # each dataset may have its own
     names = (
-        "SOUNDSPOT_MEDIA_ROOT",
+        *roots,
         "SOUNDSPOT_WORKERS",
         "SOUNDSPOT_DEVICE",
         "SOUNDSPOT_SEEDS_AT_ONCE",
@@ -258,7 +261,7 @@ def _environment() -> Iterator[Finding]:
     )
     given = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     yield Finding("environment", "good", ", ".join(given) or "no variable of the project is set")
-    root = os.environ.get("SOUNDSPOT_MEDIA_ROOT")
-    if root and not Path(root).expanduser().is_dir():
-        hint = "mend or unset SOUNDSPOT_MEDIA_ROOT"
-        yield Finding("environment", "bad", f"SOUNDSPOT_MEDIA_ROOT names no folder: {root}", hint)
+    for name in roots:
+        root = os.environ[name]
+        if root and not Path(root).expanduser().is_dir():
+            yield Finding("environment", "bad", f"{name} names no folder: {root}", f"mend or unset {name}")

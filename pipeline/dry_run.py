@@ -18,6 +18,7 @@ import torch
 
 from pipeline.clip_classes import classes_of_clips
 from pipeline.config import Card, LabelledSettings, Params, TrainingSettings, load_card
+from pipeline.dry_run_cross import check_cross_dataset
 from pipeline.dry_run_findings import DryRun, Output, human_bytes
 from pipeline.encoders import build_model, cell_stride
 from pipeline.errors import SoundspotError
@@ -75,12 +76,17 @@ def check_dataset(
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return run
     (card,) = cards
-    there = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project))
+    there = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project, dataset))
     trainable = _check_training(run, settings, variants)
     _check_labels(run, settings, trainable, there.get(TRAIN, []), manifest / f"{TRAIN}.csv")
     if trainable:
         id_bytes = max((len(clip.clip_id) for clips in there.values() for clip in clips), default=0)
-        _foresee_files(run, project, params, card, settings, trainable, id_bytes=id_bytes)
+        side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
+        for other in params.cross_datasets if dataset == params.dataset else ():
+            train = there.get(TRAIN, [])
+            check_cross_dataset(run, project, params, card, other, train=train, variants=trainable, side=side)
+        _foresee_files(run, params, card, settings, trainable, id_bytes=id_bytes, side=side)
+        _check_disk(run, project, params)
         _rehearse(run, params, card, settings, trainable, n_batches=n_batches, device=device, tell=tell)
     return run
 
@@ -154,20 +160,19 @@ def _check_labels(
 
 def _foresee_files(
     run: DryRun,
-    project: Path,
     params: Params,
     card: Card,
     settings: TrainingSettings,
     variants: Sequence[str],
     *,
     id_bytes: int,
+    side: int,
 ) -> None:
-    """List what will be written, and compare it with the free disk."""
+    """List what will be written."""
     n_train, n_scored = (run.clips[s].found if s in run.clips else 0 for s in (TRAIN, params.score_split))
     n_seeds, root = len(params.seeds), f"runs/{run.dataset}"
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings.encoder.model_copy(update={"visual_weights": None}))
-    side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
     shape = (card.audio.n_mels, card.audio.n_frames)
     labels = pseudo_label_bytes(n_train, side=side, embedding_dim=model.dim, id_bytes=id_bytes)
     for split, n in {TRAIN: n_train, params.score_split: n_scored}.items():
@@ -187,20 +192,20 @@ def _foresee_files(
     maps = maps_bytes(n_scored, side=side, id_bytes=id_bytes)
     for name in variants:
         run.outputs.append(Output("maps", f"results/{run.dataset}/maps/{name}", n_seeds, n_seeds * maps))
-    _check_disk(run, project)
 
 
-def _check_disk(run: DryRun, project: Path) -> None:
-    present = {
-        kind: sum(path.stat().st_size for path in (project / folder).rglob(pattern))
-        for kind, folder, pattern in (
-            ("shards", f"data/{run.dataset}/shards", "*.h5"),
-            ("pseudo-labels", f"runs/{run.dataset}", "epoch_*.h5"),
-            ("model.pt", f"runs/{run.dataset}", "model.pt"),
-            ("kept weights", f"runs/{run.dataset}", "epoch_*.pt"),
-            ("maps", f"results/{run.dataset}/maps", "*.h5"),
-        )
-    }
+def _check_disk(run: DryRun, project: Path, params: Params) -> None:
+    """Compare what will be written with what is there already and with the free disk."""
+    present: dict[str, int] = {}
+    for kind, folder, pattern in (
+        *(("shards", f"data/{name}/shards", "*.h5") for name in (run.dataset, *params.cross_datasets)),
+        ("pseudo-labels", f"runs/{run.dataset}", "epoch_*.h5"),
+        ("model.pt", f"runs/{run.dataset}", "model.pt"),
+        ("kept weights", f"runs/{run.dataset}", "epoch_*.pt"),
+        ("maps", f"results/{run.dataset}", "maps.h5"),
+    ):
+        there = sum(path.stat().st_size for path in (project / folder).rglob(pattern))
+        present[kind] = present.get(kind, 0) + there
     needed: dict[str, int] = {}
     for output in run.outputs:
         needed[output.what] = needed.get(output.what, 0) + output.size

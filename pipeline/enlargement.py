@@ -50,7 +50,7 @@ class NormalisedMaps(NamedTuple):
         being 1. 0 everywhere for a map without contrast, but 1 for a positive one under "relu-max". bool maps are
         sounding regions and stay as they are.
     low, high : list of float, length clip
-        Minimum and maximum of each raw map, to undo min-max.
+        The raw responses that 0 and 1 stand for, to undo the normalisation.
     flat : list of bool, length clip
         The normalised map has no contrast.
     """
@@ -72,6 +72,7 @@ def normalise(maps: NDArray, normalisation: Normalisation) -> NormalisedMaps:
     if normalisation == "relu-max":
         flat |= high <= 0
         cells = np.maximum(raw, 0) / np.where(high > 0, high, 1)
+        low, high = np.zeros_like(low), np.where(high > 0, high, 1)
     else:
         cells = (raw - low) / np.where(flat, 1, high - low)
     return NormalisedMaps(cells.astype(np.float32), low.ravel().tolist(), high.ravel().tolist(), flat.ravel().tolist())

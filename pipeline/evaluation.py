@@ -20,10 +20,11 @@ from pipeline.content_free import content_free_maps
 from pipeline.errors import EvaluationError
 from pipeline.figures import Curve, save, success_curves
 from pipeline.files import write_csv, write_json
-from pipeline.manifests import Box, read_boxes
+from pipeline.manifests import Box, Clip, read_boxes
 from pipeline.map_files import MAPS_FILE, ResponseMaps, write_maps
 from pipeline.metrics import CURVE_STEPS
 from pipeline.model_maps import compute_maps
+from pipeline.prepared import read_prepared_clips
 from pipeline.protocols import Protocol, get_protocol
 from pipeline.runs import seed_folder
 from pipeline.scores import Scores
@@ -33,7 +34,7 @@ from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselin
 from pipeline.tables import Row, summary, with_shuffled
 
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
-TEST_SPLIT = "test"
+TRAIN_SPLIT, TEST_SPLIT = "train", "test"
 
 
 def evaluate(
@@ -48,6 +49,7 @@ def evaluate(
     evaluation: EvaluationSettings,
     seeds: Sequence[int],
     clips: Path | None = None,
+    leaks_allowed: bool = False,
     device: str = "auto",
 ) -> None:
     """Score a trained method on one split, write what came out, and print it beside the content-free rows.
@@ -71,15 +73,20 @@ def evaluate(
         Protocol, and the threshold of a success.
     seeds : sequence of int
     clips : Path, optional
-        ``clips.csv`` of the data that the method learned from; under a protocol with the consensus "per-source", its labels
+        ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the consensus "per-source", its labels
         name the clusters of a method that has a map for each, and ``metrics.json`` gets the keys ``class_…``.
+    leaks_allowed : bool
+        Score them all the same: what the card says.
     device : str
 
     Raises
     ------
     EvaluationError
-        There are no boxes for the split, a model has not been trained, or maps and boxes share no clip.
+        There are no boxes for the split, a model has not been trained, maps and boxes share no clip, or clips of the split were
+        learned from.
     """
+    if clips is not None and not leaks_allowed:
+        trained_on_too(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
     boxes = read_split_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
@@ -169,6 +176,17 @@ def score_maps(
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
+
+
+def trained_on_too(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str) -> None:
+    """Refuse to score clips that were learned from, be they of another dataset. Raises EvaluationError."""
+    known = {clip.clip_id for clip in train}
+    both = [clip_id for clip_id in clip_ids if clip_id in known]
+    if both:
+        raise EvaluationError(
+            f"{where}: {len(both)} of {len(clip_ids)} clips were trained on, such as {both[0]!r}; take them out of the training set, "
+            "or write `leaks_allowed: true` into the card of the scored dataset"
+        )
 
 
 def boxes_path(manifest: Path, split: str) -> Path:

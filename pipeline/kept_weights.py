@@ -52,7 +52,7 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
     CheckpointError
         Weights are damaged.
     """
-    paths = sorted((run / "weights").glob("epoch_*.pt"))
+    paths = sorted((run / "weights").glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise EvaluationError(
             f"{run}/weights: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"

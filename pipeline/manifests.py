@@ -131,6 +131,13 @@ def find_leaks(train: Sequence[Clip], test: Sequence[Clip]) -> list[str]:
     return list(lines)
 
 
+def leaking_clips(train: Sequence[Clip], test: Sequence[Clip]) -> set[str]:
+    """Return the ids of the training clips whose id or one of whose media files is in `test` as well."""
+    ids = {clip.clip_id for clip in test}
+    media = {_normal(medium) for clip in test for medium in clip.media}
+    return {clip.clip_id for clip in train if clip.clip_id in ids or any(_normal(each) in media for each in clip.media)}
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Read a CSV file that has exactly `columns`, in any order.
 

@@ -15,7 +15,7 @@ Which clips are shown is decided by rules that nobody can bend: `pipeline.exampl
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,13 @@ from pipeline.enlargement import EnlargedMap, enlarge, enlargement_matrix, norma
 from pipeline.equal_steps import spread
 from pipeline.evaluation import read_split_boxes
 from pipeline.examples import ranked_clips, read_epoch_maps
-from pipeline.kept_weights import earlier_maps
+from pipeline.kept_weights import EarlierMaps, earlier_maps
 from pipeline.manifests import Box
 from pipeline.page_media import clip_sound, frame_picture, log_mel_picture
 from pipeline.prepared import read_prepared_clips
 from pipeline.protocols import Protocol, get_protocol
-from pipeline.report_parts import Source, read_scored
-from pipeline.scoring import score_all
+from pipeline.report_parts import Scored, Source, read_scored
+from pipeline.scoring import score
 from pipeline.shards import ShardSet
 from pipeline.tables import label_of
 
@@ -61,19 +61,9 @@ def scored_gallery(source: Source) -> dict[str, Any]:
     shapes, described = [], []
     for method in methods:
         earlier = earlier_maps(source.runs / method.name, source.scored_shards, clip_ids, device=source.device)
-        places = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
-        response = np.concatenate([earlier.response, method.maps.response[places][None]])
-        shapes.append(response.shape[2:])
+        _add_method(clips, method, earlier, own, method.maps.rule(protocol))
+        shapes.append(method.maps.response.shape[1:])
         described.append(_method(method.name, shapes[-1], earlier.epochs))
-        rule = method.maps.rule(protocol)
-        scored = [score_all(maps, clip_ids, boxes, [rule])[rule.name] for maps in earlier.response]
-        scores = [*(dict(zip(each.clip_ids, each.ciou, strict=True)) for each in scored), method.ciou]
-        for place, (clip, clip_id) in enumerate(zip(clips, clip_ids, strict=True)):
-            drawn = [_scored_map(raw, own[clip_id], rule) for raw in response[:, place]]
-            clip["maps"].append([_bytes(cells) for cells, _, _ in drawn])
-            clip["levels"].append([level for _, level, _ in drawn])
-            clip["scores"].append([round(float(each[clip_id]), 4) for each in scores])
-            clip["change"].append(_change(drawn[0][2], drawn[-1][2]))
     return {
         **_drawing(protocol, shapes),
         "inclusive": protocol.comparator == ">=",
@@ -134,6 +124,28 @@ def _clips(source: Source, shards: ShardSet, split: str, clip_ids: Sequence[str]
             }
         )
     return clips
+
+
+def _add_method(
+    clips: Sequence[dict[str, Any]],
+    method: Scored,
+    earlier: EarlierMaps,
+    boxes: Mapping[str, Sequence[Box]],
+    rule: Protocol,
+) -> None:
+    """Append to each clip a method's maps over the epochs, the levels and scores of its sounding regions, and the change."""
+    clip_ids = [clip["id"] for clip in clips]
+    places = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
+    response = np.concatenate([earlier.response, method.maps.response[places][None]])
+    drawn_boxes = [box for clip_id in clip_ids for box in boxes[clip_id]]
+    scored = [score(maps, clip_ids, drawn_boxes, rule) for maps in earlier.response]
+    scores = [*(dict(zip(each.clip_ids, each.ciou, strict=True)) for each in scored), method.ciou]
+    for place, clip in enumerate(clips):
+        drawn = [_scored_map(raw, boxes[clip["id"]], rule) for raw in response[:, place]]
+        clip["maps"].append([_bytes(cells) for cells, _, _ in drawn])
+        clip["levels"].append([level for _, level, _ in drawn])
+        clip["scores"].append([round(float(each[clip["id"]]), 4) for each in scores])
+        clip["change"].append(_change(drawn[0][2], drawn[-1][2]))
 
 
 def _scored_map(raw: np.ndarray, boxes: Sequence[Box], rule: Protocol) -> tuple[np.ndarray, float, np.ndarray]:

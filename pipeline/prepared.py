@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from pipeline.config import Card
@@ -14,14 +15,21 @@ MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
 
 
-def resolve_media_root(card: Card, project: Path) -> Path:
+def media_variable(dataset: str) -> str:
+    """Return the environment variable of one dataset's media root, ``SOUNDSPOT_MEDIA_ROOT_NAME``: NAME is MY_SET for ``my-set``."""
+    return f"{MEDIA_ROOT_VARIABLE}_{re.sub('[^A-Z0-9]', '_', dataset.upper())}"
+
+
+def resolve_media_root(card: Card, project: Path, dataset: str) -> Path:
     """Return the folder that a dataset's paths are relative to.
 
-    The environment variable ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's `media_root` where it is set, except
-    for rendered media, which would be written among somebody's own; a relative one of either is relative to `project`.
+    The environment variable of the dataset (`media_variable`) or else ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's
+    `media_root` where it is set, except for rendered media, which would be written among somebody's own; a relative one of
+    any is relative to `project`.
     """
-    own = os.environ.get(MEDIA_ROOT_VARIABLE) if card.render is None else None
-    return project / Path(own or card.media_root).expanduser()
+    variables = (media_variable(dataset), MEDIA_ROOT_VARIABLE) if card.render is None else ()
+    own = next((os.environ[name] for name in variables if os.environ.get(name)), card.media_root)
+    return project / Path(own).expanduser()
 
 
 def read_prepared_clips(path: Path, split: str) -> list[Clip]:

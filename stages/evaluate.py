@@ -16,7 +16,11 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
-@click.option("--clips", type=FOLDER, help="clips.csv of the training data; its labels name a method's clusters.")
+@click.option(
+    "--clips",
+    type=FOLDER,
+    help="clips.csv of the training data, which may not be scored; its labels name a method's clusters.",
+)
 @click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
 @click.option("--baselines", type=FOLDER, required=True, help="baselines.json, to print beside the scores.")
 @click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")
@@ -40,7 +44,7 @@ def main(
     --clips data/demo/clips.csv --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
     --out results/demo/iterative
     """
-    params = load_params(params_path)
+    params, card = load_params(params_path), load_card(manifest)
     evaluate(
         run_folder,
         ShardSet.open(shards),
@@ -49,9 +53,10 @@ def main(
         maps_folder=maps,
         baselines=baselines,
         split=params.score_split,
-        evaluation=load_card(manifest).evaluation,
+        evaluation=card.evaluation,
         seeds=params.seeds,
         clips=clips,
+        leaks_allowed=card.leaks_allowed,
         device=device,
     )
 

@@ -32,7 +32,7 @@ def main(
     card, settings = load_card(manifest), load_params(params_path).extract
     extract_split(
         read_prepared_clips(clips, split),
-        media_root=resolve_media_root(card, Path.cwd()),
+        media_root=resolve_media_root(card, Path.cwd(), manifest.name),
         folder=out,
         audio=card.audio,
         image_size=card.image_size,

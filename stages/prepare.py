@@ -23,7 +23,7 @@ def main(manifest: Path, out: Path, scheduler: str | None, workers: int | None) 
 
     Example: python -m stages.prepare --manifest data_manifests/demo --out data/demo
     """
-    media_root = resolve_media_root(load_card(manifest), Path.cwd())
+    media_root = resolve_media_root(load_card(manifest), Path.cwd(), manifest.name)
     coverage = prepare_dataset(manifest, out, media_root=media_root, scheduler=scheduler, workers=workers)
     click.echo(coverage.describe())
 

@@ -45,7 +45,7 @@ def main(
         variants=params.variants,
         seeds=params.seeds,
         card=card,
-        media_root=resolve_media_root(card, Path.cwd()),
+        media_root=resolve_media_root(card, Path.cwd(), manifest.name),
         device=device,
     )
     write_report(source)

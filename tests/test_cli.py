@@ -145,7 +145,7 @@ def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
     assert run("import", "soundnet_flickr", *arguments) == 0
     printed = capsys.readouterr().out
     assert "train: 3 listed, 2 used, 1 left out" in printed
-    assert f"export SOUNDSPOT_MEDIA_ROOT={media}" in printed
+    assert f"export SOUNDSPOT_MEDIA_ROOT_SOUNDNET_FLICKR={media}" in printed
     assert [c.clip_id for c in read_clips(project / "data_manifests/soundnet_flickr/train.csv")] == ["21", "32"]
     assert read_boxes(project / "data_manifests/soundnet_flickr/test_boxes.csv")[0].x1 == 127 / 256
     assert run("import", "soundnet-flickr", *arguments) == 1

@@ -131,7 +131,7 @@ def test_default_is_every_evaluated_variant_under_every_rule(project, capsys):
     assert "left out: untrained" in printed.err
     header = line_of(printed.out, "success / AUC")
     assert all(name in header for name in PROTOCOLS)
-    assert "NSA, music-synthetic-a" in line_of(printed.out, "further metrics")
+    assert "quiet outside, music-synthetic-a" in line_of(printed.out, "further metrics")
 
 
 def test_detection_without_any_silent_clip_is_noted(project, capsys):
@@ -230,3 +230,19 @@ def test_wide_tables_are_split_and_lose_nothing():
     assert [cell for block in blocks for cell in block.rows[0][1:]] == list("abcde")
     assert all(len(line) <= 20 for block in blocks for line in block.text().splitlines())
     assert len(fitted(table, width=1)) == 5
+
+
+def test_maps_of_another_dataset(project):
+    others = [f"other-{i:02d}" for i in range(4)]
+    make_manifest(project / "data_manifests" / "elsewhere", others, elsewhere=[])
+    store(project / "results/squares/on/elsewhere/maps/good", good_maps(others), clips=others)
+    assert scores_of(project, "good", "--on", "elsewhere")["good", False]["paper256"]["n_clips"] == 4
+    facts = json.loads((project / "out.json").read_text())
+    assert (facts["dataset"], facts["trained_on"]) == ("elsewhere", "squares")
+    assert scores_of(project, "good")["good", False]["paper256"]["n_clips"] == len(CLIPS)
+
+
+def test_another_dataset_on_which_nothing_was_scored(project, capsys):
+    make_manifest(project / "data_manifests" / "elsewhere", CLIPS, elsewhere=[])
+    assert run("evaluate", "--on", "elsewhere") == 1
+    assert "results/squares/on/elsewhere/maps: no response maps of good" in capsys.readouterr().err

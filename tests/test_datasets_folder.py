@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from pipeline.config import load_card
@@ -80,6 +82,14 @@ def test_unusable_videos_are_reported(project, media):
     assert report.listed == {"folder": 9}
     assert ids(project, "train") | ids(project, "test") == IDS
     assert "2 files in the folder are no videos" in report.notes
+
+
+def test_a_name_that_no_list_can_hold_is_left_out(project, media):
+    (media / "a.mkv").rename(os.path.join(os.fsencode(media), b"caf\xe9.mkv").decode("utf-8", "surrogateescape"))
+    (media / "d.mkv").rename(media / "café.mkv")
+    report = run(project, media)
+    assert list(report.left_out["folder"].values()) == ["its name is not UTF-8; rename it"]
+    assert ids(project, "train") | ids(project, "test") == IDS - {"a", "d"} | {"cafe"}
 
 
 def test_a_video_is_known_by_its_content_too(project, media):

@@ -88,6 +88,21 @@ def test_a_clip_list_to_train_on_may_not_hold_test_clips(project, media, tmp_pat
         run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"force": True})
 
 
+def test_training_clips_that_share_a_file_with_test_clips_are_dropped_or_kept(project, media, tmp_path):
+    write_files(media, ["more/a.mp4"])
+    train = [Clip("mine", video="more/a.mp4"), Clip("same", frame="more/a.mp4", audio=f"audio_wav/{NAMES[0]}.wav")]
+    write_clips(tmp_path / "train.csv", train)
+    with pytest.raises(ManifestError, match="--leaks drop trains without them"):
+        run(project, media, RECORDS, train_clips=tmp_path / "train.csv")
+    report = run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"leaks": "drop"})
+    assert read_clips(project / "data_manifests/is3/train.csv") == train[:1]
+    assert report.left_out["train"] == {"same": "shares its id or a file with a clip that is scored"}
+    assert not load_card(project / "data_manifests/is3").leaks_allowed
+    run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"leaks": "keep", "force": True})
+    assert read_clips(project / "data_manifests/is3/train.csv") == train
+    assert load_card(project / "data_manifests/is3").leaks_allowed
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

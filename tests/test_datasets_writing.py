@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,9 @@ def test_a_path_of_the_machine_is_printed_but_not_stored(project, tmp_path):
     written = dataset(tmp_path / "else where")
     write_dataset(written, project)
     assert load_card(project / "data_manifests/own").media_root == "data/own/media"
-    assert any(hint.endswith(f"export SOUNDSPOT_MEDIA_ROOT='{tmp_path}/else where'") for hint in written.report.hints)
+    assert any(
+        hint.endswith(f"export SOUNDSPOT_MEDIA_ROOT_OWN='{tmp_path}/else where'") for hint in written.report.hints
+    )
     assert not any(str(tmp_path).encode() in content for content in tree(project).values())
 
 
@@ -60,6 +64,15 @@ def test_an_existing_dataset_is_kept_unless_forced(project):
     other = dataset(project, clips={"train": [Clip("c", video="c.mp4")]}, boxes={})
     write_dataset(other, project, force=True)
     assert sorted(tree(project / "data_manifests/own")) == ["dataset.yaml", "import_report.json", "train.csv"]
+
+
+def test_the_block_of_settings_is_a_copy_of_the_preset_of_the_card(project):
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", project)
+    write_dataset(dataset(project, card=replace(CARD, preset="music_synthetic")), project)
+    write_dataset(dataset(project, name="other"), project)
+    blocks = yaml.safe_load((project / "params.yaml").read_text())["training"]
+    assert blocks["own"] == blocks["music_synthetic"]
+    assert blocks["other"] == blocks["soundnet_flickr"] != blocks["own"]
 
 
 BAD = [

@@ -1,5 +1,8 @@
 """dvc.yaml names every module that a stage runs, and imports run one way."""
 
+import re
+import subprocess
+
 import yaml
 
 from tests.closure import ROOT, closure, imported_names, module_path, stage_module
@@ -11,6 +14,18 @@ def test_each_stage_depends_on_every_module_that_it_imports():
     for name, stage in STAGES.items():
         listed = {dep for dep in stage["deps"] if dep.endswith(".py")}
         assert listed == closure(stage_module(stage)), f"{name}: run `python tests/closure.py` to mend dvc.yaml"
+
+
+def test_git_keeps_what_dvc_does_not_and_nothing_else():
+    kept, cached = set(), set()
+    for stage in STAGES.values():
+        for output in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            path, options = next(iter(output.items())) if isinstance(output, dict) else (output, {})
+            (cached if options.get("cache", True) else kept).add(re.sub(r"\$\{[^}]*\}", "name", path))
+    assert len(kept) > 4
+    command = ["git", "check-ignore", "--no-index", *sorted(kept | cached)]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert set(ignored) == cached
 
 
 def test_every_stage_module_is_in_dvc_yaml():

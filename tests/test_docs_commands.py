@@ -57,7 +57,7 @@ CHECKED = {
     r"(mkdocs serve|dask (scheduler|worker) .*)": SERVER,
     r"dvc import-url https:.*": NETWORK,
     r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
-    r"export SOUNDSPOT_MEDIA_ROOT=.*": "for videos outside the project, and those of the tests are inside",
+    r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project, and those of the tests are inside",
     r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
     r"dvc exp run -S training.demo.iterate.delta_v=0.7": "tests/test_repro.py reruns after a changed threshold",
     r"dvc exp run .*dataset=.*": "needs another dataset's media; tests/test_importers_end_to_end.py has some",

@@ -143,6 +143,53 @@ def test_without_boxes_training_can_start(project):
     assert "test_boxes.csv" in problem
 
 
+@pytest.fixture
+def elsewhere(project):
+    """Another dataset on which the models are to be scored."""
+    ids = [f"other-{i}" for i in range(4)]
+    manifest = make_manifest(project / "data_manifests" / "elsewhere", ids, elsewhere=[])
+    write_clips(manifest / "test.csv", [Clip(clip_id, video=f"{clip_id}.mp4") for clip_id in ids])
+    for clip_id in ids[1:]:
+        (project / "nowhere" / f"{clip_id}.mp4").write_bytes(b"x")
+    change(project, "params.yaml", "seeds: [0, 3]", "seeds: [0, 3]\ncross_datasets: [elsewhere]")
+    return manifest
+
+
+def test_other_datasets_that_are_scored_are_looked_at_too(project, elsewhere):
+    found = check(project)
+    assert found.problems == []
+    assert found.clips["elsewhere: test"] == SplitCoverage(4, 3)
+    folders = {output.folder: output.count for output in found.outputs}
+    assert folders["data/elsewhere/shards/test"] == 1
+    assert folders["results/squares/on/elsewhere/maps/itr"] == 2
+
+
+def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(project, elsewhere):
+    card = (elsewhere / "dataset.yaml").read_text()
+    change(project, "data_manifests/elsewhere/dataset.yaml", "image_size: ", "image_size: 1")
+    (problem,) = check(project).problems
+    assert "elsewhere/dataset.yaml: its image_size is not that of squares" in problem
+    (elsewhere / "dataset.yaml").write_text(card)
+    write_clips(
+        elsewhere / "test.csv",
+        [Clip(f"other-{i}", video=f"other-{i}.mp4") for i in range(4)] + [Clip(TRAIN[3], video="x.mp4")],
+    )
+    (problem,) = check(project).problems
+    assert f"1 of 5 clips were trained on, such as '{TRAIN[3]}'" in problem
+    (elsewhere / "dataset.yaml").write_text(card + "leaks_allowed: true\n")
+    assert check(project).problems == []
+    for path in (project / "nowhere").glob("other-*"):
+        path.unlink()
+    (elsewhere / "test_boxes.csv").unlink()
+    assert [("no boxes" in each, "not one of 5 clips" in each) for each in check(project).problems] == [
+        (True, False),
+        (False, True),
+    ]
+    shutil.rmtree(elsewhere)
+    (problem,) = check(project).problems
+    assert "elsewhere/dataset.yaml: no such file" in problem
+
+
 def test_without_card_or_settings_or_lists(project, capsys):
     assert run("--dataset", "other") == 1
     assert "training.other: no such block of settings; copy one of squares" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Enlarged maps against torch's own interpolation, and the thresholds read from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,18 @@ def test_confidence_is_the_top_quarter_on_the_scale_of_the_raw_map():
 
     full = torch.nn.functional.interpolate(
         torch.from_numpy(raw)[None, None], size=(224, 224), mode="bicubic", align_corners=True
+    )
+    expected = np.sort((full.numpy().ravel() + 1) / 2)[-224 * 224 // 4 :].mean()
+    assert enlarged.confidence == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.3, 0.8), (0.1, 0.8), (-0.9, -0.2)])
+def test_confidence_of_a_map_that_is_cut_off_at_zero(low, high):
+    raw = np.random.default_rng(0).uniform(low, high, size=(7, 7))
+    enlarged = enlarged_map(raw, replace(get_protocol("slavc224"), normalisation="relu-max"))
+
+    full = torch.nn.functional.interpolate(
+        torch.from_numpy(np.maximum(raw, 0))[None, None], size=(224, 224), mode="bicubic", align_corners=True
     )
     expected = np.sort((full.numpy().ravel() + 1) / 2)[-224 * 224 // 4 :].mean()
     assert enlarged.confidence == pytest.approx(expected, abs=1e-6)

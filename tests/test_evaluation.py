@@ -16,7 +16,8 @@ from pipeline.calibration import CALIBRATION_FILE, model_digest, read_calibratio
 from pipeline.config import EvaluationSettings
 from pipeline.errors import EvaluationError
 from pipeline.evaluation import evaluate, evaluate_content_free, read_prior_boxes, read_split_boxes
-from pipeline.manifests import write_boxes
+from pipeline.files import write_csv
+from pipeline.manifests import CLIP_COLUMNS, Clip, clip_row, write_boxes
 from pipeline.map_files import read_maps
 from pipeline.model_maps import derangement
 from pipeline.protocols import get_protocol
@@ -64,7 +65,7 @@ class World:
 
         self.monkeypatch.setattr(model_maps, "response_maps", response_maps)
 
-    def evaluate(self, *, seeds=(3,), settings=RULE) -> dict:
+    def evaluate(self, *, seeds=(3,), settings=RULE, **further) -> dict:
         evaluate(
             self.folder / "runs" / "ours",
             self.shards,
@@ -76,6 +77,7 @@ class World:
             evaluation=settings,
             seeds=seeds,
             device="cpu",
+            **further,
         )
         return json.loads((self.folder / "results" / "metrics.json").read_text())
 
@@ -94,6 +96,20 @@ def test_clips_extracted_in_another_way_are_refused(world):
     world.monkeypatch.setattr(model_maps, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
     with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, these clips .* with \d+; give"):
         world.evaluate()
+
+
+def test_clips_that_were_learned_from_are_not_scored(world):
+    world.respond(at_random)
+    listed = [Clip("train-00", video="a.mp4"), Clip(CLIPS[1], video="b.mp4")]
+    path = world.folder / "clips.csv"
+    write_csv(path, ("split", *CLIP_COLUMNS), [("train", *clip_row(clip)) for clip in listed])
+    with pytest.raises(
+        EvaluationError, match=rf"test\.csv: 1 of 10 clips were trained on, such as '{CLIPS[1]}'; take them out"
+    ):
+        world.evaluate(clips=path)
+    assert world.evaluate(clips=path, leaks_allowed=True) == world.evaluate()
+    write_csv(path, ("split", *CLIP_COLUMNS), [("train", *clip_row(listed[0])), ("test", *clip_row(listed[1]))])
+    assert world.evaluate(clips=path) == world.evaluate()
 
 
 def test_a_perfect_model_scores_one_and_fails_with_shuffled_audio(world):

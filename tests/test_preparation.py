@@ -193,15 +193,26 @@ def test_the_media_root_can_be_set_from_outside(
 ) -> None:
     monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", value)
 
-    assert resolve_media_root(load_card(manifest), Path("/project")) == Path(expected)
+    assert resolve_media_root(load_card(manifest), Path("/project"), "three") == Path(expected)
+
+
+def test_each_dataset_can_have_its_own_media_root(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, project = load_card(manifest), Path("/project")
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", "/all")
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MY_SET_2", "/mine")
+    assert resolve_media_root(card, project, "my-set_2") == Path("/mine")
+    assert resolve_media_root(card, project, "other") == Path("/all")
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_OTHER", "")
+    assert resolve_media_root(card, project, "other") == Path("/all")
 
 
 def test_rendered_media_stay_where_the_card_says(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", "/elsewhere")
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_THREE", "/elsewhere")
     card = manifest / "dataset.yaml"
     card.write_text(card.read_text() + "render: {seed: 0}\n")
 
-    assert resolve_media_root(load_card(manifest), Path("/project")) == Path("/project/data/three/media")
+    assert resolve_media_root(load_card(manifest), Path("/project"), "three") == Path("/project/data/three/media")
 
 
 def test_splits_may_overlap_where_the_card_allows_it(manifest, media, tmp_path):

@@ -172,7 +172,10 @@ def _usable(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[C
         reason = unusable(clip, folder)
         if not reason and clip.video:
             if clip.video not in reasons:
-                reasons[clip.video] = _what_is_wrong(folder / clip.video)
+                # Python keeps each byte of a name that is not UTF-8 as a lone surrogate, which no clip list can hold.
+                unwritable = any("\udc80" <= letter <= "\udcff" for letter in clip.video)
+                wrong = "its name is not UTF-8; rename it" if unwritable else _what_is_wrong(folder / clip.video)
+                reasons[clip.video] = wrong
             reason = reasons[clip.video]
         if reason:
             report.leave_out(WHOLE, clip.clip_id, reason)

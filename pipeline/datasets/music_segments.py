@@ -121,6 +121,11 @@ def cut_solo(path: Path, folder: Path, video: str, frame_times: Mapping[int, flo
         cut, frames = _read_frames(path, seconds, frame_times, settings)
     except MediaError as error:
         return Cut(reason=str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # One video that a decoder trips over must not end hours of work.
+        return Cut(reason=f"{path}: internal error: {type(error).__name__}: {error}")
     if not cut.seconds:
         return cut
     for name, array in (("frames", frames), ("audio", sound)):

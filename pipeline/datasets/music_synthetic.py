@@ -50,6 +50,7 @@ def music_card(source: str, comments: tuple[str, ...] = ()) -> CardText:
         protocol=PROTOCOL,
         threshold=THRESHOLD,
         audio=MUSIC_AUDIO,
+        preset="music_synthetic",
         comments=(
             *comments,
             "audio: the magnitude (power 1), window 10 ms, hop 5 ms, as the set's first system has it.",

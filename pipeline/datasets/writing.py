@@ -1,7 +1,8 @@
 """Writing an imported dataset: card, clip lists, boxes, report and a block of training settings, all or nothing.
 
 The folder is built beside its final place, read back with the strict readers, and only then moved there. The card keeps
-no path of the machine: media outside the project are reached through the environment variable SOUNDSPOT_MEDIA_ROOT.
+no path of the machine: media outside the project are reached through the dataset's environment variable
+(`pipeline.prepared.media_variable`).
 """
 
 from __future__ import annotations
@@ -11,20 +12,29 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import AudioSettings, load_card
 from pipeline.datasets.common import shortened
-from pipeline.datasets.params_block import params_with_block
+from pipeline.datasets.params_block import PRESET, params_with_block
 from pipeline.datasets.reporting import ImportReport
 from pipeline.errors import ManifestError
 from pipeline.files import write_json, write_text
-from pipeline.manifests import Box, Clip, find_leaks, read_boxes, read_clips, write_boxes, write_clips
+from pipeline.manifests import (
+    Box,
+    Clip,
+    find_leaks,
+    leaking_clips,
+    read_boxes,
+    read_clips,
+    write_boxes,
+    write_clips,
+)
+from pipeline.prepared import media_variable
 
-MEDIA_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 # The paper: 5 s at 22.05 kHz; window and hop (40 and 20 ms) and 64 bands as in MSSL, which it follows.
 PAPER_AUDIO = AudioSettings(
     sample_rate=22050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64, power=2.0, log_floor=1.0e-10
@@ -45,6 +55,7 @@ class CardText:
     audio: AudioSettings = PAPER_AUDIO
     comments: tuple[str, ...] = ()  # facts on the boxes and choices of ours, one line each
     media_fingerprint: str = ""  # of media that the importer made
+    preset: str = PRESET  # the block of params.yaml that the dataset's own block is a copy of
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,15 @@ class Dataset:
         clips: dict[str, list[Clip]],
         boxes: dict[str, list[Box]],
     ) -> Dataset:
-        """Put together what an importer has found."""
-        allowed = bool(report.leaks) and options.leaks == "keep"
+        """Put together what an importer has found; of training clips that share a file with others, what `--leaks` says is done."""
+        train, scored = clips.get("train", []), _scored(clips)
+        shared = find_leaks(train, scored)
+        if shared and options.leaks == "drop":
+            gone = leaking_clips(train, scored)
+            for clip_id in gone:
+                report.leave_out("train", clip_id, "shares its id or a file with a clip that is scored")
+            clips = {**clips, "train": [clip for clip in train if clip.clip_id not in gone]}
+        allowed = bool(report.leaks or shared) and options.leaks == "keep"
         return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
 
 
@@ -132,7 +150,7 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
     folder = check_name(dataset.name, project, force=force)
     _check(dataset)
     _describe(dataset, project)
-    params, hint = params_with_block(project / "params.yaml", dataset.name)
+    params, hint = params_with_block(project / "params.yaml", dataset.name, preset=dataset.card.preset)
     dataset.report.hints.append(hint)
     with building_folder(folder) as building:
         _write_folder(dataset, building, _media_root(dataset, project))
@@ -146,16 +164,22 @@ def _check(dataset: Dataset) -> None:
         reasons = [reason for missing in dataset.report.left_out.values() for reason in missing.values()]
         why = f"; most often: {max(sorted(set(reasons)), key=reasons.count)}" if reasons else ""
         raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{why}; check --media")
-    scored = [clip for split, clips in splits.items() if split != "train" for clip in clips]
-    leaks = find_leaks(splits.get("train", []), scored)
+    leaks = find_leaks(splits.get("train", []), _scored(splits))
     if leaks and not dataset.leaks_allowed:
         dataset.report.shared = leaks
-        raise ManifestError(f"{dataset.name}: train and test share {len(leaks)}: {dataset.report.listing(leaks, 10)}")
+        raise ManifestError(
+            f"{dataset.name}: train and test share {len(leaks)}: {dataset.report.listing(leaks, 10)}. --leaks drop trains without "
+            "them, --leaks keep trains on them all the same"
+        )
     for split, boxes in dataset.boxes.items():
         ids = {clip.clip_id for clip in splits.get(split, [])}
         strangers = sorted({box.clip_id for box in boxes} - ids)
         if strangers:
             raise ManifestError(f"{dataset.name}: boxes of clips that {split} does not have: {shortened(strangers)}")
+
+
+def _scored(clips: Mapping[str, Sequence[Clip]]) -> list[Clip]:
+    return [clip for split, each in clips.items() if split != "train" for clip in each]
 
 
 def _describe(dataset: Dataset, project: Path) -> None:
@@ -171,7 +195,7 @@ def _describe(dataset: Dataset, project: Path) -> None:
     if not dataset.media.resolve().is_relative_to(project.resolve()):
         report.hints.append(
             f"the media are outside the project, and their path is not stored; "
-            f"before each run: export {MEDIA_VARIABLE}={shlex.quote(str(dataset.media.resolve()))}"
+            f"before each run: export {media_variable(dataset.name)}={shlex.quote(str(dataset.media.resolve()))}"
         )
 
 
@@ -230,7 +254,7 @@ def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -
         f"title: {_quoted(card.title)}",
         f"source: {_quoted(card.source)}",
         f"licence: {_quoted(card.licence)}",
-        f"media_root: {_quoted(media_root)}   # relative to the project; the variable {MEDIA_VARIABLE} overrides it",
+        f"media_root: {_quoted(media_root)}   # relative to the project; an environment variable overrides it",
         f"image_size: {card.image_size}   # side of the stored frame, pixels; the whole frame is squashed to it",
         "audio:",
         f"  sample_rate: {audio.sample_rate}   # Hz",
