@@ -1,7 +1,7 @@
 """HDF5 files of named arrays with named axes, such as what a method made of the training set before an epoch.
 
 The same arrays give the same bytes, and xarray opens a file as it is. `pipeline.pseudo_labels` and `pipeline.shards` have
-formats of their own, with checks; this one is for whatever a method wants to keep for a reader.
+formats of their own, with more checks; this one is for whatever a method wants to keep for a reader.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ def write_arrays(path: Path, arrays: Mapping[str, NamedArray], attributes: Mappi
             add_bare_dimension(file, axis, length)
         name_axes(file, {name: axes for name, (axes, _) in arrays.items()})
     write_bytes(path, buffer.getvalue())
+
+
+def read_attributes(path: Path) -> dict[str, str | int]:
+    """Read a file to its end, and return its attributes. Raises OSError where it is no HDF5 file, or a checksum is wrong."""
+    with h5py.File(path, "r") as file:
+        for dataset in file.values():
+            dataset[()]
+        return {name: value.decode() if isinstance(value, bytes) else int(value) for name, value in file.attrs.items()}
 
 
 def ascii_ids(clip_ids: list[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether a run's pseudo-labels are whole, and belong to its model and to its shards.
+"""Whether a run's pseudo-labels, and what a method made before an epoch, are whole and belong to its model and shards.
 
 Each artifact is read to the end: checksums, types, finite values, fields that agree with each other. Its epoch must be that
 of its name, its fingerprint that of the run's ``model.pt``, its clips and their fingerprint those of the shards.
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.array_files import read_attributes
 from pipeline.checkpoints import RERUN, read_checkpoint
 from pipeline.errors import CheckpointError, PseudoLabelError
 from pipeline.inspection import Artifacts
@@ -61,6 +62,9 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
     fingerprint = made.fingerprint if made else None
     for epoch, path in artifacts.paths.items():
         verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
+    for path in sorted(artifacts.run.glob("pseudo_labels/start_*.h5")) if artifacts.is_whole else ():
+        epoch = int(path.stem.removeprefix("start_"))
+        verification.artifacts.append(Finding(str(path), epoch, _problems_of_start(path, epoch, fingerprint, shards)))
     if shards is None:
         verification.notes.append("no shards: clips and fingerprint were not compared with them")
     return verification
@@ -134,3 +138,16 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet 
             if names:
                 problems.append(f"{len(names)} clips {where}, such as {min(names)!r}")
     return problems
+
+
+def _problems_of_start(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:
+    try:
+        attributes = read_attributes(path)
+    except OSError as error:
+        return [f"not whole ({error}); {RERUN}"]
+    expected = {"epoch": epoch, "fingerprint": fingerprint, "shards": shards.fingerprint if shards else None}
+    return [
+        f"{name} {attributes.get(name)}, not {value}"
+        for name, value in expected.items()
+        if value is not None and attributes.get(name) != value
+    ]

@@ -187,7 +187,10 @@ def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarr
         moment = source.moment(None)
         audio = localizer.audio
         windows = SlidingWindows(source, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
-        return windows.window(moment)
+        window = windows.window(moment)
+        if not windows.has_sound:
+            raise MediaError(f"{path}: its sound cannot be decoded; the file is damaged, re-encode it")
+        return window
 
 
 def _refuse_to_replace(outputs: Sequence[Path], made_by: str) -> None:

@@ -178,7 +178,8 @@ class Localizer:
         Returns
         -------
         np.ndarray [shape=(row, col)]
-            R, float32, enlarged bilinearly; the largest value is where the sound comes from.
+            R, float32, enlarged bilinearly; the largest value is where the sound comes from, if the source is in the frame:
+            a verdict "not found" is told by `localize_batch` only.
 
         Raises
         ------

@@ -71,9 +71,9 @@ def require_file(path: Path) -> None:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise MediaError(f"{path}: {reason}; check the clip list and the media root") from None
     if stat.S_ISDIR(status.st_mode):
-        raise MediaError(f"{path}: is a folder; the clip list must name a file")
+        raise MediaError(f"{path}: is a folder, not a media file")
     if not stat.S_ISREG(status.st_mode):
-        raise MediaError(f"{path}: is not a regular file; the clip list must name one")
+        raise MediaError(f"{path}: is not a regular file")
     if status.st_size == 0:
         raise MediaError(f"{path}: is empty (0 bytes); fetch it again")
 
@@ -119,7 +119,7 @@ class MediaSource:
         """Return the stream of a kind, or raise MediaError when the file has none."""
         found = self.video if kind == "video" else self.audio
         if found is None:
-            raise MediaError(f"{self.path}: has no {kind} stream that can be decoded; leave the clip out")
+            raise MediaError(f"{self.path}: has no {kind} stream that can be decoded; leave it out")
         return found
 
     def moment(self, centre_s: float | None) -> Fraction:
@@ -221,7 +221,7 @@ class MediaSource:
             for packet in self.container.demux(*streams):
                 self.deadline.check(self.path)
                 if packet.has_sidedata("encryption_info"):
-                    raise MediaError(f"{self.path}: is encrypted; decrypt it first or leave the clip out")
+                    raise MediaError(f"{self.path}: is encrypted; decrypt it first or leave it out")
                 if packet.size:
                     yield packet
         self.deadline.check(self.path)

@@ -72,6 +72,11 @@ class SlidingWindows:
             raise MediaError(f"{self._source.path}: its sound holds values that are not finite; re-encode it")
         return wave
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether any sound could be decoded so far."""
+        return self._rate > 0
+
     def _read_until(self, end: Fraction) -> None:
         while self._end <= end:
             found = next(self._sounds, None)
@@ -100,7 +105,7 @@ def stays_within(source: MediaSource, span: float) -> bool:
     Raises
     ------
     MediaError
-        As for `SlidingWindows.window`.
+        As for `SlidingWindows.window`; or no sound can be decoded at all.
     """
     lowest, highest = inf, -inf
     for _, sound in timed_sounds(source, None):
@@ -109,4 +114,6 @@ def stays_within(source: MediaSource, span: float) -> bool:
         lowest, highest = np.minimum(lowest, samples.min(initial=inf)), np.maximum(highest, samples.max(initial=-inf))
         if not highest - lowest <= span:
             return False
+    if lowest > highest:
+        raise MediaError(f"{source.path}: its sound cannot be decoded; the file is damaged, re-encode it")
     return True

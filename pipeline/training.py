@@ -222,6 +222,7 @@ def _start_epoch(now: Progress, plan: Plan, shards: ShardSet, epoch: int) -> Non
     made = now.method.start_epoch(now.model, shards, now.labels, epoch=epoch, seed=seed)
     if made:
         attributes: dict[str, str | int] = {"epoch": epoch, "method": plan.method, "fingerprint": plan.run.fingerprint}
+        attributes["shards"] = plan.shards
         write_arrays(plan.run.start(epoch), {"clip_id": (("clip",), ascii_ids(shards.clip_ids)), **made}, attributes)
 
 

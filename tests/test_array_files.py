@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
-from pipeline.array_files import ascii_ids, write_arrays
+from pipeline.array_files import ascii_ids, read_attributes, write_arrays
 
 
 def arrays():
@@ -36,3 +36,15 @@ def test_an_axis_has_one_length(tmp_path):
     with pytest.raises(ValueError, match="axis 'clip' has 3 entries, another array has 2"):
         write_arrays(tmp_path / "a.h5", {**arrays(), "more": (("clip",), np.zeros(3))}, {})
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+    path = tmp_path / "a.h5"
+    write_arrays(path, arrays(), {"method": "dsol", "epoch": 3})
+    assert read_attributes(path) == {"method": "dsol", "epoch": 3}
+    content = bytearray(path.read_bytes())
+    place = bytes(content).index(arrays()["centre"][1].tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError):
+        read_attributes(path)

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from pipeline.config import OptimisationSettings
 from pipeline.encoders import build_model
 from pipeline.errors import CheckpointError, SettingsError, TrainingError
 from pipeline.inference import predict
+from pipeline.inspection import find_artifacts
+from pipeline.inspection_verify import verify_artifacts
 from pipeline.methods import build_method, method_settings
 from pipeline.methods.dsol import STAGE_ONE, STAGE_TWO, dsol_head
 from pipeline.methods.dsol_clusters import cluster, dictionary, linear_classifier, match_clusters
@@ -379,6 +383,26 @@ class TestRun:
                     np.testing.assert_array_equal(made["pseudo_class"].values, head.pseudo_class.numpy())
                     np.testing.assert_array_equal(made["dictionary"].values, head.dictionary.numpy())
                     np.testing.assert_array_equal(made["audio_distribution"].values, head.audio_distribution.numpy())
+
+    def test_what_was_made_before_an_epoch_is_verified(self, runs, tmp_path):
+        folder, world, _ = runs
+        run = tmp_path / "dsol"
+        shutil.copytree(folder / "dsol", run)
+        found = verify_artifacts(find_artifacts(run), shards=world)
+        assert [Path(each.path).name for each in found.artifacts if "start_" in each.path]
+        assert found.n_problems == 0
+        path = run / "pseudo_labels" / "start_001.h5"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        (problem,) = [
+            text for each in verify_artifacts(find_artifacts(run), shards=world).artifacts for text in each.problems
+        ]
+        assert problem.startswith("not whole (")
+        shutil.copy(run / "pseudo_labels" / "start_002.h5", path)
+        (problem,) = [
+            text for each in verify_artifacts(find_artifacts(run), shards=world).artifacts for text in each.problems
+        ]
+        assert problem == "epoch 2, not 1"
 
     def test_clusters_keep_their_numbers_over_the_epochs_of_stage_one(self, runs):
         folder, _, _ = runs

@@ -449,12 +449,12 @@ def encrypted(path):
 BAD_FILES = {
     no_file: r"no such file; check the clip list and the media root",
     empty: r"is empty \(0 bytes\); fetch it again",
-    folder: r"is a folder; the clip list must name a file",
+    folder: r"is a folder, not a media file",
     pipe: r"is not a regular file",
     text: r"cannot be read as media",
     playlist: r"(cannot be read as media|has no)",
-    no_sound: r"has no audio stream that can be decoded; leave the clip out",
-    no_pictures: r"has no video stream that can be decoded; leave the clip out",
+    no_sound: r"has no audio stream that can be decoded; leave it out",
+    no_pictures: r"has no video stream that can be decoded; leave it out",
     cover_only: r"has no video stream that can be decoded",
     encrypted: r"is encrypted; decrypt it first",
 }

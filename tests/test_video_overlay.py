@@ -307,6 +307,19 @@ def test_a_silent_video_is_found_out_before_anything_is_coded(tmp_path, monkeypa
         run(source, tmp_path, localizer=make_localizer(silence_dbfs=-90.0))
 
 
+def test_a_sound_of_which_nothing_can_be_decoded(tmp_path):
+    source = write_media(tmp_path / "a.mkv", times=steady(1, 10), sound=tones(1), audio_codec="flac")
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    content = source.read_bytes()
+    for packet in packets:
+        assert packet in content
+        content = content.replace(packet, bytes(len(packet)))
+    source.write_bytes(content)
+    with pytest.raises(MediaError, match="its sound cannot be decoded; the file is damaged"):
+        run(source, tmp_path)
+
+
 def test_sound_after_the_last_window_is_none_of_the_pictures(tmp_path):
     sound = np.zeros((1, 4 * RATE), dtype=np.float32)
     sound[:, 3 * RATE :] = tones(1)
