@@ -510,6 +510,30 @@ def test_it_localises_an_easy_world(start, easy, name):
         assert found > shuffled + 0.1
 
 
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """The model that the rows without labels share: Eq. 2 finds what Eq. 3 and the correspondence have learned."""
+    settings = make_settings(
+        batch_size=16,
+        encoder=SHARP,
+        augmentation=AugmentationSettings(flip=True),
+        initialize=OptimisationSettings(epochs=16, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        methods={"mssl_stage1_unlabelled": {"epochs": 8, "learning_rate": 3e-3}},
+    )
+    folder = tmp_path_factory.mktemp("unlabelled")
+    return train_easily(folder, "mssl_stage1_unlabelled", make_easy_world(64, 0)[0], settings)
+
+
+# Without Eq. 2 the map is that of a class layer which nothing has trained: it can find the one object, but does not hear.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mssl_stage1_unlabelled_eq2", "mssl_stage1_unlabelled_eq2_eq1"])
+def test_without_labels_it_localises_an_easy_world_through_equation_2(unlabelled, name):
+    unlabelled.method = build_method(name, unlabelled.method.settings)
+    found, shuffled, blind = easy_scores(unlabelled, *make_easy_world(64, 1)[:2])
+    assert found > 1.6 * blind
+    assert found > shuffled + 0.1
+
+
 def test_rows_without_labels_need_none(start, tmp_path):
     folder, settings, shards, _, _ = start
     name = "mssl_stage1_unlabelled"
