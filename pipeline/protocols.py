@@ -116,6 +116,14 @@ _SSLALIGNMENT = Protocol(
     align_corners=True,
     threshold_rule="median",
 )
+_SSLALIGNMENT_VGGSS = replace(
+    _SSLALIGNMENT,
+    name="sslalignment-vggss224-median",
+    source="SSLalignment on VGG-SS: corners not aligned, strictly above the median, union of the boxes",
+    rounding="floor",
+    consensus="union",
+    align_corners=False,
+)
 _IIOU = replace(
     _SSLALIGNMENT,
     name="iiou224",
@@ -207,6 +215,20 @@ _ALL = (
         source="SLAVC with its relative prediction on VGG-SS: union of the boxes",
         rounding="floor",
         consensus="union",
+    ),
+    replace(
+        _EZVSL,
+        name="ezvsl-vggss224",
+        source="EZ-VSL on VGG-SS, test script: as its median rule, union of the boxes",
+        rounding="floor",
+        consensus="union",
+    ),
+    _SSLALIGNMENT_VGGSS,
+    replace(
+        _SSLALIGNMENT_VGGSS,
+        name="sslalignment-vggss224-adaptive",
+        source="SSLalignment on VGG-SS, adaptive: as many pixels as the ground truth has. It reads the answer; an upper bound",
+        threshold_rule="oracle-area",
     ),
     _MUSIC_A,
     replace(

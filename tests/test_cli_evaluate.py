@@ -54,7 +54,7 @@ def store(folder, response, *, seed=0, clips=CLIPS):
 def project(tmp_path, monkeypatch):
     """A project in which `good` has one seed's maps, `noisy` two seeds', and `untrained` none."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "600")
     (tmp_path / "params.yaml").write_text(PARAMS)
     make_manifest(tmp_path / "data_manifests" / "squares", CLIPS, elsewhere=["validation-01", "validation-03"])
     store(tmp_path / "results/squares/maps/good", good_maps())

@@ -203,6 +203,20 @@ def vggss(raw, pixels, size):
     return above(m, median(m), union(grid_fractions(pixels, size)))
 
 
+def ezvsl_vggss(raw, pixels, size):
+    return ezvsl(raw, pixels, size, g=union(grid_fractions(pixels, size)))
+
+
+def sslalignment_vggss(raw, pixels, size):
+    m = min_max(resize(raw, size, "bilinear", False))
+    return above(m, median(m), union(grid_fractions(pixels, size)))
+
+
+def sslalignment_vggss_adaptive(raw, pixels, size):
+    m, g = min_max(resize(raw, size, "bilinear", False)), union(grid_fractions(pixels, size))
+    return above(m, oracle(m, g), g)
+
+
 def music_a(raw, boxes, size):
     m = resize(min_max(raw), size, "bilinear", False)
     truths = [union(grid_sizes(own, size)) for own in (boxes[::2], boxes[1::2])]  # as `sources` in `clip_boxes`
@@ -230,6 +244,9 @@ PUBLISHED = {
     "slavc224": slavc,
     "slavc-vggss224": slavc_vggss,
     "vggss224": vggss,
+    "ezvsl-vggss224": ezvsl_vggss,
+    "sslalignment-vggss224-median": sslalignment_vggss,
+    "sslalignment-vggss224-adaptive": sslalignment_vggss_adaptive,
     "music-synthetic-a": music_a,
     "music-synthetic-b": music_b,
 }
