@@ -47,12 +47,23 @@ def write_arrays(path: Path, arrays: Mapping[str, NamedArray], attributes: Mappi
     write_bytes(path, buffer.getvalue())
 
 
-def read_attributes(path: Path) -> dict[str, str | int]:
-    """Read a file to its end, and return its attributes. Raises OSError where it is no HDF5 file, or a checksum is wrong."""
+def read_about(path: Path) -> tuple[dict[str, str | int], list[str]]:
+    """Read a file to its end; return its attributes, and the values of its array ``clip_id``.
+
+    Raises
+    ------
+    OSError
+        It is no HDF5 file, or a checksum is wrong.
+    KeyError, ValueError
+        It is not of this form.
+    """
     with h5py.File(path, "r") as file:
         for dataset in file.values():
             dataset[()]
-        return {name: value.decode() if isinstance(value, bytes) else int(value) for name, value in file.attrs.items()}
+        attributes = {
+            name: value.decode() if isinstance(value, bytes) else int(value) for name, value in file.attrs.items()
+        }
+        return attributes, [clip_id.decode("ascii") for clip_id in file["clip_id"][()]]
 
 
 def ascii_ids(clip_ids: list[str]) -> np.ndarray:

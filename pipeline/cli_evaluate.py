@@ -69,11 +69,14 @@ def evaluate(
     protocols = _chosen(names)
     params = load_params(params_path)
     dataset, split = dataset or params.dataset, split or params.score_split
+    if other:
+        _check_other(other, dataset)
     scored = other or dataset
     manifest = Path("data_manifests") / scored
     boxes = read_split_boxes(manifest, split)
     results = Path("results") / dataset / "on" / other if other else Path("results") / dataset
-    stored = _read_maps(variants, results / "maps", params, split=split)
+    remedy = f"put {other} into cross_datasets, and run `dvc repro`" if other else "run `dvc repro evaluate`"
+    stored = _read_maps(variants, results / "maps", params, split=split, remedy=remedy)
     rows = rescore(
         stored,
         boxes,
@@ -115,21 +118,31 @@ def _chosen(names: tuple[str, ...]) -> list[Protocol]:
     return [get_protocol(name) for name in dict.fromkeys(names)]
 
 
-def _read_maps(variants: tuple[str, ...], folder: Path, params: Params, *, split: str) -> dict[str, list[ResponseMaps]]:
+def _check_other(other: str, dataset: str) -> None:
+    from pipeline.errors import EvaluationError
+
+    if other == dataset:
+        raise EvaluationError(f"--on {other}: is the dataset that was trained on; leave --on out")
+    if not (Path("data_manifests") / other).is_dir():
+        raise EvaluationError(f"--on {other}: no such dataset in data_manifests; import it, or mend the name")
+
+
+def _read_maps(
+    variants: tuple[str, ...], folder: Path, params: Params, *, split: str, remedy: str
+) -> dict[str, list[ResponseMaps]]:
     """Read the maps of the variants asked for, or of those in the settings that have been evaluated."""
     from pipeline.errors import EvaluationError
     from pipeline.map_files import MAPS_FILE
     from pipeline.rescoring import read_stored_maps
 
     chosen = list(dict.fromkeys(variants or params.variants))
-    if not variants:
-        absent = [variant for variant in chosen if not (folder / variant / MAPS_FILE).exists()]
-        chosen = [variant for variant in chosen if variant not in absent]
-        if not chosen:
-            raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; run `dvc repro evaluate`")
-        if absent:
-            note(f"not evaluated yet, left out: {', '.join(absent)}")
-    return {variant: read_stored_maps(folder / variant, split=split) for variant in chosen}
+    absent = [variant for variant in chosen if not (folder / variant / MAPS_FILE).exists()]
+    there = [variant for variant in chosen if variant not in absent]
+    if absent and (variants or not there):
+        raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; {remedy}")
+    if absent:
+        note(f"not evaluated yet, left out: {', '.join(absent)}")
+    return {variant: read_stored_maps(folder / variant, split=split) for variant in there}
 
 
 def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:

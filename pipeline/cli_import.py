@@ -55,8 +55,9 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             **rest: Any,
         ) -> None:
             from pipeline.datasets.writing import ImportOptions
+            from pipeline.prepared import media_root_from_environment
 
-            media = media or Path("data") / name / "media"
+            media = media or media_root_from_environment(name) or Path("data") / name / "media"
             options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
             try:
                 _show(function(options, **rest), options)
@@ -80,15 +81,14 @@ def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[
         click.option(
             "--media",
             type=PATH,
-            envvar="SOUNDSPOT_MEDIA_ROOT",
-            help="Media root. Default: $SOUNDSPOT_MEDIA_ROOT, or data/NAME/media.",
+            help="Media root. Default: $SOUNDSPOT_MEDIA_ROOT_NAME, $SOUNDSPOT_MEDIA_ROOT, or data/NAME/media.",
         ),
         click.option(
             "--leaks",
             type=click.Choice(["refuse", "drop", "keep"]),
             default="refuse",
             show_default=True,
-            help="Training clips that belong to the test list: stop, train without them, or train on them.",
+            help="Training clips that belong to the test list or share a file with it: stop, train without them, or train on them.",
         ),
         click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
         click.option("--check-only", is_flag=True, help="Check the lists and boxes, without media; write nothing."),

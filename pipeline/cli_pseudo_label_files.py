@@ -104,7 +104,8 @@ def _side_of_frames(artifacts: Artifacts, shards: Path | None) -> int:
 def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
     """Check that the artifacts are whole, and belong to the run's model.pt and to the shards.
 
-    Of a run, none may be missing, nor the weights that it keeps. Everything is read, so that every checksum is compared. The exit code is 1 if anything is wrong.
+    Of a run, none may be missing, nor the weights that it keeps; what its method made before an epoch belongs to it. Everything is
+    read, so that every checksum is compared. The exit code is 1 if anything is wrong.
 
     Example: soundspot pl verify iterative
     """

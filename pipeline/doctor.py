@@ -248,9 +248,8 @@ def _disk(project: Path) -> Iterator[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
-    roots = sorted(
-        name for name in os.environ if name.startswith("SOUNDSPOT_MEDIA_ROOT")
-    )  # each dataset may have its own
+    # Each dataset may have its own.
+    roots = sorted(name for name in os.environ if name.startswith("SOUNDSPOT_MEDIA_ROOT"))
     names = (
         *roots,
         "SOUNDSPOT_WORKERS",

@@ -86,7 +86,7 @@ def check_dataset(
             train = there.get(TRAIN, [])
             check_cross_dataset(run, project, params, card, other, train=train, variants=trainable, side=side)
         _foresee_files(run, params, card, settings, trainable, id_bytes=id_bytes, side=side)
-        _check_disk(run, project, params)
+        _check_disk(run, project)
         _rehearse(run, params, card, settings, trainable, n_batches=n_batches, device=device, tell=tell)
     return run
 
@@ -115,7 +115,7 @@ def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, medi
                 run.notes.append(f"{split}: {len(clips) - n_found} of {len(clips)} videos are still to be rendered")
             there[split], n_found = clips, len(clips)
         elif not n_found:
-            run.problems.append(nothing_found(split, clips, media_root))
+            run.problems.append(nothing_found(run.dataset, split, clips, media_root))
         elif n_found < len(clips):
             run.notes.append(
                 f"{split}: {len(clips) - n_found} of {len(clips)} clips have no media under {media_root} and will be "
@@ -194,22 +194,9 @@ def _foresee_files(
         run.outputs.append(Output("maps", f"results/{run.dataset}/maps/{name}", n_seeds, n_seeds * maps))
 
 
-def _check_disk(run: DryRun, project: Path, params: Params) -> None:
+def _check_disk(run: DryRun, project: Path) -> None:
     """Compare what will be written with what is there already and with the free disk."""
-    present: dict[str, int] = {}
-    for kind, folder, pattern in (
-        *(("shards", f"data/{name}/shards", "*.h5") for name in (run.dataset, *params.cross_datasets)),
-        ("pseudo-labels", f"runs/{run.dataset}", "epoch_*.h5"),
-        ("model.pt", f"runs/{run.dataset}", "model.pt"),
-        ("kept weights", f"runs/{run.dataset}", "epoch_*.pt"),
-        ("maps", f"results/{run.dataset}", "maps.h5"),
-    ):
-        there = sum(path.stat().st_size for path in (project / folder).rglob(pattern))
-        present[kind] = present.get(kind, 0) + there
-    needed: dict[str, int] = {}
-    for output in run.outputs:
-        needed[output.what] = needed.get(output.what, 0) + output.size
-    run.disk_needed = sum(max(0, size - present.get(kind, 0)) for kind, size in needed.items())
+    run.disk_needed = sum(max(0, output.size - _present(output, project)) for output in run.outputs)
     run.disk_free = shutil.disk_usage(project).free
     if run.disk_needed > run.disk_free:
         short = human_bytes(run.disk_needed - run.disk_free)
@@ -221,6 +208,22 @@ def _check_disk(run: DryRun, project: Path, params: Params) -> None:
             f"disk: DVC's cache takes {human_bytes(run.disk_needed)} more where the file system cannot share copies "
             "(`dvc config cache.type hardlink,symlink` avoids it), and that does not fit"
         )
+
+
+def _present(output: Output, project: Path) -> int:
+    """Return how many bytes of an output are there, those of all seeds."""
+    patterns = {
+        "shards": "shard-*.h5",
+        "pseudo-labels": "epoch_*.h5",
+        "model.pt": "model.pt",
+        "kept weights": "epoch_*.pt",
+        "maps": "maps.h5",
+    }
+    if output.what not in patterns:
+        return 0
+    folder = project / output.folder
+    whole = folder.parent if output.what in ("pseudo-labels", "kept weights") else folder  # further seeds lie beside it
+    return sum(path.stat().st_size for path in whole.rglob(patterns[output.what]))
 
 
 def _rehearse(

@@ -12,6 +12,7 @@ from pipeline.file_sizes import maps_bytes, split_bytes
 from pipeline.manifests import Clip
 from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
 from pipeline.prepared import resolve_media_root
+from pipeline.protocols import get_protocol
 
 
 def check_cross_dataset(
@@ -47,6 +48,7 @@ def check_cross_dataset(
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return
     (theirs,) = cards
+    run.holds(lambda: get_protocol(theirs.evaluation.protocol))
     for name in ("image_size", "audio"):
         if getattr(theirs, name) != getattr(card, name):
             run.problems.append(
@@ -65,9 +67,17 @@ def check_cross_dataset(
             lambda: trained_on_too([clip.clip_id for clip in splits[split]], train, where=f"{manifest / split}.csv")
         )
     root = resolve_media_root(theirs, project, other)
-    there = [clip for clip in splits[split] if theirs.render is not None or not media_problems(clip, root)]
-    if not there:
-        run.problems.append(f"{other}: {nothing_found(split, splits[split], root)}")
+    found = {
+        name: [clip for clip in clips if theirs.render is not None or not media_problems(clip, root)]
+        for name, clips in splits.items()
+    }
+    # All of them, for `prepare` asks for some clips of each split.
+    run.problems += [f"{other}: {nothing_found(other, name, splits[name], root)}" for name in found if not found[name]]
+    there = found[split]
+    if 0 < len(there) < len(splits[split]):
+        run.notes.append(
+            f"{other}: {len(splits[split]) - len(there)} of {len(splits[split])} clips of {split} have no media and will be left out"
+        )
     run.clips[f"{other}: {split}"] = SplitCoverage(len(splits[split]), len(there))
     id_bytes = max((len(clip.clip_id) for clip in there), default=0)
     per_shard, shape = params.extract.clips_per_shard, (card.audio.n_mels, card.audio.n_frames)

@@ -184,8 +184,8 @@ def trained_on_too(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str
     both = [clip_id for clip_id in clip_ids if clip_id in known]
     if both:
         raise EvaluationError(
-            f"{where}: {len(both)} of {len(clip_ids)} clips were trained on, such as {both[0]!r}; take them out of the training set, "
-            "or write `leaks_allowed: true` into the card of the scored dataset"
+            f"{where}: {len(both)} of {len(clip_ids)} clips have the id of one that was trained on, such as {both[0]!r}; take them out of "
+            "the training set, or write `leaks_allowed: true` into the card of the scored dataset, which lets its own splits overlap too"
         )
 
 

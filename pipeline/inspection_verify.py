@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.array_files import read_attributes
+from pipeline.array_files import read_about
 from pipeline.checkpoints import RERUN, read_checkpoint
 from pipeline.errors import CheckpointError, PseudoLabelError
 from pipeline.inspection import Artifacts
@@ -62,9 +62,9 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
     fingerprint = made.fingerprint if made else None
     for epoch, path in artifacts.paths.items():
         verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
-    for path in sorted(artifacts.run.glob("pseudo_labels/start_*.h5")) if artifacts.is_whole else ():
+    for path in sorted(artifacts.run.glob("pseudo_labels/start_[0-9]*.h5")) if artifacts.is_whole else ():
         epoch = int(path.stem.removeprefix("start_"))
-        verification.artifacts.append(Finding(str(path), epoch, _problems_of_start(path, epoch, fingerprint, shards)))
+        verification.artifacts.append(Finding(str(path), epoch, _problems_of_start(path, epoch, made, shards)))
     if shards is None:
         verification.notes.append("no shards: clips and fingerprint were not compared with them")
     return verification
@@ -75,6 +75,7 @@ class _Made:
     """What ``model.pt`` says of its run: the last epoch with pseudo-labels, and those before it whose weights stay."""
 
     fingerprint: str
+    method: str
     last: int
     kept: tuple[int, ...]
 
@@ -88,10 +89,14 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         return None
     try:
         content = read_checkpoint(model)
-        fingerprint, epoch = str(content["fingerprint"]), int(content["epoch"])
+        fingerprint, method, epoch = str(content["fingerprint"]), str(content["method"]), int(content["epoch"])
         if content["stage"] != TRAIN:
-            return _Made(fingerprint, 0, ())  # the initialisation labels once, whatever the number of its epochs
-        return _Made(fingerprint, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"])))
+            return _Made(
+                fingerprint, method, 0, ()
+            )  # the initialisation labels once, whatever the number of its epochs
+        return _Made(
+            fingerprint, method, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"]))
+        )
     except CheckpointError as error:
         verification.problems.append(str(error))
     except (KeyError, TypeError, ValueError) as error:
@@ -140,14 +145,21 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet 
     return problems
 
 
-def _problems_of_start(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:
+def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: ShardSet | None) -> list[str]:
     try:
-        attributes = read_attributes(path)
-    except OSError as error:
+        attributes, clip_ids = read_about(path)
+    except (OSError, KeyError, ValueError) as error:
         return [f"not whole ({error}); {RERUN}"]
-    expected = {"epoch": epoch, "fingerprint": fingerprint, "shards": shards.fingerprint if shards else None}
-    return [
+    expected: dict[str, str | int] = {"epoch": epoch}
+    if made is not None:
+        expected |= {"method": made.method, "fingerprint": made.fingerprint}
+    if shards is not None:
+        expected["shards"] = shards.fingerprint
+    problems = [
         f"{name} {attributes.get(name)}, not {value}"
         for name, value in expected.items()
-        if value is not None and attributes.get(name) != value
+        if attributes.get(name) != value
     ]
+    if shards is not None and clip_ids != shards.clip_ids:
+        problems.append("its clips are not those of the shards, or in another order")
+    return problems

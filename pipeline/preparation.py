@@ -27,7 +27,7 @@ from pipeline.manifests import (
     read_boxes,
     read_clips,
 )
-from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, MEDIA_ROOT_VARIABLE, MISSING_FILE
+from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, MISSING_FILE, media_variable
 
 _BOXES = "_boxes"
 _SPLIT_ORDER = ("train", "validation", "test")
@@ -106,7 +106,7 @@ def prepare_dataset(
     found = {name: [clip for clip in clips if not media_problems(clip, media_root)] for name, clips in splits.items()}
     for name, clips in splits.items():
         if not found[name]:
-            raise ManifestError(nothing_found(name, clips, media_root))
+            raise ManifestError(nothing_found(manifest_folder.name, name, clips, media_root))
     missing = [
         (name, clip.clip_id, medium, problem)
         for name, clips in splits.items()
@@ -185,12 +185,12 @@ def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
     return problems
 
 
-def nothing_found(split: str, clips: Sequence[Clip], media_root: Path) -> str:
+def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: Path) -> str:
     """Return the message about a split of which not one file is there."""
     example = media_path(media_root, clips[0].media[0])
     return (
         f"{split}: not one of {len(clips)} clips is there under the media root {media_root}; {example}, for one, is "
-        f"missing or empty. Set {MEDIA_ROOT_VARIABLE} to the folder that holds the media, or mend media_root in the card"
+        f"missing or empty. Set {media_variable(dataset)} to the folder that holds the media, or mend media_root in the card"
     )
 
 

@@ -20,16 +20,20 @@ def media_variable(dataset: str) -> str:
     return f"{MEDIA_ROOT_VARIABLE}_{re.sub('[^A-Z0-9]', '_', dataset.upper())}"
 
 
+def media_root_from_environment(dataset: str) -> Path | None:
+    """Return what the variable of the dataset, or else ``SOUNDSPOT_MEDIA_ROOT``, says; None where neither is set."""
+    values = (os.environ.get(name) for name in (media_variable(dataset), MEDIA_ROOT_VARIABLE))
+    return next((Path(value).expanduser() for value in values if value), None)
+
+
 def resolve_media_root(card: Card, project: Path, dataset: str) -> Path:
     """Return the folder that a dataset's paths are relative to.
 
-    The environment variable of the dataset (`media_variable`) or else ``SOUNDSPOT_MEDIA_ROOT`` takes the place of the card's
-    `media_root` where it is set, except for rendered media, which would be written among somebody's own; a relative one of
-    any is relative to `project`.
+    An environment variable (`media_root_from_environment`) takes the place of the card's `media_root`, except for rendered
+    media, which would be written among somebody's own; a relative path of either is relative to `project`.
     """
-    variables = (media_variable(dataset), MEDIA_ROOT_VARIABLE) if card.render is None else ()
-    own = next((os.environ[name] for name in variables if os.environ.get(name)), card.media_root)
-    return project / Path(own).expanduser()
+    own = media_root_from_environment(dataset) if card.render is None else None
+    return project / (own or Path(card.media_root).expanduser())
 
 
 def read_prepared_clips(path: Path, split: str) -> list[Clip]:

@@ -202,11 +202,10 @@ def stage_times(
 
 
 def _takes_weights(settings: TrainingSettings, method: str, methods: Sequence[str]) -> bool:
-    """Tell whether a method will not train, but label with the weights that another one of them keeps of every epoch."""
+    """Tell whether a method will not train, but label with the weights that one before it keeps of every epoch."""
     own = method_settings(settings, method)
-    return twin_method(settings, method) in methods and kept_epochs(own.epochs, own.keep_epochs) == tuple(
-        range(own.epochs)
-    )
+    all_kept = kept_epochs(own.epochs, own.keep_epochs) == tuple(range(own.epochs))
+    return all_kept and twin_method(settings, method) in methods[: methods.index(method)]
 
 
 def _short(settings: TrainingSettings) -> TrainingSettings:

@@ -27,7 +27,7 @@ FURTHER_METRICS = {
     "max_f1": "max-F1",
     "localization_accuracy": "LocAcc",
     "nsa": "NSA",
-    "nsa_agnostic": "quiet outside",
+    "nsa_agnostic": "silent outside boxes",
 }
 _COUNT_TITLES = {
     "n_clips": "scored",

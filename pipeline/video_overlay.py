@@ -118,8 +118,8 @@ def overlay_video(
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise MediaError(f"{source}: pictures of more than {MAX_PIXELS // 10**6} megapixels; scale the video down")
         with MediaSource(source, deadline=deadline) as whole:
-            # No window's loudest sample, the offset taken off, lies further from 0 than the whole sound's lie apart. To know
-            # costs one block of a loud sound, and of a silent one far less than to code the video in vain.
+            # A constant offset is no sound, and with it taken off no sample lies further from 0 than all lie apart. To know costs
+            # one block of a loud sound, and of a silent one far less than to code the video in vain.
             if stays_within(whole, 10 ** (localizer.silence_dbfs / 20)):
                 raise MediaError(f"{source}: silent throughout; there is nothing to localise")
         overlay = _Overlay(video, sound, track, target, localizer, settings, comment, tell, note)

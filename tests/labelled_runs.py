@@ -48,7 +48,13 @@ def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=F
     last = max(epochs)
     for epoch in (*kept_epochs(last, 3), last):
         path = folder / "model.pt" if epoch == last else weights_path(folder, epoch)
-        content = {"fingerprint": fingerprint, "iteration": iteration, "stage": "train", "epoch": epoch}
+        content = {
+            "fingerprint": fingerprint,
+            "method": "iterative",
+            "iteration": iteration,
+            "stage": "train",
+            "epoch": epoch,
+        }
         write_checkpoint(path, content)
     return folder
 

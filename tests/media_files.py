@@ -88,6 +88,18 @@ def write_media(
     return path
 
 
+def spoil_sound(path: Path) -> Path:
+    """Replace each packet of a file's sound by zeros; of FLAC, nothing can be decoded then."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    content = path.read_bytes()
+    for packet in packets:
+        assert packet in content
+        content = content.replace(packet, bytes(len(packet)))
+    path.write_bytes(content)
+    return path
+
+
 def _encode_pictures(container, stream, times, pictures):
     for number, time in enumerate(times):
         frame = av.VideoFrame.from_ndarray(picture(number) if pictures is None else pictures[number], format="rgb24")

@@ -131,7 +131,7 @@ def test_default_is_every_evaluated_variant_under_every_rule(project, capsys):
     assert "left out: untrained" in printed.err
     header = line_of(printed.out, "success / AUC")
     assert all(name in header for name in PROTOCOLS)
-    assert "quiet outside, music-synthetic-a" in line_of(printed.out, "further metrics")
+    assert "silent outside boxes, music-synthetic-a" in line_of(printed.out, "further metrics")
 
 
 def test_detection_without_any_silent_clip_is_noted(project, capsys):
@@ -195,7 +195,7 @@ def test_mistakes_are_one_line(project, capsys):
         return message
 
     assert "unknown protocol 'lvs'; there are paper256" in error("--protocol", "lvs")
-    assert "maps/untrained/maps.h5: no response maps" in error("untrained")
+    assert "maps: no response maps of untrained; run `dvc repro evaluate`" in error("untrained")
     assert "out.txt: scores are written as .csv, .json or .md" in error("--output", "out.txt")
     assert "no boxes for the split 'train'" in error("--split", "train")
     assert "good/maps.h5: maps of the split 'test', not of 'validation'; give --split test" in error(
@@ -245,4 +245,10 @@ def test_maps_of_another_dataset(project):
 def test_another_dataset_on_which_nothing_was_scored(project, capsys):
     make_manifest(project / "data_manifests" / "elsewhere", CLIPS, elsewhere=[])
     assert run("evaluate", "--on", "elsewhere") == 1
-    assert "results/squares/on/elsewhere/maps: no response maps of good" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "results/squares/on/elsewhere/maps: no response maps of good" in message
+    assert "; put elsewhere into cross_datasets, and run `dvc repro`" in message
+    assert run("evaluate", "--on", "nowhere") == 1
+    assert "--on nowhere: no such dataset in data_manifests" in capsys.readouterr().err
+    assert run("evaluate", "--on", "squares") == 1
+    assert "--on squares: is the dataset that was trained on" in capsys.readouterr().err

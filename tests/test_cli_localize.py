@@ -26,7 +26,7 @@ from pipeline.localization_jobs import plan_jobs
 from pipeline.localizer import Localizer
 from pipeline.media import read_frame
 from tests.localizing import save_model
-from tests.media_files import picture, steady, truncate, write_media
+from tests.media_files import picture, spoil_sound, steady, truncate, write_media
 from tests.test_cli import run
 from tests.test_cli_evaluate import PARAMS
 
@@ -340,6 +340,13 @@ def check_video(path, facts, *, sound_is_whole):
                 damaged += 1
     assert damaged == 0 or not sound_is_whole
     assert samples >= (0.9 if sound_is_whole else 0.1) * stream.rate
+
+
+def test_a_picture_whose_sound_cannot_be_decoded(project, capsys):
+    image(project / "a.png")
+    spoil_sound(write_media(project / "b.mkv", sound=tone(1), audio_codec="flac"))
+    assert localize("a.png", options=["--audio", "b.mkv"]) == 1
+    assert "failed: b.mkv: its sound cannot be decoded; the file is damaged, re-encode it" in capsys.readouterr().err
 
 
 def test_finished_outputs_are_skipped(project, capsys):

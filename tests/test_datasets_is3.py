@@ -98,8 +98,11 @@ def test_training_clips_that_share_a_file_with_test_clips_are_dropped_or_kept(pr
     assert read_clips(project / "data_manifests/is3/train.csv") == train[:1]
     assert report.left_out["train"] == {"same": "shares its id or a file with a clip that is scored"}
     assert not load_card(project / "data_manifests/is3").leaks_allowed
-    run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"leaks": "keep", "force": True})
+    keep = {"leaks": "keep", "force": True}
+    report_of_kept = run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes=keep)
     assert read_clips(project / "data_manifests/is3/train.csv") == train
+    assert report_of_kept.shared
+    assert "shared: train and the scored splits share 1: file" in "\n".join(report_of_kept.lines())
     assert load_card(project / "data_manifests/is3").leaks_allowed
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import load_card
+from pipeline.datasets import music_segments
 from pipeline.datasets.music_boxes import corners_of_xywh, read_solo_boxes
 from pipeline.datasets.music_build import BuildSettings, build_music_synthetic
 from pipeline.datasets.music_draw import GAIN_RANGE, Segment, draw_mosaics
@@ -137,6 +138,21 @@ def read_wav(path: Path) -> np.ndarray:
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+
+
+def test_a_solo_that_a_decoder_trips_over_is_left_out(solos: Path, tmp_path: Path, monkeypatch) -> None:
+    def trip(*_: object, **__: object) -> None:
+        raise IndexError("in the depths\nof a library " + 500 * "x")
+
+    path, settings = solos / "videos" / "cello" / "cello_a.mp4", CutSettings(16, RATE, -40.0, 30.0)
+    monkeypatch.setattr(music_segments, "read_frame", trip)
+    cut = cut_solo(path, tmp_path, "cello_a", {}, settings)
+    assert not cut.seconds
+    assert cut.reason.startswith(f"{path}: internal error: IndexError: in the depths of a library xxx")
+    assert len(cut.reason) < len(str(path)) + 350
+    monkeypatch.setattr(music_segments, "read_frame", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        cut_solo(path, tmp_path, "cello_a", {}, settings)
 
 
 def test_built_set_has_the_papers_composition(built: list[Path]) -> None:

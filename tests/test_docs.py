@@ -109,7 +109,7 @@ def messages() -> str:
 
 def quoted() -> list[str]:
     text = (DOCS / "troubleshooting.md").read_text().split("## Not our messages")[0]
-    return re.findall(r"^`(.+)`\n:", text, re.MULTILINE)
+    return re.findall(r"^`(.+)`\n(?=:|`)", text, re.MULTILINE)
 
 
 def test_every_quoted_message_is_one_of_the_program():

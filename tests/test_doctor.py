@@ -68,6 +68,15 @@ def test_what_is_missing_is_bad_and_has_a_hint(tmp_path, quick, monkeypatch):
     assert all(f.hint for f in bad)
 
 
+def test_the_media_root_of_one_dataset(tmp_path, quick, monkeypatch):
+    monkeypatch.delenv("SOUNDSPOT_MEDIA_ROOT", raising=False)
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MINE", str(tmp_path / "nowhere"))
+    told, finding = by_topic(tmp_path)["environment"]
+    assert "SOUNDSPOT_MEDIA_ROOT_MINE=" in told.text
+    assert (finding.state, finding.hint) == ("bad", "mend or unset SOUNDSPOT_MEDIA_ROOT_MINE")
+    assert finding.text.startswith("SOUNDSPOT_MEDIA_ROOT_MINE names no folder")
+
+
 def test_packages_outside_the_tested_range(monkeypatch):
     versions = {"torch": "1.0.0"}
     real = importlib.metadata.version

@@ -158,6 +158,7 @@ def elsewhere(project):
 def test_other_datasets_that_are_scored_are_looked_at_too(project, elsewhere):
     found = check(project)
     assert found.problems == []
+    assert "elsewhere: 1 of 4 clips of test have no media and will be left out" in found.notes
     assert found.clips["elsewhere: test"] == SplitCoverage(4, 3)
     folders = {output.folder: output.count for output in found.outputs}
     assert folders["data/elsewhere/shards/test"] == 1
@@ -175,7 +176,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
         [Clip(f"other-{i}", video=f"other-{i}.mp4") for i in range(4)] + [Clip(TRAIN[3], video="x.mp4")],
     )
     (problem,) = check(project).problems
-    assert f"1 of 5 clips were trained on, such as '{TRAIN[3]}'" in problem
+    assert f"1 of 5 clips have the id of one that was trained on, such as '{TRAIN[3]}'" in problem
     (elsewhere / "dataset.yaml").write_text(card + "leaks_allowed: true\n")
     assert check(project).problems == []
     for path in (project / "nowhere").glob("other-*"):
@@ -185,6 +186,8 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
         (True, False),
         (False, True),
     ]
+    (elsewhere / "dataset.yaml").write_text(card.replace("protocol: paper256", "protocol: mine"))
+    assert "unknown protocol 'mine'" in check(project).problems[0]
     shutil.rmtree(elsewhere)
     (problem,) = check(project).problems
     assert "elsewhere/dataset.yaml: no such file" in problem
@@ -269,6 +272,18 @@ def test_what_is_written_already_needs_no_room(project):
     assert empty - check(project).disk_needed == written
 
 
+def test_what_is_there_of_another_split_or_dataset_makes_no_room(project, elsewhere):
+    empty = check(project).disk_needed
+    for name in ("data/elsewhere/shards/train/shard-00000.h5", "results/squares/on/old/maps/itr/maps.h5"):
+        (project / name).parent.mkdir(parents=True)
+        (project / name).write_bytes(bytes(10**7))
+    assert check(project).disk_needed == empty
+    shard = project / "data/elsewhere/shards/test/shard-00000.h5"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(bytes(1000))
+    assert check(project).disk_needed == empty - 1000
+
+
 def test_a_full_disk(project, monkeypatch):
     needed = check(project).disk_needed
     usage = shutil.disk_usage(project)
@@ -317,7 +332,7 @@ TWINS = ("mssl_stage1", "mssl_stage1_eq2")
 
 @pytest.mark.parametrize(("keep_epochs", "methods", "own", "trains"), [
     (3, TWINS, {}, False),
-    (3, TWINS[::-1], {}, False),
+    (3, TWINS[::-1], {}, True),  # its twin has not ended when it begins
     (2, TWINS, {}, True),  # the weights of the start are not kept
     (3, TWINS[1:], {}, True),
     (3, TWINS, {"temperature": 0.5}, True),

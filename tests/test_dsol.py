@@ -388,21 +388,25 @@ class TestRun:
         folder, world, _ = runs
         run = tmp_path / "dsol"
         shutil.copytree(folder / "dsol", run)
+
+        def problems():
+            found = verify_artifacts(find_artifacts(run), shards=world)
+            return [text for each in found.artifacts for text in each.problems]
+
         found = verify_artifacts(find_artifacts(run), shards=world)
         assert [Path(each.path).name for each in found.artifacts if "start_" in each.path]
         assert found.n_problems == 0
         path = run / "pseudo_labels" / "start_001.h5"
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        (problem,) = [
-            text for each in verify_artifacts(find_artifacts(run), shards=world).artifacts for text in each.problems
-        ]
+        (problem,) = problems()
         assert problem.startswith("not whole (")
         shutil.copy(run / "pseudo_labels" / "start_002.h5", path)
-        (problem,) = [
-            text for each in verify_artifacts(find_artifacts(run), shards=world).artifacts for text in each.problems
-        ]
-        assert problem == "epoch 2, not 1"
+        assert problems() == ["epoch 2, not 1"]
+        shutil.copy(folder / "dsol_two_stage" / "pseudo_labels" / "start_001.h5", path)
+        method, fingerprint = problems()
+        assert method == "method dsol_two_stage, not dsol"
+        assert fingerprint.startswith("fingerprint ")
 
     def test_clusters_keep_their_numbers_over_the_epochs_of_stage_one(self, runs):
         folder, _, _ = runs

@@ -104,7 +104,8 @@ def test_clips_that_were_learned_from_are_not_scored(world):
     path = world.folder / "clips.csv"
     write_csv(path, ("split", *CLIP_COLUMNS), [("train", *clip_row(clip)) for clip in listed])
     with pytest.raises(
-        EvaluationError, match=rf"test\.csv: 1 of 10 clips were trained on, such as '{CLIPS[1]}'; take them out"
+        EvaluationError,
+        match=rf"test\.csv: 1 of 10 clips have the id of one that was trained on, such as '{CLIPS[1]}'; take them out",
     ):
         world.evaluate(clips=path)
     assert world.evaluate(clips=path, leaks_allowed=True) == world.evaluate()

@@ -32,7 +32,9 @@ pytestmark = [
 def test_each_file_is_extracted_or_rejected_with_a_reason(tmp_path):
     root = Path(FOLDER).absolute()
     files = [
-        path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix not in (*PICTURE_SUFFIXES, ".csv")
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.suffix.lower() not in (*PICTURE_SUFFIXES, ".csv")
     ]
     clips = [Clip(f"clip-{i:04d}", video=path.relative_to(root).as_posix()) for i, path in enumerate(files)]
     summary = extract_split(
@@ -69,7 +71,7 @@ def test_each_file_is_localised_or_named_with_a_reason(tmp_path, monkeypatch, ca
     assert all(line.startswith("failed: ") for line in lines)
     assert all(line.count(": ") >= 2 and "internal error" not in line for line in lines)
     assert code == (1 if lines else 0)
-    assert done.keys() < planned
+    assert done.keys() <= planned
     assert len(done) + len(lines) == len(planned)
     for output in done.values():
         if output.endswith(".mp4"):

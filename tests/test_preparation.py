@@ -92,7 +92,7 @@ def test_a_split_without_any_file_names_the_place_and_the_variable(manifest: Pat
 
     message = str(caught.value)
     assert message.startswith(f"train: not one of 2 clips is there under the media root {root}; {root / 'a.mp4'}, for")
-    assert "Set SOUNDSPOT_MEDIA_ROOT to the folder" in message
+    assert "Set SOUNDSPOT_MEDIA_ROOT_MANIFEST to the folder" in message
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.audio_backend import load_torchaudio
-from pipeline.spectrogram import log_mel, mel_frequencies
+from pipeline.config import AudioSettings
+from pipeline.spectrogram import log_mel, log_mel_of_windows, mel_frequencies
 
 FIVE_SECONDS = {"sample_rate": 22050, "n_fft": 882, "hop_length": 441, "n_mels": 64}
 ONE_SECOND = {"sample_rate": 16000, "n_fft": 160, "hop_length": 80, "n_mels": 64}
@@ -141,3 +142,12 @@ def test_torchaudio_is_found_again_after_a_failed_extension():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "torch.Size([1, 8, 21])\nFalse\n"
     assert load_torchaudio() is load_torchaudio()
+
+
+def test_windows_of_any_level_are_heard_at_full_scale():
+    audio = AudioSettings(clip_seconds=1.0, **ONE_SECOND)
+    waves = noise_and_tone(3, audio.n_samples, audio.sample_rate)
+    levels = np.array([1e-4, 0.3, 7.0])
+    heard = log_mel_of_windows([level * wave.numpy() for level, wave in zip(levels, waves, strict=True)], audio)
+    torch.testing.assert_close(heard, log_mel(waves, **ONE_SECOND), rtol=1e-4, atol=1e-4)
+    assert heard.dtype == torch.float32

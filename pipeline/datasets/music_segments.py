@@ -25,6 +25,7 @@ from pipeline.media import read_audio, read_frame
 from pipeline.media_source import Deadline, MediaSource
 
 CUT_VERSION = 1
+_LONGEST_MESSAGE = 300  # of a fault that is not ours
 MAX_SECONDS = 1000  # of a video; so the published lists cut theirs
 
 
@@ -125,7 +126,8 @@ def cut_solo(path: Path, folder: Path, video: str, frame_times: Mapping[int, flo
         raise
     except Exception as error:
         # One video that a decoder trips over must not end hours of work.
-        return Cut(reason=f"{path}: internal error: {type(error).__name__}: {error}")
+        text = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+        return Cut(reason=f"{path}: internal error: {type(error).__name__}: {text}")
     if not cut.seconds:
         return cut
     for name, array in (("frames", frames), ("audio", sound)):

@@ -35,7 +35,7 @@ class ImportReport:
     leaks : list of str
         Training ids that are in the test list, or that are cut from one of its videos.
     shared : list of str
-        Clip ids and files that train has in common with a split that is scored, a line for each, where that was refused.
+        Clip ids and files that train has in common with a split that is scored, a line for each, where that was refused or kept.
     notes : list of str
         Anything else the user should know of the dataset.
     hints : list of str
@@ -105,6 +105,10 @@ class ImportReport:
         if self.leaks:
             listed = self.listing(self.leaks, 10)
             lines.append(f"leaks: {len(self.leaks)} training clips belong to the test list: {listed}")
+        if self.shared:
+            lines.append(
+                f"shared: train and the scored splits share {len(self.shared)}: {self.listing(self.shared, 10)}"
+            )
         lines += [f"note: {note}" for note in self.notes] + self.hints
         return [f"{self.dataset}: {line}" for line in lines]
 

@@ -107,14 +107,17 @@ class Dataset:
         clips: dict[str, list[Clip]],
         boxes: dict[str, list[Box]],
     ) -> Dataset:
-        """Put together what an importer has found; of training clips that share a file with others, what `--leaks` says is done."""
+        """Put together what an importer has found, and apply `--leaks` to training clips that share a file with scored ones."""
         train, scored = clips.get("train", []), _scored(clips)
         shared = find_leaks(train, scored)
         if shared and options.leaks == "drop":
             gone = leaking_clips(train, scored)
-            for clip_id in gone:
-                report.leave_out("train", clip_id, "shares its id or a file with a clip that is scored")
+            for clip in train:
+                if clip.clip_id in gone:
+                    report.leave_out("train", clip.clip_id, "shares its id or a file with a clip that is scored")
             clips = {**clips, "train": [clip for clip in train if clip.clip_id not in gone]}
+        if options.leaks == "keep":
+            report.shared = shared
         allowed = bool(report.leaks or shared) and options.leaks == "keep"
         return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
 
