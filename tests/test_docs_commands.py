@@ -71,7 +71,6 @@ CHECKED = {
     r"dvc queue (start|logs).*": "works on in the background",
     r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
     r"python tests/closure.py": "tests/test_dependencies.py compares what it writes",
-    r"python benchmarks/.*": "takes minutes",
 }
 PAGES = pages()
 
