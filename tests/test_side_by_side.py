@@ -122,7 +122,7 @@ def test_all_end_with_the_first_process(tmp_path, sent):
             os.killpg(parent.pid, sent)  # as a terminal does
         else:
             parent.send_signal(sent)
-        _, told = parent.communicate(timeout=30)
+        _, told = parent.communicate(timeout=120)
         assert parent.returncode != 0
         # Its own traceback, and none of the others.
         assert told.count("Traceback") <= 1
