@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import logging
 import os
 import platform
 import shutil
@@ -69,6 +70,7 @@ def examine(project: Path) -> Iterator[Finding]:
     """
     probes: dict[str, Callable[[], Iterator[Finding]]] = {
         "python": _python,
+        "environment": _environment,  # before the workers, whose start sets a variable
         "packages": _packages,
         "spectrograms": _torchaudio,
         "media": _codecs,
@@ -77,7 +79,6 @@ def examine(project: Path) -> Iterator[Finding]:
         "project": lambda: _project(project),
         "dvc": lambda: _dvc(project),
         "disk": lambda: _disk(project),
-        "environment": _environment,
     }
     for topic, probe in probes.items():
         try:
@@ -170,6 +171,7 @@ def _workers() -> Iterator[Finding]:
         text = "a local Dask cluster"
     try:
         with redirect_stderr(io.StringIO()):  # the bar of a single task
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)  # some library has asked for all that is logged
             ((_, answer),) = run_tasks(platform.python_version, [()], scheduler=None, workers=1, label="workers")
     except ClusterError as error:
         hint = "start the scheduler and its workers, or unset DASK_SCHEDULER_ADDRESS" if address else BROKEN["workers"]
