@@ -104,6 +104,9 @@ def read_experiments(text: str) -> list[Experiment]:
         finished = []
         for entry in entries:
             for experiment in entry.get("experiments") or ():
+                # One that runs in the workspace has its new settings, and the scores of the one before.
+                if (experiment.get("executor") or {}).get("state", "success") != "success":
+                    continue
                 # Without a checkpoint in it, an experiment has one revision.
                 revision = (experiment.get("revs") or [{}])[0]
                 finished += _finished(revision, experiment.get("name"))

@@ -162,8 +162,15 @@ def test_other_splits_and_unfinished_experiments_are_left_out():
     failed["revs"][0] |= {"data": None, "error": {"msg": "no"}}
     queued = experiment("queued", delta_v=0.55)
     queued["revs"][0]["data"]["metrics"] = None
+    running = experiment("running", delta_v=0.45, success=0.9)  # in the workspace, with the scores of the one before
+    running["executor"] = {"state": "running", "name": "workspace"}
     (series,) = series_of(
-        failed, queued, experiment("a"), experiment("b", delta_v=0.7), experiment("test", delta_v=0.6, split="test")
+        failed,
+        queued,
+        running,
+        experiment("a"),
+        experiment("b", delta_v=0.7),
+        experiment("test", delta_v=0.6, split="test"),
     )
     assert [point.experiment for point in series.points] == ["b", "a"]
 
