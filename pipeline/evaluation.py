@@ -73,8 +73,9 @@ def evaluate(
         Protocol, and the threshold of a success.
     seeds : sequence of int
     clips : Path, optional
-        ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the consensus "per-source", its labels
-        name the clusters of a method that has a map for each, and ``metrics.json`` gets the keys ``class_…``.
+        ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the
+        consensus "per-source", its labels name the clusters of a method that has a map for each, and ``metrics.json`` gets the
+        keys ``class_…``.
     leaks_allowed : bool
         Score them all the same: what the card says.
     device : str

@@ -62,8 +62,11 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
     fingerprint = made.fingerprint if made else None
     for epoch, path in artifacts.paths.items():
         verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
-    for path in sorted(artifacts.run.glob("pseudo_labels/start_[0-9]*.h5")) if artifacts.is_whole else ():
-        epoch = int(path.stem.removeprefix("start_"))
+    for path in sorted(artifacts.run.glob("pseudo_labels/start_*.h5")) if artifacts.is_whole else ():
+        number = path.stem.removeprefix("start_")
+        if not number.isdigit():
+            continue
+        epoch = int(number)
         verification.artifacts.append(Finding(str(path), epoch, _problems_of_start(path, epoch, made, shards)))
     if shards is None:
         verification.notes.append("no shards: clips and fingerprint were not compared with them")

@@ -496,7 +496,7 @@ class TestRun:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_localises_an_easy_set(name, tmp_path):
-    own = {"epochs": 20, "stage_one_epochs": 8, "clusters": 4, "learning_rate": 3e-3}
+    own = {"epochs": 24, "stage_one_epochs": 10, "clusters": 4, "learning_rate": 3e-3}
     settings = make_settings(
         batch_size=12,
         initialize=OptimisationSettings(epochs=4, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
@@ -506,6 +506,6 @@ def test_localises_an_easy_set(name, tmp_path):
     unseen, boxes, _ = make_easy_world(48, 1)
     before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt")[0], unseen, boxes)
     found, shuffled, blind = easy_scores(model, unseen, boxes)
-    assert found > 1.6 * blind
+    assert found > 1.8 * blind
     assert found > shuffled + 0.1
-    assert found > before
+    assert found > before + 0.1
