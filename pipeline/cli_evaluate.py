@@ -86,7 +86,7 @@ def evaluate(
         legacy_float=legacy_float,
         shuffled=shuffled,
     )
-    _show(rows, f"{scored}, {split}")
+    _show(rows, f"{scored}, {split}, {_seeds_text(stored)}")
     _note_silence(rows, protocols)
     if output:
         facts = {"dataset": scored, "trained_on": dataset, "split": split, "legacy_float": legacy_float}
@@ -152,6 +152,18 @@ def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
             f"{', '.join(detecting)}: no silent clip is among them, so AP and max-F1 tell right places from wrong ones "
             "alone; import silent clips with --silent and score the split test_silent"
         )
+
+
+def _seeds_text(stored: dict[str, list[ResponseMaps]]) -> str:
+    """Say of which training runs the scores are: once where all variants have the same, else for each."""
+    seeds = {variant: [maps.seed for maps in of_seeds] for variant, of_seeds in stored.items()}
+    if any(each != next(iter(seeds.values())) for each in seeds.values()):
+        return ", ".join(f"{variant}: {_mean_over(each)}" for variant, each in seeds.items())
+    return _mean_over(next(iter(seeds.values())))
+
+
+def _mean_over(seeds: list[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"means over seeds {', '.join(map(str, seeds))}"
 
 
 def _show(rows: list[RescoredRow], title: str) -> None:

@@ -232,8 +232,14 @@ def _dvc(project: Path) -> Iterator[Finding]:
         hint = DVC_WAITS if locked else "mend dvc.yaml or params.yaml, or run `dvc doctor`"
         yield Finding("dvc", "bad", errors[-1], hint)
     else:
-        state = "everything is up to date" if done.returncode == 0 else "there is something to run"
-        yield Finding("dvc", "good", f"dvc {importlib.metadata.version('dvc')}: {state}")
+        version = f"dvc {importlib.metadata.version('dvc')}"
+        if done.returncode == 0:
+            yield Finding("dvc", "good", f"{version}: everything is up to date")
+        else:
+            hint = "`dvc repro` runs it, `dvc status` says what it is"
+            yield Finding(
+                "dvc", "note", f"{version}: not everything has been run with the present files and settings", hint
+            )
 
 
 def _disk(project: Path) -> Iterator[Finding]:

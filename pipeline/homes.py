@@ -9,7 +9,6 @@ PROJECT/results/DATASET/VARIANT/metrics.json, baselines.json, maps/VARIANT/calib
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +70,27 @@ class FoundRun:
         Of the variant, relative to the project; it need not exist.
     is_there : bool
         Whether it holds what was looked for.
-    near : sequence of str
-        The variants that hold it, those with a similar name if there are such; for the message where this one does not.
+    others : sequence of str
+        All variants that hold it; for the message where this one does not.
     seeds : sequence of int
         Of the settings file.
     """
 
     folder: Path
     is_there: bool
-    near: Sequence[str]
+    others: Sequence[str]
     seeds: Sequence[int]
 
     def of_seed(self, seed: int | None) -> Path | None:
-        """Return the folder of a seed, by default the first; None for one that is not in the settings file."""
+        """Return the folder of a seed, by default the first; None where it has none.
+
+        The run may have been trained with other seeds than the settings file has now: a folder of the seed's name is the seed's.
+        """
         if seed is None:
             return self.folder
+        own = self.folder / f"seed_{seed}"
+        if own.is_dir():
+            return own
         return seed_folder(self.folder, self.seeds, seed) if seed in self.seeds else None
 
 
@@ -109,5 +114,4 @@ def find_run(variant: str, *, dataset: str | None, params_path: Path, holding: s
     params = load_params(params_path)
     runs = Path("runs") / (dataset or params.dataset)
     there = sorted(each.parent.name for each in runs.glob(f"*/{holding}"))
-    near = difflib.get_close_matches(variant, there, n=3) or there
-    return FoundRun(runs / variant, (runs / variant / holding).exists(), near, params.seeds)
+    return FoundRun(runs / variant, (runs / variant / holding).exists(), there, params.seeds)

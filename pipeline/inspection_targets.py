@@ -27,7 +27,7 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
     Raises
     ------
     PseudoLabelError
-        There is nothing there; the message names what comes nearest.
+        There is nothing there; the message names what there is.
     SettingsError
         The settings file cannot be read.
     """
@@ -40,12 +40,13 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
         return find_artifacts(path if seed is None else path / f"seed_{seed}")
     found = find_run(word, dataset=dataset, params_path=params_path, holding="pseudo_labels")
     if not found.folder.is_dir():
-        hint = f"there are {', '.join(found.near)}" if found.near else "train first: dvc repro train"
+        hint = f"there are {', '.join(found.others)}" if found.others else "train first: dvc repro train"
         raise PseudoLabelError(f"{found.folder}: no such run; {hint}")
     folder = found.of_seed(seed)
     if folder is None:
         raise PseudoLabelError(
-            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, found.seeds))}"
+            f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "
+            f"{', '.join(map(str, found.seeds))}"
         )
     return find_artifacts(folder)
 

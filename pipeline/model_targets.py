@@ -27,7 +27,7 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     Raises
     ------
     CheckpointError
-        There is no model; the message names what comes nearest.
+        There is no model; the message names what there is.
     SettingsError
         The settings file cannot be read.
     """
@@ -36,12 +36,13 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
         return _model_at(path, seed)
     found = find_run(word, dataset=dataset, params_path=params_path, holding=MODEL_FILE)
     if not found.is_there:
-        hint = f"there are models of {', '.join(found.near)}" if found.near else "train first: dvc repro train"
+        hint = f"there are models of {', '.join(found.others)}" if found.others else "train first: dvc repro train"
         raise CheckpointError(f"{found.folder / MODEL_FILE}: no such model; {hint}")
     folder = found.of_seed(seed)
     if folder is None:
         raise CheckpointError(
-            f"seed {seed} is not among the seeds of {params_path}: {', '.join(map(str, found.seeds))}"
+            f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "
+            f"{', '.join(map(str, found.seeds))}"
         )
     return _model_at(folder, None)
 

@@ -111,6 +111,18 @@ def test_the_rule_alone_moves_a_perfect_map(project):
     assert rows["good", True]["paper256"]["mean_ciou"] < good["paper256"]["mean_ciou"]
 
 
+def test_the_seeds_of_the_scores_are_said(project, capsys):
+    heads = []
+    for variants in (["good"], ["noisy"], ["good", "noisy"]):
+        assert run("evaluate", *variants, "--protocol", "paper256") == 0
+        heads.append(capsys.readouterr().out.splitlines()[0])
+    assert heads == [
+        "squares, test, seed 0; percent",
+        "squares, test, means over seeds 0, 7; percent",
+        "squares, test, good: seed 0, noisy: means over seeds 0, 7; percent",
+    ]
+
+
 def test_the_table_has_rules_as_columns_and_their_range(project, capsys):
     assert run("evaluate", "good", "--protocol", "paper256", "--protocol", "ezvsl224-median") == 0
     printed = capsys.readouterr().out

@@ -171,6 +171,13 @@ def test_what_dvc_complains_of_decides_the_hint(own_dvc, message, hint):
     assert finding.hint.startswith(hint)
 
 
+@pytest.mark.parametrize(("code", "state"), [(0, "good"), (1, "note")])
+def test_results_that_are_out_of_date_are_worth_a_note(own_dvc, code, state):
+    finding = own_dvc(f"exit {code}")
+    assert finding.state == state
+    assert ("dvc repro" in finding.hint) == (code == 1)
+
+
 def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: None)

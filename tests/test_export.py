@@ -276,7 +276,7 @@ def test_models_are_found(project, word, seed, found):
 @pytest.mark.parametrize(
     ("word", "dataset", "seed", "message"),
     [
-        ("iteratve", None, None, r"runs/demo/iteratve/model.pt: no such model; there are models of iterative"),
+        ("iteratve", None, None, r"runs/demo/iteratve/model.pt: no such model; there are models of initial, iterative"),
         ("iterative", "elsewhere", None, "no such model; train first: dvc repro train"),
         ("iterative", None, 7, "seed 7 is not among the seeds of .*: 0, 5"),
         ("runs/demo/none", None, None, "runs/demo/none: no such model; give a model.pt"),

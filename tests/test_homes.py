@@ -55,12 +55,16 @@ def test_a_variant_and_its_seeds(project):
     assert found.of_seed(3) is None
 
 
-def test_what_comes_near_holds_what_is_looked_for(project):
-    assert (find("nosy").is_there, find("nosy").near) == (False, ["good"])
-    assert find("nosy", holding="pseudo_labels").near == ["noisy"]
-    assert find("xyz", holding="pseudo_labels").near == ["good", "noisy"]
+def test_a_seed_with_a_folder_is_there_whatever_the_settings_say(project):
+    (project / "runs/squares/good/seed_3").mkdir()
+    assert find("good").of_seed(3) == Path("runs/squares/good/seed_3")
+
+
+def test_the_others_are_all_that_hold_what_is_looked_for(project):
+    assert (find("nosy").is_there, find("nosy").others) == (False, ["good"])
+    assert find("nosy", holding="pseudo_labels").others == ["good", "noisy"]
     assert not find("noisy").is_there
-    assert (find("good", dataset="none").near, find("good", dataset="none").folder) == ([], Path("runs/none/good"))
+    assert (find("good", dataset="none").others, find("good", dataset="none").folder) == ([], Path("runs/none/good"))
 
 
 def test_settings_that_are_not_there(project):

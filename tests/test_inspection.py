@@ -134,6 +134,10 @@ class TestTargets:
         with pytest.raises(PseudoLabelError, match="no folder seed_3 in it"):
             self.resolve(project, "runs/squares/good", seed=3)
 
+    def test_a_seed_that_the_settings_no_longer_have(self, project):
+        make_run(project / "runs/squares/good/seed_3")
+        assert self.resolve(project, "good", seed=3).run.name == "seed_3"
+
     def test_paths_need_no_settings(self, project, run, monkeypatch):
         (project / "params.yaml").unlink()
         assert self.resolve(project, str(run)).run == run

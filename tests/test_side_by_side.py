@@ -116,6 +116,8 @@ def test_all_end_with_the_first_process(tmp_path, sent):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A process that a shell started in the background ignores it, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         wait_for(lambda: all(path.is_file() for path in paths))
         if sent == signal.SIGINT:
