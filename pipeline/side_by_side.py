@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ from pipeline.bars import VARIABLE
 from pipeline.errors import TrainingError
 
 
-def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> None:
+def run_side_by_side(tasks: Sequence[Callable[[], None]], *, at_once: int) -> None:
     """Call each task in a process of its own, `at_once` of them at a time, and wait for all.
 
     Parameters
     ----------
-    tasks : iterable of callable
+    tasks : sequence of callable
         Can be pickled.
     at_once : int >= 1
         Each process has the threads of this one, divided by as many, and at least one: a result that depends on the number
@@ -39,13 +39,19 @@ def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> No
     Exception
         The first that a task raises; the other tasks are stopped where they are.
     """
+    if not tasks:
+        return
     threads = max(1, torch.get_num_threads() // at_once)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    pool = ProcessPoolExecutor(at_once, mp_context=context, initializer=_begin, initargs=(threads,))
+    processes = min(at_once, len(tasks))
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
     children_before = set(multiprocessing.active_children())
     try:
         with _no_interrupts():  # the processes inherit it: Ctrl-C is for this one, which stops the others
             futures = [pool.submit(task) for task in tasks]
+            # A pool looks anew at which processes may die when it is given work, but just before it starts one for it: the death
+            # of the last would not be noticed before another task ends, hours later. This comes when all have been started.
+            pool.submit(_nothing)
         for future in as_completed(futures):
             future.result()
     except BrokenProcessPool:
@@ -59,6 +65,10 @@ def run_side_by_side(tasks: Iterable[Callable[[], None]], *, at_once: int) -> No
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _begin(threads: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import psutil
@@ -91,7 +92,17 @@ def test_the_first_error_stops_the_others(tmp_path):
     assert not later.exists() or is_gone(pid_of(later))
 
 
-def test_a_process_that_is_killed_is_an_error_with_advice(tmp_path):
+@pytest.mark.timeout(120)  # less than the sleeper sleeps
+@pytest.mark.parametrize("seconds", [0, 0.5])
+def test_a_process_that_is_killed_is_an_error_with_advice(tmp_path, monkeypatch, seconds):
+    """At once, also where the last process is started so late that the pool has already looked at which there are."""
+    start = ProcessPoolExecutor._adjust_process_count
+
+    def start_late(pool):
+        time.sleep(seconds)
+        start(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_adjust_process_count", start_late)
     path = tmp_path / "sleeper"
     with pytest.raises(
         TrainingError, match=r"a training process ended before its time.*\(2 run at once; set SOUNDSPOT"
