@@ -39,7 +39,7 @@ def note(path):
 
 def sleep(path):
     note(path)
-    time.sleep(300)
+    time.sleep(3600)  # longer than a test may take, so that none can pass by waiting for it
 
 
 def wait_for(condition, seconds=60):
@@ -92,7 +92,7 @@ def test_the_first_error_stops_the_others(tmp_path):
     assert not later.exists() or is_gone(pid_of(later))
 
 
-@pytest.mark.timeout(120)  # less than the sleeper sleeps
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seconds", [0, 0.5])
 def test_a_process_that_is_killed_is_an_error_with_advice(tmp_path, monkeypatch, seconds):
     """At once, also where the last process is started so late that the pool has already looked at which there are."""
