@@ -21,7 +21,7 @@ from pipeline.class_maps import score_class_maps
 from pipeline.clip_classes import read_label_sets
 from pipeline.encoders import AudioVisualModel
 from pipeline.inference import select_device
-from pipeline.manifests import Box
+from pipeline.manifests import TRAIN_SPLIT, Box
 from pipeline.methods.dsol import Dsol, dsol_head
 from pipeline.protocols import Protocol
 from pipeline.pseudo_labels import PseudoLabels
@@ -33,7 +33,6 @@ from pipeline.tables import interval
 PREFIX = "class_"
 KEYS = ("success_rate", "auc", "nsa")
 BATCH_SIZE = 64
-TRAIN_SPLIT = "train"
 
 
 def class_of_clusters(heard: np.ndarray, label_sets: Sequence[frozenset[str]]) -> dict[str, int]:

@@ -51,8 +51,8 @@ def calibrate(
     from pipeline.config import load_params
     from pipeline.errors import EvaluationError, ShardError
     from pipeline.homes import find_home
+    from pipeline.manifests import TRAIN_SPLIT
     from pipeline.model_targets import resolve_model
-    from pipeline.plans import TRAIN_SPLIT
     from pipeline.shards import ShardSet
 
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)

@@ -20,20 +20,17 @@ from pipeline.clip_classes import classes_of_clips
 from pipeline.config import Card, LabelledSettings, Params, TrainingSettings, load_card
 from pipeline.dry_run_cross import check_cross_dataset
 from pipeline.dry_run_findings import DryRun, Output, human_bytes
+from pipeline.dry_run_lists import check_lists, check_media
 from pipeline.encoders import build_model, cell_stride
 from pipeline.errors import SoundspotError
 from pipeline.evaluation import boxes_path, read_split_boxes
 from pipeline.file_sizes import map_side, maps_bytes, model_bytes, pseudo_label_bytes, split_bytes, state_bytes
 from pipeline.inference import select_device
-from pipeline.manifests import Clip
+from pipeline.manifests import TRAIN_SPLIT, Clip
 from pipeline.memory import available_bytes, forecast_bytes, resident_bytes
 from pipeline.methods import build_method, method_settings
-from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
 from pipeline.prepared import resolve_media_root
-from pipeline.protocols import get_protocol
 from pipeline.rehearsal import rehearse, stage_times
-
-TRAIN = "train"
 
 
 def check_dataset(
@@ -76,14 +73,17 @@ def check_dataset(
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return run
     (card,) = cards
-    there = _check_lists(run, manifest, card, params.score_split, resolve_media_root(card, project, dataset))
+    splits = check_lists(run, manifest, card, needed=(TRAIN_SPLIT, params.score_split))
+    if params.score_split in splits:
+        _check_boxes(run, manifest, params.score_split)
+    there = check_media(run, splits, card, dataset=dataset, root=resolve_media_root(card, project, dataset))
     trainable = _check_training(run, settings, variants)
-    _check_labels(run, settings, trainable, there.get(TRAIN, []), manifest / f"{TRAIN}.csv")
+    _check_labels(run, settings, trainable, there.get(TRAIN_SPLIT, []), manifest / f"{TRAIN_SPLIT}.csv")
     if trainable:
         id_bytes = max((len(clip.clip_id) for clips in there.values() for clip in clips), default=0)
         side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
         for other in params.cross_datasets if dataset == params.dataset else ():
-            train = there.get(TRAIN, [])
+            train = there.get(TRAIN_SPLIT, [])
             check_cross_dataset(run, project, params, card, other, train=train, variants=trainable, side=side)
         _foresee_files(run, params, card, settings, trainable, id_bytes=id_bytes, side=side)
         _check_disk(run, project)
@@ -91,38 +91,14 @@ def check_dataset(
     return run
 
 
-def _check_lists(run: DryRun, manifest: Path, card: Card, score_split: str, media_root: Path) -> dict[str, list[Clip]]:
-    """Check rule, clip lists, boxes and media; return the clips of each split whose media are there."""
-    run.holds(lambda: get_protocol(card.evaluation.protocol))
-    splits: dict[str, list[Clip]] = {}
-    if not run.holds(lambda: splits.update(read_splits(manifest, leaks_allowed=card.leaks_allowed))):
-        return {}
-    there: dict[str, list[Clip]] = {}
-    for split in dict.fromkeys((TRAIN, score_split)):
-        if split not in splits:
-            run.problems.append(f"{manifest / split}.csv: no such clip list; import the dataset again, or add it")
-    if boxes_path(manifest, score_split).is_file():
-        run.holds(lambda: read_split_boxes(manifest, score_split))
-    elif score_split in splits:
+def _check_boxes(run: DryRun, manifest: Path, split: str) -> None:
+    """Check the boxes of the scored split; without any one can still train."""
+    if boxes_path(manifest, split).is_file():
+        run.holds(lambda: read_split_boxes(manifest, split))
+    else:
         run.notes.append(
-            f"no boxes for the split {score_split!r}: nothing can be scored; `dvc repro train@VARIANT` trains all the same"
+            f"no boxes for the split {split!r}: nothing can be scored; `dvc repro train@VARIANT` trains all the same"
         )
-    for split, clips in splits.items():
-        there[split] = [clip for clip in clips if not media_problems(clip, media_root)]
-        n_found = len(there[split])
-        if card.render is not None:
-            if n_found < len(clips):
-                run.notes.append(f"{split}: {len(clips) - n_found} of {len(clips)} videos are still to be rendered")
-            there[split], n_found = clips, len(clips)
-        elif not n_found:
-            run.problems.append(nothing_found(run.dataset, split, clips, media_root))
-        elif n_found < len(clips):
-            run.notes.append(
-                f"{split}: {len(clips) - n_found} of {len(clips)} clips have no media under {media_root} and will be "
-                "left out; `dvc repro prepare` lists them in missing.csv"
-            )
-        run.clips[split] = SplitCoverage(len(clips), n_found)
-    return there
 
 
 def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[str]) -> list[str]:
@@ -134,7 +110,7 @@ def _check_training(run: DryRun, settings: TrainingSettings, variants: Sequence[
         if usable and settings.encoder.visual_weights is not None:
             run.holds(lambda: build_model(settings.encoder))
     trainable = [name for name in variants if run.holds(partial(_method, settings, name))]
-    train = run.clips.get(TRAIN)
+    train = run.clips.get(TRAIN_SPLIT)
     if train and train.found < settings.batch_size:
         run.problems.append(
             f"training.{run.dataset}.batch_size is {settings.batch_size}, and only {train.found} training clips are "
@@ -169,13 +145,13 @@ def _foresee_files(
     side: int,
 ) -> None:
     """List what will be written."""
-    n_train, n_scored = (run.clips[s].found if s in run.clips else 0 for s in (TRAIN, params.score_split))
+    n_train, n_scored = (run.clips[s].found if s in run.clips else 0 for s in (TRAIN_SPLIT, params.score_split))
     n_seeds, root = len(params.seeds), f"runs/{run.dataset}"
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings.encoder.model_copy(update={"visual_weights": None}))
     shape = (card.audio.n_mels, card.audio.n_frames)
     labels = pseudo_label_bytes(n_train, side=side, embedding_dim=model.dim, id_bytes=id_bytes)
-    for split, n in {TRAIN: n_train, params.score_split: n_scored}.items():
+    for split, n in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
         per_shard = params.extract.clips_per_shard
         size = split_bytes(n, clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
         run.outputs.append(Output("shards", f"data/{run.dataset}/shards/{split}", -(-n // per_shard), size))
@@ -285,7 +261,7 @@ def _labels_in_memory(run: DryRun, card: Card, settings: TrainingSettings) -> in
     """Return what the maps and embeddings of the training set take, of this epoch and the last, as read and as aligned."""
     side = map_side(card.image_size, cell_stride=cell_stride(settings.encoder.visual))
     dim = settings.encoder.embedding_dim or 8 * settings.encoder.visual.width
-    return 4 * 4 * (run.clips[TRAIN].found if TRAIN in run.clips else 0) * (side**2 + dim)
+    return 4 * 4 * (run.clips[TRAIN_SPLIT].found if TRAIN_SPLIT in run.clips else 0) * (side**2 + dim)
 
 
 def _note_memory(run: DryRun, settings: TrainingSettings) -> None:

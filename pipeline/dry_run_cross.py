@@ -7,12 +7,11 @@ from pathlib import Path
 
 from pipeline.config import Card, Params, load_card
 from pipeline.dry_run_findings import DryRun, Output
+from pipeline.dry_run_lists import check_lists, check_media
 from pipeline.evaluation import read_split_boxes, trained_on_too
 from pipeline.file_sizes import maps_bytes, split_bytes
 from pipeline.manifests import Clip
-from pipeline.preparation import SplitCoverage, media_problems, nothing_found, read_splits
 from pipeline.prepared import resolve_media_root
-from pipeline.protocols import get_protocol
 
 
 def check_cross_dataset(
@@ -48,37 +47,21 @@ def check_cross_dataset(
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return
     (theirs,) = cards
-    run.holds(lambda: get_protocol(theirs.evaluation.protocol))
     for name in ("image_size", "audio"):
         if getattr(theirs, name) != getattr(card, name):
             run.problems.append(
                 f"{manifest}/dataset.yaml: its {name} is not that of {run.dataset}, whose models would be scored on clips of "
                 "another kind than they learned from; copy it"
             )
-    splits: dict[str, list[Clip]] = {}
-    if not run.holds(lambda: splits.update(read_splits(manifest, leaks_allowed=theirs.leaks_allowed))):
-        return
+    splits = check_lists(run, manifest, theirs, needed=(split,))
     if split not in splits:
-        run.problems.append(f"{manifest / split}.csv: no such clip list; import the dataset again, or add it")
         return
     run.holds(lambda: read_split_boxes(manifest, split))
     if not theirs.leaks_allowed:
         run.holds(
             lambda: trained_on_too([clip.clip_id for clip in splits[split]], train, where=f"{manifest / split}.csv")
         )
-    root = resolve_media_root(theirs, project, other)
-    found = {
-        name: [clip for clip in clips if theirs.render is not None or not media_problems(clip, root)]
-        for name, clips in splits.items()
-    }
-    # All of them, for `prepare` asks for some clips of each split.
-    run.problems += [f"{other}: {nothing_found(other, name, splits[name], root)}" for name in found if not found[name]]
-    there = found[split]
-    if 0 < len(there) < len(splits[split]):
-        run.notes.append(
-            f"{other}: {len(splits[split]) - len(there)} of {len(splits[split])} clips of {split} have no media and will be left out"
-        )
-    run.clips[f"{other}: {split}"] = SplitCoverage(len(splits[split]), len(there))
+    there = check_media(run, splits, theirs, dataset=other, root=resolve_media_root(theirs, project, other))[split]
     id_bytes = max((len(clip.clip_id) for clip in there), default=0)
     per_shard, shape = params.extract.clips_per_shard, (card.audio.n_mels, card.audio.n_frames)
     size = split_bytes(len(there), clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)

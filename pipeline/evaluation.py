@@ -20,7 +20,7 @@ from pipeline.content_free import content_free_maps
 from pipeline.errors import EvaluationError
 from pipeline.figures import Curve, save, success_curves
 from pipeline.files import write_csv, write_json
-from pipeline.manifests import Box, Clip, read_boxes
+from pipeline.manifests import TEST_SPLIT, TRAIN_SPLIT, Box, Clip, read_boxes
 from pipeline.map_files import MAPS_FILE, ResponseMaps, write_maps
 from pipeline.metrics import CURVE_STEPS
 from pipeline.model_maps import compute_maps
@@ -34,7 +34,6 @@ from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselin
 from pipeline.tables import Row, summary, with_shuffled
 
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
-TRAIN_SPLIT, TEST_SPLIT = "train", "test"
 
 
 def evaluate(

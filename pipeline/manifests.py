@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pipeline.errors import ManifestError
 from pipeline.files import write_csv
 
+TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT = "train", "validation", "test"
 _CLIP_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 

@@ -26,7 +26,7 @@ from pipeline.equal_steps import spread
 from pipeline.evaluation import read_split_boxes
 from pipeline.examples import ranked_clips, read_epoch_maps
 from pipeline.kept_weights import EarlierMaps, earlier_maps
-from pipeline.manifests import Box
+from pipeline.manifests import TRAIN_SPLIT, Box
 from pipeline.page_media import clip_sound, frame_picture, log_mel_picture
 from pipeline.prepared import read_prepared_clips
 from pipeline.protocols import Protocol, get_protocol
@@ -84,7 +84,7 @@ def training_gallery(source: Source) -> dict[str, Any]:
     clip_ids = [shards.clip_ids[place] for place in spread(len(shards), TRAINING_CLIPS)]
     maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids, most=MOST_EPOCHS)
     protocol = get_protocol(source.card.evaluation.protocol)
-    clips = _clips(source, shards, "train", clip_ids)
+    clips = _clips(source, shards, TRAIN_SPLIT, clip_ids)
     regions = maps.response > maps.delta_v[:, None, :, None, None].astype(np.float32)
     for place, clip in enumerate(clips):
         each = maps.response[:, place]

@@ -24,6 +24,7 @@ from pipeline.config import (
 )
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import fingerprint
+from pipeline.manifests import TRAIN_SPLIT
 from pipeline.methods import build_method, method_entry, method_settings
 from pipeline.runs import Run, kept_epochs, labels_path, seed_folder
 from pipeline.shards import ShardSet
@@ -32,8 +33,6 @@ from pipeline.shards import ShardSet
 # field's fixed threshold of a map, and a relation of every sound with itself alone.
 INITIAL_DELTA_V = 0.5
 INITIAL_DELTA_A = 1.0
-
-TRAIN_SPLIT = "train"
 
 
 @dataclass(frozen=True)

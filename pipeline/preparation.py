@@ -20,6 +20,9 @@ from pipeline.errors import ManifestError
 from pipeline.files import write_csv, write_json
 from pipeline.manifests import (
     CLIP_COLUMNS,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    VALIDATION_SPLIT,
     Clip,
     clip_row,
     find_leaks,
@@ -30,7 +33,7 @@ from pipeline.manifests import (
 from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, MISSING_FILE, media_variable
 
 _BOXES = "_boxes"
-_SPLIT_ORDER = ("train", "validation", "test")
+_SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
 _SHOWN = 3  # examples in a message
 
 
@@ -151,7 +154,7 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
         _check_boxes(manifest_folder / f"{name}.csv", splits)
     for one, other in itertools.combinations(order, 2) if not leaks_allowed else ():
         # Splits that are only scored may overlap: heard and unheard, single and multiple sources.
-        leaks = find_leaks(splits[one], splits[other]) if one in ("train", "validation") else []
+        leaks = find_leaks(splits[one], splits[other]) if one in (TRAIN_SPLIT, VALIDATION_SPLIT) else []
         if leaks:
             more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
             raise ManifestError(

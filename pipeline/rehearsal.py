@@ -24,7 +24,7 @@ import torch
 from pipeline.config import Params, TrainingSettings
 from pipeline.dry_run_findings import StageTime
 from pipeline.files import write_csv
-from pipeline.manifests import CLIP_COLUMNS
+from pipeline.manifests import CLIP_COLUMNS, TRAIN_SPLIT
 from pipeline.memory import peak, reset_peak
 from pipeline.methods import method_settings
 from pipeline.plans import twin_method
@@ -33,7 +33,6 @@ from pipeline.runs import kept_epochs
 from pipeline.shards import ShardSet
 from pipeline.training import initialize, train
 
-_TRAIN = "train"
 _WARM_UP = 1  # epochs of the rehearsal of `initialize` that are not counted
 
 
@@ -180,7 +179,7 @@ def stage_times(
     list of StageTime
         The initialisation, each method, and the maps of each.
     """
-    n_train, n_scored = (clips[s].found if s in clips else 0 for s in (_TRAIN, params.score_split))
+    n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN_SPLIT, params.score_split))
     n_pairs = n_train // settings.batch_size * settings.batch_size
     n_seeds = len(params.seeds)
     times = []
@@ -225,7 +224,7 @@ def _short(settings: TrainingSettings) -> TrainingSettings:
 
 def _write_labels(path: Path, clip_ids: Sequence[str]) -> None:
     """Give every clip one of ten classes, for the methods that learn from labels."""
-    rows = [["train", clip_id, f"{clip_id}.mp4", "", "", "", str(i % 10)] for i, clip_id in enumerate(clip_ids)]
+    rows = [[TRAIN_SPLIT, clip_id, f"{clip_id}.mp4", "", "", "", str(i % 10)] for i, clip_id in enumerate(clip_ids)]
     write_csv(path, ["split", *CLIP_COLUMNS], rows)
 
 

@@ -15,6 +15,7 @@ from pipeline.errors import EvaluationError
 from pipeline.figures import COLOURS, save
 from pipeline.files import write_csv
 from pipeline.line_figures import Line, LinePanel, line_panels
+from pipeline.manifests import TRAIN_SPLIT
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
 from pipeline.report_parts import ABLATION, Section, Source
@@ -58,7 +59,7 @@ class EpochRow:
 
 def relation_section(source: Source) -> Section:
     """Write and draw precision and recall of y, and the IoU of sounding masks, for every epoch of every variant."""
-    label_sets = read_label_sets(source.clips, "train", source.train_shards.clip_ids)
+    label_sets = read_label_sets(source.clips, TRAIN_SPLIT, source.train_shards.clip_ids)
     positions = measured_clips(label_sets)
     alike = share_a_label([label_sets[position] for position in positions])
     rows = []

@@ -15,6 +15,7 @@ from pipeline.clip_classes import read_label_sets
 from pipeline.equal_steps import spread
 from pipeline.figures import Panel, overlay_grid, save
 from pipeline.files import write_csv
+from pipeline.manifests import TRAIN_SPLIT
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.report_parts import Section, Source
 from pipeline.retrieval import chance_precision, neighbours, precision_at_k
@@ -37,7 +38,7 @@ def retrieval_section(source: Source) -> Section:
     if len(last.clip_ids) < 2:
         return Section(TITLE, "No picture: there is one training clip, and so no other to find.")
     centre = centres_audio(source.runs / name)
-    labels = read_label_sets(source.clips, "train", last.clip_ids)
+    labels = read_label_sets(source.clips, TRAIN_SPLIT, last.clip_ids)
     # The ends of the list are left out, as in Figure 6.
     queries = spread(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
     indices, similarity = neighbours(last.audio_embedding, queries, k=FOUND, centre=centre)

@@ -158,7 +158,8 @@ def elsewhere(project):
 def test_other_datasets_that_are_scored_are_looked_at_too(project, elsewhere):
     found = check(project)
     assert found.problems == []
-    assert "elsewhere: 1 of 4 clips of test have no media and will be left out" in found.notes
+    (note,) = [note for note in found.notes if note.startswith("elsewhere: test: 1 of 4 clips have no media under ")]
+    assert note.endswith("; data/elsewhere/missing.csv lists them when they have been prepared")
     assert found.clips["elsewhere: test"] == SplitCoverage(4, 3)
     folders = {output.folder: output.count for output in found.outputs}
     assert folders["data/elsewhere/shards/test"] == 1
