@@ -2,9 +2,10 @@
 
 For a dataset whose card has `render`, the media are rendered first. Written to the output folder: ``clips.csv``
 (columns ``split`` and those of a clip list), the clips whose files are all there; ``missing.csv`` (``split, clip_id,
-path, problem``), the others; ``coverage.json``, the counts of each split, and under ``media`` the fingerprint of media
-that were rendered, or made by an importer, as the card says then ("" for files found on disk). A file that is there but cannot be decoded is not this module's matter:
-extraction finds it.
+path, problem``), the others; ``coverage.json``, the counts of each split; ``fingerprints.json``, under the name of each split
+that of its clips that exist ("" for train, validation or test without a list), and under ``media`` that of media which were
+rendered, or made by an importer, as the card says then ("" for files found on disk). A file that is there but cannot be decoded
+is not this module's matter: extraction finds it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from pipeline.config import load_card
 from pipeline.datasets.demo import render_media
 from pipeline.errors import ManifestError
-from pipeline.files import write_csv, write_json
+from pipeline.files import fingerprint, write_csv, write_json
 from pipeline.manifests import (
     CLIP_COLUMNS,
     TEST_SPLIT,
@@ -30,7 +31,7 @@ from pipeline.manifests import (
     read_boxes,
     read_clips,
 )
-from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, MISSING_FILE, media_variable
+from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
 
 _BOXES = "_boxes"
 _SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
@@ -80,7 +81,7 @@ def prepare_dataset(
     manifest_folder : Path
         Card, clip lists and boxes.
     output_folder : Path
-        Where clips.csv, missing.csv and coverage.json go.
+        Where clips.csv, missing.csv, coverage.json and fingerprints.json go.
     media_root : Path
         Folder that the lists' paths are relative to; see `pipeline.prepared.resolve_media_root`.
     scheduler, workers
@@ -202,9 +203,12 @@ def _write(
 ) -> None:
     rows = [(name, *clip_row(clip)) for name, clips in found.items() for clip in clips]
     counts = {name: asdict(count) for name, count in coverage.splits.items()}
+    prints = dict.fromkeys(_SPLIT_ORDER, "")
+    prints |= {name: fingerprint([clip_row(clip) for clip in clips]) for name, clips in found.items()}
     try:
         write_csv(folder / CLIPS_FILE, ("split", *CLIP_COLUMNS), rows)
         write_csv(folder / MISSING_FILE, ("split", "clip_id", "path", "problem"), missing)
-        write_json(folder / COVERAGE_FILE, {**counts, "media": coverage.media})
+        write_json(folder / COVERAGE_FILE, counts)
+        write_json(folder / FINGERPRINTS_FILE, {**prints, "media": coverage.media})
     except OSError as error:
         raise ManifestError(f"{folder}: cannot be written: {error}") from None

@@ -13,6 +13,9 @@ from pipeline.manifests import CLIP_COLUMNS, Clip, parse_clip, read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
+FINGERPRINTS_FILE = (
+    "fingerprints.json"  # what DVC compares, so that a changed clip list reruns the stages of its split alone
+)
 
 
 def media_variable(dataset: str) -> str:
@@ -55,7 +58,7 @@ def read_prepared_clips(path: Path, split: str) -> list[Clip]:
 
 
 def read_media_fingerprint(path: Path) -> str:
-    """Return `media` of ``coverage.json``: the fingerprint of media that were rendered or made by an importer, or "".
+    """Return `media` of ``fingerprints.json``: that of media which were rendered or made by an importer, or "".
 
     Raises
     ------
@@ -65,4 +68,4 @@ def read_media_fingerprint(path: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["media"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path}: not a coverage file ({error}); run `dvc repro prepare`") from None
+        raise ManifestError(f"{path}: not a file of fingerprints ({error}); run `dvc repro prepare`") from None

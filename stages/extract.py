@@ -9,7 +9,7 @@ import click
 from pipeline.config import load_card, load_params
 from pipeline.console import run_command
 from pipeline.extraction import extract_split
-from pipeline.prepared import COVERAGE_FILE, read_media_fingerprint, read_prepared_clips, resolve_media_root
+from pipeline.prepared import FINGERPRINTS_FILE, read_media_fingerprint, read_prepared_clips, resolve_media_root
 from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
 
 
@@ -41,7 +41,7 @@ def main(
         clip_time_limit_s=settings.clip_time_limit_s,
         scheduler=scheduler,
         workers=workers,
-        media=read_media_fingerprint(clips.with_name(COVERAGE_FILE)),
+        media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
     )
 
 

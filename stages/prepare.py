@@ -15,7 +15,9 @@ from stages.options import FOLDER, manifest_option, scheduler_option, workers_op
 
 @click.command()
 @manifest_option
-@click.option("--out", type=FOLDER, required=True, help="Folder for clips.csv, missing.csv and coverage.json.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder for clips.csv, missing.csv, coverage.json and fingerprints.json."
+)
 @scheduler_option
 @workers_option
 def main(manifest: Path, out: Path, scheduler: str | None, workers: int | None) -> None:

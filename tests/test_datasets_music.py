@@ -301,7 +301,7 @@ def test_other_media_under_the_same_names_are_told_by_the_card(built: list[Path]
         assert (_manifest(project) / name).read_bytes() == (_manifest(built[0]) / name).read_bytes()
     after = _prepared(project, tmp_path / "after")
     assert after["clips.csv"] == before["clips.csv"]
-    assert after["coverage.json"] != before["coverage.json"]
+    assert after["fingerprints.json"] != before["fingerprints.json"]
 
     build(project, solos, force=True)
     assert _prepared(project, tmp_path / "back") == before

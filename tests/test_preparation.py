@@ -65,9 +65,25 @@ def test_all_clips_that_are_there_are_listed(manifest: Path, media: Path, tmp_pa
     assert json.loads((tmp_path / "out/coverage.json").read_text()) == {
         "train": {"listed": 2, "found": 2},
         "test": {"listed": 1, "found": 1},
-        "media": "",
     }
-    assert read_media_fingerprint(tmp_path / "out/coverage.json") == ""
+    assert read_media_fingerprint(tmp_path / "out/fingerprints.json") == ""
+
+
+def test_each_split_has_a_fingerprint_of_its_own_clips_that_exist(manifest: Path, media: Path, tmp_path: Path) -> None:
+    def prints() -> dict[str, str]:
+        prepare(manifest, media, tmp_path / "out")
+        return json.loads((tmp_path / "out/fingerprints.json").read_text())
+
+    before = prints()
+    assert set(before) == {"media", "test", "train", "validation"}
+    assert (before["media"], before["validation"]) == ("", "")
+    assert len({before["train"], before["test"], ""}) == 3
+    assert prints() == before
+    write_clips(manifest / "test.csv", [Clip("d", video="sub/c.mp4", centre_s=1.0)])
+    after = prints()
+    assert {name for name in before if after[name] != before[name]} == {"test"}
+    (media / "b.wav").unlink()
+    assert {name for name, value in prints().items() if value != after[name]} == {"train"}
 
 
 @pytest.mark.parametrize("problem", ["no such file", "empty"])
@@ -112,7 +128,7 @@ def test_media_are_rendered_when_the_card_says_so(
 
     settings = {"media_root": media, "seed": 7, "context": 0.3, "scheduler": None, "workers": 1}
     assert calls == [([*TRAIN, *TEST], settings)]
-    assert coverage.media == read_media_fingerprint(tmp_path / "out/coverage.json") == "f00d"
+    assert coverage.media == read_media_fingerprint(tmp_path / "out/fingerprints.json") == "f00d"
 
 
 def test_train_may_share_nothing_with_test(manifest: Path, media: Path, tmp_path: Path) -> None:
@@ -180,7 +196,7 @@ def test_prepared_clips_name_what_is_missing(manifest: Path, media: Path, tmp_pa
         read_prepared_clips(tmp_path / "clips.csv", "validation")
     with pytest.raises(ManifestError, match="no such file; run `dvc repro prepare`"):
         read_prepared_clips(tmp_path / "none.csv", "train")
-    with pytest.raises(ManifestError, match=r"none\.json: not a coverage file"):
+    with pytest.raises(ManifestError, match=r"none\.json: not a file of fingerprints"):
         read_media_fingerprint(tmp_path / "none.json")
 
 

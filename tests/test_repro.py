@@ -128,6 +128,22 @@ def test_a_changed_threshold_trains_again_without_extracting(project):
     assert digests(project) == before
 
 
+def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
+    before, path = digests(project), project / "data_manifests/tiny/test.csv"
+    listed = path.read_text()
+    path.write_text("".join(listed.splitlines(keepends=True)[:-1]))
+    boxes = project / "data_manifests/tiny/test_boxes.csv"
+    known = boxes.read_text()
+    boxes.write_text("".join(line for line in known.splitlines(keepends=True) if not line.startswith("test-00015,")))
+    of_test = ["extract@test", "baselines", "evaluate@initial", "evaluate@iterative", "report"]
+    assert repro(project) == ["prepare", *of_test]
+    assert json.loads((project / "results/tiny/initial/metrics.json").read_text())["n_clips"] == 15
+    path.write_text(listed)
+    boxes.write_text(known)
+    repro(project)
+    assert digests(project) == before
+
+
 def test_models_are_scored_on_a_dataset_that_has_no_training_split(project):
     elsewhere, own = (project / "data_manifests" / name for name in ("elsewhere", "tiny"))
     elsewhere.mkdir()
