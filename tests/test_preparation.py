@@ -79,7 +79,7 @@ def test_each_split_has_a_fingerprint_of_its_own_clips_that_exist(manifest: Path
     assert (before["media"], before["validation"]) == ("", "")
     assert len({before["train"], before["test"], ""}) == 3
     assert prints() == before
-    write_clips(manifest / "test.csv", [Clip("d", video="sub/c.mp4", centre_s=1.0)])
+    write_clips(manifest / "test.csv", [Clip("c", video="sub/c.mp4", centre_s=1.0)])
     after = prints()
     assert {name for name in before if after[name] != before[name]} == {"test"}
     (media / "b.wav").unlink()
