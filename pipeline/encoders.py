@@ -31,12 +31,18 @@ SILENCE_STD = 1.0e-5  # a log-mel that varies less than this is constant: it bec
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut (He et al. 2016), with the kernel size as a setting."""
+    """Two convolutions and a shortcut (He et al. 2016), with the kernel size as a setting.
 
-    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel_size: int) -> None:
+    With a `shift` of 1 both branches look one pixel further to the bottom right; what lies beyond the border is zero.
+    """
+
+    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel_size: int, shift: int = 0) -> None:
         super().__init__()
         padding = kernel_size // 2
-        self.conv1 = nn.Conv2d(channels_in, channels, kernel_size, stride=stride, padding=padding, bias=False)
+        # The window of the first output begins at the first pixel still: none is lost.
+        self.moved = [(p - shift, p + shift) * 2 for p in (padding, 0)] if shift else None
+        own = 0 if shift else padding
+        self.conv1 = nn.Conv2d(channels_in, channels, kernel_size, stride=stride, padding=own, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size, padding=padding, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
@@ -47,7 +53,9 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        x, shortcut = (x, x) if self.moved is None else (F.pad(x, padding) for padding in self.moved)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
 
@@ -57,23 +65,24 @@ class ResNet(nn.Module):
 
     Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centred on its patch's
     top left pixel, half a cell away from where upsampling (and a mirrored frame) expects it. The stem pads less at
-    the top left and more at the bottom right, so that it is centred on the patch itself: exactly up to stride 8, within a
-    quarter of a cell at 16, since the padding can only vanish and no pixel may be lost. Weights keep their names and
-    meaning. The audio twin is pooled over its whole map and keeps the symmetric padding (`centred` False).
+    the top left and more at the bottom right, and where that is not enough (stride 16 and more) so do the stages that
+    halve the map, with their shortcuts: each cell is centred on its own patch, but for half a pixel. Inside the borders this is the
+    same net on a frame moved by some pixels, so weights keep their names and meaning. The audio twin is pooled over its
+    whole map and keeps the symmetric padding (`centred` False).
     """
 
     def __init__(self, settings: ResNetSettings, *, channels_in: int, centred: bool) -> None:
         super().__init__()
         channels = [settings.width * 2**stage for stage in range(4)]
         self.dim = channels[-1]
-        offset = min((cell_stride(settings) - 1) // 2, STEM_PADDING) if centred else 0
+        offset, shifts = _centring(settings) if centred else (0, (0, 0, 0, 0))
         before, after = STEM_PADDING - offset, STEM_PADDING + offset
         self.padding = (before, after, before, after)
         self.conv1 = nn.Conv2d(channels_in, settings.width, 7, stride=2, bias=False)
         self.bn1 = nn.BatchNorm2d(settings.width)
         inputs = [settings.width, *channels[:-1]]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(inputs[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i])
+            _stage(inputs[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i], shifts[i])
             for i in range(4)
         )
         for module in self.modules():
@@ -240,7 +249,19 @@ def standardize(log_mel: Tensor) -> Tensor:
     return (log_mel - mean) * torch.where(std > SILENCE_STD, std.clamp_min(SILENCE_STD).reciprocal(), 0.0)
 
 
-def _stage(channels_in: int, channels: int, blocks: int, stride: int, kernel_size: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride=stride, kernel_size=kernel_size)
+def _centring(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
+    """How far the stem and the first block of each stage look to the bottom right, in pixels of what they are given."""
+    wanted = (cell_stride(settings) - 1) // 2
+    stem = min(wanted, STEM_PADDING)
+    wanted, jump, shifts = wanted - stem, 4, []
+    for stride in settings.strides:
+        shifts.append(int(stride > 1 and wanted >= jump))
+        wanted -= shifts[-1] * jump
+        jump *= stride
+    return stem, tuple(shifts)
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int, kernel_size: int, shift: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride=stride, kernel_size=kernel_size, shift=shift)
     rest = (BasicBlock(channels, channels, stride=1, kernel_size=kernel_size) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)

@@ -81,12 +81,59 @@ class TestReceptiveField:
         assert receptive_field(DEMO) == 51
         assert receptive_field(ResNetSettings(strides=(1, 2, 2, 2))) == 435  # published for ResNet-18
 
-    @pytest.mark.parametrize("settings", [DEMO, ResNetSettings(blocks=(1, 1, 1, 1), kernel_sizes=(3, 1, 1, 1))])
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            DEMO,
+            ResNetSettings(blocks=(1, 1, 1, 1), strides=(1, 1, 1, 1)),
+            ResNetSettings(blocks=(1, 1, 1, 1), kernel_sizes=(3, 1, 1, 1)),
+            ResNetSettings(blocks=(1, 1, 1, 1), strides=(2, 1, 1, 2)),
+            ResNetSettings(blocks=(1, 1, 1, 1), strides=(1, 2, 2, 2)),
+        ],
+        ids=lambda settings: str(settings.strides),
+    )
     def test_is_centred_on_the_cells_own_patch(self, settings):
         stride = cell_stride(settings)
         inside = input_gradient(settings, 12, size=24 * stride).any(dim=0).nonzero().double()
-        off = abs(inside.mean().item() - (12 * stride + (stride - 1) / 2))
-        assert off <= (0.5 if stride <= 8 else stride / 4 + 0.5)
+        assert inside.mean().item() - (12 * stride + (stride - 1) / 2) == -0.5
+
+    def test_a_mirrored_frame_has_the_mirrored_map(self):
+        """Of a blob far from the borders, within the pixel by which all cells are off together."""
+        torch.manual_seed(0)
+        net = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=True).double().eval()
+        for parameter in net.parameters():
+            if parameter.ndim == 4:
+                parameter.data.fill_(1 / parameter[0].numel())  # symmetric and positive: a blob stays one, where it is
+        ramp = torch.arange(1024, dtype=torch.float64)
+        blob = torch.exp(-(((ramp - 500) / 20) ** 2))
+        frame = (blob[:, None] * blob)[None, None]
+        with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.encoders.F.max_pool2d", F.avg_pool2d)
+            centres = []
+            for flipped in (False, True):
+                seen = net(frame.flip(3) if flipped else frame)[0].sum(dim=(0, 1))
+                seen = seen.flip(0) if flipped else seen
+                centres.append((seen * torch.arange(64)).sum() / seen.sum())
+        assert abs(centres[0] - centres[1]) * 16 == pytest.approx(1, abs=0.05)
+        assert 16 * centres[0] + 7.5 == pytest.approx(500, abs=0.55)
+
+    def test_inside_the_borders_it_is_the_symmetric_net_on_a_moved_frame(self):
+        torch.manual_seed(0)
+        centred = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=True).double().eval()
+        symmetric = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=False).double().eval()
+        symmetric.load_state_dict(centred.state_dict())
+        frame = torch.randn(1, 1, 1024 + 7, 1024 + 7, dtype=torch.float64)
+        with torch.no_grad():
+            ours, theirs = centred(frame[..., :1024, :1024]), symmetric(frame[..., 7:, 7:])
+        inside = slice(16, -16)  # a receptive field is 435 px, 27 cells
+        torch.testing.assert_close(ours[..., inside, inside], theirs[..., inside, inside])
+
+    def test_a_frame_of_odd_size_has_all_its_cells(self):
+        with torch.no_grad():
+            for side, cells in ((225, 15), (250, 16), (241, 16)):
+                frame = torch.zeros(1, 3, side, side)
+                shapes = {ResNet(RESNET18, channels_in=3, centred=c)(frame).shape for c in (True, False)}
+                assert shapes == {(1, 512, cells, cells)}
 
     @pytest.mark.parametrize("name", ["demo", "soundnet_flickr"])
     def test_every_pixel_and_every_band_counts(self, name):
