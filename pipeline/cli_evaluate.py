@@ -88,6 +88,7 @@ def evaluate(
     )
     _show(rows, f"{scored}, {split}, {_seeds_text(stored)}")
     _note_silence(rows, protocols)
+    _note_normalisation(stored, protocols)
     if output:
         facts = {"dataset": scored, "trained_on": dataset, "split": split, "legacy_float": legacy_float}
         write_rescored(output, rows, facts=facts)
@@ -152,6 +153,19 @@ def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
             f"{', '.join(detecting)}: no silent clip is among them, so AP and max-F1 tell right places from wrong ones "
             "alone; import silent clips with --silent and score the split test_silent"
         )
+
+
+def _note_normalisation(stored: dict[str, list[ResponseMaps]], protocols: list[Protocol]) -> None:
+    from pipeline.tables import normalisation_note
+
+    own = {
+        variant: {"normalisation": maps[0].normalisation} for variant, maps in stored.items() if maps[0].normalisation
+    }
+    for text in dict.fromkeys(
+        normalisation_note(own, usual) for usual in dict.fromkeys(p.normalisation for p in protocols)
+    ):
+        if text:
+            note(text)
 
 
 def _seeds_text(stored: dict[str, list[ResponseMaps]]) -> str:

@@ -3,7 +3,8 @@
 Conventions
 -----------
 A row is what `pipeline.scoring.score` takes: float maps (clip, row, col), one float map (row, col) for every clip, or a
-bool region. Each is scored under exactly the rules of the method beside it. A centred blob scores 67 % on
+bool region. Each is scored under exactly the protocol of the method beside it; a method that defines the normalisation of its own
+maps (MSSL) is the exception, and the tables name it. A centred blob scores 67 % on
 SoundNet-Flickr under a median rule, so these rows belong beside every number.
 """
 

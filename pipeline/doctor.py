@@ -156,7 +156,7 @@ def _device() -> Iterator[Finding]:
         return
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
-        name, half = torch.cuda.get_device_name(number), torch.cuda.is_bf16_supported()
+        name, half = torch.cuda.get_device_name(number), torch.cuda.is_bf16_supported(including_emulation=False)
         text = f"cuda:{number} {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, bfloat16 {'yes' if half else 'no'}"
         yield Finding("device", "good", text)
 

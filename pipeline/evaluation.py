@@ -31,7 +31,7 @@ from pipeline.scores import Scores
 from pipeline.scoring import score_all
 from pipeline.shards import ShardSet
 from pipeline.summaries import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
-from pipeline.tables import Row, summary, with_shuffled
+from pipeline.tables import Row, normalisation_note, summary, with_shuffled
 
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
 
@@ -122,6 +122,8 @@ def evaluate(
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
     rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
     print(describe(metrics, shards))
+    if own := normalisation_note({run_folder.name: metrics}, rules[""].normalisation):
+        print(own)
     print(summary(rows).text())
     if by_class:
         print(by_class)

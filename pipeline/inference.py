@@ -8,7 +8,8 @@ min-max).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -50,10 +51,21 @@ def localize(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[
     frames : Tensor (n, 3, H, W) uint8 or floating, 0..255
     log_mel : Tensor (n, mel, time)
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), _whole_float32():
         if model.method is None:
             return localize_by_response(model, frames, log_mel)
         return model.method.localize(model, frames, log_mel)
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Keep cuDNN from rounding the factors of a convolution to 10 bits (TF32), which is torch's default on newer GPUs."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def predict(

@@ -35,7 +35,7 @@ class ResponseMaps:
     ----------
     clip_ids : list of str
     response, shuffled_response : np.ndarray (clip, row, col) float32
-        Inner products; to the clip's own sound, and to that of another clip.
+        As the method makes them, of Eq. 1 unless it has its own; to the clip's own sound, and to that of another clip.
     shuffled_clip_ids : list of str
         Whose sound each frame was given for `shuffled_response`; never the clip's own.
     split : str

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_csv, write_text
+from pipeline.protocols import get_protocol
 from pipeline.published import TABLE_1, TABLE_2, Published
 from pipeline.report_parts import Section, Source
-from pipeline.tables import LABELS, MISSING, Table, interval, label_of
+from pipeline.tables import LABELS, MISSING, Table, interval, label_of, normalisation_note
 
 METRICS = ("success_rate", "auc")
 ROWS_1 = {
@@ -160,7 +161,7 @@ def paper_sections(source: Source) -> list[Section]:
             published = None  # numbers of other clips or of another rule say nothing beside ours
         rows = paper_rows(labels, metrics, content_free, published=published, further=further if number == 1 else ())
         table = paper_table(rows, threshold=evaluation.threshold, published=published is not None)
-        text = _explanation(source, published)
+        text = _explanation(source, published, {row.name: row.metrics for row in rows})
         stem = f"table{number}"
         write_text(source.folder / f"{stem}.md", f"{text}\n\n{table.markdown()}")
         write_paper_csv(source.folder / f"{stem}.csv", rows)
@@ -177,9 +178,10 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
     return cell if deviation is None else cell.replace(" (", f" ± {100 * deviation:.1f} (", 1)
 
 
-def _explanation(source: Source, published: Published | None) -> str:
+def _explanation(source: Source, published: Published | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     several = len(source.seeds) > 1
     spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
+    own = normalisation_note(metrics, get_protocol(source.card.evaluation.protocol).normalisation)
     return (
         f"The split {source.split} under the card's protocol {source.card.evaluation.protocol}, in percent: {spread}, and "
         "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "
@@ -190,4 +192,5 @@ def _explanation(source: Source, published: Published | None) -> str:
             if published
             else "The paper has no values for this dataset, split, protocol and threshold."
         )
+        + (f" {own}" if own else "")
     )

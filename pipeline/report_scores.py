@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipeline.files import write_text
+from pipeline.protocols import get_protocol
 from pipeline.report_parts import Section, Source
-from pipeline.tables import Row, comparison, per_seed, rules, with_shuffled, write_comparison_csv
+from pipeline.tables import Row, comparison, normalisation_note, per_seed, rules, with_shuffled, write_comparison_csv
 
 RULE_TITLES = {"": "the card's protocol", "median_": "the median rule", "fixed_": "a fixed threshold of 0.5"}
 
@@ -21,7 +22,8 @@ def comparison_section(source: Source) -> Section:
         parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]
     if len(source.seeds) > 1:
         parts += ["Each seed, under the card's protocol:", per_seed(models, seeds=source.seeds).markdown().strip()]
-    text = "\n\n".join(parts)
+    parts.append(normalisation_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalisation))
+    text = "\n\n".join(part for part in parts if part)
     write_text(source.folder / "table.md", text + "\n")
     write_comparison_csv(source.folder / "table.csv", [*rows, *models])
     return Section("Comparison", text, data=("table.md", "table.csv"))

@@ -94,21 +94,11 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
         (intervals over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, at the protocol's own
         threshold whatever that of `scores`; ``nsa`` or ``nsa_agnostic``. A value that is not defined for any clip is left out.
     """
-    values = {
-        "success_rate": scores.success,
-        "auc": auc(curve_of_each_clip(scores.ciou, legacy_float=scores.legacy_float)),
-        "mean_ciou": scores.ciou,
-        "mean_iou": scores.iou,
-        "pointing_accuracy": scores.pointing,
-    }
-    summary: dict[str, Any] = _with_intervals(values, resamples=resamples, seed=seed)
-    if "iiou" in scores.protocol.extras:
-        worst = worst_of_each_frame(scores.ciou, scores.clip_ids)
-        by_frame = {
-            "iiou": succeeds(worst, scores.threshold, legacy_float=scores.legacy_float),
-            "iauc": auc(curve_of_each_clip(worst, legacy_float=scores.legacy_float)),
-        }
-        summary |= _with_intervals(by_frame, resamples=resamples, seed=seed) | {"n_frames": len(worst)}
+    summary: dict[str, Any] = {}
+    for sample in samples(scores):
+        summary |= with_intervals(sample, resamples=resamples, seed=seed)
+        if "iiou" in sample:
+            summary["n_frames"] = len(sample["iiou"])
     if "slavc" in scores.protocol.extras:
         detection = (scores.ciou, scores.extra["confidence"], scores.extra.get("silent_confidence", np.zeros(0)))
         # SLAVC's definitions: another threshold of success, which the caller may choose, does not make them other metrics.
@@ -116,18 +106,41 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
         summary["average_precision"] = average_precision(*detection, threshold=in_place)
         summary["max_f1"] = max_f1(*detection, threshold=in_place)
         summary["localization_accuracy"] = localization_accuracy(scores.ciou, threshold=in_place)
-    for name in ("nsa", "nsa_agnostic"):
-        defined = scores.extra.get(name, np.zeros(0))
-        defined = defined[~np.isnan(defined)]
-        if defined.size:
-            summary |= _with_intervals({name: defined}, resamples=resamples, seed=seed)
     return summary | scores.counts | {"protocol": scores.protocol.name, "threshold": scores.threshold}
 
 
-def _with_intervals(values: Mapping[str, NDArray], *, resamples: int, seed: int) -> dict[str, float]:
-    table = np.stack([np.asarray(value, dtype=np.float64) for value in values.values()], axis=1)
+def samples(scores: Scores) -> list[dict[str, FloatArray]]:
+    """Return what the metrics are means of: for each its values of the clips, or of the frames, NaN where there is none.
+
+    The metrics of one mapping are of the same clips or frames, and share the resamples of their bootstrap. Those of SLAVC's metrics
+    that are no such means are not among them.
+    """
+    legacy = scores.legacy_float
+    found: list[dict[str, NDArray]] = [
+        {
+            "success_rate": scores.success,
+            "auc": auc(curve_of_each_clip(scores.ciou, legacy_float=legacy)),
+            "mean_ciou": scores.ciou,
+            "mean_iou": scores.iou,
+            "pointing_accuracy": scores.pointing,
+        }
+    ]
+    if "iiou" in scores.protocol.extras:
+        worst = worst_of_each_frame(scores.ciou, scores.clip_ids)
+        success = succeeds(worst, scores.threshold, legacy_float=legacy)
+        found.append({"iiou": success, "iauc": auc(curve_of_each_clip(worst, legacy_float=legacy))})
+    found += [{name: scores.extra[name]} for name in ("nsa", "nsa_agnostic") if name in scores.extra]
+    return [{name: np.asarray(values, dtype=np.float64) for name, values in sample.items()} for sample in found]
+
+
+def with_intervals(sample: Mapping[str, FloatArray], *, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Return mean, ``_low`` and ``_high`` of each metric of one of `samples`; nothing where no clip has a value."""
+    table = np.stack(list(sample.values()), axis=1)
+    table = table[~np.isnan(table).any(axis=1)]
+    if not len(table):
+        return {}
     low, high = bootstrap_interval(table, resamples=resamples, seed=seed)
     result: dict[str, float] = {}
-    for name, mean, lower, upper in zip(values, table.mean(axis=0), low, high, strict=True):
+    for name, mean, lower, upper in zip(sample, table.mean(axis=0), low, high, strict=True):
         result |= {name: float(mean), f"{name}_low": float(lower), f"{name}_high": float(upper)}
     return result

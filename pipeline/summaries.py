@@ -6,17 +6,17 @@ Scores are flat mappings of fractions, as ``metrics.json`` holds them. A key is 
 
 - `audio` is empty, or ``shuffled_``: every frame was given the sound of another clip, so what is left is what the
   method knows without hearing;
-- `rule` is empty for the card's protocol; ``median_`` and ``fixed_`` are the same protocol with the upper half of the
-  pixels, or the pixels above 0.5 of the normalised map, as the sounding region. The card's own rule is not repeated;
+- `rule` is empty for the card's protocol; ``median_`` and ``fixed_`` are the same protocol with the pixels above the median
+  (half of them, or fewer where many are equal), or those above 0.5 of the normalised map, as the sounding region. The card's own
+  rule is not repeated;
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
   protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
 ``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalisation``
 stands there if the method's own took the place of the protocol's.
 
-With several seeds a metric is the mean over them, ``<key>_seeds`` lists them, and the interval is that of the clips'
-means over the seeds: it says how far the choice of clips decides the value, and the list says how far the seed does.
-(For a metric that is no mean over clips, the ends are the means of the seeds' ends.)
+With several seeds a metric is the mean over them, ``<key>_seeds`` lists them, and the interval is that of the clips' (or
+frames') means over the seeds: it says how far the choice of clips decides the value, and the list says how far the seed does.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import EvaluationError
-from pipeline.metrics import auc, bootstrap_interval, curve_of_each_clip
 from pipeline.protocols import Protocol
-from pipeline.scores import Scores, summarize
-from pipeline.tables import METRICS
+from pipeline.scores import Scores, samples, summarize, with_intervals
 
 SHUFFLED = "shuffled_"
 
@@ -98,21 +96,16 @@ def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, 
     if len(runs) == 1:
         return {key: summaries[0][key] for key in keys}, facts
     means = {key: float(np.mean([each[key] for each in summaries])) for key in keys}
-    clips = np.mean([_values_of_clips(scores) for scores in runs], axis=0)
-    for key, low, high in zip(METRICS, *bootstrap_interval(clips), strict=True):
-        means |= {f"{key}_low": float(low), f"{key}_high": float(high)}
+    for of_seeds in zip(*map(samples, runs), strict=True):
+        averages = {name: np.mean([sample[name] for sample in of_seeds], axis=0) for name in of_seeds[0]}
+        intervals = with_intervals(averages)
+        means |= {key: value for key, value in intervals.items() if key not in averages}
     metrics: dict[str, Any] = {}
     for key, value in means.items():
         metrics[key] = value
         if not key.endswith(("_low", "_high")):
             metrics[f"{key}_seeds"] = [each[key] for each in summaries]
     return metrics, facts
-
-
-def _values_of_clips(scores: Scores) -> np.ndarray:
-    """Return what each of METRICS is the mean of, shape (clip, metric)."""
-    areas = auc(curve_of_each_clip(scores.ciou, legacy_float=scores.legacy_float))
-    return np.stack([scores.success, areas, scores.ciou, scores.iou, scores.pointing], axis=1).astype(np.float64)
 
 
 def _read_json(path: Path, *, again: str) -> dict[str, Any]:

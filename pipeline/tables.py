@@ -116,6 +116,26 @@ def label_of(name: str) -> str:
     return LABELS.get(name, name)
 
 
+def normalisation_note(metrics: Mapping[str, Mapping[str, Any]], usual: str) -> str:
+    """Say which rows have a normalisation of their maps that is the method's own and not the protocol's; empty for none.
+
+    Parameters
+    ----------
+    metrics : mapping of str to mapping
+        Variant → flat scores.
+    usual : str
+        The protocol's normalisation.
+    """
+    rows: dict[str, list[str]] = {}
+    for name, values in metrics.items():
+        if values.get("normalisation", usual) != usual:
+            rows.setdefault(values["normalisation"], []).append(label_of(name))
+    return " ".join(
+        f"Maps normalised by {own}, as the method defines them, in place of the protocol's {usual}: {', '.join(labels)}."
+        for own, labels in rows.items()
+    )
+
+
 def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
     """Return a model's row, and below it the row of the same model with shuffled audio."""
     return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]

@@ -274,8 +274,8 @@ def _report(plan: Plan, row: dict[str, float]) -> None:
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    # bfloat16 has float32's range, so no loss scaling; on a CPU it is slower than float32.
-    usable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # bfloat16 has float32's range, so no loss scaling; on a CPU, and on a GPU that emulates it, it is slower than float32.
+    usable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable)
 
 

@@ -123,6 +123,13 @@ def test_the_seeds_of_the_scores_are_said(project, capsys):
     ]
 
 
+def test_maps_that_define_their_own_normalisation_are_named(project, capsys):
+    maps = ResponseMaps(CLIPS, good_maps(), good_maps(), CLIPS, "test", 0, "fingerprint", normalisation="relu-max")
+    write_maps(project / "results/squares/maps/good/maps.h5", maps)
+    assert run("evaluate", "good", "--protocol", "paper256", "--protocol", "vggss224") == 0
+    assert capsys.readouterr().err.count("in place of the protocol's min-max: good") == 1
+
+
 def test_the_table_has_rules_as_columns_and_their_range(project, capsys):
     assert run("evaluate", "good", "--protocol", "paper256", "--protocol", "ezvsl224-median") == 0
     printed = capsys.readouterr().out

@@ -214,7 +214,7 @@ def test_maps_are_kept_raw_for_every_seed_with_the_same_bytes(world):
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, monkeypatch):
+def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, monkeypatch, capsys):
     """A map at 0.8 in the sounding box, 0 in the rest of the frame's upper half, -1 below.
 
     Min-max stretches the 0 to 0.56, above the protocol's 0.5; the method itself says that 0 does not sound.
@@ -234,6 +234,13 @@ def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, 
     assert after["normalisation"] == "relu-max"
     assert after["mean_ciou"] > 0.95
     assert after["protocol"] == before["protocol"] == "paper256"
+    printed = capsys.readouterr().out
+    assert (
+        printed.count(
+            "Maps normalised by relu-max, as the method defines them, in place of the protocol's min-max: ours."
+        )
+        == 1
+    )
 
     maps = read_maps(world.folder / "maps" / "maps.h5")
     assert maps.normalisation == "relu-max"

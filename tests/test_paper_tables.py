@@ -144,6 +144,14 @@ def test_the_papers_values_stand_nowhere_else(tmp_path, other):
     assert {row["success_rate_paper"] for row in read_csv(tmp_path / "table1.csv")} == {""}
 
 
+def test_a_table_names_its_rows_that_have_a_normalisation_of_their_own(tmp_path):
+    metrics = TRAINED | {"mssl": scores(0.3, 0.3) | {"normalisation": "relu-max"}}
+    for section in paper_sections(source(tmp_path, metrics=metrics)):
+        assert section.text.count("in place of the protocol's min-max: MSSL.") == 1
+    for section in paper_sections(source(tmp_path)):
+        assert "in place of" not in section.text
+
+
 def test_csv_holds_fractions_with_deviation_and_published_value(tmp_path):
     paper_sections(source(tmp_path, dataset="soundnet_flickr"))
     rows = {row["name"]: row for row in read_csv(tmp_path / "table2.csv")}

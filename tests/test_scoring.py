@@ -13,6 +13,7 @@ from pipeline.manifests import Box
 from pipeline.protocols import PROTOCOLS, get_protocol
 from pipeline.scores import COUNTS, Scores, summarize
 from pipeline.scoring import score, score_all
+from pipeline.summaries import flat_metrics
 
 PAPER = get_protocol("paper256")
 
@@ -201,6 +202,44 @@ def test_reading_a_averages_over_instruments_and_b_unites_them():
     assert per_class.threshold == 0.3
     # The map is silent outside its quadrant, so where no instrument sounds it is quiet, but for the soft edge.
     assert 0.95 < per_class.extra["nsa_agnostic"][0] <= 1
+
+
+def test_over_seeds_the_interval_is_that_of_the_means_of_clips_and_of_frames():
+    """For every metric that is a mean, those that only some protocols have included; by a bootstrap written here."""
+    ids, generator = [f"frame_{k // 2}_{k % 2}" for k in range(60)], np.random.default_rng(5)
+    seeds = []
+    for _ in range(3):
+        ciou, nsa = generator.random(60), generator.random(60)
+        nsa[:10] = np.nan  # where nothing is silent, whatever the seed
+        seeds.append(
+            Scores(
+                get_protocol("iiou224"),
+                0.5,
+                False,
+                tuple(ids),
+                ciou,
+                ciou,
+                ciou,
+                dict.fromkeys(COUNTS, 0),
+                {"nsa": nsa},
+            )
+        )
+    metrics = flat_metrics([{"": each} for each in seeds])
+    units = {
+        "mean_ciou": [each.ciou for each in seeds],
+        "iiou": [each.ciou.reshape(30, 2).min(axis=1) >= 0.5 for each in seeds],
+        "nsa": [each.extra["nsa"][10:] for each in seeds],
+    }
+    for name, values in units.items():
+        means = np.mean(values, axis=0)
+        drawn = np.random.default_rng(9).integers(0, len(means), (20_000, len(means)))
+        low, high = np.quantile(means[drawn].mean(axis=1), [0.025, 0.975])
+        assert metrics[name] == pytest.approx(np.mean([np.mean(each) for each in values])), name
+        assert metrics[f"{name}_seeds"] == pytest.approx([np.mean(each) for each in values]), name
+        width = high - low
+        assert metrics[f"{name}_low"] == pytest.approx(low, abs=0.1 * width), name
+        assert metrics[f"{name}_high"] == pytest.approx(high, abs=0.1 * width), name
+    assert metrics["n_frames"] == 30
 
 
 def test_whole_frame_sounding_leaves_nothing_to_be_quiet():

@@ -6,7 +6,16 @@ import csv
 
 import pytest
 
-from pipeline.tables import METRICS, Row, comparison, per_seed, summary, with_shuffled, write_comparison_csv
+from pipeline.tables import (
+    METRICS,
+    Row,
+    comparison,
+    normalisation_note,
+    per_seed,
+    summary,
+    with_shuffled,
+    write_comparison_csv,
+)
 
 
 def scores(value: float, *, prefixes: tuple[str, ...] = ("", "median_")) -> dict:
@@ -40,6 +49,20 @@ def test_a_metric_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_colum
     assert cells(lines[2])[-1] == "50.0 (47.0–55.0)"
     assert cells(lines[3])[-1] == "–"
     assert "pointing" not in comparison([Row("b", part)]).markdown()
+
+
+def test_rows_with_a_normalisation_of_their_own_are_named():
+    metrics = {
+        "initial": {},
+        "mssl": {"normalisation": "relu-max"},
+        "mssl_stage1_eq2_eq1": {"normalisation": "min-max"},
+    }
+    note = normalisation_note(metrics, "min-max")
+    assert note == "Maps normalised by relu-max, as the method defines them, in place of the protocol's min-max: MSSL."
+    assert "min-max, as the method defines them, in place of the protocol's relu-max: MSSL stage I w/ Eq. 2 and 1." in (
+        normalisation_note(metrics, "relu-max")
+    )
+    assert normalisation_note({"initial": {}}, "min-max") == ""
 
 
 def test_terminal_columns_line_up():

@@ -21,13 +21,14 @@ from pipeline import files
 from pipeline.batches import PreviousEpoch, Timed, training_batches
 from pipeline.config import AugmentationSettings, IterationSettings, LabelledSettings, OptimisationSettings
 from pipeline.console import run_command
+from pipeline.encoders import build_model
 from pipeline.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.files import locked
 from pipeline.inference import predict, select_device
 from pipeline.methods import METHODS, build_method, method_settings
 from pipeline.methods.contrastive import Contrastive
 from pipeline.pseudo_labels import PseudoLabels
-from pipeline.training import HISTORY, initialize, load_model, response_maps, seed_folder, train
+from pipeline.training import HISTORY, _autocast, initialize, load_model, response_maps, seed_folder, train
 from tests.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
 
@@ -287,6 +288,16 @@ class TestResponseMaps:
         with pytest.raises(TrainingError, match="device 'abacus' cannot be used"):
             select_device("abacus")
 
+    def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
+        model, seen = build_model(make_settings().encoder), []
+        heard = model.encode_audio
+        monkeypatch.setattr(
+            model, "encode_audio", lambda a: (seen.append(torch.backends.cudnn.allow_tf32), heard(a))[1]
+        )
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        response_maps(model, world, batch_size=24, device="cpu")
+        assert (seen, torch.backends.cudnn.allow_tf32) == ([False], True)
+
 
 class TestMixedPrecision:
     @pytest.mark.parametrize("method", METHODS)
@@ -310,6 +321,14 @@ class TestMixedPrecision:
                 losses.append(built.loss(model, batch))
         assert losses[0].dtype == losses[1].dtype == torch.float32
         assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
+
+    def test_a_gpu_that_emulates_bfloat16_trains_in_float32(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+        monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: enabled)
+        assert not _autocast(torch.device("cuda"))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+        assert _autocast(torch.device("cuda"))
+        assert not _autocast(torch.device("cpu"))
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_a_run_on_cuda(self, world, tmp_path):

@@ -32,7 +32,7 @@ Where the sources leave something open, or the code departs from the text, ours:
 - The dictionary of stage two is the mean object feature of the last pseudo-classes under stage one's final weights.
 - p_a of every training clip is computed once, when stage two starts: what the code's frozen copy of the stage-one network
   gives, without the copy. For new clips a linear layer on a keeps learning p_a; no gradient of it reaches the encoders.
-- A false pair is the frame with the sound of the next clip of the shuffled batch; as in the code, it may be of the same kind.
+- A false pair is the frame with the sound of the clip before it in the shuffled batch; as in the code, it may be of the same kind.
 - The code's flag `minimize`, by its comment off at first and on later, is on in every call; it has no counterpart here.
 - The class-agnostic map, which neither source defines, is l · Σ_c p_a(c) m_c; in stage one cos(V, a), from which l follows.
   Not l itself: most of the frame lies near its upper end, and a threshold at half of its range covers far too much.
@@ -289,5 +289,5 @@ def dsol_head(model: AudioVisualModel) -> DsolHead:
 
 
 def _pairs(head: DsolHead, features: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-    """Location logits of the true pairs, and of each frame with the next clip's sound."""
+    """Location logits of the true pairs, and of each frame with the sound of the clip before."""
     return head.location_logits(features, audio), head.location_logits(features, audio.roll(1, dims=0))
