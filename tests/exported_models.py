@@ -21,11 +21,13 @@ ENCODER = EncoderSettings(visual=SMALL, audio=SMALL, embedding_dim=8, batch_norm
 CLASSES = ["bell", "drum", "horn"]
 
 
-def save_method_model(path, name="iterative", *, second_stage=True):
+def save_method_model(path, name="iterative", *, second_stage=True, strides=SMALL.strides):
     """Write a model with random weights of a method, as its training leaves it; the second stage where there is one."""
+    visual = SMALL.model_copy(update={"strides": strides})
+    encoder = ENCODER.model_copy(update={"visual": visual})
     torch.manual_seed(0)
     settings = method_settings(make_settings(methods={name: {}}), name)
-    method, model = build_method(name, settings), build_model(ENCODER)
+    method, model = build_method(name, settings), build_model(encoder)
     method.prepare(model, n_clips=20, classes=CLASSES)
     frames, log_mel = map(torch.from_numpy, invented_inputs(image_size=IMAGE_SIZE, audio=AUDIO, n=16, seed=1))
     with torch.no_grad():
@@ -48,7 +50,7 @@ def save_method_model(path, name="iterative", *, second_stage=True):
         "fingerprint": "0123456789abcdef" * 2,
         "image_size": IMAGE_SIZE,
         "delta_v": settings.delta_v,
-        "encoder": ENCODER.model_dump_json(),
+        "encoder": encoder.model_dump_json(),
         "iteration": settings.model_dump_json(),
         "audio": AUDIO.model_dump_json(),
         "n_clips": 20,

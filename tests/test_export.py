@@ -41,11 +41,11 @@ def model(tmp_path):
     return save_method_model(tmp_path / "model.pt")
 
 
-def opened(path):
-    """Open a file as its users do, without this program."""
+def opened(path, side=8):
+    """Open a file as its users do, without this program; its maps have `side` × `side` cells."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        assert [each.shape for each in session.get_outputs()] == [["n", 8, 8], ["n", 8]]
+        assert [each.shape for each in session.get_outputs()] == [["n", side, side], ["n", 8]]
         return lambda frames, log_mel: session.run(
             ["response", "audio_embedding"], {"frames": frames, "log_mel": log_mel}
         )
@@ -58,6 +58,17 @@ def opened(path):
             return [each.numpy() for each in loaded(torch.from_numpy(frames), torch.from_numpy(log_mel))]
 
     return run_loaded
+
+
+@pytest.mark.parametrize(("strides", "side"), [((1, 2, 2, 1), 2), ((2, 1, 1, 2), 2)])
+def test_a_net_whose_stages_look_to_one_side_gives_the_same_maps(tmp_path, strides, side):
+    path = save_method_model(tmp_path / "model.pt", strides=strides)
+    inputs = random_inputs(3, seed=3)
+    for format, ending in ENDING.items():
+        exported = export_model(path, tmp_path / f"out.{ending}", format=format)
+        found = opened(exported.path, side)(*inputs)
+        for ours, theirs in zip(localize(load_model(path)[0], *map(torch.from_numpy, inputs)), found, strict=True):
+            np.testing.assert_allclose(theirs, ours, atol=2e-5)
 
 
 TWO_STAGES = ("dsol_two_stage", "mssl")  # which read another map before their second
