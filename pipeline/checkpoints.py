@@ -33,7 +33,7 @@ DESCRIPTION = (
     "n_clips", "classes",
 )  # fmt: skip
 WEIGHTS = "model."
-RERUN = "remove its folder and run its stage again"
+RERUN = "if it is of one of this project's runs, remove its folder and run its stage again"
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def verify(path: Path) -> None:
     Example: soundspot verify data/demo/shards
     """
     from pipeline.errors import ShardError
-    from pipeline.shards import verify_shard
+    from pipeline.shards import check_all_there, verify_shard
 
     if not path.exists():
         raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
@@ -74,7 +74,9 @@ def verify(path: Path) -> None:
         else:
             click.echo(f"good: {shard}")
     if damaged:
-        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; delete them and extract again")
+        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; see above")
+    for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
+        check_all_there(folder)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, as_completed
+from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 from tqdm import tqdm
 
@@ -111,6 +112,9 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
             yield client
         return
     try:
+        scheme, place = parse_address(address)
+        if scheme in ("tcp", "tls"):
+            parse_host_port(place)  # a client that is given no port hangs when it is let go
         client = Client(address, timeout=_ANSWER_WITHIN_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(

@@ -22,12 +22,21 @@ def _odd(number: int) -> int:
     return number
 
 
+def _even(number: int) -> int:
+    if number % 2:
+        raise ValueError(
+            f"{number} is odd; an FFT of odd length has no bin at half the sample rate, where the mel filters end"
+        )
+    return number
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 FourCounts = tuple[Count, Count, Count, Count]
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+EvenCount = Annotated[int, Field(ge=2), AfterValidator(_even)]
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
@@ -42,11 +51,19 @@ class AudioSettings(Settings):
 
     sample_rate: Count  # Hz, after resampling
     clip_seconds: Positive  # length of the window around the clip's centre
-    n_fft: Count  # samples; the Hann window has the same length
+    n_fft: EvenCount  # samples; the Hann window has the same length
     hop_length: Count  # samples
     n_mels: Count
     power: Positive = 2.0  # exponent of the magnitude before the mel filters
     log_floor: Positive = 1.0e-10  # smallest mel energy; its logarithm is the value of digital silence
+
+    @model_validator(mode="after")
+    def _has_a_sample(self) -> AudioSettings:
+        if self.n_samples < 1:
+            raise ValueError(
+                f"clip_seconds {self.clip_seconds:g} is less than one sample at {self.sample_rate} Hz; raise it"
+            )
+        return self
 
     @property
     def n_samples(self) -> int:

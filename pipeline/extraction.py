@@ -100,7 +100,7 @@ def extract_split(
     # A worker of a cluster elsewhere has another working directory.
     media_root, folder = media_root.absolute(), folder.absolute()
     tasks = [
-        ShardTask(shard_path(folder, index), part, media_root, audio, image_size, media, clip_time_limit_s)
+        ShardTask(shard_path(folder, index), part, media_root, audio, image_size, media, clip_time_limit_s, len(parts))
         for index, part in enumerate(parts)
     ]
     rejects: dict[str, str] = {}

@@ -114,4 +114,4 @@ def read_maps(path: Path) -> ResponseMaps:
             )
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise EvaluationError(f"{path}: not usable ({reason}); run `dvc repro --force evaluate`") from None
+        raise EvaluationError(f"{path}: not usable ({reason}); run `dvc repro evaluate`") from None

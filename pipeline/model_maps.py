@@ -31,7 +31,7 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
     split : str
         That the clips belong to.
     seed : int
-        Of the training run, to be noted.
+        Of the training run.
     device : str
 
     Raises
@@ -39,9 +39,13 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
     CheckpointError
         The model cannot be read.
     EvaluationError
-        The clips were extracted in another way, or there is only one.
+        The model is of another seed, the clips were extracted in another way, or there is only one.
     """
-    model, _ = load_model_for(path, shards)
+    model, description = load_model_for(path, shards)
+    if description["seed"] != seed:
+        raise EvaluationError(
+            f"{path}: was trained with seed {description['seed']}, not {seed}; run `dvc repro train` again"
+        )
     order = derangement(len(shards), seed=SHUFFLE_SEED)
     own, shuffled = (
         response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)

@@ -26,6 +26,7 @@ from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import fingerprint
 from pipeline.manifests import TRAIN_SPLIT
 from pipeline.methods import build_method, method_entry, method_settings
+from pipeline.pretrained import weights_advice
 from pipeline.runs import Run, kept_epochs, labels_path, seed_folder
 from pipeline.shards import ShardSet
 
@@ -116,7 +117,7 @@ def initialize_plans(shards: ShardSet, folder: Path, *, settings: TrainingSettin
     """Plan the stage `initialize`, one run for each seed."""
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
     weights = settings.encoder.visual_weights
-    start = _digest(Path(weights)) if weights is not None else ""
+    start = "" if weights is None else _digest(Path(weights), advice=weights_advice("encoder.visual_weights"))
     plan = partial(_plan, shards, settings, "initialize", "initial", iteration=iteration, start=start)
     return [plan(seed=seed, folder=seed_folder(folder, seeds, seed)) for seed in seeds]
 
@@ -224,8 +225,10 @@ def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | 
     return read_clip_classes(clips or Path(), TRAIN_SPLIT, shards.clip_ids, label_file=label_file)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, *, advice: str = "run initialize") -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; {advice}") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}; run initialize, or mend the setting that names it") from None
+        raise CheckpointError(f"{path}: {error.strerror}; {advice}") from None

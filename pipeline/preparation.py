@@ -32,6 +32,7 @@ from pipeline.manifests import (
     read_clips,
 )
 from pipeline.prepared import CLIPS_FILE, COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
+from pipeline.protocols import get_protocol
 
 _BOXES = "_boxes"
 _SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
@@ -89,13 +90,14 @@ def prepare_dataset(
 
     Raises
     ------
-    SettingsError
-        The card is wrong.
+    SettingsError, EvaluationError
+        The card is wrong, or names no scoring rule.
     ManifestError
         A list is wrong; splits share clips or files; boxes belong to no clip of their split; not one file of a split
         is there; the output folder cannot be written.
     """
     card = load_card(manifest_folder)
+    get_protocol(card.evaluation.protocol)  # a mistyped rule shall show before hours of work
     splits = read_splits(manifest_folder, leaks_allowed=card.leaks_allowed)
     media = card.media_fingerprint
     if card.render is not None:
@@ -178,12 +180,14 @@ def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
 
 
 def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
-    """Return (path, problem) of each of the clip's files that is missing or empty."""
+    """Return (path, problem) of each of the clip's files that is missing, empty or no file."""
     problems = []
     for medium in clip.media:
         path = media_path(media_root, medium)
-        if not path.is_file():
+        if not path.exists():
             problems.append((medium, "no such file"))
+        elif not path.is_file():
+            problems.append((medium, "not a regular file"))
         elif path.stat().st_size == 0:
             problems.append((medium, "empty"))
     return problems

@@ -43,6 +43,11 @@ def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
     return content
 
 
+def weights_advice(setting: str) -> str:
+    """Return what to do about published weights that are missing or do not fit."""
+    return f"set {setting} to a torchvision ResNet state dict of the same shape, or to null for random weights"
+
+
 def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
     """Copy published weights into a ResNet.
 
@@ -59,7 +64,7 @@ def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
     CheckpointError
         The file cannot be loaded, or does not fit: the first key that differs is named.
     """
-    advice = f"set {setting} to a torchvision ResNet state dict of the same shape, or to null for random weights"
+    advice = weights_advice(setting)
     content = load_tensors(path, advice=advice)
     weights = {name: value for name, value in content.items() if not str(name).startswith("fc.")}
     own = module.state_dict()

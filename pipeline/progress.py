@@ -110,6 +110,10 @@ def _start(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
     initial, description = checkpoints.load_model(path)
     if description["encoder"] != plan.encoder.model_dump(mode="json"):
         raise TrainingError(f"{path}: was trained with other settings of `encoder`; run initialize again")
+    if description["seed"] != plan.seed:
+        raise TrainingError(
+            f"{path}: was trained with seed {description['seed']}, not {plan.seed}; run initialize again"
+        )
     labels = PseudoLabels.open(labels_path(plan.initial_folder, 0))
     if labels.attrs["fingerprint"] != description["fingerprint"]:
         raise PseudoLabelError(f"{labels_path(plan.initial_folder, 0)}: not made by {path}; run initialize again")

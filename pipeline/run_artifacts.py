@@ -57,4 +57,6 @@ def centres_audio(run: Path) -> bool:
         reason = "no such file"
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError):
         reason = "does not say whether the audio embeddings are centred: damaged, or no model of this program"
-    raise CheckpointError(f"{path}: {reason}; remove its folder and run its stage again")
+    raise CheckpointError(
+        f"{path}: {reason}; if it is of one of this project's runs, remove its folder and run its stage again"
+    )

@@ -40,6 +40,7 @@ class ShardTask:
     image_size: int
     media: str
     clip_time_limit_s: float
+    n_shards: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +50,7 @@ class ShardTask:
             "audio": self.audio.model_dump(),
             "image_size": self.image_size,
             "media": self.media,
+            "n_shards": self.n_shards,
             "clips": [clip_row(clip) for clip in self.clips],
         }
         return fingerprint(made_of)
@@ -80,6 +82,7 @@ def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
         capacity=len(task.clips),
         mel_hz=mel_frequencies(n_mels=task.audio.n_mels, sample_rate=task.audio.sample_rate),
         n_frames=task.audio.n_frames,
+        n_shards=task.n_shards,
     )
     with storing(task.path), writing as shard:
         for group in _groups(task, rejects):

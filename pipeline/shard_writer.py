@@ -5,8 +5,8 @@ A shard holds some of a split's clips in the order of the clip list, one dataset
 natural logarithm; ``source_time_s`` float64, the time of the frame in its source in s. A chunk is one clip, without
 compression, with a Fletcher-32 checksum: random single clips are what training reads. Dimension scales name the axes,
 ``mel`` in Hz and ``time`` in s from the start of the window, so that xarray opens a shard as it is. The group
-``rejects`` lists the clips that were left out, with the reason. Attributes: ``format_version``, ``fingerprint``, and
-every setting that made the shard. Nothing else goes in, no clock and no host name: equal input gives equal bytes.
+``rejects`` lists the clips that were left out, with the reason. Attributes: ``format_version``, ``fingerprint``, ``n_shards`` (of
+the split), and every setting that made the shard. Nothing else goes in, no clock and no host name: equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,14 @@ class ShardWriter:
     @classmethod
     @contextmanager
     def create(
-        cls, path: Path, *, settings: Mapping[str, Any], capacity: int, mel_hz: np.ndarray, n_frames: int
+        cls,
+        path: Path,
+        *,
+        settings: Mapping[str, Any],
+        capacity: int,
+        mel_hz: np.ndarray,
+        n_frames: int,
+        n_shards: int = 1,
     ) -> Iterator[ShardWriter]:
         """Give a writer; the file appears at `path`, whole, when the block ends without an error.
 
@@ -76,13 +83,15 @@ class ShardWriter:
             Centre frequency of each mel band, Hz.
         n_frames : int
             Length of `log_mel` in time.
+        n_shards : int
+            Of the split, so that one that is gone is missed.
 
         Raises
         ------
         OSError
             The file cannot be written.
         """
-        size = settings["image_size"]
+        settings, size = {**settings, "n_shards": n_shards}, settings["image_size"]
         room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
         with replacing(path) as temporary:
             # HDF5 cannot close a file that it cannot write, and may take the process down: so room comes first.

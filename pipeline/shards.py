@@ -8,6 +8,7 @@ data carry a checksum, and so does the file's structure.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "REJECTS_FILE",
     "ShardSet",
     "ShardWriter",
+    "check_all_there",
     "read_rejects",
     "read_shard_fingerprint",
     "shard_path",
@@ -59,7 +61,7 @@ class ShardSet:
         Raises
         ------
         ShardError
-            The folder has no shards or its extraction did not finish; shards are not numbered from 0 without a gap,
+            The folder has no shards or its extraction did not finish; shards are not numbered from 0 to the last,
             differ in settings or format, hold a clip twice or no clip at all, or cannot be read.
         """
         paths = sorted(folder.glob("shard-*.h5"))
@@ -80,6 +82,7 @@ class ShardSet:
         if len(set(shards.clip_ids)) != len(shards.clip_ids):
             twice = next(clip_id for clip_id in shards.clip_ids if shards.clip_ids.count(clip_id) > 1)
             raise ShardError(f"{folder}: clip {twice!r} is there twice; {again}")
+        check_all_there(folder)
         if not shards.clip_ids:
             raise ShardError(f"{folder}: no clip in any shard; see {REJECTS_FILE}")
         return shards
@@ -145,6 +148,16 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.h5"
 
 
+def check_all_there(folder: Path) -> None:
+    """Compare how many shards lie in a folder with how many the first of them says there are. Raises ShardError."""
+    paths = sorted(folder.glob("shard-*.h5"))
+    wanted = _read_header(paths[0])["settings"]["n_shards"]
+    if len(paths) != wanted:
+        raise ShardError(
+            f"{folder}: {len(paths)} of its {wanted} shards are there; run `dvc repro extract@{folder.name}`"
+        )
+
+
 def verify_shard(path: Path) -> None:
     """Read all of a shard, so that every checksum is compared.
 
@@ -198,8 +211,9 @@ def _read_header(path: Path) -> dict[str, Any]:
             if version != FORMAT_VERSION:
                 raise ShardError(
                     f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
-                    f"run `dvc repro --force extract@{path.parent.name}`"
+                    f"run `dvc repro extract@{path.parent.name}`"
                 )
+            attributes["n_shards"]  # a KeyError without it
             shapes = {name: file[name].shape for name in FIELDS}
             if len({shape[0] for shape in shapes.values()}) != 1:
                 raise ValueError(f"fields of unequal length: {shapes}")
@@ -222,6 +236,8 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _damaged(path: Path, problem: str) -> ShardError:
     reason = " ".join(problem.split())
+    if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
+        return ShardError(f"{path}: not a shard of this program ({reason})")
     return ShardError(f"{path}: damaged ({reason}); delete it and rerun `dvc repro extract@{path.parent.name}`")
 
 

@@ -51,7 +51,7 @@ def log_mel(
         float32, finite.
     sample_rate : int > 0
         Hz.
-    n_fft : int > 0
+    n_fft : int > 0, even
         Length of the window and of the FFT, samples.
     hop_length : int > 0
         Samples from one frame to the next.
@@ -70,11 +70,15 @@ def log_mel(
     Raises
     ------
     ValueError
-        `waveforms` is not two-dimensional float32.
+        `waveforms` is not two-dimensional float32, or `n_fft` is odd.
     """
     if waveforms.ndim != 2 or waveforms.dtype != torch.float32:
         raise ValueError(f"waveforms must be (clip, sample) float32, got {tuple(waveforms.shape)} {waveforms.dtype}")
     window, filters = (t.to(waveforms.device) for t in _window_and_filters(sample_rate, n_fft, n_mels))
+    if n_fft % 2:
+        raise ValueError(
+            f"n_fft must be even, got {n_fft}: an odd FFT has no bin at half the sample rate, where the filters end"
+        )
     frames = waveforms.shape[1] // hop_length + 1
     result = waveforms.new_empty((waveforms.shape[0], n_mels, frames))
     spectrogram = load_torchaudio().functional.spectrogram
@@ -82,7 +86,7 @@ def log_mel(
         magnitudes = spectrogram(
             waveform, 0, window, n_fft, hop_length, n_fft, power, False, center=True, pad_mode="constant"
         )
-        torch.log((filters @ magnitudes).clamp_min(log_floor), out=out)
+        out[:] = (filters @ magnitudes).clamp_min(log_floor).log()
     return result
 
 

@@ -79,7 +79,12 @@ def mean_curves(runs: Sequence[Mapping[str, Scores]]) -> dict[str, np.ndarray]:
 
 def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
     """Read ``baselines.json``: row → flat scores. Raises EvaluationError if it is missing."""
-    return _read_json(path, again="dvc repro baselines")
+    again = "dvc repro baselines"
+    rows = _read_json(path, again=again)
+    for name, scores in rows.items():
+        if not isinstance(scores, dict) or not isinstance(scores.get("success_rate"), float):
+            raise EvaluationError(f"{path}: the row {name!r} holds no scores; run `{again}`")
+    return rows
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -110,9 +115,11 @@ def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, 
 
 def _read_json(path: Path, *, again: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no mapping")
     except FileNotFoundError:
         raise EvaluationError(f"{path}: no such scores; run `{again}`") from None
     except ValueError as error:
-        raise EvaluationError(f"{path}: not readable as JSON ({error}); run `{again} --force`") from None
+        raise EvaluationError(f"{path}: not readable as scores ({error}); run `{again}`") from None
     return content

@@ -206,7 +206,27 @@ def test_verify_finds_one_changed_byte(tmp_path, capsys):
     content[place] ^= 1
     shard.write_bytes(content)
     assert run("verify", shard) == 1
-    assert f"damaged: {shard}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"damaged: {shard}" in error
+    assert "delete it and rerun" in error
+
+
+def test_verify_misses_the_last_shard(tmp_path, capsys):
+    for index in range(2):
+        make_shard(tmp_path / f"train/shard-0000{index}.h5", [f"a{index}"], n_shards=2)
+    assert run("verify", tmp_path) == 0
+    (tmp_path / "train/shard-00001.h5").unlink()
+    assert run("verify", tmp_path) == 1
+    assert "train: 1 of its 2 shards are there; run `dvc repro extract@train`" in capsys.readouterr().err
+
+
+def test_verify_does_not_advise_to_delete_what_is_no_shard(tmp_path, capsys):
+    path = tmp_path / "params.yaml"
+    path.write_text("dataset: demo\n")
+    assert run("verify", path) == 1
+    error = capsys.readouterr().err
+    assert "params.yaml: not a shard of this program" in error
+    assert "delete" not in error
 
 
 def test_ctrl_c_ends_a_real_process_with_130(tmp_path):

@@ -75,6 +75,11 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("pipeline.cluster._ANSWER_WITHIN_S", 1)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
 
+    for address in ("foo", "tcp://foo", "tcp://foo:bar"):
+        with pytest.raises(
+            ClusterError, match=rf"no Dask scheduler answers at '{address}' \((missing port|invalid literal)"
+        ):
+            list(run_tasks(pow, [(2, 3)], scheduler=address, workers=None, label="t"))
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:1'.*--scheduler"):
         list(run_tasks(divmod, [(1, 1)], scheduler=None, workers=None, label="divide"))
 

@@ -80,6 +80,23 @@ def test_a_missing_setting_is_named(tmp_path):
         load_params(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("n_fft", 401, ["audio.n_fft", "401 is odd"]),
+        ("clip_seconds", 0.00001, ["audio", "clip_seconds 1e-05 is less than one sample"]),
+    ],
+)
+def test_a_wrong_setting_of_a_card_is_named(tmp_path, key, value, words):
+    card = yaml.safe_load((ROOT / "data_manifests/demo/dataset.yaml").read_text())
+    card["audio"][key] = value
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(card))
+    with pytest.raises(SettingsError) as caught:
+        load_card(tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_files_that_are_not_there_or_not_yaml(tmp_path):
     with pytest.raises(SettingsError, match="no such file"):
         load_params(tmp_path / "params.yaml")

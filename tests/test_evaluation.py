@@ -41,9 +41,18 @@ def world(tmp_path, monkeypatch):
         (folder / "model.pt").write_text("")
     (tmp_path / "baselines.json").write_text("{}")
     description = {"image_size": shards.image_size, "audio": {}}
-    monkeypatch.setattr(model_maps, "load_model", lambda path: (Model(path.parent.name), description))
+
+    def load(path):
+        name = path.parent.name
+        seed = int(name.removeprefix("seed_")) if name.startswith("seed_") else SEED
+        return Model(name), {**description, "seed": seed}
+
+    monkeypatch.setattr(model_maps, "load_model", load)
     monkeypatch.setattr(calibrating, "noise_peaks", lambda path, shards, *, device: NOISE_PEAKS)
     return World(tmp_path, shards, manifest, monkeypatch)
+
+
+SEED = 3  # of the first training run
 
 
 class Model(str):
@@ -65,7 +74,7 @@ class World:
 
         self.monkeypatch.setattr(model_maps, "response_maps", response_maps)
 
-    def evaluate(self, *, seeds=(3,), settings=RULE, **further) -> dict:
+    def evaluate(self, *, seeds=(SEED,), settings=RULE, **further) -> dict:
         evaluate(
             self.folder / "runs" / "ours",
             self.shards,
@@ -89,6 +98,21 @@ def where_it_sounds(_model, _frame, sound):
 
 def at_random(_model, frame, sound):
     return np.random.default_rng([frame, sound]).normal(size=(8, 8))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"random": 3}', '{"random": {"foo": 1}}', "no JSON"])
+def test_baselines_that_hold_no_scores_are_refused_before_anything_is_written(world, content):
+    world.respond(at_random)
+    (world.folder / "baselines.json").write_text(content)
+    with pytest.raises(EvaluationError, match=r"baselines\.json: .*; run `dvc repro baselines`$"):
+        world.evaluate()
+    assert not (world.folder / "results").exists()
+
+
+def test_a_model_of_another_seed_is_refused(world):
+    world.respond(at_random)
+    with pytest.raises(EvaluationError, match=r"ours/model\.pt: was trained with seed 3, not 5; run"):
+        world.evaluate(seeds=(5,))
 
 
 def test_clips_extracted_in_another_way_are_refused(world):

@@ -94,7 +94,7 @@ def test_shards_hold_what_the_decoder_gives(extracted: Path, media_root: Path) -
         np.testing.assert_array_equal(frame[position], expected.frame)
         np.testing.assert_array_equal(spectrogram[position], expected_mel)
         assert shards.source_time_s[position] == expected.source_time_s
-    assert shards.settings == {**AUDIO.model_dump(), "image_size": SIZE}
+    assert shards.settings == {**AUDIO.model_dump(), "image_size": SIZE, "n_shards": len(list(extracted.glob("*.h5")))}
 
 
 def test_every_unusable_clip_has_its_row(extracted: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import inspection_measures
-from pipeline.checkpoints import read_checkpoint, write_checkpoint
+from pipeline.checkpoints import RERUN, read_checkpoint, write_checkpoint
 from pipeline.errors import PseudoLabelError, ShardError
 from pipeline.inspection import centring, clip_neighbours, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.inspection_export import clips_of, export_coco, export_npz, export_png, regions_of, run_lengths
@@ -500,7 +500,7 @@ class TestVerify:
         for path in (first, second):
             path.write_bytes(content)
         assert verify_artifacts(find_artifacts(run), shards=shards).problems == [
-            f"{first}: not of this run and epoch; remove its folder and run its stage again"
+            f"{first}: not of this run and epoch; {RERUN}"
         ]
 
     def test_an_initialisation_labels_once_and_keeps_nothing(self, run, shards):

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import preparation
 from pipeline.config import load_card
-from pipeline.errors import ManifestError
+from pipeline.errors import EvaluationError, ManifestError
 from pipeline.manifests import Box, Clip, write_boxes, write_clips
 from pipeline.preparation import Coverage, SplitCoverage, prepare_dataset
 from pipeline.prepared import read_media_fingerprint, read_prepared_clips, resolve_media_root
@@ -21,7 +21,7 @@ licence: none
 media_root: data/three/media
 image_size: 16
 audio: {sample_rate: 8000, clip_seconds: 0.5, n_fft: 256, hop_length: 200, n_mels: 8}
-evaluation: {protocol: consensus}
+evaluation: {protocol: paper256}
 """
 TRAIN = [Clip("a", video="a.mp4"), Clip("b", frame="b.png", audio="b.wav", centre_s=0.25, label="bell")]
 TEST = [Clip("c", video="sub/c.mp4")]
@@ -110,6 +110,19 @@ def test_a_split_without_any_file_names_the_place_and_the_variable(manifest: Pat
     assert message.startswith(f"train: not one of 2 clips is there under the media root {root}; {root / 'a.mp4'}, for")
     assert "Set SOUNDSPOT_MEDIA_ROOT_MANIFEST to the folder" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rule_that_does_not_exist_shows_before_any_work(manifest: Path, media: Path, tmp_path: Path) -> None:
+    (manifest / "dataset.yaml").write_text(CARD.replace("paper256", "paper999"))
+    with pytest.raises(EvaluationError, match="unknown protocol 'paper999'"):
+        prepare(manifest, media, tmp_path / "out")
+
+
+def test_a_folder_where_a_file_should_be_is_called_one(manifest: Path, media: Path, tmp_path: Path) -> None:
+    (media / "a.mp4").unlink()
+    (media / "a.mp4").mkdir()
+    prepare(manifest, media, tmp_path / "out")
+    assert "train,a,a.mp4,not a regular file\n" in (tmp_path / "out/missing.csv").read_text()
 
 
 def test_media_are_rendered_when_the_card_says_so(

@@ -33,7 +33,9 @@ def test_centring_is_what_the_model_says(tmp_path, centre):
 
 
 def test_a_model_that_does_not_say_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"model\.pt: no such file; remove its folder"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt: no such file; if it is of one of this project's runs, remove its folder"
+    ):
         centres_audio(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")
     with pytest.raises(CheckpointError, match=r"model\.pt: does not say whether the audio embeddings are centred"):

@@ -32,11 +32,16 @@ SETTINGS: dict[str, Any] = {
 MEL_HZ = np.array([100.0, 200.0, 400.0, 800.0])
 
 
-def make_shard(path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), **changed: Any) -> None:
+def make_shard(
+    path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), n_shards: int = 1, **changed: Any
+) -> None:
     """Write a shard whose values follow from the clip ids, in groups of two clips."""
     settings = {**SETTINGS, **changed}
     capacity = len(clip_ids) + len(rejects)
-    with ShardWriter.create(path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES) as shard:
+    create = ShardWriter.create(
+        path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES, n_shards=n_shards
+    )
+    with create as shard:
         for start in range(0, len(clip_ids), 2):
             group = list(clip_ids[start : start + 2])
             values = [clip_values(clip_id) for clip_id in group]
@@ -56,8 +61,8 @@ def clip_values(clip_id: str) -> tuple[np.ndarray, np.ndarray, float]:
 def folder(tmp_path: Path) -> Path:
     """Two shards of three and two clips, the second with a reject."""
     folder = tmp_path / "train"
-    make_shard(shard_path(folder, 0), ["a", "b", "c"])
-    make_shard(shard_path(folder, 1), ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
+    make_shard(shard_path(folder, 0), ["a", "b", "c"], n_shards=2)
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], rejects=[("x", "no audio stream – é")], n_shards=2)
     (folder / "rejects.csv").write_text("clip_id,reason\n")
     return folder
 
@@ -113,7 +118,7 @@ def test_xarray_sees_named_axes_and_coordinates(folder: Path) -> None:
         np.testing.assert_array_equal(shard["mel"], MEL_HZ)
         np.testing.assert_allclose(shard["time"], np.arange(FRAMES) * 1000 / 8000)
         assert (shard["mel"].units, shard["time"].units) == ("Hz", "s")
-        assert shard.attrs == {"format_version": 1, **SETTINGS}
+        assert shard.attrs == {"format_version": 1, "n_shards": 2, **SETTINGS}
 
 
 def test_the_layout_is_one_checksummed_uncompressed_chunk_per_clip(folder: Path) -> None:
@@ -161,8 +166,8 @@ def test_bytes_do_not_depend_on_when_python_lets_go_of_objects(tmp_path: Path) -
 
 
 def test_a_shard_may_have_no_clip(tmp_path: Path) -> None:
-    make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")])
-    make_shard(tmp_path / "train/shard-00001.h5", ["a"])
+    make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")], n_shards=2)
+    make_shard(tmp_path / "train/shard-00001.h5", ["a"], n_shards=2)
     (tmp_path / "train/rejects.csv").touch()
 
     verify_shard(tmp_path / "train/shard-00000.h5")
@@ -206,7 +211,8 @@ def test_reading_a_damaged_clip_names_file_and_clip(folder: Path, field: str) ->
 
 def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: Path) -> None:
     """Structure as well as data: a flip is either found or falls on a byte that nothing depends on."""
-    whole = shard_path(folder, 1)
+    whole = tmp_path / "whole.h5"
+    make_shard(whole, ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
     path = tmp_path / "flipped" / "shard-00000.h5"
     path.parent.mkdir()
     (path.parent / "rejects.csv").touch()
@@ -248,8 +254,13 @@ def test_a_file_that_is_no_shard_is_refused(folder: Path, damage: Any, message: 
         (lambda f: shutil.rmtree(f), r"no shards; run `dvc repro extract@train`"),
         (lambda f: (f / "rejects.csv").unlink(), r"extraction did not finish \(no rejects\.csv\)"),
         (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing before shard-00001\.h5"),
-        (lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512), "other settings.*n_fft 512 instead of 256"),
-        (lambda f: make_shard(shard_path(f, 2), ["a"]), "clip 'a' is there twice"),
+        (lambda f: shard_path(f, 1).unlink(), r"train: 1 of its 2 shards are there; run `dvc repro extract@train`"),
+        (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: 3 of its 2 shards are there"),
+        (
+            lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512, n_shards=2),
+            "other settings.*n_fft 512 instead of 256",
+        ),
+        (lambda f: make_shard(shard_path(f, 2), ["a"], n_shards=2), "clip 'a' is there twice"),
     ],
 )
 def test_shards_that_do_not_belong_together_are_refused(folder: Path, change: Any, message: str) -> None:
@@ -263,7 +274,7 @@ def test_the_fingerprint_of_a_set_follows_its_shards(folder: Path) -> None:
     before = ShardSet.open(folder).fingerprint
     assert ShardSet.open(folder).fingerprint == before
 
-    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32)
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32, n_shards=2)
 
     assert read_shard_fingerprint(shard_path(folder, 1)) == "f" * 32
     assert ShardSet.open(folder).fingerprint != before

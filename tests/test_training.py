@@ -287,6 +287,8 @@ class TestResponseMaps:
         assert select_device("auto").type in {"cpu", "cuda"}
         with pytest.raises(TrainingError, match="device 'abacus' cannot be used"):
             select_device("abacus")
+        with pytest.raises(TrainingError, match=r"device 'meta' cannot be used .*; use auto, cpu or cuda"):
+            select_device("meta")
 
     def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
         model, seen = build_model(make_settings().encoder), []
@@ -356,8 +358,17 @@ class TestMistakes:
             initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
 
     def test_no_initialisation(self, world, tmp_path):
-        with pytest.raises(CheckpointError, match=r"model\.pt: No such file.*run initialize"):
+        with pytest.raises(CheckpointError, match=r"model\.pt: no such file; run initialize"):
             train(world, tmp_path / "none", tmp_path / "run", method="itr", settings=make_settings(), seeds=[0])
+
+    def test_weights_that_are_not_there(self, world, tmp_path):
+        settings = make_settings(encoder=ENCODER.model_copy(update={"visual_weights": str(tmp_path / "none.pth")}))
+        with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
+            initialize(world, tmp_path / "run", settings=settings, seeds=[0])
+
+    def test_another_seed_than_the_initialisations(self, trained, world, tmp_path):
+        with pytest.raises(TrainingError, match=r"model\.pt: was trained with seed 0, not 5; run initialize again"):
+            train(world, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[5])
 
     def test_other_encoders_than_the_initialisations(self, trained, world, tmp_path):
         settings = make_settings(encoder=ENCODER.model_copy(update={"embedding_dim": 8}))
