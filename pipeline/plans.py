@@ -179,7 +179,10 @@ def _plan(
 ) -> Plan:
     build_method(method, iteration)
     if settings.batch_size > len(shards):
-        raise TrainingError(f"batch_size {settings.batch_size} is larger than the training set of {len(shards)} clips")
+        raise TrainingError(
+            f"batch_size {settings.batch_size} is larger than the training set of {len(shards)} clips; lower it in params.yaml, "
+            "in the dataset's block of `training`"
+        )
     decisive = {
         "formats": [checkpoints.FORMAT_VERSION, pseudo_labels.FORMAT_VERSION],
         "stage": stage,

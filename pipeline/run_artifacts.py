@@ -30,12 +30,15 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
     Raises
     ------
     EvaluationError
-        There are none.
+        There are none, or one before the last is missing.
     """
-    paths = list(labels_by_epoch(run).values())
+    paths = labels_by_epoch(run)
+    again = f"run `dvc repro train@{variant}`"
     if not paths:
-        raise EvaluationError(f"{run}/pseudo_labels: no artifacts; run `dvc repro train@{variant}`")
-    return paths
+        raise EvaluationError(f"{run}/pseudo_labels: no artifacts; {again}")
+    if missing := set(range(max(paths))) - paths.keys():
+        raise EvaluationError(f"{run}/pseudo_labels: no artifact of epoch {min(missing)}; {again}")
+    return list(paths.values())
 
 
 def centres_audio(run: Path) -> bool:

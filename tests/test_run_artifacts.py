@@ -15,11 +15,12 @@ def test_artifacts_stand_in_the_order_of_their_numbers(tmp_path):
     for name in ("epoch_1000.h5", "epoch_101.h5", "epoch_000.h5", "epoch_001.h5.tmp", "start_001.h5", "epoch_x.h5"):
         (folder / name).touch()
     assert list(labels_by_epoch(tmp_path)) == [0, 101, 1000]
-    assert [path.name for path in artifact_paths(tmp_path, variant="itr")] == [
-        "epoch_000.h5",
-        "epoch_101.h5",
-        "epoch_1000.h5",
-    ]
+    with pytest.raises(EvaluationError, match=r"pseudo_labels: no artifact of epoch 1; run `dvc repro train@itr`"):
+        artifact_paths(tmp_path, variant="itr")
+    for epoch in range(1001):
+        (folder / f"epoch_{epoch:03d}.h5").touch()
+    names = [path.name for path in artifact_paths(tmp_path, variant="itr")]
+    assert names == [f"epoch_{epoch:03d}.h5" for epoch in range(1001)]
 
 
 def test_a_run_without_artifacts_names_the_variant_and_not_the_seed(tmp_path):
