@@ -13,6 +13,7 @@ install: $(VENV)/.installed        ## virtual environment and packages, nothing 
 
 demo: $(VENV)/.installed           ## install, then the whole pipeline on the demo set
 	dvc repro
+	@echo 'The report: results/demo/report/index.html, to open in a browser. The command soundspot: . $(VENV)/bin/activate'
 
 test: demo                         ## install, the whole pipeline, then all tests
 	$(PYTEST)

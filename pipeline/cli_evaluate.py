@@ -140,6 +140,11 @@ def _read_maps(
     absent = [variant for variant in chosen if not (folder / variant / MAPS_FILE).exists()]
     there = [variant for variant in chosen if variant not in absent]
     if absent and (variants or not there):
+        unknown = [variant for variant in absent if variant not in params.variants]
+        if unknown:
+            remedy = (
+                f"take {', '.join(unknown)} into `variants` of the settings file (if that is the name), and {remedy}"
+            )
         raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; {remedy}")
     if absent:
         note(f"not evaluated yet, left out: {', '.join(absent)}")

@@ -153,6 +153,11 @@ def compare(
     check_ending(output, ".png", ".html")
     first, second = (epoch_or_file(artifacts, word) for word in (before, after))
     comparison = compare_labels(first, second, top=top)
+    levels = [labels.attrs["delta_v"] for labels in (first, second)]
+    if levels[0] != levels[1]:
+        note(
+            f"note: δ_v is {levels[0]:g} in one and {levels[1]:g} in the other, so equal maps have other sounding regions too"
+        )
     show_value(asdict(comparison), lambda: comparison_text(comparison, plain=is_plain()), as_json)
     if output and output.suffix == ".html":
         write_text(output, comparison_page(comparison, first, second, frames_of(artifacts, shards)))

@@ -228,8 +228,9 @@ def _rehearse(
     if run.memory_needed > run.memory_available and on_cpu:
         _note_memory(run, settings)
         return
-    if not n_batches:
-        return
+    train = run.clips.get(TRAIN_SPLIT)
+    if not n_batches or (train and train.found < settings.batch_size):
+        return  # a batch that cannot be filled is a problem by itself
     try:
         rehearsal = rehearse(
             settings,

@@ -215,6 +215,7 @@ def test_mistakes_are_one_line(project, capsys):
 
     assert "unknown protocol 'lvs'; there are paper256" in error("--protocol", "lvs")
     assert "maps: no response maps of untrained; run `dvc repro evaluate`" in error("untrained")
+    assert "no response maps of itrative; take itrative into `variants`" in error("itrative")
     assert "out.txt: scores are written as .csv, .json or .md" in error("--output", "out.txt")
     assert "no boxes for the split 'train'" in error("--split", "train")
     assert "good/maps.h5: maps of the split 'test', not of 'validation'; give --split test" in error(

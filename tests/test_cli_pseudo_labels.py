@@ -117,6 +117,14 @@ def test_without_shards_there_are_pictures_without_frames(project, capsys):
     assert "nowhere: no shards" in capsys.readouterr().err
 
 
+def test_files_of_other_thresholds_are_compared_with_a_note(project, capsys):
+    make_run(project / "runs/squares/other", delta_v=0.7)
+    assert run("compare", "good", 2, "runs/squares/other/pseudo_labels/epoch_002.h5") == 0
+    assert "note: δ_v is 0.5 in one and 0.7 in the other" in capsys.readouterr().err
+    assert run("compare", "good", 0, "last") == 0
+    assert "δ_v is" not in capsys.readouterr().err
+
+
 def test_compare(project, capsys):
     assert run("compare", "good", 0, "last", "--top", 3, "-o", "page.html") == 0
     text = capsys.readouterr().out

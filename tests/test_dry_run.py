@@ -132,6 +132,13 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
     assert "cannot run yet, problems: 5" in printed.out
 
 
+def test_a_batch_that_cannot_be_filled_is_not_measured(project):
+    change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
+    found = check(project, n_batches=1)
+    assert [problem for problem in found.problems if "batch_size is 64" in problem] == found.problems != []
+    assert (found.times, found.measured) == ([], False)
+
+
 def test_without_boxes_training_can_start(project):
     boxes = project / "data_manifests/squares/test_boxes.csv"
     boxes.unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -45,7 +46,7 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
     by_hand = f"params.yaml: copy a block of `training` to training.{name} and adapt it"
     if not isinstance(blocks, dict) or preset not in blocks:
         return "", by_hand
-    changed = _with_copied_block(text, name, preset)
+    changed = _with_block(text, name, blocks[preset])
     try:
         after = yaml.safe_load(changed)
     except yaml.YAMLError:
@@ -55,30 +56,31 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
     return changed, f"params.yaml: added training.{name} with the settings of {preset}; use it with: dataset: {name}"
 
 
-def _with_copied_block(text: str, name: str, preset: str) -> str:
-    """Add a copy of the preset at the end of `training`; every other byte of the file stays."""
+def _with_block(text: str, name: str, block: Any) -> str:
+    """Add a block at the end of `training`; every other byte of the file stays.
+
+    It is written out, without the anchors and references of the preset: what refers to another dataset's block would change with
+    it, and `dvc exp run -S` changes the other with this one.
+    """
     lines = text.splitlines(keepends=True)
     starts = [i for i, line in enumerate(lines) if re.match(r"training:\s*(#.*)?$", line)]
-    heads = [i for i, line in enumerate(lines) if re.match(rf"  {preset}:(\s|$)", line)]
-    if len(starts) != 1 or len(heads) != 1:
+    if len(starts) != 1:
         return text
     end = _end_of_block(lines, starts[0], 0)
-    eol = "\r\n" if lines[heads[0]].endswith("\r\n") else "\n"
+    eol = "\r\n" if lines[starts[0]].endswith("\r\n") else "\n"
     if not lines[-1].endswith("\n"):
         lines[-1] += eol
-    anchor = re.search(r"&(\S+)", lines[heads[0]].split("#", maxsplit=1)[0])
-    if anchor:
-        block = [f"  {name}: *{anchor[1]}{eol}"]
-    else:
-        first = lines[heads[0]].replace(f"  {preset}:", f"  {name}:", 1)
-        block = [_without_anchors(line) for line in (first, *lines[heads[0] + 1 : _end_of_block(lines, heads[0], 2)])]
-    return "".join([*lines[:end], *block, *lines[end:]])
+    written = yaml.dump(
+        {name: block}, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=1000, allow_unicode=True
+    )
+    return "".join([*lines[:end], *(f"  {line}{eol}" for line in written.splitlines()), *lines[end:]])
 
 
-def _without_anchors(line: str) -> str:
-    """Leave out what would define an anchor a second time; references in the copy mean the original's."""
-    content, mark, comment = line.partition("#")
-    return re.sub(r"(?<=[\s{\[,])&[\w-]+[ ]?", "", content) + mark + comment
+class _Plain(yaml.SafeDumper):
+    """Writes what comes twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _end_of_block(lines: Sequence[str], start: int, indent: int) -> int:
