@@ -25,7 +25,7 @@ PASSES = {"delta_v": "above", "delta_a": "at or above"}  # Eq. 4, Eq. 6
 
 def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> str:
     """Return the table of `list_epochs`, one line per epoch."""
-    header = ("epoch", "objective", "clips", "sounding %", "change %", "positives per clip", "MB")
+    header = ("epoch", "objective", "clips", "sounding %", "change %", "related per clip", "MB")
     rows = [
         (
             str(each.epoch),

@@ -29,8 +29,8 @@ def write_report(source: Source) -> None:
         Something that a stage before should have written is missing, or was made from other clips.
     """
     sections = [
+        comparison_section(source),  # of what was trained; most rows of the paper's tables may not be
         *paper_sections(source),
-        comparison_section(source),
         success_section(source),
         methods_section(source),
         ablation_section(source),
