@@ -202,6 +202,12 @@ class Params(Settings):
     def _names_agree(self) -> Params:
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        for name, block in self.training.items():
+            # YAML's `<<:` does not look into a block: an `encoder` with one key would get our defaults for all others.
+            if missing := EncoderSettings.model_fields.keys() - block.encoder.model_fields_set:
+                raise ValueError(
+                    f"training.{name}.encoder: no {', '.join(sorted(missing))}; give all, `<<:` does not fill in a block's"
+                )
         if self.score_split == "train":
             raise ValueError("score_split: 'train' is what is trained on; give a held-out split, such as validation")
         if self.dataset in self.cross_datasets:

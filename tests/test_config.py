@@ -48,6 +48,11 @@ def test_a_method_overrides_the_common_settings(tmp_path):
         ("training.demo.iterate.learning_rate", "1e-4", ["learning_rate", "'1e-4'", "1.0e-4"]),
         ("training.demo.iterate.delta_x", 0.5, ["unknown setting", "training.demo.iterate.delta_x"]),
         ("training.demo.encoder.visual.kernel_sizes", [3, 3, 2, 3], ["kernel_sizes", "2", "even"]),
+        (
+            "training.demo.encoder",
+            {"visual_weights": None},
+            ["training.demo.encoder", "no audio, audio_pooling, batch_norm"],
+        ),
         ("training.demo.batch_size", 1, ["batch_size", "1"]),
         ("training.demo.batch_size", 64.5, ["batch_size", "64.5"]),
         ("extract.clips_per_shard", 0, ["extract.clips_per_shard", "0"]),

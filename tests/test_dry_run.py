@@ -35,7 +35,7 @@ training:
   squares:
     batch_size: 8
     encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1]},
-              audio: *net, embedding_dim: 16, batch_norm: true, visual_weights: null}
+              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean, visual_weights: null}
     augmentation: {}
     initialize: {epochs: 3, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
     iterate: {epochs: 2, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}
