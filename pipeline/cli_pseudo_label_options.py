@@ -86,7 +86,7 @@ def centre_of(artifacts: Artifacts, chosen: bool | None) -> bool:
     stated = centring(artifacts.run) if chosen is None else chosen
     if stated is None:
         note(
-            f"note: no readable {artifacts.run}/model.pt says whether the mean of ã is subtracted; taken as yes "
+            f"note: {artifacts.run} has no finished model that says whether Eq. 6 subtracts the mean of the sounds; taken as yes "
             "(--no-centre: no)"
         )
     return stated is not False

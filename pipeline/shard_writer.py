@@ -25,7 +25,7 @@ import numpy as np
 from pipeline.files import replacing
 from pipeline.hdf5_axes import add_bare_dimension, name_axes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
 _AXES = {
     "clip_id": ("clip",),

@@ -213,7 +213,6 @@ def _read_header(path: Path) -> dict[str, Any]:
                     f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
                     f"run `dvc repro extract@{path.parent.name}`"
                 )
-            attributes["n_shards"]  # a KeyError without it
             shapes = {name: file[name].shape for name in FIELDS}
             if len({shape[0] for shape in shapes.values()}) != 1:
                 raise ValueError(f"fields of unequal length: {shapes}")

@@ -16,11 +16,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
-@click.option(
-    "--clips",
-    type=FOLDER,
-    help="clips.csv of the training data, which may not be scored; its labels name a method's clusters.",
-)
+@click.option("--clips", type=FOLDER, help="clips.csv of the training data: not to be scored, and names for clusters.")
 @click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
 @click.option("--baselines", type=FOLDER, required=True, help="baselines.json, to print beside the scores.")
 @click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")

@@ -158,7 +158,7 @@ def test_what_the_model_says_decides_on_the_mean(project, capsys):
     assert run("neighbours", "good", "clip-04", "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["centred"] is True
-    assert printed.err.startswith("note: no readable runs/squares/good/model.pt")
+    assert printed.err.startswith("note: runs/squares/good has no finished model")
 
 
 def test_histogram(project, capsys):

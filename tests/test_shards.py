@@ -118,7 +118,7 @@ def test_xarray_sees_named_axes_and_coordinates(folder: Path) -> None:
         np.testing.assert_array_equal(shard["mel"], MEL_HZ)
         np.testing.assert_allclose(shard["time"], np.arange(FRAMES) * 1000 / 8000)
         assert (shard["mel"].units, shard["time"].units) == ("Hz", "s")
-        assert shard.attrs == {"format_version": 1, "n_shards": 2, **SETTINGS}
+        assert shard.attrs == {"format_version": 2, "n_shards": 2, **SETTINGS}
 
 
 def test_the_layout_is_one_checksummed_uncompressed_chunk_per_clip(folder: Path) -> None:
@@ -237,7 +237,7 @@ def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: P
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
         (lambda path: path.write_bytes(b"not HDF5 at all"), "damaged"),
         (lambda path: path.unlink(), "no such shard"),
-        (lambda path: make_shard(path, ["a"], format_version=99), "format version 99, this program reads 1"),
+        (lambda path: make_shard(path, ["a"], format_version=99), "format version 99, this program reads 2"),
         (lambda path: h5py.File(path, "w").close(), "damaged"),
     ],
 )
