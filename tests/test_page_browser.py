@@ -361,7 +361,13 @@ def test_dark_by_the_system_and_by_the_button(page):
 def test_a_phone_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 390, "height": 844})
     try:
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        # The page lays itself out anew when it is told of its new size, which is some time after this call.
+        for _ in range(100):
+            width = page.evaluate("document.documentElement.scrollWidth")
+            if width == 390:
+                break
+            page.wait_for_timeout(50)
+        assert width == 390
         wide = page.evaluate(
             """() => [...document.querySelectorAll("main *")].filter((each) =>
               each.getBoundingClientRect().right > 391 && !each.closest(".scroll, .hidden")).map((each) => each.outerHTML.slice(0, 80))"""
