@@ -46,11 +46,17 @@ def write_shards(folder: Path, n_clips: int, *, clips_per_shard: int = 512) -> N
     generator = np.random.default_rng(0)
     settings = {"fingerprint": "0" * 32, **AUDIO.model_dump(), "image_size": IMAGE_SIZE}
     mel_hz = np.linspace(0, AUDIO.sample_rate / 2, AUDIO.n_mels)
-    for index, start in enumerate(range(0, n_clips, clips_per_shard)):
+    starts = range(0, n_clips, clips_per_shard)
+    for index, start in enumerate(starts):
         clip_ids = [f"clip-{i:06d}" for i in range(start, min(start + clips_per_shard, n_clips))]
         n = len(clip_ids)
         with ShardWriter.create(
-            shard_path(folder, index), settings=settings, capacity=n, mel_hz=mel_hz, n_frames=AUDIO.n_frames
+            shard_path(folder, index),
+            settings=settings,
+            capacity=n,
+            mel_hz=mel_hz,
+            n_frames=AUDIO.n_frames,
+            n_shards=len(starts),
         ) as shard:
             shard.append(
                 clip_ids,

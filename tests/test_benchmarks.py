@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from pipeline.shards import ShardSet
 from tests.projects import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
@@ -45,3 +46,11 @@ def test_a_benchmark_runs_to_its_end(name, tmp_path):
     assert done.returncode in (0, 1)  # 1: a target is missed, which says nothing at this size
     assert json.loads(output.read_text())
     assert done.stdout
+
+
+def test_the_shards_of_noise_belong_together(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    write_shards = importlib.import_module("benchmarks.training").write_shards
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", 5, clips_per_shard=2)
+    assert len(ShardSet.open(tmp_path / "shards")) == 5
