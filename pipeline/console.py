@@ -22,8 +22,8 @@ from pipeline.bars import VARIABLE, is_quiet
 from pipeline.errors import SoundspotError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-# The surroundings' fault rather than the program's: no rights, disk full, quota, read-only, a limit on files; or a path that the user gave is a
-# folder where a file is wanted, or the other way round, or is too long.
+# The surroundings' fault rather than the program's: no rights, disk full, quota, read-only, a limit on the size of files; or a
+# path that the user gave is a folder where a file is wanted, or the other way round, or is too long.
 _SURROUNDINGS = {
     errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,

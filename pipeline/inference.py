@@ -37,7 +37,7 @@ def select_device(name: str) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("not one that is supported")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
     return device

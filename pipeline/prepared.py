@@ -13,9 +13,8 @@ from pipeline.manifests import CLIP_COLUMNS, Clip, parse_clip, read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
-FINGERPRINTS_FILE = (
-    "fingerprints.json"  # what DVC compares, so that a changed clip list reruns the stages of its split alone
-)
+# What DVC compares, so that a changed clip list reruns the stages of its split alone.
+FINGERPRINTS_FILE = "fingerprints.json"
 
 
 def media_variable(dataset: str) -> str:

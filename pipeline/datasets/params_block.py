@@ -66,7 +66,7 @@ def _with_block(text: str, name: str, block: Any) -> str:
     starts = [i for i, line in enumerate(lines) if re.match(r"training:\s*(#.*)?$", line)]
     if len(starts) != 1:
         return text
-    end = _end_of_block(lines, starts[0], 0)
+    end = _end_of_block(lines, starts[0])
     eol = "\r\n" if lines[starts[0]].endswith("\r\n") else "\n"
     if not lines[-1].endswith("\n"):
         lines[-1] += eol
@@ -83,14 +83,14 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _end_of_block(lines: Sequence[str], start: int, indent: int) -> int:
-    """Return the index after the last line that is indented deeper than `indent`, comments of what follows left out."""
+def _end_of_block(lines: Sequence[str], start: int) -> int:
+    """Return the index after the last indented line below `start`, comments of what follows left out."""
     end = start + 1
     for i in range(start + 1, len(lines)):
         content = lines[i].strip()
         if not content or content.startswith("#"):
             continue
-        if len(lines[i]) - len(lines[i].lstrip(" ")) <= indent:
+        if not lines[i].startswith(" "):
             break
         end = i + 1
     return end
