@@ -27,15 +27,15 @@ import torch
 from scoring import make_input, per_image_loop
 from training import write_shards
 
-from pipeline.config import load_params
-from pipeline.encoders import AudioVisualModel, build_model
-from pipeline.files import write_json
-from pipeline.inference import response_maps
-from pipeline.manifests import Box
-from pipeline.model_maps import BATCH_SIZE
-from pipeline.protocols import get_protocol
-from pipeline.scoring import score
-from pipeline.shards import ShardSet
+from pipeline.common.config import load_params
+from pipeline.common.files import write_json
+from pipeline.evaluation.response_maps import BATCH_SIZE
+from pipeline.manifests.clips import Box
+from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.inference import response_maps
+from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.score import score
+from pipeline.shards.reader import ShardSet
 
 PROTOCOL = "lvs224-median"
 TARGET = 1.0

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.files import write_json
-from pipeline.media import DecodedClip, decode_clip, read_audio, read_frame
-from pipeline.spectrogram import log_mel
+from pipeline.common.files import write_json
+from pipeline.media.clip import DecodedClip, decode_clip, read_audio, read_frame
+from pipeline.media.log_mel import log_mel
 
 SECONDS, FPS, WIDTH, HEIGHT, RATE = 12, 30, 640, 360, 44_100
 AUDIO = {"sample_rate": 22_050, "n_fft": 882, "hop_length": 441, "n_mels": 64}

@@ -28,15 +28,15 @@ import av
 import numpy as np
 import torch
 
-from pipeline.config import load_card, load_params
-from pipeline.encoders import build_model
-from pipeline.files import write_json
-from pipeline.localizer import Localizer
-from pipeline.media_source import Deadline, MediaSource
-from pipeline.media_video import picture_time, pictures_of
-from pipeline.overlay_settings import OverlaySettings
-from pipeline.video_overlay import overlay_video
-from pipeline.video_writer import VideoWriter
+from pipeline.apps.localize.localizer import Localizer
+from pipeline.apps.localize.video.overlay import overlay_video
+from pipeline.apps.localize.video.overlay_settings import OverlaySettings
+from pipeline.apps.localize.video.writer import VideoWriter
+from pipeline.common.config import load_card, load_params
+from pipeline.common.files import write_json
+from pipeline.media.container import Deadline, MediaSource
+from pipeline.media.video import picture_time, pictures_of
+from pipeline.model.encoders import build_model
 
 WIDTH, HEIGHT, FPS, RATE = 1280, 720, 30, 44_100
 TARGET = 1.5

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.files import write_json
-from pipeline.manifests import Box
-from pipeline.protocols import PROTOCOLS, get_protocol
-from pipeline.scoring import score, score_all
+from pipeline.common.files import write_json
+from pipeline.manifests.clips import Box
+from pipeline.scoring.protocols import PROTOCOLS, get_protocol
+from pipeline.scoring.score import score, score_all
 
 SIZE = 224
 Result = TypeVar("Result")

@@ -25,16 +25,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.batches import Batch, PreviousEpoch, Timed, training_batches
-from pipeline.config import AudioSettings, TrainingSettings, load_params
-from pipeline.encoders import AudioVisualModel, build_model
-from pipeline.extraction import REJECTS_FILE
-from pipeline.files import write_json
-from pipeline.inference import predict
+from pipeline.common.config import AudioSettings, TrainingSettings, load_params
+from pipeline.common.files import write_json
+from pipeline.extraction.extract import REJECTS_FILE
 from pipeline.methods import Method, build_method, method_settings
-from pipeline.pseudo_labels import PseudoLabels, write_pseudo_labels
-from pipeline.shard_writer import ShardWriter
-from pipeline.shards import ShardSet, shard_path
+from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.inference import predict
+from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
+from pipeline.shards.reader import ShardSet, shard_path
+from pipeline.shards.writer import ShardWriter
+from pipeline.training.batches import Batch, PreviousEpoch, Timed, training_batches
 
 IMAGE_SIZE = 128
 AUDIO = AudioSettings(sample_rate=16_000, clip_seconds=1.0, n_fft=400, hop_length=160, n_mels=64)

@@ -29,7 +29,7 @@ def commands(command: click.Command, context: click.Context) -> Iterator[tuple[c
 
 def reference() -> str:
     """Return the command-line reference as Markdown."""
-    from pipeline.cli import soundspot
+    from pipeline.cli.main import soundspot
 
     root = click.Context(soundspot, info_name="soundspot", terminal_width=100, max_content_width=100)
     parts = [INTRODUCTION]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_card, load_params
-from pipeline.console import run_command
-from pipeline.evaluation import evaluate
-from pipeline.shards import ShardSet
+from pipeline.common.config import load_card, load_params
+from pipeline.common.console import run_command
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, device_option, manifest_option, params_option
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_card, load_params
-from pipeline.console import run_command
-from pipeline.extraction import extract_split
-from pipeline.prepared import FINGERPRINTS_FILE, read_media_fingerprint, read_prepared_clips, resolve_media_root
+from pipeline.common.config import load_card, load_params
+from pipeline.common.console import run_command
+from pipeline.extraction.extract import extract_split
+from pipeline.manifests.prepared import (
+    FINGERPRINTS_FILE,
+    read_media_fingerprint,
+    read_prepared_clips,
+    resolve_media_root,
+)
 from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
 
 

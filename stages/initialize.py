@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_params
-from pipeline.console import run_command
+from pipeline.common.config import load_params
+from pipeline.common.console import run_command
 from pipeline.methods import check_methods
-from pipeline.shards import ShardSet
-from pipeline.training import initialize
+from pipeline.shards.reader import ShardSet
+from pipeline.training.loop import initialize
 from stages.options import FOLDER, at_once_option, device_option, params_option
 
 

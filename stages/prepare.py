@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_card
-from pipeline.console import run_command
-from pipeline.preparation import prepare_dataset
-from pipeline.prepared import resolve_media_root
+from pipeline.common.config import load_card
+from pipeline.common.console import run_command
+from pipeline.datasets.prepare import prepare_dataset
+from pipeline.manifests.prepared import resolve_media_root
 from stages.options import FOLDER, manifest_option, scheduler_option, workers_option
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.config import load_card, load_params
-from pipeline.console import run_command
-from pipeline.prepared import resolve_media_root
-from pipeline.report import write_report
-from pipeline.report_parts import Source
-from pipeline.shards import ShardSet
+from pipeline.common.config import load_card, load_params
+from pipeline.common.console import run_command
+from pipeline.manifests.prepared import resolve_media_root
+from pipeline.report.report import write_report
+from pipeline.report.source import Source
+from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, device_option, manifest_option, params_option
 
 

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config import IterationSettings, TrainingSettings
-from pipeline.errors import SettingsError
+from pipeline.common.config import IterationSettings, TrainingSettings
+from pipeline.common.errors import SettingsError
 from pipeline.methods.attention import Attention
+from pipeline.methods.base import Method
 from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.dmc import Dmc
-from pipeline.methods.dsol import Dsol
-from pipeline.methods.interface import Method
+from pipeline.methods.dsol.method import Dsol
 from pipeline.methods.iterative import Iterative
-from pipeline.methods.mssl import MSSL, UnlabelledMSSL
+from pipeline.methods.mssl.method import MSSL, UnlabelledMSSL
 
 
 @dataclass(frozen=True)

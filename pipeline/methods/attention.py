@@ -37,11 +37,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.batches import Batch
-from pipeline.config import IterationSettings, Positive
-from pipeline.encoders import AudioVisualModel
-from pipeline.localization import response_map
-from pipeline.methods.interface import Method
+from pipeline.common.config import IterationSettings, Positive
+from pipeline.methods.base import Method
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.equations import response_map
+from pipeline.training.batches import Batch
 
 QUERY, EMBEDDING = "attention_query", "attention_embedding"  # names in model.heads
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.batches import Batch
-from pipeline.config import IterationSettings
-from pipeline.encoders import AudioVisualModel
-from pipeline.localization import response_map
-from pipeline.methods.interface import Method
-from pipeline.objectives import contrastive_loss, phi
+from pipeline.common.config import IterationSettings
+from pipeline.methods.base import Method
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.equations import response_map
+from pipeline.model.objectives import contrastive_loss, phi
+from pipeline.training.batches import Batch
 
 
 class Contrastive(Method):

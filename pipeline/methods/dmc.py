@@ -37,10 +37,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.batches import Batch
-from pipeline.config import Count, IterationSettings, Positive
-from pipeline.encoders import AudioVisualModel
-from pipeline.methods.interface import Method
+from pipeline.common.config import Count, IterationSettings, Positive
+from pipeline.methods.base import Method
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.training.batches import Batch
 
 # Squared distances are raised to this: the square root has an infinite gradient at 0, and in float32 the difference of
 # the inner products of unit vectors is only good to 1e-7.

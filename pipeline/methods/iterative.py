@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.batches import Batch
-from pipeline.config import IterationSettings
-from pipeline.encoders import AudioVisualModel
+from pipeline.common.config import IterationSettings
+from pipeline.methods.base import Method
 from pipeline.methods.contrastive import localize_by_response
-from pipeline.methods.interface import Method
-from pipeline.objectives import iterative_loss
-from pipeline.sampling import sample_features, silent_cells, sounding_cells
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.objectives import iterative_loss
+from pipeline.model.sampling import sample_features, silent_cells, sounding_cells
+from pipeline.training.batches import Batch
 
 
 class Iterative(Method):

@@ -1,0 +1,160 @@
+"""Any rules on stored response maps, without the model.
+
+Conventions
+-----------
+Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.scoring.map_file`): raw, so that each rule normalises and enlarges
+them in its own way; a method that defines the normalisation of its maps keeps it under every rule. Every rule scores
+the same clips, and the content-free rows stand under each rule as the models do: the difference of two numbers in one
+row is then the rule's alone. Scores are flat mappings of fractions (`pipeline.scoring.summary`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pipeline.common.bars import bars_off
+from pipeline.common.errors import EvaluationError
+from pipeline.manifests.clips import Box
+from pipeline.scoring.baselines import content_free_maps
+from pipeline.scoring.map_file import MAPS_FILE, ResponseMaps, read_maps
+from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.score import score_all
+from pipeline.scoring.summary import flat_metrics
+from pipeline.scoring.tables import label_of
+
+
+@dataclass(frozen=True)
+class RescoredRow:
+    """One predictor under several rules.
+
+    Attributes
+    ----------
+    name : str
+        A variant, or a content-free row.
+    shuffled : bool
+        Every frame was given the sound of another clip.
+    metrics : mapping of str to mapping
+        Protocol → flat scores, means over the seeds.
+    """
+
+    name: str
+    shuffled: bool
+    metrics: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """What a reader sees in the first column."""
+        return f"{label_of(self.name)}, shuffled audio" if self.shuffled else label_of(self.name)
+
+
+def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
+    """Read the response maps of all seeds of one variant.
+
+    Parameters
+    ----------
+    folder : Path
+        ``results/NAME/maps/VARIANT``: ``maps.h5``, and ``seed_<seed>/maps.h5`` of each further seed.
+    split : str
+        That they must be of.
+
+    Raises
+    ------
+    EvaluationError
+        There are none, a file is damaged, or of another split.
+    """
+    further = sorted(folder.glob(f"seed_*/{MAPS_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    stored = {path: read_maps(path) for path in (folder / MAPS_FILE, *further)}
+    for path, maps in stored.items():
+        if maps.split != split:
+            raise EvaluationError(
+                f"{path}: maps of the split {maps.split!r}, not of {split!r}; give --split {maps.split}, or set "
+                f"score_split to {split} and run `dvc repro evaluate`"
+            )
+    return list(stored.values())
+
+
+def rescore(
+    stored: Mapping[str, Sequence[ResponseMaps]],
+    boxes: Sequence[Box],
+    protocols: Sequence[Protocol],
+    *,
+    prior_boxes: Iterable[Box] = (),
+    threshold: float | None = None,
+    legacy_float: bool = False,
+    shuffled: bool = False,
+) -> list[RescoredRow]:
+    """Score content-free rows and stored maps under several rules, enlarging each map once per distinct enlargement.
+
+    Parameters
+    ----------
+    stored : mapping of str to sequence of ResponseMaps
+        Variant → maps of its seeds; all of the same clips.
+    boxes : sequence of Box
+        Of the scored split.
+    protocols : sequence of Protocol
+    prior_boxes : iterable of Box
+        Of other splits, for the row `mean_of_boxes`; those of scored clips are passed over.
+    threshold : float, optional
+        cIoU from which a clip counts as a success; by default each protocol's own.
+    legacy_float : bool
+        Compare with it as public code does, see `pipeline.scoring.metrics.succeeds`.
+    shuffled : bool
+        Score each model with the sounds of other clips as well.
+
+    Returns
+    -------
+    list of RescoredRow
+        The content-free rows, then the variants in the order given.
+
+    Raises
+    ------
+    EvaluationError
+        There are no maps, they belong to different clips, or none belongs to a box.
+    """
+    clip_ids = _common_clips(stored)
+    known = set(clip_ids)
+    others = [box for box in prior_boxes if box.clip_id not in known]
+    # Name, whether shuffled, and for each seed the maps and the rules by which they are scored.
+    predictions: list[tuple[str, bool, list[tuple[NDArray, list[Protocol]]]]] = [
+        (name, False, [(maps, list(protocols))])
+        for name, maps in content_free_maps(clip_ids, prior_boxes=others).items()
+    ]
+    for variant, runs in stored.items():
+        for is_shuffled in (False, True) if shuffled else (False,):
+            of_seeds = [
+                (run.shuffled_response if is_shuffled else run.response, [run.rule(protocol) for protocol in protocols])
+                for run in runs
+            ]
+            predictions.append((variant, is_shuffled, of_seeds))
+    rows = []
+    for name, is_shuffled, of_seeds in tqdm(predictions, desc="score", unit="row", leave=False, disable=bars_off()):
+        scored = [
+            score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float)
+            for maps, own in of_seeds
+        ]
+        metrics = {
+            protocol.name: flat_metrics([{"": by_rule[protocol.name]} for by_rule in scored]) for protocol in protocols
+        }
+        rows.append(RescoredRow(name, is_shuffled, metrics))
+    return rows
+
+
+def _common_clips(stored: Mapping[str, Sequence[ResponseMaps]]) -> list[str]:
+    """Return the clips that all maps are of, in their order."""
+    named = [(name, maps) for name, runs in stored.items() for maps in runs]
+    if not named:
+        raise EvaluationError("no response maps to score; run `dvc repro evaluate`, or name variants that have maps")
+    first_name, first = named[0]
+    for name, maps in named[1:]:
+        if maps.clip_ids != first.clip_ids:
+            raise EvaluationError(
+                f"the maps of {name!r} (seed {maps.seed}) are of other clips than those of {first_name!r} (seed "
+                f"{first.seed}), so their scores cannot stand side by side; run `dvc repro evaluate`, or score them apart"
+            )
+    return first.clip_ids

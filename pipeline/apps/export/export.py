@@ -1,0 +1,249 @@
+"""Writing a trained model for other programs, and making sure that they get the same maps.
+
+The exported file is opened again, as others will open it, and is run beside the original on a single clip and on three at once, of
+which the trace saw neither. Where an output differs by more than the tolerance, the file is not left behind.
+
+Conventions
+-----------
+Frames are uint8 (n, 3, S, S), log-mels float32 (n, mel, time), response maps R float32 (n, h, w) before they are normalised,
+audio embeddings float32 (n, d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pipeline import __version__
+from pipeline.apps.export.formats import FORMATS, INPUTS, OUTPUTS, Arrays, Exportable
+from pipeline.common.config import AudioSettings
+from pipeline.common.errors import ExportError, SoundspotError
+from pipeline.common.files import replacing
+from pipeline.common.project import CALIBRATION_FILE
+from pipeline.evaluation.calibration import model_digest
+from pipeline.media.log_mel import log_mel_of_windows
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.inference import localize
+from pipeline.shards.reader import ShardSet
+from pipeline.training.checkpoints import load_model
+
+FACTS_VERSION = 1
+BATCHES = (1, 3)  # the trace sees two clips, so a number of clips that became a constant shows
+TOLERANCE = 1.0e-4  # ours: a cosine's rounding is 1e-6, and no map is read more finely than 1e-3
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported file is from the original.
+
+    Attributes
+    ----------
+    response, audio_embedding : float >= 0
+        Largest difference of any value, over the original's largest value where that is above 1.
+    n_clips : int
+    inputs : str
+        What they are.
+    """
+
+    response: float
+    audio_embedding: float
+    n_clips: int
+    inputs: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file: its name in `FORMATS`, what it says of itself, its size in bytes, and its parity."""
+
+    path: Path
+    format: str
+    facts: Mapping[str, Any]
+    size: int
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What is written beside an exported file: its card, and the calibration where the model has one."""
+
+    card: Path
+    calibration: Path
+
+
+def companions_of(output: Path) -> Companions:
+    """Return the paths beside an exported file; named like it, so that several fit into one folder."""
+    return Companions(*(output.with_name(output.name + ending) for ending in (".md", f".{CALIBRATION_FILE}")))
+
+
+def check_output(output: Path, *, format: str, overwrite: bool, beside: Sequence[Path] = ()) -> None:
+    """Refuse an ending that is not the format's, and a file, or one to go beside it, that is there. Raises ExportError."""
+    endings = FORMATS[format].endings
+    if output.suffix not in endings:
+        raise ExportError(f"{output}: {FORMATS[format].title} is written as {' or '.join(endings)}; end the name so")
+    for path in (output, *beside):
+        if path.exists() and not overwrite:
+            raise ExportError(f"{path}: is there already; choose another name, or give --overwrite")
+
+
+def export_model(
+    path: Path,
+    output: Path,
+    *,
+    format: str,
+    tolerance: float = TOLERANCE,
+    shards: Path | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a model for other programs and compare what they will get.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.pt``.
+    output : Path
+        The file to write, whole or not at all.
+    format : str
+        A name in `FORMATS`.
+    tolerance : float >= 0
+        Largest difference that is put up with, see `Parity`.
+    shards : Path, optional
+        A folder of shards, whose first clips are compared; by default invented ones from a fixed seed.
+    overwrite : bool
+        Replace a file that is there; never the model itself.
+
+    Raises
+    ------
+    CheckpointError, ShardError
+        The model or the shards cannot be read.
+    ExportError
+        The output is refused, the format's packages are missing, torch cannot export the model, or the maps differ.
+    """
+    check_output(output, format=format, overwrite=overwrite)
+    if output.exists() and output.samefile(path):
+        raise ExportError(f"{output}: is the model that is to be exported; choose another name")
+    model, description = load_model(path)
+    audio, image_size = AudioSettings(**description["audio"]), description["image_size"]
+    inputs = shard_inputs(shards, description) if shards else invented_inputs(image_size=image_size, audio=audio)
+    example = invented_inputs(image_size=image_size, audio=audio, n=2)
+    with torch.no_grad():
+        response, embedding = localize(model, *map(torch.from_numpy, example))
+    facts = export_facts(
+        description,
+        digest=model_digest(path),
+        normalisation=model.normalisation or "min-max",
+        map_size=list(response.shape[1:]),
+        embedding_dim=embedding.shape[1],
+        n_frames=audio.n_frames,
+    )
+    kind = FORMATS[format]
+    with replacing(output) as temporary:
+        try:
+            frames, spectra = map(torch.from_numpy, example)
+            written = kind.write(temporary, Exportable(model).eval(), (frames, spectra), facts)
+            found = [kind.open(temporary)(*batch) for batch in inputs_in_batches(inputs)]
+        except (SoundspotError, OSError):
+            raise
+        except Exception as error:
+            # Whatever torch or the runtime trips over, in a method that someone adds.
+            raise ExportError(
+                f"{path}: method {description['method']!r} cannot be exported as {kind.title} "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); keep the model.pt"
+            ) from None
+        where = f"the first of the shards {shards.resolve().name!r}" if shards else "invented frames and sounds"
+        parity = compare(model, inputs, found, where=where)
+        worst = max(parity.response, parity.audio_embedding)
+        if not worst <= tolerance:
+            raise ExportError(
+                f"{output}: not written, its maps differ from those of {path} by {parity.response:.1e} and its audio "
+                f"embeddings by {parity.audio_embedding:.1e}, more than the tolerance {tolerance:.1e}"
+            )
+    return Exported(output, format, written, output.stat().st_size, parity)
+
+
+def compare(model: AudioVisualModel, inputs: Arrays, found: list[Arrays], *, where: str) -> Parity:
+    """Run the original on the same batches. Outputs of other shapes, or not finite ones, differ infinitely."""
+    differences = []
+    for batch, outputs in zip(inputs_in_batches(inputs), found, strict=True):
+        originals = [each.numpy() for each in localize(model, *map(torch.from_numpy, batch))]
+        differences.append([_difference(a, b) for a, b in zip(originals, outputs, strict=True)])
+    response, embedding = np.max(differences, axis=0).tolist()
+    return Parity(response, embedding, len(inputs[0]), where)
+
+
+def export_facts(description: Mapping[str, Any], *, digest: str, n_frames: int, **found: Any) -> dict[str, Any]:
+    """Return what an exported file says of itself.
+
+    Parameters
+    ----------
+    description : mapping
+        Of the model, as `pipeline.training.checkpoints.load_model` returns it.
+    digest : str
+        SHA-256 of ``model.pt``.
+    n_frames : int
+        Time steps of a log-mel.
+    **found
+        `normalisation`, `map_size` and `embedding_dim`.
+    """
+    size, audio = description["image_size"], description["audio"]
+    shapes = {
+        INPUTS[0]: f"uint8 (n, 3, {size}, {size}), RGB in 0..255, the whole frame squashed to a square",
+        INPUTS[1]: f"float32 (n, {audio['n_mels']}, {n_frames}), natural logarithm of mel energies, peak of the wave 1",
+        OUTPUTS[0]: "float32 (n, h, w), before it is normalised; row 0 is the top",
+        OUTPUTS[1]: "float32 (n, d), of length 1",
+    }
+    about = {"format_version": FACTS_VERSION, "program": f"soundspot {__version__}", "model_sha256": digest}
+    return {**about, **description, **found, **shapes}
+
+
+def invented_inputs(*, image_size: int, audio: AudioSettings, n: int = sum(BATCHES), seed: int = SEED) -> Arrays:
+    """Invent frames with large and small structure, and log-mels of tones that fade within noise.
+
+    Returns
+    -------
+    frames : np.ndarray (n, 3, S, S) uint8
+    log_mel : np.ndarray (n, mel, time) float32
+    """
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (n, 3, 5, 5)))
+    smooth = F.interpolate(coarse, size=(image_size, image_size), mode="bilinear", align_corners=True).numpy()
+    frames = np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+    time = np.arange(audio.n_samples) / audio.sample_rate
+    pitch = audio.sample_rate * rng.uniform(0.01, 0.2, (n, 3, 1))
+    fading = np.exp(-time * rng.uniform(0.5, 4, (n, 3, 1)))
+    waves = (fading * np.sin(2 * np.pi * pitch * time)).sum(axis=1) + rng.normal(0, 0.02, (n, len(time)))
+    return frames, log_mel_of_windows(list(waves), audio).numpy()
+
+
+def shard_inputs(folder: Path, description: Mapping[str, Any]) -> Arrays:
+    """Read the first clips of shards. Raises ShardError, or ExportError where they do not fit the model."""
+    shards = ShardSet.open(folder)
+    audio = AudioSettings(**description["audio"])
+    there = (shards.image_size, *shards.log_mel_shape)
+    wanted = (description["image_size"], audio.n_mels, audio.n_frames)
+    if there != wanted:
+        raise ExportError(
+            f"{folder}: frames of {there[0]} pixels and log-mels of {there[1]} × {there[2]}, the model takes {wanted[0]} "
+            f"and {wanted[1]} × {wanted[2]}; give shards of the model's own dataset"
+        )
+    frames, spectra = shards.read(range(min(len(shards), sum(BATCHES))))
+    return np.ascontiguousarray(np.moveaxis(frames, 3, 1)), np.asarray(spectra, dtype=np.float32)
+
+
+def inputs_in_batches(inputs: Arrays) -> list[Arrays]:
+    """Split inputs into the first clip and the rest."""
+    frames, spectra = inputs
+    batches = [(frames[:1], spectra[:1]), (frames[1:], spectra[1:])]
+    return [batch for batch in batches if len(batch[0])]
+
+
+def _difference(original: np.ndarray, found: np.ndarray) -> float:
+    if original.shape != found.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(original - found).max() / max(1.0, float(np.abs(original).max())))

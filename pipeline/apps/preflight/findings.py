@@ -1,0 +1,172 @@
+"""What a dry run has found, and how it is told.
+
+Conventions
+-----------
+Sizes are bytes, times wall-clock s on this machine. A problem is something that would stop a stage, said in one line
+with what to do; a note is something to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.common.errors import SoundspotError
+from pipeline.datasets.prepare import SplitCoverage
+from pipeline.scoring.tables import Table
+
+
+@dataclass(frozen=True)
+class Output:
+    """Files of one kind that the pipeline will write.
+
+    Attributes
+    ----------
+    what : str
+    folder : str
+        Where they go, relative to the project.
+    count : int
+    size : int
+        Of all together, bytes.
+    """
+
+    what: str
+    folder: str
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage takes, s.
+
+    Attributes
+    ----------
+    stage : str
+    epochs : int
+        Of all seeds together.
+    epoch_seconds : float
+        Training alone; 0 for a row that labels with the weights of another one.
+    label_seconds : float
+        One pass over the training set that writes pseudo-labels.
+    total_seconds : float
+        All epochs and passes, of all seeds.
+    """
+
+    stage: str
+    epochs: int
+    epoch_seconds: float
+    label_seconds: float
+    total_seconds: float
+
+
+@dataclass
+class DryRun:
+    """What a dry run has found; empty where it did not get so far.
+
+    Attributes
+    ----------
+    dataset, device : str
+    problems, notes : list of str
+    clips : dict of str to SplitCoverage
+        Clips that are listed, and those whose media are there (or will be rendered).
+    outputs : list of Output
+    disk_needed, disk_free : int
+        Still to be written, and free where the project lies.
+    times : list of StageTime
+    memory_needed, memory_available : int
+        Peak of a training stage, and what there is for it.
+    measured : bool
+        Whether times and memory come from a rehearsal; without one there are no times, and memory is a forecast.
+    """
+
+    dataset: str
+    device: str = ""
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    clips: dict[str, SplitCoverage] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    disk_needed: int = 0
+    disk_free: int = 0
+    times: list[StageTime] = field(default_factory=list)
+    memory_needed: int = 0
+    memory_available: int = 0
+    measured: bool = False
+
+    def holds(self, action: Callable[[], object]) -> bool:
+        """Do something that a stage will do; note as a problem what would stop the stage there."""
+        try:
+            action()
+        except SoundspotError as error:
+            self.problems.append(" ".join(str(error).split()))
+            return False
+        return True
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON-like values, with ``can_run``."""
+        return {"can_run": not self.problems, **asdict(self)}
+
+    def text(self) -> str:
+        """Return everything for a terminal, but for the problems."""
+        notes = "".join(f"note: {note}\n" for note in self.notes)
+        return "".join(
+            f"{part}\n" for part in (_clips(self), _outputs(self), _times(self), _memory(self), notes) if part
+        )
+
+
+def _clips(run: DryRun) -> str:
+    rows = [(name, str(count.listed), str(count.found)) for name, count in run.clips.items()]
+    return Table(("clips", "listed", "there"), tuple(rows)).text() if rows else ""
+
+
+def _outputs(run: DryRun) -> str:
+    if not run.outputs:
+        return ""
+    rows = [(o.folder, o.what, str(o.count), human_bytes(o.size)) for o in run.outputs]
+    total = ("all", "", str(sum(o.count for o in run.outputs)), human_bytes(sum(o.size for o in run.outputs)))
+    table = Table(("files", "kind", "number", "together"), (*rows, total)).text()
+    return f"{table}disk: {human_bytes(run.disk_needed)} still to be written, {human_bytes(run.disk_free)} free\n"
+
+
+def _times(run: DryRun) -> str:
+    if not run.times:
+        return ""
+    rows = [
+        (
+            time.stage,
+            str(time.epochs or ""),
+            human_seconds(time.epoch_seconds) if time.epoch_seconds else "",
+            human_seconds(time.label_seconds) if time.epochs else "",
+            human_seconds(time.total_seconds),
+        )
+        for time in run.times
+    ]
+    total = ("all", "", "", "", human_seconds(sum(time.total_seconds for time in run.times)))
+    table = Table((f"time on {run.device}", "epochs", "an epoch", "label pass", "together"), (*rows, total)).text()
+    return f"{table}Rendering and extraction are not in it.\n"
+
+
+def _memory(run: DryRun) -> str:
+    if not run.memory_needed:
+        return ""
+    how = "measured" if run.measured else "forecast"
+    needed, available = human_bytes(run.memory_needed), human_bytes(run.memory_available)
+    return f"memory on {run.device}: {needed} at the peak of training ({how}), {available} available\n"
+
+
+def human_bytes(size: float) -> str:
+    """Return a size in decimal units, such as ``1.5 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration such as ``42 s``, ``3.5 min``, ``7.0 h`` or ``2.1 d``."""
+    for unit, length, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 86400)):
+        if seconds < limit:
+            return f"{seconds / length:.{0 if unit == 's' and seconds >= 10 else 1}f} {unit}"
+    return f"{seconds / 86400:.1f} d"

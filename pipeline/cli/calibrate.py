@@ -1,0 +1,82 @@
+"""`soundspot calibrate`: how strongly a model usually responds, measured without boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import PATH, target_options
+from pipeline.common.console import note
+
+
+@click.command()
+@click.argument("target", metavar="MODEL|VARIANT")
+@click.option("--shards", "folder", type=PATH, help="Shards to measure on. Default: of score_split, in data/DATASET.")
+@click.option(
+    "-o", "--output", type=PATH, help="Default: where evaluate writes it, or beside a model that lies elsewhere."
+)
+@click.option(
+    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@target_options
+def calibrate(
+    target: str,
+    folder: Path | None,
+    output: Path | None,
+    device: str,
+    as_json: bool,
+    dataset: str | None,
+    seed: int | None,
+    params_path: Path,
+) -> None:
+    """Measure how strongly a model responds, so that `localize` can say "source not found"; no boxes are needed.
+
+    Frames are given their own sound, that of another clip, hiss, and mains hum. `dvc repro evaluate` does the same; this is for
+    data without boxes, which cannot be evaluated. The clips should be ones that the model has not learned from.
+
+    \b
+    Example:
+      dvc repro extract@test
+      soundspot calibrate iterative
+      soundspot calibrate runs/demo/iterative/model.pt --shards data/demo/shards/test -o usual.json
+    """
+    import json
+    import os
+    from dataclasses import asdict
+
+    from pipeline.cli.targets import resolve_model
+    from pipeline.common.config import load_params
+    from pipeline.common.errors import EvaluationError, ShardError
+    from pipeline.common.project import find_home
+    from pipeline.evaluation.calibrating import calibrate as measure
+    from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
+    from pipeline.manifests.clips import TRAIN_SPLIT
+    from pipeline.shards.reader import ShardSet
+
+    model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
+    home = find_home(model)
+    if folder is None:
+        if home is None:
+            raise click.UsageError(f"{model} lies outside a project, whose clips would be taken; give --shards")
+        split = load_params(home.project / params_path).score_split
+        folder = home.project / "data" / home.dataset / "shards" / split
+        if not folder.is_dir():
+            raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
+    if output is None and home and home.metrics.is_file():
+        raise EvaluationError(
+            f"{home.metrics}: this variant has been evaluated, which calibrates it; run `dvc repro evaluate@{home.variant}`, or "
+            "give -o"
+        )
+    path = output or (home.calibration if home else model.with_name(CALIBRATION_FILE))
+    calibration = measure(
+        model, ShardSet.open(folder), split=Path(os.path.normpath(folder.absolute())).name, device=device
+    )
+    write_calibration(path, calibration)
+    if calibration.split == TRAIN_SPLIT:
+        note("the model has learned from these clips, and responds to them more strongly than to new ones")
+    if as_json:
+        click.echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))
+        return
+    click.echo(f"wrote {path}: {calibration.describe()}")

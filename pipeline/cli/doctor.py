@@ -1,0 +1,40 @@
+"""`soundspot doctor`: whether this machine has what the pipeline needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red")}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Look at versions, codecs, GPU, Dask, DVC and disk, and say what to mend.
+
+    The exit code is 0 if everything that the pipeline needs is there and 1 if something is not.
+
+    \b
+    Example:
+      soundspot doctor
+      soundspot doctor --json > doctor.json     to go with a report of a problem
+    """
+    import json
+    from dataclasses import asdict
+
+    from pipeline.apps.preflight.environment import examine
+
+    findings = []
+    for finding in examine(Path.cwd()):
+        findings.append(finding)
+        if not as_json:
+            mark, colour = MARKS[finding.state]
+            click.echo(f"{click.style(mark, fg=colour)} {finding.topic}: {finding.text}")
+            if finding.hint:
+                click.echo(f"    {finding.hint}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    ctx.exit(1 if any(finding.state == "bad" for finding in findings) else 0)

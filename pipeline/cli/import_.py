@@ -1,0 +1,249 @@
+"""`soundspot import NAME`: one command for each dataset, which writes ``data_manifests/NAME/``.
+
+Importers live in `pipeline.datasets`; here are only their options. A command that lives in another module is added to
+the table `ELSEWHERE`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.common.console import LazyGroup
+
+if TYPE_CHECKING:
+    from pipeline.datasets.importers.report import ImportReport
+    from pipeline.datasets.importers.write import ImportOptions
+
+ELSEWHERE = {  # command name → module:attribute
+    "music-synthetic": "pipeline.cli.import_music:music_synthetic",
+    "music-synthetic-build": "pipeline.cli.import_music:music_synthetic_build",
+}
+PATH = click.Path(path_type=Path)
+Command = Callable[..., Any]
+
+
+@click.group(name="import", cls=LazyGroup, commands_at=ELSEWHERE)
+def imports() -> None:
+    """Write the card, clip lists and boxes of a dataset into data_manifests/NAME/, from a local copy of its files.
+
+    Nothing is downloaded. Everything is checked first and written whole or not at all; what is left out is listed with
+    its reason, here and in import_report.json.
+
+    Example: soundspot import demo
+    """
+
+
+def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Give a command the options that all importers share; it is called with `ImportOptions` and its own options."""
+
+    def decorate(function: Callable[..., ImportReport]) -> Command:
+        @functools.wraps(function)
+        def command(
+            *,
+            name: str,
+            media: Path | None,
+            leaks: str,
+            force: bool,
+            check_only: bool,
+            report_file: Path | None,
+            layout: str = "auto",
+            **rest: Any,
+        ) -> None:
+            from pipeline.datasets.importers.write import ImportOptions
+            from pipeline.manifests.prepared import media_root_from_environment
+
+            media = media or media_root_from_environment(name) or Path("data") / name / "media"
+            options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
+            try:
+                _show(function(options, **rest), options)
+            finally:
+                options.write_report()
+
+        decorated: Command = command
+        for option in reversed(_shared_options(default_name, layouts)):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[Callable[[Command], Command]]:
+    about = "Name of the dataset in data_manifests/ and params.yaml."
+    options: list[Callable[[Command], Command]] = [
+        click.option("--name", default=default_name, show_default=True, help=about)
+        if default_name
+        else click.option("--name", required=True, help=about),
+        click.option(
+            "--media",
+            type=PATH,
+            help="Media root. Default: $SOUNDSPOT_MEDIA_ROOT_NAME, $SOUNDSPOT_MEDIA_ROOT, or data/NAME/media.",
+        ),
+        click.option(
+            "--leaks",
+            type=click.Choice(["refuse", "drop", "keep"]),
+            default="refuse",
+            show_default=True,
+            help="Training clips that belong to the test list or share a file with it: stop, train without them, or train on them.",
+        ),
+        click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
+        click.option("--check-only", is_flag=True, help="Check the lists and boxes, without media; write nothing."),
+        click.option(
+            "--report",
+            "report_file",
+            type=PATH,
+            help="Write all that was found to this JSON file, also if the import is refused or only checked.",
+        ),
+    ]
+    if layouts:
+        choice = click.Choice(["auto", *layouts])
+        text = "How the media lie; by default told by looking."
+        options.append(click.option("--layout", type=choice, default="auto", show_default=True, help=text))
+    return options
+
+
+def _show(report: ImportReport, options: ImportOptions) -> None:
+    from pipeline.common.errors import ManifestError
+    from pipeline.datasets.importers.leaks import leak_message
+
+    for line in report.lines():
+        click.echo(line)
+    if options.check_only and options.leaks == "refuse" and report.leaks:
+        raise ManifestError(leak_message(report))
+    click.echo("checked; nothing was written" if options.check_only else f"wrote data_manifests/{options.name}")
+
+
+train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Draw so many of the training clips.")
+silent_option = click.option(
+    "--silent",
+    type=PATH,
+    help="Silent clips, CSV video,audio: ids whose frame and whose sound make one; for the split test_silent.",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For everything that is drawn."
+)
+
+
+@imports.command()
+@click.option("--name", default="demo", show_default=True, help="Name of the dataset in data_manifests/.")
+@seed_option
+@click.option("--train", type=click.IntRange(min=1), default=3000, show_default=True, help="Training clips.")
+@click.option("--validation", type=click.IntRange(min=0), default=500, show_default=True, help="Validation clips.")
+@click.option("--test", type=click.IntRange(min=1), default=1000, show_default=True, help="Test clips.")
+@click.option("--force", is_flag=True, help="Replace the dataset if it exists.")
+def demo(name: str, seed: int, train: int, validation: int, test: int, force: bool) -> None:
+    """Rendered videos of sounding and silent objects. They need no download; `dvc repro prepare` draws them.
+
+    Example: soundspot import demo --name tiny --train 48 --validation 8 --test 16
+    """
+    from pipeline.common.files import write_text
+    from pipeline.datasets.demo.dataset import write_manifest
+    from pipeline.datasets.importers.params_block import params_with_block
+    from pipeline.datasets.importers.write import building_folder, check_name
+
+    folder = check_name(name, Path.cwd(), force=force)
+    params, hint = params_with_block(Path("params.yaml"), name, preset="demo")
+    sizes = {"train": train, "validation": validation, "test": test}
+    with building_folder(folder) as building:
+        write_manifest(
+            building, seed=seed, train=train, validation=validation, test=test, media_root=f"data/{name}/media"
+        )
+    if params:
+        write_text(Path("params.yaml"), params)
+    click.echo(f"{name}: {', '.join(f'{split} {count}' for split, count in sizes.items())} clips\n{name}: {hint}")
+    click.echo(f"wrote data_manifests/{name}")
+
+
+@imports.command("soundnet-flickr")
+@importer("soundnet_flickr", layouts=("official", "flat"))
+@click.option("--train", "train_list", type=PATH, required=True, help="Ids to train on, one per line.")
+@click.option("--boxes", type=PATH, required=True, help="Folder of XML files, or boxes as .json or .pkl.")
+@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all that have boxes.")
+@train_size_option
+@click.option(
+    "--validation-size",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Hold out so many clips that have boxes and are not tested on.",
+)
+@silent_option
+@seed_option
+def soundnet_flickr(options: ImportOptions, **rest: Any) -> ImportReport:
+    """SoundNet-Flickr. Media: Data/<last digit>/<id>.jpg and .wav (or .mp4), or frames/ and audio/.
+
+    \b
+    Example:
+      soundspot import soundnet-flickr --media /data/flickr --train flickr_10k.txt
+        --test flickr_test.csv --boxes Annotations --leaks drop
+    """
+    from pipeline.datasets.importers.soundnet_flickr import import_soundnet_flickr
+
+    return import_soundnet_flickr(options, **rest)
+
+
+@imports.command()
+@importer("vggss", layouts=("video", "flat"))
+@click.option("--annotations", type=PATH, required=True, help="The official vggss.json.")
+@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all that are annotated.")
+@click.option("--train", "train_list", type=PATH, help="Ids to train on, or VGGSound's own CSV.")
+@train_size_option
+@silent_option
+@seed_option
+def vggss(options: ImportOptions, **rest: Any) -> ImportReport:
+    """VGG-SS. Media: video/<ytid>_<start>.mp4, or frames/ and audio/.
+
+    \b
+    Example, without any media:
+      soundspot import vggss --annotations vggss.json --check-only
+    """
+    from pipeline.datasets.importers.vggss import import_vggss
+
+    if rest["train_size"] is not None and rest["train_list"] is None:
+        raise click.UsageError("--train-size draws from a training list; give that with --train, or leave the size out")
+    return import_vggss(options, **rest)
+
+
+@imports.command()
+@importer("is3", layouts=("published", "flat"))
+@click.option("--annotations", type=PATH, required=True, help="The JSON with boxes.")
+@click.option("--train", "train_clips", type=PATH, help="A clip list to train on, relative to the same media root.")
+def is3(options: ImportOptions, **rest: Any) -> ImportReport:
+    """IS3, a test set of synthetic pairs. Media: visual_frames/ and audio_wav/, or frames/ and audio/.
+
+    \b
+    Example:
+      soundspot import is3 --annotations synthetic3240_bbox.json --media /data/is3
+    """
+    from pipeline.datasets.importers.is3 import import_is3
+
+    return import_is3(options, **rest)
+
+
+@imports.command()
+@importer(None)
+@click.option("--clips", "clip_list", type=PATH, help="A clip list; by default every video in the folder.")
+@click.option("--test", "test_list", type=PATH, help="Clip ids, or paths of videos in the folder, to test on.")
+@click.option("--boxes", type=PATH, help="Boxes of the test clips, in the columns of test_boxes.csv.")
+@click.option(
+    "--test-share",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Share of the files to test on, if neither a test list nor boxes are given.",
+)
+@seed_option
+def folder(options: ImportOptions, **rest: Any) -> ImportReport:
+    """Your own videos: every video in the folder --media and below.
+
+    \b
+    Example:
+      soundspot import folder --name street --media /data/street
+    """
+    from pipeline.datasets.importers.folder import import_folder
+
+    return import_folder(options, **rest)

@@ -1,0 +1,100 @@
+"""`soundspot import music-synthetic` and `music-synthetic-build`: options only; see `pipeline.datasets.music.build`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.import_ import PATH, importer, seed_option
+
+if TYPE_CHECKING:
+    from pipeline.datasets.importers.report import ImportReport
+    from pipeline.datasets.importers.write import ImportOptions
+
+_scheduler_option = click.option(
+    "--scheduler",
+    envvar="DASK_SCHEDULER_ADDRESS",
+    help="Address of a Dask scheduler. Without it, a local cluster is started.",
+)
+_workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), envvar="SOUNDSPOT_WORKERS", help="Local processes. Default: all cores."
+)
+
+
+@click.command("music-synthetic")
+@importer("music_synthetic")
+@click.option("--rebuild-sound", is_flag=True, help="Make a sound from each spectrogram that has no sound file.")
+@_scheduler_option
+@_workers_option
+def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
+    """MUSIC-Synthetic as published. Media: train/{audio,video} and test1/{audio,video,box}.
+
+    The published sound is spectrograms without phase; --rebuild-sound makes WAV files of them under audio_rebuilt/.
+
+    \b
+    Example:
+      soundspot import music-synthetic --media /data/music --rebuild-sound
+    """
+    from pipeline.datasets.music.published import import_music_synthetic
+
+    return import_music_synthetic(options, **rest)
+
+
+@click.command("music-synthetic-build")
+@importer("music_synthetic")
+@click.option("--solos", type=PATH, required=True, help="Folder of videos: INSTRUMENT/ID.mp4, or ID.mp4 with --list.")
+@click.option("--list", "video_list", type=PATH, help='The MUSIC list: {"videos": {INSTRUMENT: [ID, ...]}}.')
+@click.option("--boxes", type=PATH, help="JSON with the boxes of solo frames, which test clips need.")
+@click.option("--quadrant-boxes", is_flag=True, help="Instead of --boxes: an instrument's box is its whole quadrant.")
+@click.option("--test-videos", type=PATH, help="Ids of the videos to test on. Default: those with boxes, and a share.")
+@click.option("--train", type=click.IntRange(min=0), default=25000, show_default=True, help="Training clips.")
+@click.option("--test", type=click.IntRange(min=0), default=455, show_default=True, help="Test clips.")
+@seed_option
+@click.option(
+    "--silence-db",
+    type=click.FloatRange(-120, 0),
+    default=-40.0,
+    show_default=True,
+    help="A second whose RMS is so far below its video's loudest sample is dropped.",
+)
+@click.option(
+    "--max-shift",
+    "max_shift_s",
+    type=click.FloatRange(0, 0.5),
+    default=0.05,
+    show_default=True,
+    help="A sound is moved in time by up to so many seconds.",
+)
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the videos to test on, of instruments without boxes.",
+)
+@click.option(
+    "--box-frame-rate",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    show_default=True,
+    help="Frames a second in the numbering of the annotated frames.",
+)
+@_scheduler_option
+@_workers_option
+def music_synthetic_build(options: ImportOptions, **rest: Any) -> ImportReport:
+    """MUSIC-Synthetic built from solo videos: mosaics of four instruments, two of which sound.
+
+    Frames, sounds and mosaics.csv are written below --media. Train and test share no video.
+
+    \b
+    Example:
+      soundspot import music-synthetic-build --solos /data/solos --boxes solotest.json
+    """
+    from dataclasses import fields
+
+    from pipeline.datasets.music.build import BuildSettings, build_music_synthetic
+
+    names = {field.name for field in fields(BuildSettings)} & rest.keys()
+    settings = BuildSettings(**{name: rest.pop(name) for name in names})
+    return build_music_synthetic(options, settings=settings, **rest)

@@ -1,0 +1,88 @@
+"""The `soundspot` command. Commands are imported when they are called; each names its module in the table below.
+
+Exit codes and error lines: `pipeline.common.console`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline.common.console import LazyGroup, run_command, set_manners
+
+COMMANDS = {
+    "import": "pipeline.cli.import_:imports",
+    "doctor": "pipeline.cli.doctor:doctor",
+    "check": "pipeline.cli.check:check",
+    "localize": "pipeline.cli.localize:localize",
+    "calibrate": "pipeline.cli.calibrate:calibrate",
+    "export": "pipeline.cli.export:export",
+    "evaluate": "pipeline.cli.evaluate:evaluate",
+    "protocols": "pipeline.cli.evaluate:protocols",
+    "sensitivity": "pipeline.cli.sensitivity:sensitivity",
+    "pseudo-labels": "pipeline.cli.pseudo_labels:pseudo_labels",
+    "pl": "pipeline.cli.pseudo_labels:pl",  # the same, for short
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="soundspot")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars and no notes: results and errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more, and where in the program an error came up.")
+@click.pass_context
+def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
+    """Find where in the picture a sound comes from, learned from unlabelled videos.
+
+    The pipeline itself runs with DVC (`dvc repro`); these commands are for what comes before and after.
+
+    \b
+    Example:
+      soundspot import demo
+      soundspot --quiet localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
+
+    Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 wrong options, 130 stopped by Ctrl-C.
+    Colours are used on a terminal only, and never where NO_COLOR is set.
+    """
+    set_manners(ctx, quiet=quiet, verbose=verbose)
+
+
+@soundspot.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def verify(path: Path) -> None:
+    """Check the checksums and the layout of a shard, or of all shards below a folder.
+
+    Every shard is named with its finding; the exit code is 1 if any is damaged.
+
+    Example: soundspot verify data/demo/shards
+    """
+    from pipeline.common.errors import ShardError
+    from pipeline.shards.reader import check_all_there, verify_shard
+
+    if not path.exists():
+        raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
+    shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    if not shards:
+        raise ShardError(f"{path}: holds no shards (*.h5); extract first: dvc repro extract")
+    damaged = 0
+    for shard in shards:
+        try:
+            verify_shard(shard)
+        except ShardError as error:
+            damaged += 1
+            click.echo(f"damaged: {error}", err=True)
+        else:
+            click.echo(f"good: {shard}")
+    if damaged:
+        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; see above")
+    for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
+        check_all_there(folder)
+
+
+def main() -> None:
+    """Run the command line of this process; the entry point of the installed `soundspot`."""
+    run_command(soundspot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""`soundspot pseudo-labels export` and `verify`: an epoch's file for other programs, and whether all files are whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.options import PATH
+from pipeline.cli.pseudo_label_options import (
+    check_ending,
+    epoch_option,
+    frames_of,
+    json_option,
+    shards_option,
+    show_value,
+    targeted,
+    with_target,
+)
+from pipeline.common.console import note
+
+if TYPE_CHECKING:
+    from pipeline.apps.inspection.views import Artifacts
+
+
+@click.command()
+@with_target
+@targeted
+@epoch_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "png", "coco"]),
+    required=True,
+    help="Arrays; a picture for each clip; sounding regions.",
+)
+@click.option("-o", "--output", type=PATH, required=True, help="A file; with png, a folder.")
+@click.option("--clip", "clips", multiple=True, help="Only this clip; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+@shards_option
+def export(
+    artifacts: Artifacts,
+    epoch: str,
+    format_: str,
+    output: Path,
+    clips: tuple[str, ...],
+    overwrite: bool,
+    shards: Path | None,
+) -> None:
+    """Write an epoch's pseudo-labels for other programs.
+
+    npz: all fields. png: CLIP.png with the map over the frame. coco: each part of a sounding region with its run
+    lengths, box, area and score, in pixels of the frame, whose size the shards say.
+
+    \b
+    Example:
+      soundspot pl export iterative --format coco -o regions.json
+      soundspot pl export iterative --format png -o pictures --clip train-00042
+    """
+    from tqdm import tqdm
+
+    from pipeline.apps.inspection.export import check_free, export_coco, export_npz, export_png, picture_path
+    from pipeline.apps.inspection.views import find_clip
+    from pipeline.common.bars import bars_off
+
+    if format_ != "png":
+        check_ending(output, ".npz" if format_ == "npz" else ".json")
+    labels = artifacts.open(epoch)
+    if clips:
+        labels = labels.select([find_clip(labels, clip) for clip in dict.fromkeys(clips)])
+    check_free([picture_path(output, clip) for clip in labels] if format_ == "png" else [output], overwrite=overwrite)
+    if format_ == "npz":
+        export_npz(output, labels)
+    elif format_ == "coco":
+        n_regions = export_coco(output, labels, side=_side_of_frames(artifacts, shards))
+        note(f"{n_regions} sounding regions")
+    else:
+        pictures = export_png(output, labels, frames_of(artifacts, shards))
+        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=bars_off()):
+            pass
+    note(f"wrote {len(labels)} clips to {output}")
+
+
+def _side_of_frames(artifacts: Artifacts, shards: Path | None) -> int:
+    from pipeline.cli.inspection_targets import open_shards
+    from pipeline.common.errors import PseudoLabelError
+
+    opened = open_shards(artifacts.run, shards)
+    if opened is None:
+        raise PseudoLabelError(
+            f"{artifacts.run}: no shards of its training set, so the size of its frames is not known; say with --shards where "
+            "they are"
+        )
+    return opened.image_size
+
+
+@click.command()
+@with_target
+@targeted
+@shards_option
+@json_option
+def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
+    """Check that the artifacts are whole, and belong to the run's model.pt and to the shards.
+
+    Of a run, none may be missing, nor the weights that it keeps; what its method made before an epoch belongs to it. Everything is
+    read, so that every checksum is compared. The exit code is 1 if anything is wrong.
+
+    Example: soundspot pl verify iterative
+    """
+    from pipeline.apps.inspection.verify import verify_artifacts
+    from pipeline.cli.inspection_targets import open_shards
+    from pipeline.common.errors import PseudoLabelError
+
+    opened = open_shards(artifacts.run, shards)
+    found = verify_artifacts(artifacts, shards=opened)
+    lines = [f"damaged: {each.path}: {problem}" for each in found.artifacts for problem in each.problems]
+    lines += [f"damaged: {problem}" for problem in found.problems] + [f"note: {note}" for note in found.notes]
+    for line in lines:
+        click.echo(line, err=True)
+    good = "".join(f"good: {each.path}\n" for each in found.artifacts if not each.problems)
+    show_value(asdict(found) | {"n_problems": found.n_problems}, lambda: good, as_json)
+    if found.n_problems:
+        raise PseudoLabelError(f"{artifacts.run}: {found.n_problems} problems; run the stage that writes it again")

@@ -1,0 +1,128 @@
+"""What the subcommands of `soundspot pseudo-labels` share: how TARGET is found, options, and how results are shown."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import PATH, Command, target_options
+from pipeline.common.console import note
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.apps.inspection.figures import Frames
+    from pipeline.apps.inspection.views import Artifacts
+    from pipeline.pseudo_labels.artifact import PseudoLabels
+
+PIXELS_PER_COLUMN = 8  # of a terminal; about what a character takes
+
+
+def targeted(function: Command) -> Command:
+    """Give a command TARGET and the options that find it; it is called with `artifacts`."""
+
+    @functools.wraps(function)
+    def command(target: str, dataset: str | None, seed: int | None, params_path: Path, **rest: Any) -> Any:
+        from pipeline.cli.inspection_targets import resolve_target
+
+        return function(resolve_target(target, dataset=dataset, seed=seed, params_path=params_path), **rest)
+
+    return target_options(command)
+
+
+def with_target(function: Command) -> Command:
+    """Put the argument TARGET first."""
+    return click.argument("target")(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+epoch_option = click.option("--epoch", default="last", show_default=True, help="A number, first or last.")
+shards_option = click.option("--shards", type=PATH, help="Where the frames are. Default: data/DATASET/shards/train.")
+centre_option = click.option(
+    "--centre/--no-centre",
+    default=None,
+    help="Subtract the mean of ã before Eq. 6. Default: as the run's model.pt says that training did.",
+)
+
+
+def output_option(what: str) -> Callable[[Command], Command]:
+    """Return the option -o of a command that draws."""
+    return click.option("-o", "--output", type=PATH, help=what)
+
+
+def show_value(value: Any, text: Callable[[], str], as_json: bool) -> None:
+    """Print a value as JSON, or as the text that `text` makes."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False) + "\n" if as_json else text(), nl=False)
+
+
+def is_plain() -> bool:
+    """Tell whether the output knows ASCII alone."""
+    try:
+        "█◆←δ".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def check_ending(output: Path | None, *endings: str) -> None:
+    """Raise PseudoLabelError if a file to write has another ending."""
+    from pipeline.common.errors import PseudoLabelError
+
+    if output and output.suffix not in endings:
+        raise PseudoLabelError(f"{output}: written as {' or '.join(endings)}; end the file's name so")
+
+
+def centre_of(artifacts: Artifacts, chosen: bool | None) -> bool:
+    """Return whether Eq. 6 subtracts the mean: as chosen, or as the run's model says; what is assumed is said."""
+    from pipeline.apps.inspection.views import centring
+
+    stated = centring(artifacts.run) if chosen is None else chosen
+    if stated is None:
+        note(
+            f"note: {artifacts.run} has no finished model that says whether Eq. 6 subtracts the mean of the sounds; taken as yes "
+            "(--no-centre: no)"
+        )
+    return stated is not False
+
+
+def frames_of(artifacts: Artifacts, shards: Path | None) -> Frames:
+    """Return the frames of a run's training set; that there are none is said."""
+    from pipeline.apps.inspection.figures import Frames
+    from pipeline.cli.inspection_targets import open_shards
+
+    opened = open_shards(artifacts.run, shards)
+    if opened is None:
+        note("note: no shards, so there are no frames; --shards says where they are")
+    return Frames(opened)
+
+
+def epoch_or_file(artifacts: Artifacts, word: str) -> PseudoLabels:
+    """Open an artifact by its epoch or by its path."""
+    from pipeline.pseudo_labels.artifact import PseudoLabels
+
+    return PseudoLabels.open(Path(word)) if Path(word).is_file() else artifacts.open(word)
+
+
+def save_figure(figure: Figure, output: Path) -> None:
+    """Write a figure as PNG and say so."""
+    from pipeline.figures.figures import save
+
+    save(figure, output)
+    note(f"wrote {output}")
+
+
+def terminal_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, no wider than the terminal."""
+    import io
+
+    buffer = io.BytesIO()
+    width = PIXELS_PER_COLUMN * shutil.get_terminal_size().columns
+    figure.savefig(buffer, format="png", dpi=min(figure.dpi, width / figure.get_figwidth()))
+    return buffer.getvalue()

@@ -1,0 +1,241 @@
+"""`soundspot pseudo-labels`, `soundspot pl` for short: look at what each epoch's model said of the training set.
+
+TARGET is a path (a run's folder, or one epoch's file) or the name of a variant, then ``runs/DATASET/VARIANT``. What looks at a
+run's files as such, `export` and `verify`, is in `pipeline.cli.pseudo_label_files`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.pseudo_label_files import export, verify
+from pipeline.cli.pseudo_label_options import (
+    centre_of,
+    centre_option,
+    check_ending,
+    epoch_option,
+    epoch_or_file,
+    frames_of,
+    is_plain,
+    json_option,
+    output_option,
+    save_figure,
+    shards_option,
+    show_value,
+    targeted,
+    terminal_png,
+    with_target,
+)
+from pipeline.common.console import note
+
+if TYPE_CHECKING:
+    from pipeline.apps.inspection.views import Artifacts
+
+IN_TERMINAL = 2  # neighbours; more would make each picture tiny
+
+
+@click.group("pseudo-labels")
+def pseudo_labels() -> None:
+    """Look at the pseudo-labels of each epoch; `soundspot pl` for short.
+
+    TARGET is a run's folder, one epoch's file, or the name of a variant. A clip is named by its id, or by as much of
+    its start as no other clip has.
+
+    \b
+    Example:
+      soundspot pl list iterative
+      soundspot pl show iterative last train-00042 -o clip.png
+    """
+
+
+@pseudo_labels.command("list")
+@with_target
+@targeted
+@centre_option
+@json_option
+def list_(artifacts: Artifacts, centre: bool | None, as_json: bool) -> None:
+    """List the epochs: sounding fraction, change since the epoch before, positives of Eq. 6 per clip, size.
+
+    The change is 1 - mean IoU of the sounding regions. With more than 4096 clips, the positives are those of a sample.
+
+    Example: soundspot pl list iterative
+    """
+    from pipeline.apps.inspection.text import epochs_text
+    from pipeline.apps.inspection.views import list_epochs
+
+    summaries = list(list_epochs(artifacts, centre=centre_of(artifacts, centre)))
+    show_value([asdict(each) for each in summaries], lambda: epochs_text(summaries, plain=is_plain()), as_json)
+
+
+@pseudo_labels.command()
+@with_target
+@click.argument("words", nargs=-1, required=True, metavar="[EPOCH] CLIP")
+@targeted
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many neighbours by sound.")
+@click.option("--no-image", is_flag=True, help="Only text, even where the terminal can show pictures.")
+@centre_option
+@shards_option
+@output_option("Write the picture as PNG instead of showing it.")
+@json_option
+def show(
+    artifacts: Artifacts,
+    words: tuple[str, ...],
+    k: int,
+    no_image: bool,
+    centre: bool | None,
+    shards: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show one clip: its map, range, sounding fraction and peak, and its neighbours by sound.
+
+    EPOCH is a number, first or last (the default). The picture goes to the file of -o, or to the terminal if it says
+    that it can show one (kitty, iTerm2, sixel).
+
+    \b
+    Example:
+      soundspot pl show iterative 3 train-00042
+      soundspot pl show runs/demo/iterative/pseudo_labels/epoch_003.h5 train-00042 -o clip.png
+    """
+    from pipeline.apps.inspection.figures import clip_figure
+    from pipeline.apps.inspection.terminal_images import encode, protocol_of
+    from pipeline.apps.inspection.text import clip_text
+    from pipeline.apps.inspection.views import find_clip, view_clip
+
+    if len(words) > 2:
+        raise click.UsageError(f"one EPOCH and one CLIP, not {' '.join(words)}")
+    check_ending(output, ".png")
+    labels = artifacts.open(words[0] if len(words) == 2 else "last")
+    view = view_clip(labels, find_clip(labels, words[-1]), k=k, centre=centre_of(artifacts, centre))
+    show_value(asdict(view), lambda: clip_text(view, plain=is_plain()), as_json)
+    protocol = None if no_image or as_json else protocol_of(os.environ, is_terminal=sys.stdout.isatty())
+    if output or protocol:
+        frames = frames_of(artifacts, shards)
+        if output:
+            save_figure(clip_figure(view, labels, frames), output)
+        elif protocol:
+            picture = clip_figure(view, labels, frames, most=IN_TERMINAL)
+            click.echo(encode(terminal_png(picture), protocol), nl=False)
+
+
+@pseudo_labels.command()
+@with_target
+@click.argument("before")
+@click.argument("after")
+@targeted
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many clips to name.")
+@shards_option
+@output_option("Write a gallery of the most changed clips, .png or .html.")
+@json_option
+def compare(
+    artifacts: Artifacts, before: str, after: str, top: int, shards: Path | None, output: Path | None, as_json: bool
+) -> None:
+    """Compare the sounding regions of two epochs: distribution of the mask IoU, and the clips that changed most.
+
+    BEFORE and AFTER are epochs of TARGET, or files, so that two runs can be compared as well.
+
+    \b
+    Example:
+      soundspot pl compare iterative 0 4 -o changes.html
+      soundspot pl compare iterative last runs/demo/initial/pseudo_labels/epoch_004.h5
+    """
+    from pipeline.apps.inspection.figures import comparison_figure, comparison_page
+    from pipeline.apps.inspection.measures import compare as compare_labels
+    from pipeline.apps.inspection.text import comparison_text
+    from pipeline.common.files import write_text
+
+    check_ending(output, ".png", ".html")
+    first, second = (epoch_or_file(artifacts, word) for word in (before, after))
+    comparison = compare_labels(first, second, top=top)
+    levels = [labels.attrs["delta_v"] for labels in (first, second)]
+    if levels[0] != levels[1]:
+        note(
+            f"note: δ_v is {levels[0]:g} in one and {levels[1]:g} in the other, so equal maps have other sounding regions too"
+        )
+    show_value(asdict(comparison), lambda: comparison_text(comparison, plain=is_plain()), as_json)
+    if output and output.suffix == ".html":
+        write_text(output, comparison_page(comparison, first, second, frames_of(artifacts, shards)))
+        note(f"wrote {output}")
+    elif output:
+        save_figure(comparison_figure(comparison, first, second, frames_of(artifacts, shards)), output)
+
+
+@pseudo_labels.command()
+@with_target
+@click.argument("clip")
+@targeted
+@epoch_option
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many clips to find.")
+@centre_option
+@shards_option
+@output_option("Write the clips with their maps as PNG.")
+@json_option
+def neighbours(
+    artifacts: Artifacts,
+    clip: str,
+    epoch: str,
+    k: int,
+    centre: bool | None,
+    shards: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the clips whose sound is most like one clip's, and whether Eq. 6 relates them (y = 1 at δ_a).
+
+    Example: soundspot pl neighbours iterative train-00042 -k 5
+    """
+    from pipeline.apps.inspection.figures import clip_figure
+    from pipeline.apps.inspection.text import neighbours_text
+    from pipeline.apps.inspection.views import find_clip, view_clip
+
+    check_ending(output, ".png")
+    labels = artifacts.open(epoch)
+    view = view_clip(labels, find_clip(labels, clip), k=k, centre=centre_of(artifacts, centre))
+    show_value(asdict(view.neighbourhood), lambda: neighbours_text(view.neighbourhood), as_json)
+    if output:
+        save_figure(clip_figure(view, labels, frames_of(artifacts, shards)), output)
+
+
+@pseudo_labels.command()
+@with_target
+@targeted
+@epoch_option
+@click.option("--bins", type=click.IntRange(1, 1000), default=20, show_default=True)
+@centre_option
+@output_option("Write the histograms as PNG.")
+@json_option
+def histogram(
+    artifacts: Artifacts, epoch: str, bins: int, centre: bool | None, output: Path | None, as_json: bool
+) -> None:
+    """Show how responses (R̃, with δ_v) and the likeness of sounds (cosines of ã, with δ_a) are spread.
+
+    Example: soundspot pl histogram iterative --epoch 2
+    """
+    from pipeline.apps.inspection.figures import histogram_figure
+    from pipeline.apps.inspection.measures import response_histogram, similarity_histogram
+    from pipeline.apps.inspection.text import histogram_text
+
+    check_ending(output, ".png")
+    labels = artifacts.open(epoch)
+    similarity = similarity_histogram(labels, centre=centre_of(artifacts, centre), bins=bins)
+    both = [response_histogram(labels, bins=bins), similarity]
+    show_value(
+        [asdict(each) for each in both],
+        lambda: "\n".join(histogram_text(each, plain=is_plain()) for each in both),
+        as_json,
+    )
+    if output:
+        save_figure(histogram_figure(both), output)
+
+
+for command in (export, verify):
+    pseudo_labels.add_command(command)
+
+# The same commands under the short name; hidden, so that help lists them once.
+pl = click.Group("pl", commands=pseudo_labels.commands, help=pseudo_labels.help, hidden=True)

@@ -1,0 +1,297 @@
+"""params.yaml and dataset cards → frozen, validated settings.
+
+A setting that is unknown, mistyped or out of range is an error that names the file, the key and the value. The models
+say what each setting is; the values, with their reasons, stand in params.yaml and in the cards.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.common.errors import SettingsError
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(f"kernel size {number} is even; a cell must have a middle")
+    return number
+
+
+def _even(number: int) -> int:
+    if number % 2:
+        raise ValueError(
+            f"{number} is odd; an FFT of odd length has no bin at half the sample rate, where the mel filters end"
+        )
+    return number
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+FourCounts = tuple[Count, Count, Count, Count]
+DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+EvenCount = Annotated[int, Field(ge=2), AfterValidator(_even)]
+OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+
+class Settings(BaseModel):
+    """Base of every settings object: frozen, strict in types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class AudioSettings(Settings):
+    """How a clip's sound becomes a log-mel spectrogram."""
+
+    sample_rate: Count  # Hz, after resampling
+    clip_seconds: Positive  # length of the window around the clip's centre
+    n_fft: EvenCount  # samples; the Hann window has the same length
+    hop_length: Count  # samples
+    n_mels: Count
+    power: Positive = 2.0  # exponent of the magnitude before the mel filters
+    log_floor: Positive = 1.0e-10  # smallest mel energy; its logarithm is the value of digital silence
+
+    @model_validator(mode="after")
+    def _has_a_sample(self) -> AudioSettings:
+        if self.n_samples < 1:
+            raise ValueError(
+                f"clip_seconds {self.clip_seconds:g} is less than one sample at {self.sample_rate} Hz; raise it"
+            )
+        return self
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in one clip."""
+        return round(self.sample_rate * self.clip_seconds)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the spectrogram, centred as librosa does."""
+        return self.n_samples // self.hop_length + 1
+
+
+class EvaluationSettings(Settings):
+    """Which rule scores the dataset."""
+
+    protocol: str  # a name of pipeline.scoring.protocols
+    threshold: Fraction = 0.5  # cIoU from which a clip counts as a success
+
+
+class RenderSettings(Settings):
+    """For a dataset whose media are rendered from a seed (the demo)."""
+
+    seed: Annotated[int, Field(ge=0)]
+    context: Fraction = 0.0  # probability that the background is the one tied to the sounding kind
+
+
+class Card(Settings):
+    """A dataset card, data_manifests/NAME/dataset.yaml."""
+
+    title: str
+    source: str
+    licence: str
+    media_root: str  # relative to the project; see `pipeline.manifests.prepared.resolve_media_root`
+    image_size: Count  # side of the stored square frame, pixels
+    audio: AudioSettings
+    evaluation: EvaluationSettings
+    render: RenderSettings | None = None
+    media_fingerprint: str = ""  # of media that an importer made: others under the same names are extracted anew
+    leaks_allowed: bool = False  # train and test share clips, and the user wants it so
+
+
+class ResNetSettings(Settings):
+    """Shape of one ResNet of basic blocks. ResNet-18 is blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
+
+    blocks: FourCounts = (2, 2, 2, 2)
+    width: Count = 64  # channels of the first stage; each later stage doubles it
+    strides: FourCounts = (1, 2, 2, 1)
+    kernel_sizes: tuple[OddCount, OddCount, OddCount, OddCount] = (3, 3, 3, 3)
+
+
+class EncoderSettings(Settings):
+    """The two ResNets and how their features become comparable."""
+
+    visual: ResNetSettings = ResNetSettings()
+    audio: ResNetSettings = ResNetSettings()
+    embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
+    batch_norm: bool = False  # BatchNorm without affine before the L2 normalisation
+    audio_pooling: Literal["mean", "max"] = "mean"
+    visual_weights: str | None = None  # a torchvision ResNet state dict; None starts from random weights
+
+
+class AugmentationSettings(Settings):
+    """Random changes of a training pair. Maps of the previous epoch move along with the frame."""
+
+    flip: bool = True
+    shift_cells: Annotated[int, Field(ge=0)] = 0  # shift by up to so many cells of the response map
+    colour_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
+    roll_audio: bool = False  # roll the spectrogram in time by a random amount
+
+
+class OptimisationSettings(Settings):
+    """One phase of training."""
+
+    epochs: Count
+    temperature: Positive
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class IterationSettings(OptimisationSettings):
+    """Eq. 4-7. A row of Table 2 may override any of these under `methods`."""
+
+    delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
+    delta_a: Fraction  # threshold of the audio similarity, Eq. 6
+    cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0 takes the mean over all of them
+    centre_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
+    keep_epochs: Annotated[int, Field(ge=2)] = 5  # of how many epochs, the first and the last among them, weights stay
+
+
+class LabelledSettings(IterationSettings):
+    """For a method that learns from labels."""
+
+    label_file: str | None = None  # see pipeline.training.class_labels; None takes the clip list's column `label`
+
+
+Iteration = TypeVar("Iteration", bound=IterationSettings)
+
+
+class TrainingSettings(Settings):
+    """Everything that training on one dataset needs: the block `training.NAME` of params.yaml."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+    encoder: EncoderSettings
+    augmentation: AugmentationSettings
+    initialize: OptimisationSettings
+    iterate: IterationSettings
+    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and settings of the method's own
+
+    def method(self, name: str, kind: type[Iteration]) -> Iteration:
+        """Return the settings of one method, of the class that it wants: `iterate` with the method's own values over it."""
+        if name not in self.methods:
+            raise SettingsError(f"methods: no entry for {name!r}; there are {', '.join(self.methods)}")
+        return _validated(kind, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
+
+
+class ExtractSettings(Settings):
+    """How clips become shards. None of these changes what is stored for a usable clip."""
+
+    clips_per_shard: Count = 512
+    max_reject_fraction: Fraction = 0.1  # more unusable clips than this stop the stage
+    clip_time_limit_s: Positive = 30.0
+
+
+class Params(Settings):
+    """params.yaml."""
+
+    dataset: Annotated[str, Field(pattern=DATASET_NAME)]
+    variants: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    score_split: str = "test"
+    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = []  # scored as well, never trained on
+    extract: ExtractSettings
+    training: dict[str, TrainingSettings]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        if self.dataset not in self.training:
+            raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        for name, block in self.training.items():
+            # YAML's `<<:` does not look into a block: an `encoder` with one key would get our defaults for all others.
+            if missing := EncoderSettings.model_fields.keys() - block.encoder.model_fields_set:
+                raise ValueError(
+                    f"training.{name}.encoder: no {', '.join(sorted(missing))}; give all, `<<:` does not fill in a block's"
+                )
+        if self.score_split == "train":
+            raise ValueError("score_split: 'train' is what is trained on; give a held-out split, such as validation")
+        if self.dataset in self.cross_datasets:
+            raise ValueError(
+                f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it"
+            )
+        lists: dict[str, list[Any]] = {
+            "seeds": self.seeds,
+            "variants": self.variants,
+            "cross_datasets": self.cross_datasets,
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: an entry stands twice in {values}")
+        methods = self.training[self.dataset].methods
+        unknown = [name for name in self.variants if name not in methods]
+        if unknown:
+            raise ValueError(f"variants: {unknown} not among training.{self.dataset}.methods: {', '.join(methods)}")
+        return self
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or is not YAML, or a setting is unknown, mistyped or out of range.
+    """
+    return _validated(Params, _read_yaml(path), str(path))
+
+
+def load_card(folder: Path) -> Card:
+    """Read and validate the card ``dataset.yaml`` in a manifest folder. Raises SettingsError as `load_params` does."""
+    path = folder / "dataset.yaml"
+    return _validated(Card, _read_yaml(path), str(path))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file; run from the project's root, or import the dataset first") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def _validated(model: type[Model], value: Any, where: str) -> Model:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{where}: expected a mapping of settings, got {type(value).__name__}")
+    try:
+        # Lists stand for tuples in YAML, which strict validation of Python values would refuse.
+        return model.model_validate_json(_as_json(value, where))
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(e, where) for e in error.errors())) from None
+
+
+def _as_json(value: Any, where: str) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise SettingsError(f"{where}: {error}; settings are numbers, strings, lists and mappings") from None
+
+
+def _explain(error: Any, where: str) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        return f"{where}: {key}{': ' if key else ''}{error['ctx']['error']}"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown setting {key!r}; check its spelling"
+    if error["type"] == "missing":
+        return f"{where}: setting {key!r} is missing"
+    message = f"{where}: setting {key!r}: {error['msg']}, got {error['input']!r}"
+    if isinstance(error["input"], str) and _is_number(error["input"]):
+        message += " (a string; YAML wants numbers like 1.0e-4 with a point)"
+    return message
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

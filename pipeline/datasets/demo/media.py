@@ -1,0 +1,93 @@
+"""Demo scenes as media files: MP4 (H.264 and AAC), or a frame file and an audio file.
+
+Conventions
+-----------
+Every function returns the bytes of a file. The same input gives the same bytes with the same versions of PyAV, its
+FFmpeg, NumPy and Pillow: encoders run on one thread, and no file holds a clock.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+from pipeline.datasets.demo.backgrounds import SIDE
+from pipeline.datasets.demo.drawing import draw_frames
+from pipeline.datasets.demo.scene import Scene
+from pipeline.datasets.demo.sounds import RATE, synthesise
+
+_AAC_FRAME = 1024  # samples
+_H264 = {"preset": "ultrafast", "crf": "28"}
+_AAC = {"aac_coder": "fast"}  # a third of the default coder's time, for sounds that it hardly changes
+_AUDIO_CODECS = {"wav": "pcm_s16le", "flac": "flac"}
+
+
+def encode_video(scene: Scene) -> bytes:
+    """Return the whole shot as an MP4 file."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        video: Any = container.add_stream("libx264", rate=scene.fps, options=_H264)
+        audio: Any = container.add_stream("aac", rate=RATE, layout="mono", options=_AAC)
+        audio.bit_rate = 64_000
+        video.pix_fmt, video.width, video.height = "yuv420p", SIDE, SIDE
+        video.codec_context.thread_count = audio.codec_context.thread_count = 1
+        frames = draw_frames(scene, range(scene.n_frames))
+        container.mux(_video_packets(video, frames))
+        container.mux(_audio_packets(audio, _sound(scene)[None], "fltp"))
+    return target.getvalue()
+
+
+def encode_picture(scene: Scene, ending: str) -> bytes:
+    """Return the central frame as a file of the kind that `ending` (png, jpg) names."""
+    frame = next(draw_frames(scene, range(scene.central_frame, scene.central_frame + 1)))
+    target = io.BytesIO()
+    if ending == "png":
+        frame.save(target, "PNG")
+    else:
+        frame.save(target, "JPEG", quality=92)
+    return target.getvalue()
+
+
+def encode_audio(scene: Scene, ending: str) -> bytes:
+    """Return the shot's sound, 16 bits, as a file of the kind that `ending` (wav, flac) names."""
+    target = io.BytesIO()
+    samples = np.round(_sound(scene) * 32767).astype(np.int16)
+    with av.open(target, "w", format=ending, options={"fflags": "+bitexact"}) as container:
+        stream: Any = container.add_stream(_AUDIO_CODECS[ending], rate=RATE, layout="mono")
+        stream.codec_context.thread_count = 1
+        container.mux(_audio_packets(stream, samples[None], "s16"))
+    return target.getvalue()
+
+
+def _sound(scene: Scene) -> np.ndarray:
+    # Whole AAC frames that do not outlast the picture: the container's duration, whose half is the central moment,
+    # is then the picture's.
+    n_frames = int(scene.duration_s * RATE) // _AAC_FRAME
+    return synthesise(scene.sound, n_frames * _AAC_FRAME)
+
+
+def _video_packets(stream: Any, frames: Iterable[Image.Image]) -> list[av.Packet]:
+    packets = []
+    convert = VideoReformatter()  # one for all frames: making its tables costs more than the conversion
+    for index, image in enumerate(frames):
+        frame = convert.reformat(av.VideoFrame.from_image(image), format="yuv420p")
+        frame.pts = index
+        frame.time_base = Fraction(1, int(stream.codec_context.framerate))
+        packets += stream.encode(frame)
+    return packets + stream.encode(None)
+
+
+def _audio_packets(stream: Any, samples: np.ndarray, sample_format: str) -> list[av.Packet]:
+    packets = []
+    for start in range(0, samples.shape[1], _AAC_FRAME):
+        frame = av.AudioFrame.from_ndarray(samples[:, start : start + _AAC_FRAME], sample_format, "mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
+        packets += stream.encode(frame)
+    return packets + stream.encode(None)

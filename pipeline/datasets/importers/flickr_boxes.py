@@ -1,0 +1,134 @@
+"""The boxes of SoundNet-Flickr, in the three forms in which they are passed on.
+
+They are ``xmin, ymin, xmax, ymax``, integers from 1 in a frame of 256×256 pixels, and public code covers the pixels
+``[ymin - 1 : ymax - 1, xmin - 1 : xmax - 1]`` of a 256×256 grid. So a number x becomes the fraction (x - 1) / 256: exact
+in binary, and ``round(256 * fraction)`` is the slice bound again. The public rule on a 224×224 grid,
+``floor(224 * x / 256)``, starts from the file's number: ``floor(224 * (round(256 * fraction) + 1) / 256)``. Read from
+
+- a folder of the official XML files, one ``<id>.xml`` each: root > child > elements called ``bbox``, which hold one
+  element to skip and then the four numbers. Children that hold a ``bbox`` count as the annotators when there are several
+  of them; in a single child each box counts as an annotator's own;
+- JSON ``{"boxes": {id: [[xmin, ymin, xmax, ymax], …]}}``;
+- a pickle of records with ``visual`` (a path that ends in the id) and ``anno`` (an array of rows of four).
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
+from pipeline.datasets.importers.lists import BoxFault, bare_id, box_faults, checked_id, read_json, refuse_other_schema
+from pipeline.datasets.importers.report import ImportReport
+from pipeline.manifests.clips import Box
+
+FLICKR_ID = re.compile(r"\d{1,20}")
+SIDE = 256  # pixels of the frame that the boxes were drawn on
+# Id → (annotator, the file's four values); not yet checked.
+RawBoxes = dict[str, list[tuple[str, list[Any]]]]
+
+
+def read_raw_boxes(path: Path) -> RawBoxes:
+    """Read the boxes of a folder of XML files, a JSON file or a pickle, unchecked. Raises ManifestError."""
+    if path.is_dir():
+        pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in sorted(path.glob("*.xml"))]
+        raw = {clip_id: read_xml_boxes(file) for clip_id, file in pairs}
+    elif path.suffix.lower() == ".json":
+        raw = dict(_from_json(read_json(path), path))
+    elif path.suffix.lower() in (".pkl", ".pickle"):
+        raw = dict(_from_records(load_plain_pickle(path), path))
+    else:
+        raise ManifestError(f"{path}: boxes are a folder of XML files, a .json or a .pkl file")
+    if not raw:
+        raise ManifestError(f"{path}: holds no boxes")
+    return raw
+
+
+def read_xml_boxes(path: Path) -> list[tuple[str, list[Any]]]:
+    """Read one official annotation file: annotator and four values of each ``bbox``. Raises ManifestError."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as error:
+        raise ManifestError(f"{path}: not readable as XML: {error}") from None
+    groups = [[element for element in child if element.tag == "bbox"] for child in root]
+    groups = [group for group in groups if group]
+    if len(groups) > 1:
+        return [(str(i), _xml_values(bbox)) for i, group in enumerate(groups, 1) for bbox in group]
+    return [(str(i), _xml_values(bbox)) for group in groups for i, bbox in enumerate(group, 1)]
+
+
+def fractional_boxes(
+    raw: Mapping[str, Sequence[tuple[str, list[Any]]]], report: ImportReport, path: Path
+) -> dict[str, list[Box]]:
+    """Check boxes in pixels from 1 and turn them into fractions; faulty ones go to the report.
+
+    Raises
+    ------
+    ManifestError
+        So many are faulty that the file holds something else.
+    """
+    checked: dict[str, list[Box]] = {}
+    for clip_id, rows in raw.items():
+        checked[clip_id] = []
+        for annotator, values in rows:
+            report.n_boxes += 1
+            faults = box_faults(values, low=1, high=SIDE)
+            if not faults and any(value != int(value) for value in values):
+                faults = ["not whole pixels"]
+            if faults:
+                report.box_faults.append(BoxFault(clip_id, tuple(map(str, values)), tuple(faults)))
+                continue
+            corners = [(value - 1) / SIDE for value in values]
+            checked[clip_id].append(Box(clip_id, "annotators", annotator, True, *corners))
+    refuse_other_schema(report.box_faults, report.n_boxes, path)
+    return checked
+
+
+def _xml_values(bbox: ElementTree.Element) -> list[Any]:
+    return [_number((element.text or "").strip()) for element in list(bbox)[1:]]
+
+
+def _number(text: str) -> Any:
+    """Return a whole number, or the text as it is, which the check of the box then names."""
+    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else text
+
+
+def _from_json(content: Any, path: Path) -> Iterator[tuple[str, list[tuple[str, list[Any]]]]]:
+    boxes = content.get("boxes") if isinstance(content, dict) else None
+    if not isinstance(boxes, dict):
+        raise ManifestError(f'{path}: expected {{"boxes": {{id: [[xmin, ymin, xmax, ymax], …]}}}}')
+    for clip_id, rows in boxes.items():
+        checked_id(clip_id, str(path), pattern=FLICKR_ID)
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise ManifestError(f"{path}: id {clip_id}: expected a list of boxes, each a list of four numbers")
+        yield clip_id, [(str(i), row) for i, row in enumerate(rows, 1)]
+
+
+def _from_records(content: Any, path: Path) -> Iterator[tuple[str, list[tuple[str, list[Any]]]]]:
+    if not isinstance(content, dict):
+        raise ManifestError(f"{path}: expected a dict of records, got {type(content).__name__}")
+    seen: set[str] = set()
+    for key, record in content.items():
+        where = f"{path}: record {key!r}"
+        if not isinstance(record, dict) or not isinstance(record.get("visual"), str) or "anno" not in record:
+            raise ManifestError(f"{where}: expected the keys 'visual' (a path) and 'anno' (rows of four numbers)")
+        clip_id = checked_id(bare_id(record["visual"]), where, pattern=FLICKR_ID)
+        if clip_id in seen:
+            raise ManifestError(f"{where}: a second record for id {clip_id}")
+        seen.add(clip_id)
+        rows = _rows(record["anno"], where)
+        yield clip_id, [(str(i), [_number(str(value)) for value in row]) for i, row in enumerate(rows, 1)]
+
+
+def _rows(anno: Any, where: str) -> list[list[Any]]:
+    if isinstance(anno, np.ndarray):
+        anno = anno.tolist()
+    if not isinstance(anno, list) or not all(isinstance(row, list) for row in anno):
+        raise ManifestError(f"{where}: 'anno' is not a list of rows of four numbers")
+    return anno

@@ -1,0 +1,289 @@
+"""Writing an imported dataset: card, clip lists, boxes, report and a block of training settings, all or nothing.
+
+The folder is built beside its final place, read back with the strict readers, and only then moved there. The card keeps
+no path of the machine: media outside the project are reached through the dataset's environment variable
+(`pipeline.manifests.prepared.media_variable`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.common.config import AudioSettings, load_card
+from pipeline.common.errors import ManifestError
+from pipeline.common.files import write_json, write_text
+from pipeline.datasets.importers.lists import shortened
+from pipeline.datasets.importers.params_block import PRESET, params_with_block
+from pipeline.datasets.importers.report import ImportReport
+from pipeline.manifests.clips import (
+    Box,
+    Clip,
+    find_leaks,
+    leaking_clips,
+    read_boxes,
+    read_clips,
+    write_boxes,
+    write_clips,
+)
+from pipeline.manifests.prepared import media_variable
+
+# The paper: 5 s at 22.05 kHz; window and hop (40 and 20 ms) and 64 bands as in MSSL, which it follows.
+PAPER_AUDIO = AudioSettings(
+    sample_rate=22050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64, power=2.0, log_floor=1.0e-10
+)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class CardText:
+    """What an importer says on the card; see `pipeline.common.config.Card`."""
+
+    title: str
+    source: str
+    licence: str
+    image_size: int
+    protocol: str
+    threshold: float = 0.5
+    audio: AudioSettings = PAPER_AUDIO
+    comments: tuple[str, ...] = ()  # facts on the boxes and choices of ours, one line each
+    media_fingerprint: str = ""  # of media that the importer made
+    preset: str = PRESET  # the block of params.yaml that the dataset's own block is a copy of
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What every importer is told: where the media are, what to call the dataset, and what to do when in doubt."""
+
+    name: str  # of the folder in data_manifests/ and of the block in params.yaml
+    media: Path  # media root
+    project: Path  # root of the project
+    layout: str = "auto"  # name of a media layout, or look which is there
+    leaks: str = "refuse"  # or drop, or keep: see `pipeline.datasets.importers.leaks`
+    force: bool = False  # replace the dataset if it exists
+    check_only: bool = False  # check lists and boxes without media, and write nothing
+    report_file: Path | None = None  # where `write_report` puts all that was found
+    reports: list[ImportReport] = field(
+        default_factory=list, compare=False
+    )  # begun; so an import that fails has one too
+
+    def start(self) -> ImportReport:
+        """Check the dataset's name and begin its report. Raises ManifestError as `check_name` does."""
+        check_name(self.name, self.project, force=self.force or self.check_only)
+        self.reports.append(ImportReport(self.name, file=self.report_file))
+        return self.reports[-1]
+
+    def write_report(self) -> None:
+        """Write the report of the import, as far as it came, to the user's file, if there is to be one."""
+        if self.report_file and self.reports:
+            write_json(self.report_file, self.reports[-1].as_json())
+
+
+@dataclass
+class Dataset:
+    """A dataset ready to be written. Splits are written in the order of `clips`; one without clips is left out."""
+
+    name: str
+    card: CardText
+    media: Path
+    report: ImportReport
+    clips: dict[str, list[Clip]] = field(default_factory=dict)
+    boxes: dict[str, list[Box]] = field(default_factory=dict)
+    leaks_allowed: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        options: ImportOptions,
+        card: CardText,
+        report: ImportReport,
+        clips: dict[str, list[Clip]],
+        boxes: dict[str, list[Box]],
+    ) -> Dataset:
+        """Put together what an importer has found, and apply `--leaks` to training clips that share a file with scored ones."""
+        train, scored = clips.get("train", []), _scored(clips)
+        shared = find_leaks(train, scored)
+        if shared and options.leaks == "drop":
+            gone = leaking_clips(train, scored)
+            for clip in train:
+                if clip.clip_id in gone:
+                    report.leave_out("train", clip.clip_id, "shares its id or a file with a clip that is scored")
+            clips = {**clips, "train": [clip for clip in train if clip.clip_id not in gone]}
+        if options.leaks == "keep":
+            report.shared = shared
+        allowed = bool(report.leaks or shared) and options.leaks == "keep"
+        return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
+
+
+def check_name(name: str, project: Path, *, force: bool) -> Path:
+    """Return the manifest folder for a dataset's name; ManifestError if the name is bad, or taken and not `force`."""
+    if not _NAME.fullmatch(name):
+        raise ManifestError(f"dataset name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
+    folder = project / "data_manifests" / name
+    if folder.exists() and not force:
+        raise ManifestError(f"{folder}: exists; give --force to replace it, or another name with --name")
+    return folder
+
+
+def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> None:
+    """Check a dataset and write ``data_manifests/NAME/`` and, if absent, the block `training.NAME` of params.yaml.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its report gets the numbers used and notes on what was decided.
+    project : Path
+        Folder that holds ``data_manifests/`` and ``params.yaml``.
+    force : bool
+        Replace the whole folder if there is one.
+
+    Raises
+    ------
+    ManifestError
+        The dataset exists already, has no clips, leaks from train to test, or has boxes of clips it does not have.
+        Nothing is written then.
+    """
+    folder = check_name(dataset.name, project, force=force)
+    _check(dataset)
+    _describe(dataset, project)
+    params, hint = params_with_block(project / "params.yaml", dataset.name, preset=dataset.card.preset)
+    dataset.report.hints.append(hint)
+    with building_folder(folder) as building:
+        _write_folder(dataset, building, _media_root(dataset, project))
+    if params:
+        write_text(project / "params.yaml", params)
+
+
+def _check(dataset: Dataset) -> None:
+    splits = {split: clips for split, clips in dataset.clips.items() if clips}
+    if not splits:
+        reasons = [reason for missing in dataset.report.left_out.values() for reason in missing.values()]
+        why = f"; most often: {max(sorted(set(reasons)), key=reasons.count)}" if reasons else ""
+        raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{why}; check --media")
+    leaks = find_leaks(splits.get("train", []), _scored(splits))
+    if leaks and not dataset.leaks_allowed:
+        dataset.report.shared = leaks
+        raise ManifestError(
+            f"{dataset.name}: train and test share {len(leaks)}: {dataset.report.listing(leaks, 10)}. --leaks drop trains without "
+            "them, --leaks keep trains on them all the same"
+        )
+    for split, boxes in dataset.boxes.items():
+        ids = {clip.clip_id for clip in splits.get(split, [])}
+        strangers = sorted({box.clip_id for box in boxes} - ids)
+        if strangers:
+            raise ManifestError(f"{dataset.name}: boxes of clips that {split} does not have: {shortened(strangers)}")
+
+
+def _scored(clips: Mapping[str, Sequence[Clip]]) -> list[Clip]:
+    return [clip for split, each in clips.items() if split != "train" for clip in each]
+
+
+def _describe(dataset: Dataset, project: Path) -> None:
+    report = dataset.report
+    report.used = {split: len(clips) for split, clips in dataset.clips.items() if clips}
+    report.n_boxes_used = sum(len(boxes) for boxes in dataset.boxes.values())
+    if not any(dataset.boxes.values()):
+        report.notes.append("no boxes: the model can be trained and shown, but `evaluate` has nothing to score")
+    if not dataset.clips.get("train"):
+        report.notes.append("no training clips: score it with a model that was trained on another dataset")
+    if not dataset.clips.get("test"):
+        report.notes.append("no test clips: `evaluate` has nothing to score")
+    if not dataset.media.resolve().is_relative_to(project.resolve()):
+        report.hints.append(
+            f"the media are outside the project, and their path is not stored; "
+            f"before each run: export {media_variable(dataset.name)}={shlex.quote(str(dataset.media.resolve()))}"
+        )
+
+
+def _media_root(dataset: Dataset, project: Path) -> str:
+    media = dataset.media.resolve()
+    if media.is_relative_to(project.resolve()):
+        return media.relative_to(project.resolve()).as_posix()
+    return f"data/{dataset.name}/media"
+
+
+def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
+    write_text(folder / "dataset.yaml", card_text(dataset.card, media_root, leaks_allowed=dataset.leaks_allowed))
+    for split, clips in dataset.clips.items():
+        if clips:
+            write_clips(folder / f"{split}.csv", clips)
+    for split, boxes in dataset.boxes.items():
+        if boxes:
+            write_boxes(folder / f"{split}_boxes.csv", boxes)
+    write_json(folder / "import_report.json", dataset.report.as_json())
+    load_card(folder)
+    for path in folder.glob("*.csv"):
+        if path.name.endswith("_boxes.csv"):
+            read_boxes(path)
+        else:
+            read_clips(path)
+
+
+@contextmanager
+def building_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, and put it in place of `folder` when the block ends without an error.
+
+    An old folder is removed only once the new one is there. Nothing of either stays behind if the block raises.
+    """
+    building, previous = (folder.with_name(f".{folder.name}.{part}.tmp") for part in ("new", "old"))
+    for leftover in (building, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        if folder.exists():
+            os.replace(folder, previous)
+        os.replace(building, folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        if previous.exists() and not folder.exists():
+            os.replace(previous, folder)
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -> str:
+    """Return a dataset card as YAML with comments."""
+    audio = card.audio
+    lines = [
+        "# Dataset card. How media become frames and spectrograms, and which rule scores the dataset.",
+        *(f"# {comment}" for comment in card.comments),
+        f"title: {_quoted(card.title)}",
+        f"source: {_quoted(card.source)}",
+        f"licence: {_quoted(card.licence)}",
+        f"media_root: {_quoted(media_root)}   # relative to the project; an environment variable overrides it",
+        f"image_size: {card.image_size}   # side of the stored frame, pixels; the whole frame is squashed to it",
+        "audio:",
+        f"  sample_rate: {audio.sample_rate}   # Hz",
+        f"  clip_seconds: {audio.clip_seconds}   # window around the clip's centre",
+        f"  n_fft: {audio.n_fft}   # samples, Hann window",
+        f"  hop_length: {audio.hop_length}   # samples",
+        f"  n_mels: {audio.n_mels}",
+        f"  power: {audio.power}",
+        f"  log_floor: {_point(audio.log_floor)}   # ours: the value of digital silence is then ln of this, not of 2.2e-16",
+        "evaluation:",
+        f"  protocol: {card.protocol}",
+        f"  threshold: {card.threshold}   # cIoU from which a clip counts as a success",
+    ]
+    if card.media_fingerprint:
+        lines.append(
+            f"media_fingerprint: {_quoted(card.media_fingerprint)}   # of the media that were made with this card"
+        )
+    if leaks_allowed:
+        lines.append("leaks_allowed: true   # train shares clips with test; the scores are not those of unseen clips")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # a JSON string is a YAML string, whatever it holds
+
+
+def _point(value: float) -> str:
+    mantissa, _, exponent = f"{value:e}".partition("e")  # YAML reads 1e-10 as a string
+    return f"{float(mantissa)}e{exponent}"

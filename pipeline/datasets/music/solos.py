@@ -1,0 +1,129 @@
+"""Solo-instrument videos on disk, and a split by video.
+
+Conventions: a solo is one video of one instrument, named by its video id, which stands once in the whole collection.
+Instruments are lower case with underscores (``acoustic_guitar``), as in the MUSIC video list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.layouts import VIDEO_SUFFIXES
+from pipeline.datasets.importers.lists import SLUG, ranked, read_json, shortened
+
+
+@dataclass(frozen=True)
+class Solo:
+    """One video in which one instrument plays alone."""
+
+    video: str  # id
+    instrument: str
+    path: Path
+
+
+def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo], list[tuple[str, str]]]:
+    """List the solo videos in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Laid out as ``INSTRUMENT/VIDEO_ID.mp4``; or flat, ``VIDEO_ID.mp4``, when `video_list` is given.
+    video_list : Path, optional
+        JSON ``{"videos": {INSTRUMENT: [VIDEO_ID, ...]}}``, the form of the published MUSIC list.
+
+    Returns
+    -------
+    solos : list of Solo
+        Sorted by instrument, then id.
+    missing : list of (video id, instrument)
+        Listed videos that have no file.
+
+    Raises
+    ------
+    ManifestError
+        No video at all, a malformed list, an id that is not a slug, or an id that stands twice.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: no such folder; give the folder that holds the solo videos")
+    files = _video_files(folder)
+    if video_list is None:
+        listed = [(_instrument(path.parent.name), path.stem) for path in files if path.parent.parent == folder]
+        by_id = {path.stem: path for path in files}
+    else:
+        listed = list(_read_video_list(video_list))
+        by_id = {path.stem: path for path in files if path.parent == folder}
+    _check_ids(listed, str(video_list or folder))
+    solos = [Solo(video, instrument, by_id[video]) for instrument, video in sorted(listed) if video in by_id]
+    if not solos:
+        layout = "VIDEO_ID.mp4, as named in the list" if video_list else "INSTRUMENT/VIDEO_ID.mp4"
+        raise ManifestError(f"{folder}: no solo videos found; expected {layout}, or another video suffix")
+    return solos, [(video, instrument) for instrument, video in sorted(listed) if video not in by_id]
+
+
+def _video_files(folder: Path) -> list[Path]:
+    paths = [*folder.iterdir(), *(path for child in folder.iterdir() if child.is_dir() for path in child.iterdir())]
+    return sorted(path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _instrument(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _read_video_list(path: Path) -> Iterator[tuple[str, str]]:
+    videos = read_json(path)
+    videos = videos.get("videos") if isinstance(videos, dict) else None
+    if not isinstance(videos, dict):
+        raise ManifestError(f'{path}: expected {{"videos": {{INSTRUMENT: [VIDEO_ID, ...]}}}}')
+    for instrument, ids in videos.items():
+        if not isinstance(ids, list) or not all(isinstance(video, str) for video in ids):
+            raise ManifestError(f"{path}: videos.{instrument}: expected a list of video ids")
+        yield from ((_instrument(instrument), video) for video in ids)
+
+
+def _check_ids(listed: Sequence[tuple[str, str]], where: str) -> None:
+    seen: dict[str, str] = {}
+    for instrument, video in listed:
+        for value in (instrument, video):
+            if not SLUG.fullmatch(value):
+                raise ManifestError(f"{where}: {value!r}: letters, digits, '.', '_' and '-' only; rename it")
+        if video in seen:
+            raise ManifestError(f"{where}: video {video!r} stands under {seen[video]!r} and under {instrument!r}")
+        seen[video] = instrument
+
+
+def split_videos(
+    solos: Sequence[Solo],
+    *,
+    annotated: frozenset[str],
+    test_videos: frozenset[str] | None,
+    hold_out: float,
+    seed: int,
+) -> tuple[list[Solo], list[Solo]]:
+    """Split by video, so that no recording is heard or seen in both training and test.
+
+    The test videos are those in `test_videos` or, where that is None, the annotated ones and, of every instrument that
+    has none annotated, a seeded share `hold_out` (at least one video), so that the silent instruments of a test clip
+    may be of any kind (ours). The published lists name some videos in two of their parts; here a video has one.
+
+    Raises
+    ------
+    ManifestError
+        A test video that is not among the solos.
+    """
+    if test_videos is not None:
+        unknown = sorted(test_videos - {solo.video for solo in solos})
+        if unknown:
+            raise ManifestError(f"test videos without a file: {shortened(unknown)}")
+        chosen = set(test_videos)
+    else:
+        chosen = {solo.video for solo in solos if solo.video in annotated}
+        for instrument in sorted({solo.instrument for solo in solos}):
+            videos = [solo.video for solo in solos if solo.instrument == instrument]
+            if not chosen.intersection(videos):
+                chosen.update(ranked(videos, seed)[: max(1, round(hold_out * len(videos)))])
+    train = [solo for solo in solos if solo.video not in chosen]
+    return train, [solo for solo in solos if solo.video in chosen]

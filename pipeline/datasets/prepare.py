@@ -1,0 +1,218 @@
+"""What should exist → what does: a dataset's clip lists, checked against its media.
+
+For a dataset whose card has `render`, the media are rendered first. Written to the output folder: ``clips.csv``
+(columns ``split`` and those of a clip list), the clips whose files are all there; ``missing.csv`` (``split, clip_id,
+path, problem``), the others; ``coverage.json``, the counts of each split; ``fingerprints.json``, under the name of each split
+that of its clips that exist ("" for train, validation or test without a list), and under ``media`` that of media which were
+rendered, or made by an importer, as the card says then ("" for files found on disk). A file that is there but cannot be decoded
+is not this module's matter: extraction finds it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.common.config import load_card
+from pipeline.common.errors import ManifestError
+from pipeline.common.files import fingerprint, write_csv, write_json
+from pipeline.datasets.demo.dataset import render_media
+from pipeline.manifests.clips import (
+    CLIP_COLUMNS,
+    TEST_SPLIT,
+    TRAIN_SPLIT,
+    VALIDATION_SPLIT,
+    Clip,
+    clip_row,
+    find_leaks,
+    media_path,
+    read_boxes,
+    read_clips,
+)
+from pipeline.manifests.prepared import CLIPS_FILE, COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
+from pipeline.scoring.protocols import get_protocol
+
+_BOXES = "_boxes"
+_SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
+_SHOWN = 3  # examples in a message
+
+
+@dataclass(frozen=True)
+class SplitCoverage:
+    """Clips of a split that are listed, and those whose files are there."""
+
+    listed: int
+    found: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a dataset is there.
+
+    Attributes
+    ----------
+    splits : mapping of str to SplitCoverage
+    media : str
+        Fingerprint of media that were rendered or made by an importer; empty for files found on disk.
+    missing : tuple of str
+        The first few files that are not there.
+    """
+
+    splits: Mapping[str, SplitCoverage]
+    media: str
+    missing: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for each split, and one for missing files."""
+        lines = [f"{name}: {n.found} of {n.listed} clips found" for name, n in self.splits.items()]
+        if self.missing:
+            lines.append(f"missing, first of all: {', '.join(self.missing)} (all in {MISSING_FILE})")
+        return "\n".join(lines)
+
+
+def prepare_dataset(
+    manifest_folder: Path, output_folder: Path, *, media_root: Path, scheduler: str | None, workers: int | None
+) -> Coverage:
+    """Render a dataset's media if its card says so, and list the clips that exist.
+
+    Parameters
+    ----------
+    manifest_folder : Path
+        Card, clip lists and boxes.
+    output_folder : Path
+        Where clips.csv, missing.csv, coverage.json and fingerprints.json go.
+    media_root : Path
+        Folder that the lists' paths are relative to; see `pipeline.manifests.prepared.resolve_media_root`.
+    scheduler, workers
+        As for `pipeline.common.cluster.run_tasks`; for rendering only.
+
+    Raises
+    ------
+    SettingsError, EvaluationError
+        The card is wrong, or names no scoring rule.
+    ManifestError
+        A list is wrong; splits share clips or files; boxes belong to no clip of their split; not one file of a split
+        is there; the output folder cannot be written.
+    """
+    card = load_card(manifest_folder)
+    get_protocol(card.evaluation.protocol)  # a mistyped rule shall show before hours of work
+    splits = read_splits(manifest_folder, leaks_allowed=card.leaks_allowed)
+    media = card.media_fingerprint
+    if card.render is not None:
+        media = render_media(
+            list(itertools.chain.from_iterable(splits.values())),
+            media_root=media_root,
+            seed=card.render.seed,
+            context=card.render.context,
+            scheduler=scheduler,
+            workers=workers,
+        )
+    found = {name: [clip for clip in clips if not media_problems(clip, media_root)] for name, clips in splits.items()}
+    for name, clips in splits.items():
+        if not found[name]:
+            raise ManifestError(nothing_found(manifest_folder.name, name, clips, media_root))
+    missing = [
+        (name, clip.clip_id, medium, problem)
+        for name, clips in splits.items()
+        for clip in clips
+        for medium, problem in media_problems(clip, media_root)
+    ]
+    counts = {name: SplitCoverage(len(clips), len(found[name])) for name, clips in splits.items()}
+    coverage = Coverage(counts, media, tuple(row[2] for row in missing[:_SHOWN]))
+    _write(output_folder, found, missing, coverage)
+    return coverage
+
+
+def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[str, list[Clip]]:
+    """Read every clip list of a manifest folder, and check the lists and boxes against each other.
+
+    Parameters
+    ----------
+    manifest_folder : Path
+    leaks_allowed : bool
+        Let splits overlap: what the card's `leaks_allowed` says.
+
+    Returns
+    -------
+    dict
+        The clips of each split: train, validation, test, then any others by name.
+
+    Raises
+    ------
+    ManifestError
+        There is no clip list, a list or a box file is wrong, boxes belong to no clip of their split, or train or
+        validation share a clip id or a file with another split.
+    """
+    names = {path.stem for path in manifest_folder.glob("*.csv")}
+    ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
+    order = sorted(
+        (name for name in names if not name.endswith(_BOXES)), key=lambda name: (ranks.get(name, len(ranks)), name)
+    )
+    if not order:
+        raise ManifestError(f"{manifest_folder}: no clip list (train.csv, test.csv, ...)")
+    splits = {name: read_clips(manifest_folder / f"{name}.csv") for name in order}
+    for name in sorted(name for name in names if name.endswith(_BOXES)):
+        _check_boxes(manifest_folder / f"{name}.csv", splits)
+    for one, other in itertools.combinations(order, 2) if not leaks_allowed else ():
+        # Splits that are only scored may overlap: heard and unheard, single and multiple sources.
+        leaks = find_leaks(splits[one], splits[other]) if one in (TRAIN_SPLIT, VALIDATION_SPLIT) else []
+        if leaks:
+            more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+            raise ManifestError(
+                f"{manifest_folder}: {one}.csv and {other}.csv overlap: {'; '.join(leaks[:_SHOWN])}{more}. Take them out "
+                f"of {one}.csv"
+            )
+    return splits
+
+
+def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
+    split = path.stem.removesuffix(_BOXES)
+    if split not in splits:
+        raise ManifestError(f"{path}: boxes without a clip list; {split}.csv is missing")
+    known = {clip.clip_id for clip in splits[split]}
+    strangers = sorted({box.clip_id for box in read_boxes(path)} - known)
+    if strangers:
+        raise ManifestError(
+            f"{path}: boxes of {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}"
+        )
+
+
+def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
+    """Return (path, problem) of each of the clip's files that is missing, empty or no file."""
+    problems = []
+    for medium in clip.media:
+        path = media_path(media_root, medium)
+        if not path.exists():
+            problems.append((medium, "no such file"))
+        elif not path.is_file():
+            problems.append((medium, "not a regular file"))
+        elif path.stat().st_size == 0:
+            problems.append((medium, "empty"))
+    return problems
+
+
+def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: Path) -> str:
+    """Return the message about a split of which not one file is there."""
+    example = media_path(media_root, clips[0].media[0])
+    return (
+        f"{split}: not one of {len(clips)} clips is there under the media root {media_root}; {example}, for one, is "
+        f"missing or empty. Set {media_variable(dataset)} to the folder that holds the media, or mend media_root in the card"
+    )
+
+
+def _write(
+    folder: Path, found: Mapping[str, Sequence[Clip]], missing: Sequence[Sequence[str]], coverage: Coverage
+) -> None:
+    rows = [(name, *clip_row(clip)) for name, clips in found.items() for clip in clips]
+    counts = {name: asdict(count) for name, count in coverage.splits.items()}
+    prints = dict.fromkeys(_SPLIT_ORDER, "")
+    prints |= {name: fingerprint([clip_row(clip) for clip in clips]) for name, clips in found.items()}
+    try:
+        write_csv(folder / CLIPS_FILE, ("split", *CLIP_COLUMNS), rows)
+        write_csv(folder / MISSING_FILE, ("split", "clip_id", "path", "problem"), missing)
+        write_json(folder / COVERAGE_FILE, counts)
+        write_json(folder / FINGERPRINTS_FILE, {**prints, "media": coverage.media})
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be written: {error}") from None

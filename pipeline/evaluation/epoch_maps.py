@@ -1,0 +1,70 @@
+"""What a run would have said of some clips after earlier epochs, from the weights that it kept.
+
+Training never looks at the scored clips, so their maps over the epochs are made afterwards. Nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.common.errors import EvaluationError
+from pipeline.model.inference import localize, select_device
+from pipeline.shards.reader import ShardSet
+from pipeline.training.checkpoints import load_model, read_checkpoint
+
+
+@dataclass(frozen=True)
+class EarlierMaps:
+    """Raw response maps R of some clips after each of some epochs.
+
+    Attributes
+    ----------
+    epochs : list of int
+        Rising; the last is that of the finished model, whose maps are not among these.
+    response : np.ndarray (len(epochs) - 1, clip, row, col) float32
+    """
+
+    epochs: list[int]
+    response: np.ndarray
+
+
+def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device: str = "auto") -> EarlierMaps:
+    """Localise some clips, as many as make a batch, with each of the weights that a run kept.
+
+    Parameters
+    ----------
+    run : Path
+        Of one seed.
+    shards : ShardSet
+        That have the clips.
+    clip_ids : sequence of str
+    device : str
+
+    Raises
+    ------
+    EvaluationError
+        The run kept no weights.
+    CheckpointError
+        Weights are damaged.
+    """
+    paths = sorted((run / "weights").glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
+    if not paths:
+        raise EvaluationError(
+            f"{run}/weights: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
+        )
+    chosen = select_device(device)
+    places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
+    frames, log_mels = shards.read([places[clip_id] for clip_id in clip_ids])
+    pairs = torch.from_numpy(frames).permute(0, 3, 1, 2).to(chosen), torch.from_numpy(log_mels).to(chosen)
+    epochs, maps = [], []
+    for path in paths:
+        model, description = load_model(path)
+        epochs.append(int(description["epoch"]))
+        response, _ = localize(model.to(chosen), *pairs)
+        maps.append(response.float().cpu().numpy())
+    return EarlierMaps([*epochs, int(read_checkpoint(run / "model.pt")["epoch"])], np.stack(maps))

@@ -1,0 +1,266 @@
+"""Scores of a trained method, of the same method with shuffled audio, and of the content-free rows.
+
+What a key of the scores means stands in `pipeline.scoring.summary`. Response maps are stored raw, so that any other rule can
+score them later without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.common.config import EvaluationSettings
+from pipeline.common.errors import EvaluationError
+from pipeline.common.files import write_csv, write_json
+from pipeline.evaluation.calibrating import calibrate_on
+from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
+from pipeline.evaluation.class_evaluation import class_metrics
+from pipeline.evaluation.response_maps import compute_maps
+from pipeline.figures.figures import Curve, save, success_curves
+from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Box, Clip, read_boxes
+from pipeline.manifests.prepared import read_prepared_clips
+from pipeline.scoring.baselines import content_free_maps
+from pipeline.scoring.map_file import MAPS_FILE, ResponseMaps, write_maps
+from pipeline.scoring.metrics import CURVE_STEPS
+from pipeline.scoring.protocols import Protocol, get_protocol
+from pipeline.scoring.results import Scores
+from pipeline.scoring.score import score_all
+from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
+from pipeline.scoring.tables import Row, normalisation_note, summary, with_shuffled
+from pipeline.shards.reader import ShardSet
+from pipeline.training.run_folder import seed_folder
+
+THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
+
+
+def evaluate(
+    run_folder: Path,
+    shards: ShardSet,
+    manifest: Path,
+    folder: Path,
+    *,
+    maps_folder: Path,
+    baselines: Path,
+    split: str,
+    evaluation: EvaluationSettings,
+    seeds: Sequence[int],
+    clips: Path | None = None,
+    leaks_allowed: bool = False,
+    device: str = "auto",
+) -> None:
+    """Score a trained method on one split, write what came out, and print it beside the content-free rows.
+
+    Parameters
+    ----------
+    run_folder : Path
+        ``runs/NAME/VARIANT``; the last part is the row's name.
+    shards : ShardSet
+        The scored split.
+    manifest : Path
+        Folder with ``<split>_boxes.csv``.
+    folder : Path
+        Gets ``metrics.json``; ``scores.csv``, one line per clip and seed; ``success_curve.csv`` and ``.png``.
+    maps_folder : Path
+        Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further one.
+    baselines : Path
+        ``baselines.json``, made by `evaluate_content_free`.
+    split : str
+    evaluation : EvaluationSettings
+        Protocol, and the threshold of a success.
+    seeds : sequence of int
+    clips : Path, optional
+        ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the
+        consensus "per-source", its labels name the clusters of a method that has a map for each, and ``metrics.json`` gets the
+        keys ``class_…``.
+    leaks_allowed : bool
+        Score them all the same: what the card says.
+    device : str
+
+    Raises
+    ------
+    EvaluationError
+        There are no boxes for the split, a model has not been trained, maps and boxes share no clip, or clips of the split were
+        learned from.
+    """
+    if clips is not None and not leaks_allowed:
+        trained_on_too(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
+    boxes = read_split_boxes(manifest, split)
+    rules = scoring_rules(get_protocol(evaluation.protocol))
+    content_free = read_baselines(baselines)
+    models = {seed: seed_folder(run_folder, seeds, seed) / "model.pt" for seed in seeds}
+    for path in models.values():
+        if not path.is_file():
+            raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
+    runs = []
+    for seed, path in models.items():
+        maps = compute_maps(path, shards, split=split, seed=seed, device=device)
+        folder_of_seed = seed_folder(maps_folder, seeds, seed)
+        write_maps(folder_of_seed / MAPS_FILE, maps)
+        write_calibration(folder_of_seed / CALIBRATION_FILE, calibrate_on(maps, path, shards, device=device))
+        runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
+    metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
+    if maps.normalisation:
+        metrics["normalisation"] = maps.normalisation
+    by_class = ""
+    if clips is not None and rules[""].consensus == "per-source":
+        further, by_class = class_metrics(
+            [path.parent for path in models.values()],
+            shards,
+            boxes,
+            rules[""],
+            variant=run_folder.name,
+            clips=clips,
+            threshold=evaluation.threshold,
+            device=device,
+        )
+        metrics |= further
+    write_json(folder / "metrics.json", metrics)
+    _write_scores(folder / "scores.csv", runs, seeds)
+    _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
+    rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
+    print(describe(metrics, shards))
+    if own := normalisation_note({run_folder.name: metrics}, rules[""].normalisation):
+        print(own)
+    print(summary(rows).text())
+    if by_class:
+        print(by_class)
+
+
+def evaluate_content_free(
+    shards: ShardSet, manifest: Path, path: Path, *, split: str, evaluation: EvaluationSettings
+) -> None:
+    """Score maps that know nothing of the clip, and write them as a mapping of row → flat scores.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The scored split; only its clip ids are read.
+    manifest : Path
+        Folder with ``<split>_boxes.csv``; boxes of other splits in it, but never those of the test split, give the row
+        `mean_of_boxes`.
+    path : Path
+        ``baselines.json``.
+    split, evaluation
+        As for `evaluate`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `evaluate`.
+    """
+    scored = score_content_free(shards, manifest, split=split, evaluation=evaluation)
+    write_json(path, {name: {"split": split, **flat_metrics([by_rule])} for name, by_rule in scored.items()})
+
+
+def score_content_free(
+    shards: ShardSet, manifest: Path, *, split: str, evaluation: EvaluationSettings
+) -> dict[str, dict[str, Scores]]:
+    """Return the scores of each content-free row under each rule; see `evaluate_content_free`."""
+    boxes = read_split_boxes(manifest, split)
+    elsewhere = read_prior_boxes(manifest, split)
+    rules = scoring_rules(get_protocol(evaluation.protocol))
+    return {
+        name: _score(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold)
+        for name, maps in content_free_maps(shards.clip_ids, prior_boxes=elsewhere).items()
+    }
+
+
+def score_maps(
+    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
+) -> dict[str, Scores]:
+    """Return the scores of one model by prefix ``<audio><rule>``."""
+    rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}
+    own, shuffled = (
+        _score(response, maps.clip_ids, boxes, rules, threshold=threshold)
+        for response in (maps.response, maps.shuffled_response)
+    )
+    return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
+
+
+def trained_on_too(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str) -> None:
+    """Refuse to score clips that were learned from, be they of another dataset. Raises EvaluationError."""
+    known = {clip.clip_id for clip in train}
+    both = [clip_id for clip_id in clip_ids if clip_id in known]
+    if both:
+        raise EvaluationError(
+            f"{where}: {len(both)} of {len(clip_ids)} clips have the id of one that was trained on, such as {both[0]!r}; take them out of "
+            "the training set, or write `leaks_allowed: true` into the card of the scored dataset, which lets its own splits overlap too"
+        )
+
+
+def boxes_path(manifest: Path, split: str) -> Path:
+    """Path of a split's boxes."""
+    return manifest / f"{split}_boxes.csv"
+
+
+def other_splits(manifest: Path, split: str) -> list[str]:
+    """Return the names of the other splits that have boxes, sorted."""
+    suffix = "_boxes.csv"
+    splits = (path.name[: -len(suffix)] for path in manifest.glob(f"*{suffix}"))
+    return sorted(name for name in splits if name != split)
+
+
+def read_prior_boxes(manifest: Path, split: str) -> list[Box]:
+    """Read the boxes that a prior may know: those of clips that are neither in the scored split nor in the test split."""
+    paths = {name: boxes_path(manifest, name) for name in dict.fromkeys((split, TEST_SPLIT))}
+    # Splits that are only scored may overlap, so that leaving out the file would not be enough.
+    secret = {box.clip_id for path in paths.values() if path.is_file() for box in read_boxes(path)}
+    splits = [other for other in other_splits(manifest, split) if other != TEST_SPLIT]
+    boxes = [box for other in splits for box in read_boxes(boxes_path(manifest, other))]
+    return [box for box in boxes if box.clip_id not in secret]
+
+
+def read_split_boxes(manifest: Path, split: str) -> list[Box]:
+    """Read the boxes of the scored split. Raises EvaluationError where there is no such file."""
+    path = boxes_path(manifest, split)
+    if not path.is_file():
+        having = ", ".join(other_splits(manifest, split)) or "none"
+        raise EvaluationError(
+            f"{path}: no boxes for the split {split!r}, so nothing to score against; set score_split to a split that "
+            f"has them ({having}), or add the file"
+        )
+    return read_boxes(path)
+
+
+def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
+    """Return one line: what was scored, under which rule, what was left out, and what ± means below it."""
+    left_out = {
+        "n_skipped": "without a sounding box",
+        "n_missing_maps": "with boxes but not in the shards",
+        "n_flat_maps": "with a flat map",
+    }
+    notes = [f"{metrics[key]} {reason}" for key, reason in left_out.items() if metrics.get(key)]
+    return (
+        f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
+        f"{metrics['threshold']:g}"
+        + (f" ({'; '.join(notes)})" if notes else "")
+        # The paper's tables have ± for the deviation over seeds.
+        + "; ±: half the bootstrap 95 % interval over clips"
+    )
+
+
+def _score(
+    maps: np.ndarray, clip_ids: Sequence[str], boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
+) -> dict[str, Scores]:
+    scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
+    return {prefix: scores[protocol.name] for prefix, protocol in rules.items()}
+
+
+def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:
+    rows = []
+    for seed, run in zip(seeds, runs, strict=True):
+        own, shuffled = run[""], run[SHUFFLED]
+        columns = (own.clip_ids, own.ciou, own.iou, own.pointing, shuffled.ciou)
+        rows += [[clip_id, seed, *map(float, values)] for clip_id, *values in zip(*columns, strict=True)]
+    write_csv(path, ["clip_id", "seed", "ciou", "iou", "pointing", "shuffled_ciou"], rows)
+
+
+def _write_curves(folder: Path, curves: Mapping[str, np.ndarray], name: str, *, threshold: float) -> None:
+    header = ["threshold", *(f"{prefix}success_rate" for prefix in curves)]
+    columns = [THRESHOLDS, *curves.values()]
+    write_csv(folder / "success_curve.csv", header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
+    drawn = [Curve(name, curves[""]), Curve(name, curves[SHUFFLED], "shuffled")]
+    save(success_curves(THRESHOLDS, drawn, threshold=threshold), folder / "success_curve.png")

@@ -1,0 +1,93 @@
+"""What a model makes of a split: each clip's response map, to its own sound and to that of another clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.common.errors import EvaluationError
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.inference import response_maps
+from pipeline.scoring.map_file import ResponseMaps
+from pipeline.shards.reader import ShardSet
+from pipeline.training.checkpoints import load_model
+
+SHUFFLE_SEED = 0  # the same pairing for every method, so that their rows can be compared
+BATCH_SIZE = 64
+
+
+def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device: str = "auto") -> ResponseMaps:
+    """Run a model over all clips twice: with their own sounds, and with those of other clips.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.pt``.
+    shards : ShardSet
+        At least 2 clips, extracted as those that the model learned from.
+    split : str
+        That the clips belong to.
+    seed : int
+        Of the training run.
+    device : str
+
+    Raises
+    ------
+    CheckpointError
+        The model cannot be read.
+    EvaluationError
+        The model is of another seed, the clips were extracted in another way, or there is only one.
+    """
+    model, description = load_model_for(path, shards)
+    if description["seed"] != seed:
+        raise EvaluationError(
+            f"{path}: was trained with seed {description['seed']}, not {seed}; run `dvc repro train` again"
+        )
+    order = derangement(len(shards), seed=SHUFFLE_SEED)
+    own, shuffled = (
+        response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
+        for audio_order in (None, order)
+    )
+    return ResponseMaps(
+        clip_ids=shards.clip_ids,
+        response=own,
+        shuffled_response=shuffled,
+        shuffled_clip_ids=[shards.clip_ids[i] for i in order],
+        split=split,
+        seed=seed,
+        shards=shards.fingerprint,
+        normalisation=model.normalisation,
+    )
+
+
+def load_model_for(path: Path, shards: ShardSet) -> tuple[AudioVisualModel, Mapping[str, Any]]:
+    """Load a model and its description; refuse clips that were not extracted as those that it learned from."""
+    model, description = load_model(path)
+    trained = {"image_size": description["image_size"], **description["audio"]}
+    for name, value in trained.items():
+        given = shards.settings.get(name, value)
+        if given != value:
+            raise EvaluationError(
+                f"{path}: trained with {name} {value}, these clips were extracted with {given}; give the card of "
+                "their dataset the settings of the one it was trained on, and extract them again"
+            )
+    return model, description
+
+
+def derangement(n: int, *, seed: int) -> list[int]:
+    """Return a random order of 0 … n-1 in which nothing keeps its place: one random cycle through all.
+
+    Raises
+    ------
+    EvaluationError
+        n is below 2.
+    """
+    if n < 2:
+        raise EvaluationError(f"shuffled audio needs at least 2 clips, the split has {n}")
+    cycle = np.random.default_rng(seed).permutation(n)
+    order = np.empty(n, dtype=np.int64)
+    order[cycle] = np.roll(cycle, 1)
+    return [int(i) for i in order]

@@ -1,0 +1,163 @@
+"""One shard, from clips to file: what a worker does.
+
+Clips are decoded one by one and written in small groups, so that memory does not grow with the shard. The bytes of a
+shard depend on its clips and the settings alone, not on the machine's paths, on time, or on other shards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.common.config import AudioSettings
+from pipeline.common.errors import ExtractionError, MediaError, ShardError
+from pipeline.common.files import fingerprint
+from pipeline.manifests.clips import Clip, clip_row, media_path
+from pipeline.media.clip import DecodedClip, decode_clip
+from pipeline.media.log_mel import log_mel, mel_frequencies
+from pipeline.shards.reader import FORMAT_VERSION, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
+
+# Clips held in memory at a time; what a shard holds does not change with it.
+_GROUP = 16
+# Characters of an unforeseen error's message that are kept as a reason.
+_LONGEST_MESSAGE = 300
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything that one worker needs to make one shard."""
+
+    path: Path
+    clips: tuple[Clip, ...]
+    media_root: Path
+    audio: AudioSettings
+    image_size: int
+    media: str
+    clip_time_limit_s: float
+    n_shards: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what the shard is made of."""
+        made_of = {
+            "format_version": FORMAT_VERSION,
+            "audio": self.audio.model_dump(),
+            "image_size": self.image_size,
+            "media": self.media,
+            "n_shards": self.n_shards,
+            "clips": [clip_row(clip) for clip in self.clips],
+        }
+        return fingerprint(made_of)
+
+
+def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
+    """Make one shard, or keep the one that is there if it is whole and made of the same.
+
+    Returns
+    -------
+    kept : bool
+        Whether the shard was kept.
+    rejects : dict
+        Reason for each clip id that is left out.
+
+    Raises
+    ------
+    ExtractionError
+        The shard cannot be written.
+    """
+    if _is_whole(task):
+        return True, dict(read_rejects(task.path))
+    torch.set_num_threads(1)  # one task has one core, also on workers that were not started here
+    settings = {"fingerprint": task.fingerprint, **task.audio.model_dump(), "image_size": task.image_size}
+    rejects: dict[str, str] = {}
+    writing = ShardWriter.create(
+        task.path,
+        settings=settings,
+        capacity=len(task.clips),
+        mel_hz=mel_frequencies(n_mels=task.audio.n_mels, sample_rate=task.audio.sample_rate),
+        n_frames=task.audio.n_frames,
+        n_shards=task.n_shards,
+    )
+    with storing(task.path), writing as shard:
+        for group in _groups(task, rejects):
+            _append(shard, group, task.audio)
+        for clip_id, reason in rejects.items():
+            shard.reject(clip_id, reason)
+    return False, rejects
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn a failure to write under `path` into an ExtractionError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ExtractionError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the permissions, and rerun: finished shards "
+            "are kept"
+        ) from None
+
+
+def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:
+    """Decode the task's clips one by one and yield them in small groups; note in `rejects` those without use."""
+    group: list[tuple[str, DecodedClip]] = []
+    for clip in task.clips:
+        try:
+            group.append((clip.clip_id, _decode(clip, task)))
+        except MediaError as error:
+            # Without the media root, so that a shard's bytes do not tell where it was made.
+            reason = str(error).replace(f"{task.media_root}{os.sep}", "")
+            rejects[clip.clip_id] = " ".join(reason.split())
+        if len(group) == _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
+    paths = {
+        name: media_path(task.media_root, medium) if medium else None
+        for name, medium in (("video", clip.video), ("frame", clip.frame), ("audio", clip.audio))
+    }
+    try:
+        return decode_clip(
+            **paths,
+            centre_s=clip.centre_s,
+            image_size=task.image_size,
+            sample_rate=task.audio.sample_rate,
+            clip_seconds=task.audio.clip_seconds,
+            time_limit_s=task.clip_time_limit_s,
+        )
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:
+        # One clip that a decoder trips over must not end hours of work; a fault that meets many of them stops the split.
+        raise MediaError(f"internal error: {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]}") from error
+
+
+def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio: AudioSettings) -> None:
+    waveforms = torch.from_numpy(np.stack([decoded.waveform for _, decoded in group]))
+    spectrograms = log_mel(waveforms, **audio.model_dump(exclude={"clip_seconds"}))
+    shard.append(
+        [clip_id for clip_id, _ in group],
+        frame=np.stack([decoded.frame for _, decoded in group]),
+        log_mel=spectrograms.numpy(),
+        source_time_s=np.array([decoded.source_time_s for _, decoded in group]),
+    )
+
+
+def _is_whole(task: ShardTask) -> bool:
+    try:
+        if read_shard_fingerprint(task.path) != task.fingerprint:
+            return False
+        verify_shard(task.path)
+    except ShardError:
+        return False
+    return True

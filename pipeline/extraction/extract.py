@@ -1,0 +1,202 @@
+"""Clip list → shards of decoded clips, on Dask: one task makes one shard.
+
+A clip that cannot be used is data: it goes to ``rejects.csv`` (columns ``clip_id, reason``) and is never replaced by
+another. Too many of them stop the split, and so does a folder that cannot be written. ``rejects.csv`` is written last
+and marks a finished split: as long as it is absent, a rerun keeps every whole shard that the same program made of the
+same settings and clips, except those with rejects if the split was stopped over them, or if the media root or the time
+limit changed; once it is there, a rerun starts afresh. The bytes of a shard depend on the clips and the settings alone,
+not on the number of workers or on where the media lie.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.common.cluster import run_tasks
+from pipeline.common.config import AudioSettings
+from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
+from pipeline.common.files import CODE_FILE, code_digest, fingerprint, locked, write_csv, write_text
+from pipeline.extraction.build_shard import ShardTask, build_shard, storing
+from pipeline.manifests.clips import Clip, media_path
+from pipeline.shards.reader import REJECTS_FILE, read_rejects, shard_path
+
+PARTIAL_REJECTS_FILE = "rejects.partial.csv"
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What became of a split's clips.
+
+    Attributes
+    ----------
+    n_clips : int
+        Clips stored in the shards.
+    n_rejected : int
+        Clips listed in rejects.csv.
+    n_shards : int
+        Shards of the split, of which `n_kept` were kept from an earlier, unfinished run.
+    """
+
+    n_clips: int
+    n_rejected: int
+    n_shards: int
+    n_kept: int
+
+
+def extract_split(
+    clips: Sequence[Clip],
+    *,
+    media_root: Path,
+    folder: Path,
+    audio: AudioSettings,
+    image_size: int,
+    clips_per_shard: int,
+    max_reject_fraction: float,
+    clip_time_limit_s: float,
+    scheduler: str | None,
+    workers: int | None,
+    media: str = "",
+) -> ExtractionSummary:
+    """Decode a split's clips into shards.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+        The split; its order is kept.
+    media_root : Path
+        Folder that the clips' paths are relative to. With a scheduler, workers must see it and `folder` as well.
+    folder : Path
+        Where the shards and rejects.csv go; made if absent.
+    audio : AudioSettings
+        How the sound becomes a log-mel spectrogram.
+    image_size : int > 0
+        Side of the stored frame, pixels.
+    clips_per_shard : int > 0
+    max_reject_fraction : float in [0, 1]
+        Stop as soon as more than this part of the split is unusable.
+    clip_time_limit_s : float > 0
+        s that one clip may take before it is rejected.
+    scheduler, workers
+        As for `pipeline.common.cluster.run_tasks`.
+    media : str
+        Fingerprint of generated media, so that shards of other media are not kept; empty for files found on disk.
+
+    Raises
+    ------
+    ManifestError
+        There is no clip, a clip id comes twice, or a path leaves the media root.
+    ExtractionError
+        Too many clips are unusable (they are listed in rejects.partial.csv), the folder cannot be written or another
+        process is writing it, or a worker process died. Shards that are done stay, and the next run goes on from there.
+    ClusterError
+        The Dask scheduler cannot be reached.
+    """
+    _check_clips(clips, folder)
+    parts = [tuple(clips[start : start + clips_per_shard]) for start in range(0, len(clips), clips_per_shard)]
+    # A worker of a cluster elsewhere has another working directory.
+    media_root, folder = media_root.absolute(), folder.absolute()
+    tasks = [
+        ShardTask(shard_path(folder, index), part, media_root, audio, image_size, media, clip_time_limit_s, len(parts))
+        for index, part in enumerate(parts)
+    ]
+    rejects: dict[str, str] = {}
+    n_kept = 0
+    with ExitStack() as stack:
+        with storing(folder):
+            stack.enter_context(locked(folder, ExtractionError))
+            _clean(folder, tasks)
+        for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
+            n_kept += kept
+            rejects |= rejected
+            if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
+                rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
+                raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
+        _write_rejects(folder / REJECTS_FILE, clips, rejects)
+    return ExtractionSummary(len(clips) - len(rejects), len(rejects), len(tasks), n_kept)
+
+
+def _build_all(
+    tasks: Sequence[ShardTask], scheduler: str | None, workers: int | None
+) -> Generator[tuple[int, bool, dict[str, str]], None, None]:
+    """Yield, as shards are done, the number of clips looked at so far, and the shard's result."""
+    n_seen = 0
+    label = f"extract {tasks[0].path.parent.name}"
+    arguments = [(task,) for task in tasks]
+    try:
+        for index, (kept, rejects) in run_tasks(
+            build_shard, arguments, scheduler=scheduler, workers=workers, label=label
+        ):
+            n_seen += len(tasks[index].clips)
+            yield n_seen, kept, rejects
+    except ClusterError as error:
+        if error.task is None:
+            raise
+        task = tasks[error.task]
+        raise ExtractionError(
+            f"{task.path}: the worker process died twice over this shard (clips {task.clips[0].clip_id!r} to "
+            f"{task.clips[-1].clip_id!r}); out of memory, or a decoder crashed. Use fewer workers, or take the clip at "
+            "fault out of the list. Finished shards are kept"
+        ) from None
+
+
+def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
+    if not clips:
+        raise ManifestError(f"{folder.name}: no clips to extract")
+    repeated = [clip_id for clip_id, count in Counter(clip.clip_id for clip in clips).items() if count > 1]
+    if repeated:
+        raise ManifestError(f"{folder.name}: clip_id {repeated[0]!r} comes more than once")
+    for clip in clips:
+        for medium in clip.media:
+            media_path(Path(), medium)
+
+
+def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
+    """Remove what the coming run may not keep: all after a finished run, else what is not part of it or may improve."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code, partial, finished = folder / CODE_FILE, folder / PARTIAL_REJECTS_FILE, folder / REJECTS_FILE
+    # Not in the shards, whose bytes shall not tell of the program's comments or of the machine's paths.
+    begun = [code_digest(), fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])]
+    before = code.read_text().split() if code.exists() else []
+    afresh = finished.exists() or before[:1] != begun[:1]
+    again = partial.exists() or before != begun
+    expected = {task.path for task in tasks}
+    for path in folder.glob("shard-*.h5"):
+        if afresh or path not in expected or (again and _has_rejects(path)):
+            path.unlink()
+    # rejects.csv goes last: killed before, the next run sees a finished split and starts afresh just so.
+    for path in (*folder.glob("*.tmp"), partial, finished):
+        path.unlink(missing_ok=True)
+    write_text(code, "".join(f"{line}\n" for line in begun))
+
+
+def _has_rejects(path: Path) -> bool:
+    try:
+        return bool(read_rejects(path))
+    except ShardError:
+        return True  # unreadable: to be made again anyhow
+
+
+def _write_rejects(path: Path, clips: Sequence[Clip], rejects: dict[str, str]) -> list[tuple[str, str]]:
+    rows = [(clip.clip_id, rejects[clip.clip_id]) for clip in clips if clip.clip_id in rejects]
+    with storing(path):
+        write_csv(path, ("clip_id", "reason"), rows)
+    return rows
+
+
+def _too_many(rows: Sequence[tuple[str, str]], n_seen: int, n_clips: int, limit: float, folder: Path) -> str:
+    commonest = Counter(_kind(reason) for _, reason in rows).most_common(3)
+    listed = "; ".join(f"{count} x {reason}" for reason, count in commonest)
+    return (
+        f"{folder.name}: {len(rows)} of the {n_seen} clips looked at are unusable ({n_clips} in the split; at most "
+        f"{limit:.0%} may be): {listed}. All are in {folder / PARTIAL_REJECTS_FILE}. Check the media root, mend the "
+        "clip list, or raise extract.max_reject_fraction; shards without rejects are kept"
+    )
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without the file that it begins with, so that equal troubles count together."""
+    return reason.split(": ", 1)[-1]

@@ -1,0 +1,80 @@
+"""Pictures of values over a number: epochs of training, or a setting. Conventions: `pipeline.figures.figures`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.figures.figures import COLOURS, DPI, FONT_SIZE, GREY
+
+MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values of one row.
+
+    Attributes
+    ----------
+    label : str
+        The same in each panel for the same row, which then has the same colour.
+    x, y : sequence of float
+        NaN leaves a gap.
+    low, high : sequence of float
+        Ends of the interval around each value; empty for none.
+    reference : bool
+        Drawn grey and dashed: what the other lines are compared with.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class LinePanel:
+    """One pair of axes."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+
+
+def line_panels(panels: Sequence[LinePanel]) -> Figure:
+    """Return panels side by side with one legend; the vertical axes are fractions and start at 0."""
+    figure = Figure(figsize=(3.1 * len(panels) + 2.4, 3.4), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if not line.reference))
+    handles: dict[str, Line2D] = {}
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        for line in panel.lines:
+            if line.reference:
+                (handle,) = axes.plot(line.x, line.y, color=GREY, linestyle="--", linewidth=1.2)
+            else:
+                place = labels.index(line.label)
+                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+                (handle,) = axes.plot(line.x, line.y, linewidth=1.6, markersize=4, color=colour, marker=marker)
+                if len(line.low):
+                    axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+            handles.setdefault(line.label, handle)
+        axes.set_title(panel.title, fontsize=FONT_SIZE + 0.5)
+        axes.set_xlabel(panel.x_label, fontsize=FONT_SIZE)
+        axes.tick_params(labelsize=FONT_SIZE - 1)
+        axes.set_ylim(bottom=0)
+        if all(float(x).is_integer() for line in panel.lines for x in line.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=FONT_SIZE - 0.5
+    )
+    return figure

@@ -1,0 +1,267 @@
+"""The two ResNets that turn a frame and a sound into comparable features.
+
+Conventions
+-----------
+Frames are (n, 3, H, W), uint8 or floating, in 0..255; log-mels are (n, mel, time), natural logarithm. Features of a frame
+are V (n, d, h, w), those of a sound a (n, d); both are float32 and L2-normalised on d. h = H / stride, where the stride is
+4 (stem) times the strides of the stages. The ResNets carry torchvision's state-dict names, so that published weights load.
+
+Where the paper is silent, ours: ImageNet normalisation of frames, per-clip standardisation of log-mels, the projection,
+the BatchNorm, and that cell i of a map looks at the centre of its own patch (see `ResNet`).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.common.config import EncoderSettings, ResNetSettings
+from pipeline.common.errors import SettingsError
+from pipeline.model.pretrained import load_pretrained
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as published with torchvision's weights
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STEM_PADDING = 3  # of the 7×7 stem, on each side, as torchvision has it
+SILENCE_STD = 1.0e-5  # a log-mel that varies less than this is constant: it becomes zeros
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut (He et al. 2016), with the kernel size as a setting.
+
+    With a `shift` of 1 both branches look one pixel further to the bottom right; what lies beyond the border is zero.
+    """
+
+    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel_size: int, shift: int = 0) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        # The window of the first output begins at the first pixel still: none is lost.
+        self.moved = [(p - shift, p + shift) * 2 for p in (padding, 0)] if shift else None
+        own = 0 if shift else padding
+        self.conv1 = nn.Conv2d(channels_in, channels, kernel_size, stride=stride, padding=own, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size, padding=padding, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, shortcut = (x, x) if self.moved is None else (F.pad(x, padding) for padding in self.moved)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class ResNet(nn.Module):
+    """A ResNet of basic blocks without its classifier: (n, channels_in, H, W) → (n, dim, H / stride, W / stride).
+
+    Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centred on its patch's
+    top left pixel, half a cell away from where upsampling (and a mirrored frame) expects it. The stem pads less at
+    the top left and more at the bottom right, and where that is not enough (stride 16 and more) so do the stages that
+    halve the map, with their shortcuts: each cell is centred on its own patch, but for half a pixel. Inside the borders this is the
+    same net on a frame moved by some pixels, so weights keep their names and meaning. The audio twin is pooled over its
+    whole map and keeps the symmetric padding (`centred` False).
+    """
+
+    def __init__(self, settings: ResNetSettings, *, channels_in: int, centred: bool) -> None:
+        super().__init__()
+        channels = [settings.width * 2**stage for stage in range(4)]
+        self.dim = channels[-1]
+        offset, shifts = _centring(settings) if centred else (0, (0, 0, 0, 0))
+        before, after = STEM_PADDING - offset, STEM_PADDING + offset
+        self.padding = (before, after, before, after)
+        self.conv1 = nn.Conv2d(channels_in, settings.width, 7, stride=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(settings.width)
+        inputs = [settings.width, *channels[:-1]]
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _stage(inputs[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i], shifts[i])
+            for i in range(4)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(F.pad(x, self.padding))), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class Localizer(Protocol):
+    """What reads maps from the model; see `pipeline.methods.base.Method`."""
+
+    normalisation: Literal["min-max", "relu-max"] | None
+
+    def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return raw response maps (n, h, w) and audio embeddings (n, d)."""
+        ...
+
+
+class AudioVisualModel(nn.Module):
+    """The twins. `build_model` makes one from settings.
+
+    Attributes
+    ----------
+    visual, audio : ResNet
+    heads : nn.ModuleDict
+        Empty; a method that needs layers of its own puts them here, and they are trained and stored with the rest.
+    method : Localizer or None
+        The method that trained the weights and knows how to read a response map from them; None means Eq. 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.visual = ResNet(settings.visual, channels_in=3, centred=True)
+        self.audio = ResNet(settings.audio, channels_in=1, centred=False)
+        self.audio_pooling: Literal["mean", "max"] = settings.audio_pooling
+        self.visual_projection: nn.Module = nn.Identity()
+        self.audio_projection: nn.Module = nn.Identity()
+        self.dim = self.visual.dim
+        if settings.embedding_dim is not None:
+            self.dim = settings.embedding_dim
+            self.visual_projection = nn.Conv2d(self.visual.dim, self.dim, 1)
+            self.audio_projection = nn.Linear(self.audio.dim, self.dim)
+        self.visual_norm = nn.BatchNorm2d(self.dim, affine=False) if settings.batch_norm else nn.Identity()
+        self.audio_norm = nn.BatchNorm1d(self.dim, affine=False) if settings.batch_norm else nn.Identity()
+        self.heads = nn.ModuleDict()
+        self.method: Localizer | None = None
+        self.cell_stride = cell_stride(settings.visual)
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def normalisation(self) -> Literal["min-max", "relu-max"] | None:
+        """How the method defines its maps, where that is not the scoring protocol's own normalisation."""
+        return self.method.normalisation if self.method else None
+
+    def visual_features(self, frames: Tensor) -> Tensor:
+        """Raw features of the visual ResNet, (n, 3, H, W) in 0..255 → (n, channels, h, w)."""
+        # Not in the shards' own order (channels_last), with which oneDNN's backward pass corrupts memory in narrow nets
+        # (torch 2.13 on a CPU).
+        return self.visual(((frames.float() - self.mean) / self.std).contiguous())
+
+    def audio_features(self, log_mel: Tensor) -> Tensor:
+        """Raw features of the audio ResNet, pooled over mel and time: (n, mel, time) → (n, channels)."""
+        return self.pool_audio(self.audio_maps(log_mel))
+
+    def audio_maps(self, log_mel: Tensor) -> Tensor:
+        """Raw features of the audio ResNet before they are pooled: (n, mel, time) → (n, channels, mel', time')."""
+        features: Tensor = self.audio(standardize(log_mel).unsqueeze(1))
+        return features
+
+    def pool_audio(self, features: Tensor) -> Tensor:
+        """Pool raw audio features over mel and time as the settings say: (n, channels, mel', time') → (n, channels)."""
+        return features.mean(dim=(2, 3)) if self.audio_pooling == "mean" else features.amax(dim=(2, 3))
+
+    def project_frames(self, features: Tensor) -> Tensor:
+        """V before its L2 normalisation: raw features (n, channels, h, w) → (n, d, h, w) float32."""
+        projected: Tensor = self.visual_norm(self.visual_projection(features))
+        return projected.float()
+
+    def project_audio(self, features: Tensor) -> Tensor:
+        """Return a before its L2 normalisation: raw pooled features (n, channels) → (n, d) float32."""
+        projected: Tensor = self.audio_norm(self.audio_projection(features))
+        return projected.float()
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """V of Eq. 1-7, each cell L2-normalised.
+
+        The paper normalises V in φ (Eq. 3-5) but leaves open whether Eq. 1 takes raw or normalised features. We take
+        normalised ones everywhere: the response is then the same cosine that the objectives train, and a cell
+        cannot score high by the length of its feature alone.
+
+        Parameters
+        ----------
+        frames : Tensor (n, 3, H, W) uint8 or floating, 0..255
+
+        Returns
+        -------
+        Tensor (n, d, h, w) float32
+        """
+        return F.normalize(self.project_frames(self.visual_features(frames)), dim=1)
+
+    def encode_audio(self, log_mel: Tensor) -> Tensor:
+        """a of Eq. 1-7, L2-normalised: (n, mel, time) floating → (n, d) float32.
+
+        A positive factor on a does not change Eq. 1 after min-max; Eq. 6 needs the normalisation.
+        """
+        return F.normalize(self.project_audio(self.audio_features(log_mel)), dim=1)
+
+
+def build_model(settings: EncoderSettings) -> AudioVisualModel:
+    """Make the model with random weights from torch's global generator, or with the pretrained visual weights.
+
+    Raises
+    ------
+    SettingsError
+        The two encoders' features differ in length and no projection makes them equal, or a kernel size is even.
+    CheckpointError
+        `settings.visual_weights` is missing or does not fit the visual encoder.
+    """
+    for name, resnet in (("visual", settings.visual), ("audio", settings.audio)):
+        if any(size % 2 == 0 for size in resnet.kernel_sizes):
+            raise SettingsError(f"encoder.{name}.kernel_sizes must be odd, got {resnet.kernel_sizes}")
+    if settings.embedding_dim is None and settings.visual.width != settings.audio.width:
+        raise SettingsError(
+            f"encoder: visual.width {settings.visual.width} and audio.width {settings.audio.width} give features of "
+            "different lengths; make them equal or set embedding_dim"
+        )
+    model = AudioVisualModel(settings)
+    if settings.visual_weights is not None:
+        load_pretrained(model.visual, Path(settings.visual_weights), setting="encoder.visual_weights")
+    return model
+
+
+def cell_stride(settings: ResNetSettings) -> int:
+    """Pixels from one cell of the map to the next."""
+    return 4 * math.prod(settings.strides)
+
+
+def receptive_field(settings: ResNetSettings) -> int:
+    """Side, in pixels, of the square of the input that one cell of the map can depend on.
+
+    From random weights the model learns to localise only when this is about an object's size: if every cell sees the
+    whole object, Eq. 3 rewards every cell alike. Plain ResNet-18 has several hundred pixels.
+    """
+    size, jump = 11, 4  # the stem: 7×7 with stride 2, then 3×3 with stride 2
+    for blocks, stride, kernel in zip(settings.blocks, settings.strides, settings.kernel_sizes, strict=True):
+        size += (kernel - 1) * jump
+        jump *= stride
+        size += (kernel - 1) * jump * (2 * blocks - 1)
+    return size
+
+
+def standardize(log_mel: Tensor) -> Tensor:
+    """Give every clip's log-mel mean 0 and standard deviation 1; a constant one becomes zeros. float32."""
+    log_mel = log_mel.float()
+    std, mean = torch.std_mean(log_mel, dim=(1, 2), keepdim=True, correction=0)
+    return (log_mel - mean) * torch.where(std > SILENCE_STD, std.clamp_min(SILENCE_STD).reciprocal(), 0.0)
+
+
+def _centring(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
+    """How far the stem and the first block of each stage look to the bottom right, in pixels of what they are given."""
+    wanted = (cell_stride(settings) - 1) // 2
+    stem = min(wanted, STEM_PADDING)
+    wanted, jump, shifts = wanted - stem, 4, []
+    for stride in settings.strides:
+        shifts.append(int(stride > 1 and wanted >= jump))
+        wanted -= shifts[-1] * jump
+        jump *= stride
+    return stem, tuple(shifts)
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int, kernel_size: int, shift: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride=stride, kernel_size=kernel_size, shift=shift)
+    rest = (BasicBlock(channels, channels, stride=1, kernel_size=kernel_size) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)

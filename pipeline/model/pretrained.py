@@ -1,0 +1,85 @@
+"""Published weights from a local file.
+
+The file is a torchvision ResNet state dict: a flat mapping of names to tensors, of any floating type; `fc.*`, the
+classifier, is ignored, and so is a missing `num_batches_tracked`, which files from before 2018 lack. It is loaded as
+weights only: a file that would run code is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.common.errors import CheckpointError
+
+
+def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
+    """Load a file that holds one flat dict, as weights only.
+
+    Parameters
+    ----------
+    path : Path
+    advice : str
+        What to do about a bad file; the end of the error's message.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, would run code, or holds something else than a dict.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; {advice}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+        # torch's own message would advise to load the file without the safety.
+        raise CheckpointError(f"{path}: not readable: damaged, or holds more than tensors; {advice}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of tensors; {advice}")
+    return content
+
+
+def weights_advice(setting: str) -> str:
+    """Return what to do about published weights that are missing or do not fit."""
+    return f"set {setting} to a torchvision ResNet state dict of the same shape, or to null for random weights"
+
+
+def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
+    """Copy published weights into a ResNet.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With torchvision's state-dict names.
+    path : Path
+    setting : str
+        Name of the setting that gave the path, for messages.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be loaded, or does not fit: the first key that differs is named.
+    """
+    advice = weights_advice(setting)
+    content = load_tensors(path, advice=advice)
+    weights = {name: value for name, value in content.items() if not str(name).startswith("fc.")}
+    own = module.state_dict()
+    for name, target in own.items():
+        if name not in weights and name.endswith("num_batches_tracked"):
+            weights[name] = target
+        value = weights.get(name)
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: no tensor {name!r}, which the encoder needs; {advice}")
+        if value.shape != target.shape:
+            shapes = f"{tuple(value.shape)}, the encoder's is {tuple(target.shape)}"
+            raise CheckpointError(f"{path}: {name!r} has shape {shapes}; {advice}")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name!r} holds values that are not finite; {advice}")
+    unknown = [str(name) for name in weights if name not in own]
+    if unknown:
+        raise CheckpointError(f"{path}: {unknown[0]!r} is not a part of the encoder; {advice}")
+    module.load_state_dict(weights)

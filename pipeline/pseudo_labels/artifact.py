@@ -1,0 +1,274 @@
+"""The pseudo-label artifact: what one epoch's model says of the training set, for the next epoch to learn from.
+
+Conventions
+-----------
+R̃ (n, h, w) is the response map after min-max (Eq. 1), in [0, 1], in the view of the un-augmented frame; ã (n, d) the audio
+embedding, L2-normalised. Both come from the weights at the END of the epoch, in evaluation mode, and are all that Eq. 4-6 need.
+What the file ``epoch_NNN.h5`` holds stands in `pipeline.pseudo_labels.hdf5_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from pipeline.common.errors import PseudoLabelError
+from pipeline.model.equations import min_max
+from pipeline.pseudo_labels.hdf5_file import (
+    ATTRIBUTES,
+    FORMAT_VERSION,
+    TYPES,
+    LabelFile,
+    blocks,
+    fault_of,
+    unusable,
+    write_fields,
+)
+from pipeline.pseudo_labels.label_fields import ArrayFields, Fields, SomeRows
+
+__all__ = ["ATTRIBUTES", "FORMAT_VERSION", "ClipLabels", "PseudoLabels", "write_pseudo_labels"]
+
+
+@dataclass(frozen=True)
+class ClipLabels:
+    """One clip's labels: the same fields as those of `PseudoLabels`, without the axis of clips."""
+
+    clip_id: str
+    response: np.ndarray  # (h, w) float32, R̃
+    response_min: float
+    response_max: float
+    audio_embedding: np.ndarray  # (d,) float32, ã
+    sounding_fraction: float
+    delta_v: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Sounding region, R̃ > δ_v: (h, w) bool."""
+        return self.response > np.float32(self.delta_v)
+
+    @property
+    def raw_response(self) -> np.ndarray:
+        """R before min-max, up to float16: (h, w) float32."""
+        return self.response * np.float32(self.response_max - self.response_min) + np.float32(self.response_min)
+
+
+class PseudoLabels:
+    """One epoch's labels of the training set; values are those that the file holds, widened to float32.
+
+    Opening reads the clip ids and the attributes alone. An array is read at its first use, and kept; rows are read by
+    ``labels[clip_id]``, ``labels[[clip_id, …]]``, ``labels[first_id:last_id]`` (both included, in the file's order) and `blocks`, and
+    not kept. What is read is checked: a
+    `PseudoLabelError` names the file if its data are damaged. Iteration, ``len`` and ``in`` are about clip ids.
+
+    Attributes
+    ----------
+    clip_ids : list of str
+    attrs : dict
+        epoch, stage, objective, delta_v, delta_a, temperature, fingerprint, shards.
+    path : Path or None
+        The file; None for labels in memory.
+    """
+
+    def __init__(
+        self, clip_ids: Sequence[str], fields: Fields, attrs: Mapping[str, Any], *, path: Path | None = None
+    ) -> None:
+        self.clip_ids = list(clip_ids)
+        self.attrs = dict(attrs)
+        self.path = path
+        self._fields = fields
+
+    @classmethod
+    def from_responses(
+        cls, clip_ids: Sequence[str], response: np.ndarray, audio_embedding: np.ndarray, **attrs: Any
+    ) -> PseudoLabels:
+        """Make labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` are ATTRIBUTES."""
+        if set(attrs) != set(ATTRIBUTES):
+            raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
+        normalized = _as_stored(min_max(torch.from_numpy(response)).numpy())
+        arrays = {
+            "response": normalized,
+            "response_min": response.min(axis=(1, 2)),
+            "response_max": response.max(axis=(1, 2)),
+            "audio_embedding": _as_stored(audio_embedding),
+            "sounding_fraction": _sounding_fraction(normalized, attrs["delta_v"]),
+        }
+        return cls(clip_ids, ArrayFields(arrays), attrs)
+
+    @classmethod
+    def open(cls, path: Path) -> PseudoLabels:
+        """Open an artifact and check its structure; the data are read and checked when they are used.
+
+        Raises
+        ------
+        PseudoLabelError
+            The file is missing, cut short, of another format version, or its fields do not belong together.
+        """
+        file = LabelFile(Path(path))
+        return cls(file.clip_ids, file, file.attrs, path=file.path)
+
+    @cached_property
+    def response(self) -> np.ndarray:
+        """R̃, (n, h, w) float32 in [0, 1]."""
+        return self._read("response")
+
+    @cached_property
+    def response_min(self) -> np.ndarray:
+        """Smallest raw response, (n,) float32: R = R̃ (max - min) + min."""
+        return self._read("response_min")
+
+    @cached_property
+    def response_max(self) -> np.ndarray:
+        """Largest raw response, (n,) float32."""
+        return self._read("response_max")
+
+    @cached_property
+    def audio_embedding(self) -> np.ndarray:
+        """ã, (n, d) float32."""
+        return self._read("audio_embedding")
+
+    @cached_property
+    def sounding_fraction(self) -> np.ndarray:
+        """Share of the cells above δ_v, (n,) float32."""
+        return self._read("sounding_fraction")
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Sounding regions, R̃ > δ_v: (n, h, w) bool."""
+        return self.response > np.float32(self.attrs["delta_v"])
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clip_ids)
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._row_of
+
+    @overload
+    def __getitem__(self, key: str) -> ClipLabels: ...
+    @overload
+    def __getitem__(self, key: list[str] | slice) -> PseudoLabels: ...
+    def __getitem__(self, key: str | list[str] | slice) -> ClipLabels | PseudoLabels:
+        if isinstance(key, slice):
+            return self._between(key)
+        if not isinstance(key, str):
+            return self.select(key)
+        one = {name: values[0] for name, values in self._fields.read_together(tuple(TYPES), self.rows([key])).items()}
+        return ClipLabels(
+            clip_id=key,
+            response=one["response"],
+            response_min=float(one["response_min"]),
+            response_max=float(one["response_max"]),
+            audio_embedding=one["audio_embedding"],
+            sounding_fraction=float(one["sounding_fraction"]),
+            delta_v=self.attrs["delta_v"],
+        )
+
+    def select(self, clip_ids: Sequence[str]) -> PseudoLabels:
+        """Return the labels of some clips in the order given; their rows are read when they are used.
+
+        Raises
+        ------
+        PseudoLabelError
+            A clip has no labels.
+        """
+        return PseudoLabels(clip_ids, SomeRows(self._fields, self.rows(clip_ids)), self.attrs, path=self.path)
+
+    def blocks(self) -> Iterator[PseudoLabels]:
+        """Yield all clips in order, some thousands at a time, for what need not keep them in memory."""
+        for part in blocks(len(self)):
+            yield PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
+
+    def restated(self, **attrs: Any) -> PseudoLabels:
+        """Return the same maps and embeddings under other attributes; the sounding fraction follows delta_v."""
+        attrs = {**self.attrs, **attrs}
+        arrays = {name: getattr(self, name) for name in TYPES}
+        arrays["sounding_fraction"] = _sounding_fraction(self.response, attrs["delta_v"])
+        return PseudoLabels(self.clip_ids, ArrayFields(arrays), attrs)
+
+    def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Return the rows of the given clips, (len(clip_ids),) int64.
+
+        Raises
+        ------
+        PseudoLabelError
+            A clip has no labels.
+        """
+        try:
+            return np.array([self._row_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
+        except KeyError as error:
+            raise PseudoLabelError(
+                f"clip {error.args[0]!r} has no pseudo-labels of epoch {self.attrs['epoch']}; they were made from other "
+                "shards: rerun initialize"
+            ) from None
+
+    def mask_ious(self, previous: PseudoLabels) -> np.ndarray:
+        """IoU of each clip's sounding region with that of another epoch, (n,) float64; two empty ones give 1."""
+        mine, other = self.masks, previous.masks[previous.rows(self.clip_ids)]
+        both, either = (mine & other).sum(axis=(1, 2)), (mine | other).sum(axis=(1, 2))
+        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+
+    def mask_iou(self, previous: PseudoLabels) -> float:
+        """Mean over clips of `mask_ious`."""
+        return float(self.mask_ious(previous).mean())
+
+    def verify(self) -> None:
+        """Read everything once, so that every checksum is compared, and check that the fields agree with each other.
+
+        Raises
+        ------
+        PseudoLabelError
+            Data are damaged or out of range, a type, a checksum or the name of an axis is not as the format says, a
+            range is upside down, or a sounding fraction is not that of its map.
+        """
+        if isinstance(self._fields, LabelFile):
+            self._fields.verify_layout()
+        where = self.path or Path("pseudo-labels")
+        for block in self.blocks():
+            arrays = {name: getattr(block, name) for name in TYPES}
+            for name, values in arrays.items():
+                fault = fault_of(name, values)
+                if fault is not None:
+                    raise unusable(where, f"{name} of clip {block.clip_ids[fault[0]]!r}: {fault[1]}")
+            counted = _sounding_fraction(block.response, self.attrs["delta_v"])
+            for wrong, reason in (
+                (block.response_min > block.response_max, "response_min is above response_max"),
+                (~np.isclose(block.sounding_fraction, counted, atol=1e-6), "sounding_fraction is not that of its map"),
+            ):
+                if wrong.any():
+                    raise unusable(where, f"clip {block.clip_ids[int(np.argmax(wrong))]!r}: {reason}")
+
+    def _between(self, ids: slice) -> PseudoLabels:
+        if ids.step is not None:
+            raise ValueError(f"a slice of clip ids has no step, got {ids.step!r}")
+        start = 0 if ids.start is None else int(self.rows([ids.start])[0])
+        stop = len(self) if ids.stop is None else int(self.rows([ids.stop])[0]) + 1
+        part = slice(start, max(start, stop))
+        return PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
+
+    def _read(self, name: str) -> np.ndarray:
+        return self._fields.read_together((name,))[name]
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+
+
+def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
+    """Write an artifact, whole or not at all."""
+    write_fields(path, labels.clip_ids, {name: getattr(labels, name) for name in TYPES}, labels.attrs)
+
+
+def _as_stored(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def _sounding_fraction(response: np.ndarray, delta_v: float) -> np.ndarray:
+    return (response > np.float32(delta_v)).mean(axis=(1, 2), dtype=np.float32)

@@ -1,0 +1,217 @@
+"""The file of one epoch's pseudo-labels, ``epoch_NNN.h5``: written whole, read by the row.
+
+Conventions
+-----------
+The file holds, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and
+`response_max` float32 (to undo the normalisation), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
+cells above δ_v); dimensions `clip`, `row`, `col`, `feature`; attributes format_version, epoch, stage, objective, delta_v,
+delta_a, temperature, fingerprint (of the run), shards (fingerprint of the training set). The same labels give the same bytes.
+
+All data carry checksums, which HDF5 compares whenever it reads: a damaged byte is never returned.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.common.errors import PseudoLabelError
+from pipeline.common.files import write_bytes
+from pipeline.common.hdf5_axes import add_bare_dimension, name_axes
+from pipeline.pseudo_labels.label_fields import Choice
+
+FORMAT_VERSION = 2
+ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint", "shards")
+AXES = {
+    "clip_id": ("clip",),
+    "response": ("clip", "row", "col"),
+    "response_min": ("clip",),
+    "response_max": ("clip",),
+    "audio_embedding": ("clip", "feature"),
+    "sounding_fraction": ("clip",),
+}
+TYPES = {
+    name: np.dtype(np.float16 if len(axes) > 1 else np.float32) for name, axes in AXES.items() if name != "clip_id"
+}
+CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps: an artifact is mostly read from start to end
+CLIPS_PER_BLOCK = 32 * CLIPS_PER_CHUNK  # of what goes through all clips without keeping them
+_READ_ERRORS = (OSError, KeyError, ValueError, RuntimeError)
+
+
+class LabelFile:
+    """An artifact on disk: its structure is checked when it is opened, its data are read and checked on demand.
+
+    No file stays open between two calls, so an instance may be pickled and handed to other processes.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    clip_ids : list of str
+    attrs : dict
+        ATTRIBUTES and their values.
+
+    Raises
+    ------
+    PseudoLabelError
+        The file is missing, is cut short, is of another format version, or its fields do not belong together.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._identity = _identity(path)
+            with h5py.File(path, "r", locking=False) as file:
+                version = file.attrs.get("format_version")
+                if version != FORMAT_VERSION:
+                    raise unusable(path, f"its format_version is {version}, this program reads {FORMAT_VERSION}")
+                self.attrs = {name: _python(file.attrs[name]) for name in ATTRIBUTES}
+                shapes = {name: file[name].shape for name in AXES}
+                self.clip_ids = [clip_id.decode("ascii") for clip_id in file["clip_id"][()]]
+        except FileNotFoundError:
+            raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them") from None
+        except (*_READ_ERRORS, AttributeError) as error:
+            raise unusable(path, f"damaged or not a pseudo-label file ({error})") from None
+        n_axes = {name: len(shape) for name, shape in shapes.items()}
+        if {shape[:1] for shape in shapes.values()} != {(len(self.clip_ids),)} or n_axes != {
+            name: len(axes) for name, axes in AXES.items()
+        }:
+            raise unusable(path, "its fields differ in length or number of axes")
+        if len(set(self.clip_ids)) != len(self.clip_ids):
+            raise unusable(path, "a clip id stands in it twice")
+
+    def read_together(self, names: Sequence[str], rows: Choice = None) -> dict[str, np.ndarray]:
+        """Read fields of all clips or of some; the file is opened once.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Fields other than `clip_id`.
+        rows : np.ndarray of int64, or slice without a step, or None
+            None reads all.
+
+        Returns
+        -------
+        dict of np.ndarray float32, in the order of `rows`
+
+        Raises
+        ------
+        PseudoLabelError
+            The data are damaged or out of range, or the file is no longer the one that was opened.
+        """
+        chosen = slice(None) if rows is None else rows
+        fields: dict[str, np.ndarray] = {}
+        name = names[0]
+        try:
+            if _identity(self.path) != self._identity:
+                raise PseudoLabelError(f"{self.path}: has been written anew since it was opened; open it again")
+            with h5py.File(self.path, "r", locking=False) as file:
+                for name in names:
+                    fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
+        except _READ_ERRORS as error:
+            raise unusable(self.path, f"damaged at {name} ({error})") from None
+        for name, values in fields.items():
+            fault = fault_of(name, values)
+            if fault is not None:
+                row, reason = fault
+                clip_id = self.clip_ids[np.arange(len(self.clip_ids))[chosen][row]]
+                raise unusable(self.path, f"{name} of clip {clip_id!r}: {reason}")
+        return fields
+
+    def verify_layout(self) -> None:
+        """Check what reading does not need: the types, that every field carries checksums, and the named axes."""
+        with h5py.File(self.path, "r", locking=False) as file:
+            for name, axes in AXES.items():
+                dataset = file[name]
+                if dataset.dtype.kind != "S" if name == "clip_id" else dataset.dtype != TYPES[name]:
+                    raise unusable(self.path, f"{name} is {dataset.dtype}, not {TYPES.get(name, 'fixed-length bytes')}")
+                if len(dataset) and not dataset.fletcher32:
+                    raise unusable(self.path, f"{name} carries no checksums")
+                if [_scale(dimension) for dimension in dataset.dims] != list(axes):
+                    raise unusable(self.path, f"the axes of {name} are not named {', '.join(axes)}")
+
+
+def write_fields(
+    path: Path, clip_ids: Sequence[str], fields: Mapping[str, np.ndarray], attrs: Mapping[str, Any]
+) -> None:
+    """Write an artifact, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    clip_ids : sequence of str
+    fields : mapping
+        Every field of AXES but `clip_id`; they are stored as TYPES say.
+    attrs : mapping
+        ATTRIBUTES and their values.
+    """
+    stored = {"clip_id": np.array([clip_id.encode("ascii") for clip_id in clip_ids], dtype=np.bytes_)}
+    stored |= {name: fields[name].astype(dtype) for name, dtype in TYPES.items()}
+    buffer = io.BytesIO()
+    # v110 is the oldest format that checksums its own structure, not only the data.
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        for name, value in {"format_version": FORMAT_VERSION, **attrs}.items():
+            # Strings of fixed length lie where the checksum covers them.
+            dtype = h5py.string_dtype("utf-8", max(1, len(value.encode("utf-8")))) if isinstance(value, str) else None
+            file.attrs.create(name, value, dtype=dtype)
+        for name in AXES:
+            chunks = (min(CLIPS_PER_CHUNK, len(clip_ids)), *stored[name].shape[1:])
+            file.create_dataset(name, data=stored[name], chunks=chunks, fletcher32=True, track_times=False)
+        lengths = {axis: n for name, axes in AXES.items() for axis, n in zip(axes, stored[name].shape, strict=True)}
+        for axis, length in lengths.items():
+            add_bare_dimension(file, axis, length)
+        name_axes(file, AXES)
+    write_bytes(path, buffer.getvalue())
+
+
+def blocks(n_clips: int, size: int = CLIPS_PER_BLOCK) -> Iterator[slice]:
+    """Yield slices that together cover all clips, each of whole chunks."""
+    for start in range(0, n_clips, size):
+        yield slice(start, min(start + size, n_clips))
+
+
+def fault_of(name: str, values: np.ndarray) -> tuple[int, str] | None:
+    """Return the first row whose values cannot be, and why; None if there is none."""
+    good = ((values >= 0) & (values <= 1)) if name in ("response", "sounding_fraction") else np.isfinite(values)
+    if good.all():
+        return None
+    row = int(np.argmin(good.reshape(len(values), -1).all(axis=1)))
+    return row, "not all in [0, 1]" if name in ("response", "sounding_fraction") else "not all finite"
+
+
+def unusable(path: Path, reason: str) -> PseudoLabelError:
+    """Return the error of an artifact that cannot be mended."""
+    return PseudoLabelError(f"{path}: {reason}; remove the run's folder and run its stage again")
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray | slice) -> np.ndarray:
+    if isinstance(rows, slice):
+        return dataset[rows]
+    # A slice per chunk that has any of the rows: many times faster than h5py's selection by a list.
+    values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    order = np.argsort(rows, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(rows[order] // CLIPS_PER_CHUNK)) + 1) if len(rows) else ():
+        first = rows[part[0]]
+        values[part] = dataset[first : rows[part[-1]] + 1][rows[part] - first]
+    return values
+
+
+def _scale(dimension: Any) -> str:
+    return dimension[0].name.lstrip("/") if len(dimension) else ""
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _python(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode("utf-8") if isinstance(value, bytes) else value

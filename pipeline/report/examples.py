@@ -1,0 +1,158 @@
+"""Example clips of a report: which ones, and their pictures with the data behind them.
+
+Clips are chosen by rules that nobody can bend: scored clips at equal steps through the ranking of one method's cIoU,
+from the best to the worst, and training clips at equal steps through the clip list. Maps are drawn as the scoring
+protocol enlarges them. Scored clips are outlined where it finds a sounding region, training clips along the cells that
+Eq. 2 takes for one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.common.equal_steps import spread
+from pipeline.common.errors import EvaluationError
+from pipeline.figures.figures import Panel, overlay_grid
+from pipeline.manifests.clips import Box
+from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.scoring.ground_truth import ground_truth
+from pipeline.scoring.map_file import ResponseMaps
+from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.tables import label_of
+from pipeline.scoring.upsampling import EnlargedMap, enlarge, normalise, sounding_pixels
+from pipeline.shards.reader import ShardSet
+from pipeline.training.run_artifacts import artifact_paths
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One method's maps of the scored split, and the cIoU of each scored clip; both of the first seed."""
+
+    name: str
+    maps: ResponseMaps
+    ciou: Mapping[str, float]
+
+
+def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
+    """Read each clip's cIoU of one seed from ``scores.csv``."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return {row["clip_id"]: float(row["ciou"]) for row in csv.DictReader(file) if int(row["seed"]) == seed}
+    except FileNotFoundError:
+        raise EvaluationError(f"{path}: no such scores; run `dvc repro evaluate@{path.parent.name}`") from None
+
+
+def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:
+    """Return up to `count` clips at equal steps through the ranking, the best first and the worst last."""
+    ranking = sorted(ciou, key=lambda clip_id: (-ciou[clip_id], clip_id))
+    return [ranking[i] for i in spread(len(ranking), count)]
+
+
+def overlays(
+    clip_ids: Sequence[str], methods: Sequence[Scored], shards: ShardSet, boxes: Sequence[Box], protocol: Protocol
+) -> Figure:
+    """Return a grid: one clip a row, its frame and then each method's map over it, with boxes and cIoU."""
+    rows = []
+    for clip_id in clip_ids:
+        frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
+        own = [box for box in boxes if box.clip_id == clip_id]
+        panels = [Panel(frame, own, caption=clip_id)]
+        for method in methods:
+            raw = method.maps.response[method.maps.clip_ids.index(clip_id)]
+            heat, region = drawn_map(raw, own, method.maps.rule(protocol))
+            panels.append(Panel(frame, own, heat, region, caption=f"cIoU {method.ciou[clip_id]:.2f}"))
+        rows.append(panels)
+    return overlay_grid(rows, columns=["frame", *(label_of(method.name) for method in methods)])
+
+
+def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
+    enlarged = EnlargedMap(normalise(raw[None], protocol.normalisation), 0, protocol)
+    truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
+    region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
+    return np.clip(enlarged.values, 0, 1), region
+
+
+@dataclass(frozen=True)
+class EpochMaps:
+    """R̃ of some training clips over the epochs, as the pseudo-label artifacts hold it.
+
+    Attributes
+    ----------
+    names : list of str
+        Methods.
+    clip_ids : list of str
+    epochs : list of int
+        0 is the initialisation.
+    response : np.ndarray [shape=(method, clip, epoch, row, col), dtype=float32]
+    delta_v : np.ndarray [shape=(method, epoch), dtype=float64]
+    """
+
+    names: list[str]
+    clip_ids: list[str]
+    epochs: list[int]
+    response: np.ndarray
+    delta_v: np.ndarray
+
+
+def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, most: int = 8) -> EpochMaps:
+    """Read some clips' maps from the pseudo-labels of some runs.
+
+    Parameters
+    ----------
+    folders : mapping of str to Path
+        Method → folder of its run.
+    clip_ids : sequence of str
+    most : int
+        If there are more epochs, so many at equal steps, the first and the last included.
+
+    Raises
+    ------
+    EvaluationError
+        A run has no artifacts.
+    PseudoLabelError
+        An artifact is damaged, or has no labels of a clip.
+    """
+    paths = {name: artifact_paths(folder, variant=name) for name, folder in folders.items()}
+    length = min(len(each) for each in paths.values())
+    labels = [[PseudoLabels.open(each[i]) for i in spread(length, most)] for each in paths.values()]
+    response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
+    return EpochMaps(
+        names=list(folders),
+        clip_ids=list(clip_ids),
+        epochs=[epoch.attrs["epoch"] for epoch in labels[0]],
+        response=np.moveaxis(response, 2, 1),
+        delta_v=np.array([[epoch.attrs["delta_v"] for epoch in each] for each in labels]),
+    )
+
+
+def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> Figure:
+    """Return Figure 6: a row for each clip and method, a column for each epoch; outlined are the cells above δ_v."""
+    rows, names = [], []
+    for j, clip_id in enumerate(maps.clip_ids):
+        frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
+        for i, name in enumerate(maps.names):
+            rows.append(
+                [
+                    Panel(frame, heat=enlarge(response, protocol), region=cell_region(response, level, protocol))
+                    for response, level in zip(maps.response[i, j], maps.delta_v[i], strict=True)
+                ]
+            )
+            names.append(f"{clip_id}\n{label_of(name)}")
+    return overlay_grid(rows, columns=[f"epoch {epoch}" for epoch in maps.epochs], names=names)
+
+
+def cell_region(response: np.ndarray, delta_v: float, protocol: Protocol) -> np.ndarray:
+    """Return the cells that training learns from (Eq. 2) on the protocol's grid, bool (size, size).
+
+    Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighbourhood and bridges two cells.
+    """
+    # In float32, as pseudo-labels are compared when training reads them.
+    cells = (response > np.float32(delta_v))[None]
+    return EnlargedMap(normalise(cells, protocol.normalisation), 0, protocol).values > 0

@@ -1,0 +1,66 @@
+"""Markdown of a report's section → HTML for the page: raw HTML becomes text, tables scroll by themselves on a narrow screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup, escape
+
+from pipeline.scoring.tables import MISSING
+
+_INTERVAL = re.compile(r'(<td class="num">[^<(]*) (\([^<)]*\))</td>')
+_ROW = re.compile(r"<tr>\n(.*?)</tr>", re.DOTALL)
+_CELL = re.compile(r'<td class="num">(.*?)</td>')
+
+
+def section_html(text: str, *, name: str) -> Markup:
+    """Return a section's text as HTML.
+
+    Parameters
+    ----------
+    text : str
+        Markdown with tables. Raw HTML in it is shown as text; pictures are not loaded.
+    name : str
+        What its tables are called by a screen reader.
+    """
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = markdown.parse(text)
+    _mark_cells(tokens)
+    html = markdown.renderer.render(tokens, markdown.options, {})
+    html = _INTERVAL.sub(r"\1 <small>\2</small></td>", html)
+    html = _ROW.sub(_fade_if_empty, html)
+    opening = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}, table">\n<table>'
+    return Markup(html.replace("<table>", opening).replace("</table>", "</table>\n</div>"))
+
+
+def inline_html(text: str) -> Markup:
+    """Return one line of Markdown as HTML without a paragraph around it."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).disable("image").renderInline(text))
+
+
+def _mark_cells(tokens: Sequence[Token]) -> None:
+    """Give cells classes and scopes: the page's policy allows no inline style, and a row's first cell is its header."""
+    first = False
+    for token in tokens:
+        if token.type == "tr_open":
+            first = True
+        elif token.type in ("th_open", "td_open"):
+            numeric = bool(token.attrs.pop("style", None))
+            if token.type == "th_open":
+                token.attrs["scope"] = "col"
+            elif first:
+                token.tag, token.attrs["scope"] = "th", "row"
+            if numeric:
+                token.attrs["class"] = "num"
+        elif token.type == "td_close" and first:
+            token.tag = "th"
+        if token.type in ("th_close", "td_close"):
+            first = False
+
+
+def _fade_if_empty(row: re.Match[str]) -> str:
+    cells = _CELL.findall(row[1])
+    return row[0].replace("<tr>", '<tr class="none">', 1) if cells and set(cells) == {MISSING} else row[0]

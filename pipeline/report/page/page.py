@@ -1,0 +1,184 @@
+"""The report as one HTML file that needs no other and no network: ``index.html`` beside ``index.md``.
+
+The sections' Markdown becomes HTML, and raw HTML in it text; charts and galleries are drawn by the page's own script from
+the data that it carries as JSON. Whatever the data name (titles, labels, clip ids, paths) is escaped: by Jinja2 in the
+markup, and by the script, which writes text and never markup. A Content-Security-Policy lets nothing run but that script,
+known by its hash, and nothing load but what the file itself holds. No clock: the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from pipeline.common.files import write_text
+from pipeline.figures.heatmap import heat_colours
+from pipeline.report.page.charts import relation_chart, success_chart
+from pipeline.report.page.galleries import scored_gallery, training_gallery
+from pipeline.report.page.markdown import inline_html, section_html
+from pipeline.report.page.media import data_uri
+from pipeline.report.source import INITIAL, Section, Source
+from pipeline.scoring.tables import label_of
+
+PAGE = "index.html"
+PICTURE_QUALITY = 88
+_CHARTS = {"curves": success_chart, "relation": relation_chart}
+_GALLERIES = {"maps": ("scored", scored_gallery), "epochs": ("training", training_gallery)}
+_TITLES = {"maps": "Scored clips", "epochs": "Training clips, epoch by epoch"}
+_SHORT = {"curves": "Curves", "maps": "Scored clips", "epochs": "Training clips", "relation": "Epochs"}
+_IDS = {"curves": "curves", "relation": "relation", "maps": "scored", "epochs": "training"}
+
+
+class Tile(NamedTuple):
+    """One number at the head of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    lead: str,
+    tiles: Sequence[Tile],
+    sections: Sequence[Section],
+    source: Source,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : Path
+        ``index.html``.
+    title, lead : str
+        Free text; the lead may be Markdown.
+    tiles : sequence of Tile
+    sections : sequence of Section
+        Those of ``index.md``, in the same order; a section of a `kind` is drawn by the script, and pictures of scored clips
+        give way to one gallery, under which the files of all of them are linked.
+    source : Source
+    """
+    charts: dict[str, Any] = {}
+    galleries: dict[str, Any] = {}
+    parts: list[dict[str, Any]] = []
+    for number, section in enumerate(sections, start=1):
+        kind = section.kind
+        if kind in _GALLERIES:
+            name, make = _GALLERIES[kind]
+            if name in galleries:
+                next(part for part in parts if part["kind"] == kind)["data"] += _files(section)
+                continue
+            galleries[name] = make(source)
+        elif kind in _CHARTS:
+            charts[kind] = _CHARTS[kind](source)
+        parts.append(_part(section, source, number))
+    data = {
+        "palette": base64.b64encode(heat_colours().tobytes()).decode("ascii"),
+        "charts": charts,
+        "galleries": galleries,
+    }
+    write_text(path, render(title=title, lead=lead, tiles=tiles, parts=parts, data=data))
+
+
+def render(
+    *, title: str, lead: str, tiles: Sequence[Tile], parts: Sequence[Mapping[str, Any]], data: Mapping[str, Any]
+) -> str:
+    """Return the page's HTML from the parts and the data that its script draws from."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style, script = (_source_of(environment, f"report.{ending}") for ending in ("css", "js"))
+    return environment.get_template("report.html").render(
+        title=title,
+        lead=inline_html(lead),
+        tiles=tiles,
+        parts=parts,
+        galleries=data["galleries"],
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        data=Markup(json_for_script(data)),
+    )
+
+
+def json_for_script(data: Any) -> str:
+    """Return JSON that may stand in a script element: no character in it can end the element."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def headline(source: Source) -> list[Tile]:
+    """Return the numbers at the head: success with own and with another clip's sound, the initialisation, the best blind row."""
+    name, metrics, content_free = source.shown, source.metrics, source.content_free
+    chosen: list[tuple[str, Mapping[str, Any], str]] = [
+        (label_of(name), metrics[name], ""),
+        (f"{label_of(name)}, shuffled audio", metrics[name], "shuffled_"),
+    ]
+    if INITIAL in metrics and name != INITIAL:
+        chosen.insert(1, (label_of(INITIAL), metrics[INITIAL], ""))
+    if content_free:
+        best = max(content_free, key=lambda row: content_free[row]["success_rate"])
+        chosen.append((f"best blind guess: {label_of(best)}", content_free[best], ""))
+    tiles = []
+    for label, values, audio in chosen:
+        rate, low, high = (100 * values[f"{audio}success_rate{end}"] for end in ("", "_low", "_high"))
+        tiles.append(Tile(label, f"{rate:.1f} %", f"{low:.1f}–{high:.1f}"))
+    return tiles
+
+
+def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
+    """Return what the template needs of one section."""
+    kind = section.kind
+    picture = ""
+    if section.picture and not kind:
+        picture = _picture(source.folder / section.picture)
+    return {
+        "id": _IDS.get(kind, f"part{number}"),
+        "kind": kind,
+        "title": _TITLES.get(kind, section.title),
+        "short": _SHORT.get(kind) or section.title.split(":")[0].split(" (")[0],
+        "text": section_html(section.text, name=section.title),
+        "picture": picture,
+        "data": _files(section),
+        "seed": source.seed if len(source.seeds) > 1 else None,
+    }
+
+
+def _files(section: Section) -> list[str]:
+    """Return the names of what lies beside the page: the picture, at its full size, and the numbers."""
+    return [*([section.picture] if section.picture else []), *section.data]
+
+
+def _picture(path: Path) -> str:
+    """Return a picture of the report as a data URI; as JPEG, which is a fraction of the PNG where there are photographs."""
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(buffer, "JPEG", quality=PICTURE_QUALITY, optimize=True)
+    return data_uri("image/jpeg", buffer.getvalue())
+
+
+def _source_of(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _hash(text: str) -> str:
+    """Return the source expression by which the policy knows an inline part."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

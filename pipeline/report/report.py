@@ -1,0 +1,64 @@
+"""The report on a dataset: comparison tables, figures with the data behind each, and one page that shows them.
+
+The page is a list of `Section`; `markdown_page` renders it as ``index.md``, and `pipeline.report.page.page` as ``index.html``, with curves
+to read and galleries of clips to look through and listen to. Beside it lie ``table.md`` and ``table.csv``, the paper's tables as ``table1`` and ``table2``, and for every
+picture NAME.png the numbers in it: NAME.csv or NAME.npz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.common.files import write_text
+from pipeline.report.page.page import PAGE, headline, write_page
+from pipeline.report.sections.curves import success_section
+from pipeline.report.sections.examples import ablation_section, epochs_section, methods_section
+from pipeline.report.sections.paper_tables import paper_sections
+from pipeline.report.sections.relation import relation_section
+from pipeline.report.sections.retrieval import retrieval_section
+from pipeline.report.sections.scores import comparison_section
+from pipeline.report.source import Section, Source
+
+
+def write_report(source: Source) -> None:
+    """Write the report on one dataset into `source.folder`.
+
+    Raises
+    ------
+    EvaluationError
+        Something that a stage before should have written is missing, or was made from other clips.
+    """
+    sections = [
+        comparison_section(source),  # of what was trained; most rows of the paper's tables may not be
+        *paper_sections(source),
+        success_section(source),
+        methods_section(source),
+        ablation_section(source),
+        epochs_section(source),
+        relation_section(source),
+        retrieval_section(source),
+    ]
+    title, lead = source.card.title, _lead(source)
+    write_text(source.folder / "index.md", markdown_page(title, lead, sections))
+    write_page(source.folder / PAGE, title=title, lead=lead, tiles=headline(source), sections=sections, source=source)
+
+
+def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return the page in Markdown, pictures and data linked by their file names."""
+    parts = [f"# {title}", lead]
+    for section in sections:
+        parts += [f"## {section.title}", section.text.strip()]
+        if section.picture:
+            parts.append(f"![{section.title}]({section.picture})")
+        if section.data:
+            parts.append("Data: " + ", ".join(f"[{name}]({name})" for name in section.data))
+    return "\n\n".join(parts) + "\n"
+
+
+def _lead(source: Source) -> str:
+    metrics, seeds = source.metrics[source.shown], source.seeds
+    seed_note = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over the seeds {', '.join(map(str, seeds))}"
+    return (
+        f"{metrics['n_clips']} clips of the split `{source.split}`, protocol `{metrics['protocol']}`, success from a cIoU of "
+        f"{metrics['threshold']:g}; models: {seed_note}. Source of the data: {source.card.source}."
+    )

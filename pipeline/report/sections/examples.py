@@ -1,0 +1,81 @@
+"""The report's pictures of clips: scored ones with the methods' maps (Figures 4, 5), training ones over the epochs (6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.common.equal_steps import spread
+from pipeline.common.files import write_csv
+from pipeline.evaluation.evaluate import read_split_boxes
+from pipeline.figures.figures import save
+from pipeline.report.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
+from pipeline.report.source import ABLATION, COMPARED, Section, Source, read_scored, write_npz
+from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.tables import label_of
+
+EXAMPLES = 6  # scored clips with their maps
+EPOCH_EXAMPLES = 3  # training clips with their maps over the epochs
+
+
+def methods_section(source: Source) -> Section:
+    """Draw some scored clips with the map of each system of Table 1 (Figure 4)."""
+    return _examples_section(source, COMPARED, title="Maps of the systems (Figure 4)", stem="figure4_methods")
+
+
+def ablation_section(source: Source) -> Section:
+    """Draw some scored clips with the map of each part of the method (Figure 5)."""
+    return _examples_section(source, ABLATION, title="Maps of the parts (Figure 5)", stem="figure5_ablation")
+
+
+def _examples_section(source: Source, names: Sequence[str], *, title: str, stem: str) -> Section:
+    trained = [name for name in names if name in source.variants]
+    if not trained:
+        text = f"No picture: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
+        return Section(title, text, kind="maps")
+    methods = [read_scored(source, name) for name in trained]
+    clip_ids = ranked_clips(methods[-1].ciou, EXAMPLES)
+    protocol = get_protocol(source.card.evaluation.protocol)
+    boxes = read_split_boxes(source.manifest, source.split)
+    save(overlays(clip_ids, methods, source.scored_shards, boxes, protocol), source.folder / f"{stem}.png")
+    header = ["clip_id", *(f"ciou_{method.name}" for method in methods)]
+    rows = [[clip_id, *(method.ciou[clip_id] for method in methods)] for clip_id in clip_ids]
+    write_csv(source.folder / f"{stem}.csv", header, rows)
+    places = [source.scored_shards.clip_ids.index(clip_id) for clip_id in clip_ids]
+    maps = {method.name: method.maps.response[places] for method in methods}
+    write_npz(source.folder / f"{stem}.npz", clip_id=np.array(clip_ids), **maps)
+    text = (
+        f"Frames and response maps (of seed {source.seed}) of {len(clip_ids)} clips at equal steps through the ranking "
+        f"by the cIoU of “{label_of(trained[-1])}”, its best clip first and its worst last. White boxes are "
+        "sounding objects, dashed ones silent; the blue line surrounds what the protocol takes for the sounding region."
+    )
+    missing = [name for name in names if name not in trained]
+    if missing:
+        text += f" Not among the `variants`: {', '.join(f'`{name}`' for name in missing)}."
+    return Section(title, text, f"{stem}.png", (f"{stem}.csv", f"{stem}.npz"), kind="maps")
+
+
+def epochs_section(source: Source) -> Section:
+    """Draw some training clips with their maps over the epochs (Figure 6)."""
+    stem = "figure6_epochs"
+    # The ends of the list are left out: importers and generators tend to put special cases there.
+    places = spread(len(source.train_shards), EPOCH_EXAMPLES + 2)[1:-1] or [0]
+    clip_ids = [source.train_shards.clip_ids[place] for place in places]
+    maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids)
+    protocol = get_protocol(source.card.evaluation.protocol)
+    save(maps_over_epochs(maps, source.train_shards, protocol), source.folder / f"{stem}.png")
+    write_npz(
+        source.folder / f"{stem}.npz",
+        method=np.array(maps.names),
+        clip_id=np.array(maps.clip_ids),
+        epoch=np.array(maps.epochs),
+        delta_v=maps.delta_v,
+        response=maps.response,
+    )
+    text = (
+        f"Response maps (of seed {source.seed}) of {len(clip_ids)} training clips, at equal steps through the clip "
+        "list, after each epoch. Epoch 0 is the common initialisation. The maps are those of the pseudo-label artifacts; "
+        "the blue line surrounds the cells of the sounding region (Eq. 2) that the next epoch learns from."
+    )
+    return Section("Maps over the epochs (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",), kind="epochs")

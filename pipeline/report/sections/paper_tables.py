@@ -1,0 +1,196 @@
+"""Tables 1 and 2 of the paper for the active dataset: our scores, and the paper's beside them where it has this dataset.
+
+Conventions
+-----------
+Metrics are flat mappings of fractions, as `pipeline.scoring.summary` makes them; tables for people show percent with one decimal,
+CSV files hold fractions. A cell reads ``55.6 ± 5.3 (52.9–58.1)``: mean and standard deviation (n - 1) over the seeds, and in
+brackets the bootstrap 95 % interval over clips; with one seed the deviation is left out. Rows stand in the paper's
+order; a row without a trained model is a dash. Below them stand variants that the paper's table does not have, and last the
+rows that know nothing of the clip.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.files import write_csv, write_text
+from pipeline.report.published import TABLE_1, TABLE_2, Published
+from pipeline.report.source import Section, Source
+from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.tables import LABELS, MISSING, Table, interval, label_of, normalisation_note
+
+METRICS = ("success_rate", "auc")
+ROWS_1 = {
+    "random": "Random",
+    "attention": "Attention",
+    "dmc": "DMC",
+    "mssl": "MSSL",
+    "dsol": "DSOL",
+    "iterative": "Ours",
+}
+ROWS_2 = {
+    # LABELS has them in the paper's order.
+    **{name: label for name, label in LABELS.items() if name.startswith("mssl")},
+    "initial": "Ours: initial",
+    "itr": "Ours: Itr ✓ Intra × Inter ×",
+    "itr_intra": "Ours: Itr ✓ Intra ✓ Inter ×",
+    "itr_inter": "Ours: Itr ✓ Intra × Inter ✓",
+    "iterative": "Ours: Itr ✓ Intra ✓ Inter ✓",
+}
+STYLE = (
+    "body{font-family:sans-serif;margin:2em}table{border-collapse:collapse}th,td{padding:.25em .8em;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}thead th{border-bottom:1px solid #444}tbody tr:nth-child(odd){background:#f4f4f4}"
+)
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of a table of the paper.
+
+    Attributes
+    ----------
+    label : str
+        As the paper calls it.
+    name : str
+        The variant or content-free row.
+    metrics : Mapping[str, Any]
+        Flat scores, fractions; empty where nothing was trained.
+    published : tuple of float, or None
+        Success rate and AUC in percent.
+    """
+
+    label: str
+    name: str
+    metrics: Mapping[str, Any]
+    published: tuple[float, float] | None = None
+
+
+def paper_rows(
+    labels: Mapping[str, str],
+    metrics: Mapping[str, Mapping[str, Any]],
+    content_free: Mapping[str, Mapping[str, Any]],
+    *,
+    published: Published | None = None,
+    further: Sequence[str] = (),
+) -> list[PaperRow]:
+    """Return the rows of one table.
+
+    Parameters
+    ----------
+    labels : mapping of str to str
+        Variant or content-free row → its label, in the paper's order.
+    metrics : mapping of str to mapping
+        Trained variant → flat scores.
+    content_free : mapping of str to mapping
+        Content-free row → flat scores; those that `labels` has are not repeated below.
+    published : Published, optional
+        The paper's values on the same dataset.
+    further : sequence of str
+        Variants to stand below the paper's rows.
+    """
+    own = {**content_free, **metrics}
+    printed = published.rows if published else {}
+    rows = [PaperRow(label, name, own.get(name, {}), printed.get(name)) for name, label in labels.items()]
+    below = [*further, *(name for name in content_free if name not in labels)]
+    return [*rows, *(PaperRow(label_of(name), name, own[name]) for name in below)]
+
+
+def paper_table(rows: Sequence[PaperRow], *, threshold: float, published: bool) -> Table:
+    """Return the table for people; `published` adds the paper's columns, `threshold` is the success rate's."""
+    names = (f"cIoU@{threshold:g}", "AUC")
+    header = ("", *names, *(f"{name}, paper" for name in names if published))
+    cells = []
+    for row in rows:
+        printed = (MISSING, MISSING) if row.published is None else tuple(f"{value:.1f}" for value in row.published)
+        cells.append((row.label, *(_cell(row.metrics, key) for key in METRICS), *(printed if published else ())))
+    return Table(header, tuple(cells))
+
+
+def seed_deviation(metrics: Mapping[str, Any], key: str) -> float | None:
+    """Return the standard deviation (n - 1) of a metric over the seeds, a fraction; None with fewer than two."""
+    values = metrics.get(f"{key}_seeds", ())
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def write_paper_csv(path: Path, rows: Sequence[PaperRow]) -> None:
+    """Write one line per row, all values as fractions and empty where there are none.
+
+    Columns: ``row``, ``name`` (of the variant), then for ``success_rate`` and ``auc`` the value, ``_low``, ``_high``
+    (interval over clips), ``_sd`` (over seeds) and ``_paper``.
+    """
+    header = [key + end for key in METRICS for end in ("", "_low", "_high", "_sd", "_paper")]
+    lines = []
+    for row in rows:
+        cells: list[Any] = [row.label, row.name]
+        for position, key in enumerate(METRICS):
+            deviation = seed_deviation(row.metrics, key)
+            cells += [row.metrics.get(key + end, "") for end in ("", "_low", "_high")]
+            cells.append("" if deviation is None else deviation)
+            cells.append("" if row.published is None else round(row.published[position] / 100, 4))
+        lines.append(cells)
+    write_csv(path, ["row", "name", *header], lines)
+
+
+def html_page(title: str, text: str, table: Table) -> str:
+    """Return a page that needs no other file; everything in it is escaped."""
+    title, text = html.escape(title), html.escape(text)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n<p>{text}</p>\n{table.html()}</body></html>\n"
+    )
+
+
+def paper_sections(source: Source) -> list[Section]:
+    """Write ``table1`` and ``table2``, each as ``.md``, ``.csv`` and ``.html``, and return their sections."""
+    metrics, content_free = source.metrics, source.content_free
+    further = [name for name in metrics if name not in ROWS_1 and name not in ROWS_2]
+    evaluation = source.card.evaluation
+    rule = (source.split, evaluation.threshold)
+    sections = []
+    for number, title, labels, values in (
+        (1, "Table 1: against other systems", ROWS_1, TABLE_1),
+        (2, "Table 2: ablation", ROWS_2, TABLE_2),
+    ):
+        published = values.get(source.manifest.name)
+        if published and (rule != ("test", published.threshold) or evaluation.protocol not in published.protocols):
+            published = None  # numbers of other clips or of another rule say nothing beside ours
+        rows = paper_rows(labels, metrics, content_free, published=published, further=further if number == 1 else ())
+        table = paper_table(rows, threshold=evaluation.threshold, published=published is not None)
+        text = _explanation(source, published, {row.name: row.metrics for row in rows})
+        stem = f"table{number}"
+        write_text(source.folder / f"{stem}.md", f"{text}\n\n{table.markdown()}")
+        write_paper_csv(source.folder / f"{stem}.csv", rows)
+        write_text(source.folder / f"{stem}.html", html_page(f"{source.card.title}. {title}", text, table))
+        data = tuple(f"{stem}{ending}" for ending in (".md", ".csv", ".html"))
+        sections.append(Section(title, f"{text}\n\n{table.markdown().strip()}", data=data))
+    return sections
+
+
+def _cell(metrics: Mapping[str, Any], key: str) -> str:
+    """Return ``55.6 ± 5.3 (52.9–58.1)``, ``55.6 (52.9–58.1)`` for one seed, or a dash."""
+    cell = interval(metrics, key)
+    deviation = seed_deviation(metrics, key)
+    return cell if deviation is None else cell.replace(" (", f" ± {100 * deviation:.1f} (", 1)
+
+
+def _explanation(source: Source, published: Published | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    several = len(source.seeds) > 1
+    spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
+    own = normalisation_note(metrics, get_protocol(source.card.evaluation.protocol).normalisation)
+    return (
+        f"The split {source.split} under the card's protocol {source.card.evaluation.protocol}, in percent: {spread}, and "
+        "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "
+        "of the clip. "
+        + (
+            "The paper's values are those that it prints; a dash there means that it prints none. Its models learned from "
+            f"{published.trained_on}, ours from {len(source.train_shards):,}."
+            if published
+            else "The paper has no values for this dataset, split, protocol and threshold."
+        )
+        + (f" {own}" if own else "")
+    )

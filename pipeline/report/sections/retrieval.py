@@ -1,0 +1,112 @@
+"""The report's retrieval by sound (Figure 7): query clips, the clips that sound most alike, and the precision of it.
+
+The clips are those of the training set, and the embeddings those of the last pseudo-labels: what Eq. 6 reads, and centred
+if the run centred them. So no model is run. Precision is measured on labels that no unsupervised method has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.common.equal_steps import spread
+from pipeline.common.files import write_csv
+from pipeline.evaluation.retrieval import chance_precision, neighbours, precision_at_k
+from pipeline.figures.figures import Panel, overlay_grid, save
+from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.report.source import Section, Source
+from pipeline.scoring.tables import label_of
+from pipeline.training.class_labels import read_label_sets
+from pipeline.training.run_artifacts import artifact_paths, centres_audio
+
+TITLE = "Retrieval by sound (Figure 7)"
+STEM = "figure7_retrieval"
+PRECISION = "figure7_precision.csv"
+FOUND = 3  # as in the paper's figure
+QUERIES = 5
+MOST_QUERIES = 10_000  # for the precision: a minute or two on one core with 144,000 clips
+CAPTION = 26  # characters below a frame
+
+
+def retrieval_section(source: Source) -> Section:
+    """Draw some training clips with the clips that sound most like them, and measure how often labels agree (Figure 7)."""
+    name = source.shown
+    last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
+    if len(last.clip_ids) < 2:
+        return Section(TITLE, "No picture: there is one training clip, and so no other to find.")
+    centre = centres_audio(source.runs / name)
+    labels = read_label_sets(source.clips, TRAIN_SPLIT, last.clip_ids)
+    # The ends of the list are left out, as in Figure 6.
+    queries = spread(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
+    indices, similarity = neighbours(last.audio_embedding, queries, k=FOUND, centre=centre)
+    _draw(source, last.clip_ids, labels, queries, indices, similarity)
+    text = (
+        f"Training clips, {len(queries)} at equal steps through the clip list, each with the {indices.shape[1]} others whose "
+        "sound is most like its own, by the cosine of the audio embeddings that Eq. 6 reads: those in the last pseudo-labels "
+        f"of “{label_of(name)}” (seed {source.seed}){', less the mean of the training set' if centre else ''}. "
+    )
+    labelled = [row for row, names in enumerate(labels) if names]
+    if len(labelled) < 2:
+        return Section(
+            TITLE, text + "The clips have no labels, so there is no precision.", f"{STEM}.png", (f"{STEM}.csv",)
+        )
+    measured = [labelled[i] for i in spread(len(labelled), MOST_QUERIES)]
+    found, _ = neighbours(last.audio_embedding, measured, k=FOUND, centre=centre)
+    text += _write_precision(source.folder / PRECISION, labels, measured, precision_at_k(found, measured, labels))
+    return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION))
+
+
+def _draw(
+    source: Source,
+    clip_ids: Sequence[str],
+    labels: Sequence[frozenset[str]],
+    queries: Sequence[int],
+    indices: np.ndarray,
+    similarity: np.ndarray,
+) -> None:
+    place = {clip_id: i for i, clip_id in enumerate(source.train_shards.clip_ids)}
+    names = ["+".join(sorted(names)) for names in labels]
+
+    def panel(row: int, note: str = "") -> Panel:
+        caption = (names[row] or clip_ids[row])[: CAPTION - len(note)] + note
+        return Panel(source.train_shards.read([place[clip_ids[row]]])[0][0], caption=caption)
+
+    rows, lines = [], []
+    for query, found, cosines in zip(queries, indices, similarity, strict=True):
+        rows.append([panel(query), *(panel(i, f", {cos:.3f}") for i, cos in zip(found, cosines, strict=True))])
+        for rank, (i, cos) in enumerate(zip(found, cosines, strict=True), start=1):
+            lines.append([clip_ids[query], names[query], rank, clip_ids[i], names[i], float(cos)])
+    save(
+        overlay_grid(rows, columns=["query", *("1st", "2nd", "3rd")[: indices.shape[1]]]),
+        source.folder / f"{STEM}.png",
+    )
+    header = ["query", "query_label", "rank", "clip_id", "label", "cosine"]
+    write_csv(source.folder / f"{STEM}.csv", header, lines)
+
+
+def _write_precision(
+    path: Path, labels: Sequence[frozenset[str]], measured: Sequence[int], precision: np.ndarray
+) -> str:
+    """Write the precision over all queries and over those of each label, and return it in words."""
+    chance = chance_precision(labels)[np.array(measured)]
+    own = np.array(["+".join(sorted(labels[row])) for row in measured])
+    known = ~np.isnan(precision)
+    groups = {"": known} | {name: known & (own == name) for name in sorted(set(own))}
+    header = ["label", "clips", f"precision_at_{FOUND}", "chance"]
+    lines = [
+        [name, int(rows.sum()), float(precision[rows].mean()), float(chance[rows].mean())]
+        for name, rows in groups.items()
+        if rows.any()
+    ]
+    write_csv(path, header, lines)
+    if not lines:
+        return "None of the clips found has a label, so there is no precision."
+    _, clips, overall, by_chance = lines[0]
+    which = "all" if len(measured) == sum(map(bool, labels)) else "at equal steps through the list"
+    return (
+        f"Precision@{FOUND} is {100 * overall:.1f} % over {clips:,} labelled clips as queries ({which}), where clips drawn at "
+        f"random would share a label with the query in {100 * by_chance:.1f} %."
+    )

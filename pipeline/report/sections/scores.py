@@ -1,0 +1,37 @@
+"""The report's comparison of scores: the table of all rows under each rule."""
+
+from __future__ import annotations
+
+from pipeline.common.files import write_text
+from pipeline.report.source import Section, Source
+from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.tables import (
+    Row,
+    comparison,
+    normalisation_note,
+    per_seed,
+    rules,
+    with_shuffled,
+    write_comparison_csv,
+)
+
+RULE_TITLES = {"": "the card's protocol", "median_": "the median rule", "fixed_": "a fixed threshold of 0.5"}
+
+
+def comparison_section(source: Source) -> Section:
+    """Write ``table.md`` and ``table.csv``: all metrics of all rows under each rule."""
+    rows = [Row(name, values) for name, values in source.content_free.items()]
+    models = [row for name, values in source.metrics.items() for row in with_shuffled(name, values)]
+    parts = [
+        f"Scores on the split `{source.split}`, in percent, with the bootstrap 95 % interval over clips. The first rows know "
+        "nothing of the clip; *shuffled audio* is the model of the row above, given the sound of another clip."
+    ]
+    for rule in rules([*rows, *models]):
+        parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]
+    if len(source.seeds) > 1:
+        parts += ["Each seed, under the card's protocol:", per_seed(models, seeds=source.seeds).markdown().strip()]
+    parts.append(normalisation_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalisation))
+    text = "\n\n".join(part for part in parts if part)
+    write_text(source.folder / "table.md", text + "\n")
+    write_comparison_csv(source.folder / "table.csv", [*rows, *models])
+    return Section("Comparison", text, data=("table.md", "table.csv"))

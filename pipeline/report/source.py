@@ -1,0 +1,132 @@
+"""What a report is made of and made from: its sections, their source, and the reading that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.common.config import Card
+from pipeline.common.errors import EvaluationError
+from pipeline.common.files import replacing
+from pipeline.report.examples import Scored, read_ciou
+from pipeline.scoring.map_file import MAPS_FILE, read_maps
+from pipeline.scoring.summary import read_baselines, read_metrics
+from pipeline.shards.reader import ShardSet
+
+OURS, INITIAL = "iterative", "initial"
+COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # the columns of the paper's Figure 4
+ABLATION = (INITIAL, "itr", "itr_intra", "itr_inter", OURS)  # those of its Figure 5
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes
+    ----------
+    title : str
+    text : str
+        Markdown: what is shown, and how it was chosen.
+    picture : str
+        File name of a PNG in the report's folder, or empty.
+    data : tuple of str
+        File names of the numbers behind it.
+    kind : str
+        What a page that can draw shows in the picture's place: ``"curves"``, ``"maps"`` (of scored clips), ``"epochs"`` (maps
+        of training clips), ``"relation"``, or empty for the picture.
+    """
+
+    title: str
+    text: str
+    picture: str = ""
+    data: tuple[str, ...] = field(default=())
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the sections are made from.
+
+    Attributes
+    ----------
+    results : Path
+        ``results/NAME``, with ``baselines.json``, ``VARIANT/`` and ``maps/VARIANT/``.
+    runs : Path
+        ``runs/NAME``, with the pseudo-labels of each variant.
+    folder : Path
+        Gets the report.
+    train_shards, scored_shards : ShardSet
+    manifest : Path
+        Folder with the card and the boxes.
+    clips : Path
+        ``clips.csv``, whose labels some sections read; without labels they say so.
+    split : str
+        The scored split.
+    variants : sequence of str
+        Rows of the tables, in this order.
+    seeds : sequence of int
+    card : Card
+    media_root : Path
+        What the clips' files are relative to, for their sound; they may be gone.
+    device : str
+        On which the weights of earlier epochs run.
+    """
+
+    results: Path
+    runs: Path
+    folder: Path
+    train_shards: ShardSet
+    scored_shards: ShardSet
+    manifest: Path
+    clips: Path
+    split: str
+    variants: Sequence[str]
+    seeds: Sequence[int]
+    card: Card
+    media_root: Path
+    device: str = "auto"
+
+    @property
+    def seed(self) -> int:
+        """The first one, whose maps are shown."""
+        return self.seeds[0]
+
+    @property
+    def shown(self) -> str:
+        """The variant that stands for all where only one can: `iterative`, or the last one where it was not trained."""
+        return OURS if OURS in self.variants else self.variants[-1]
+
+    @property
+    def shown_over_epochs(self) -> list[str]:
+        """The shown variant, and beside it `initial`, which learns nothing from the epoch before."""
+        return list(dict.fromkeys([self.shown, *(name for name in self.variants if name == INITIAL)]))
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Variant → its flat scores. Raises EvaluationError where some are missing."""
+        return {name: read_metrics(self.results / name / "metrics.json") for name in self.variants}
+
+    @cached_property
+    def content_free(self) -> dict[str, dict[str, Any]]:
+        """Content-free row → its flat scores. Raises EvaluationError where they are missing."""
+        return read_baselines(self.results / "baselines.json")
+
+
+def read_scored(source: Source, name: str) -> Scored:
+    """Read the maps and scores of one variant. Raises EvaluationError where they are missing, or of other shards."""
+    path = source.results / "maps" / name / MAPS_FILE
+    maps, shards = read_maps(path), source.scored_shards
+    if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
+        raise EvaluationError(f"{path}: made from other shards or another seed; run `dvc repro evaluate@{name}`")
+    return Scored(name, maps, read_ciou(source.results / name / "scores.csv", seed=source.seed))
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name, whole or not at all; the same arrays give the same bytes."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

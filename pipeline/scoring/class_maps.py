@@ -1,0 +1,113 @@
+"""Scores of methods that give one response map per class, as DSOL does on MUSIC-Synthetic.
+
+Conventions
+-----------
+Class maps are float (clip, class, row, col), non-negative and comparable between classes of a clip (DSOL: softmax over
+classes). They are not normalised, since a silent class must stay low. A box's `source` is its class. Source: DSOL (Hu et
+al., NeurIPS 2020), its public evaluation of MUSIC-Synthetic; unlike there, a class has one map, so that no silent
+class is missed and no sounding one counts as silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.common.errors import EvaluationError
+from pipeline.manifests.clips import Box
+from pipeline.scoring.ground_truth import ground_truth
+from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.results import COUNTS, Scores
+from pipeline.scoring.score import SILENCE, agreement, checked_maps, sounding_boxes
+from pipeline.scoring.upsampling import enlarge
+
+
+def score_class_maps(
+    maps: NDArray,
+    class_names: Sequence[str],
+    clip_ids: Sequence[str],
+    boxes: Iterable[Box],
+    protocol: Protocol,
+    *,
+    threshold: float | None = None,
+    legacy_float: bool = False,
+) -> Scores:
+    """Score each sounding class's map against its own boxes.
+
+    Parameters
+    ----------
+    maps : float array, shape (clip, class, row, col)
+        Response maps; finite.
+    class_names : sequence of str, length class
+        Which class is which; a sounding box of a class that is not in it is an error.
+    clip_ids, boxes, threshold, legacy_float
+        See `pipeline.scoring.score.score_all`.
+    protocol : Protocol
+        With the consensus "per-source" and the threshold rule "relative-to-max".
+
+    Returns
+    -------
+    Scores
+        cIoU, IoU and pointing of a clip are means over its sounding classes; ``extra["nsa"]`` is the mean over its
+        silent classes of the share of pixels at most 0.2, NaN where every class sounds.
+    """
+    if protocol.consensus != "per-source" or protocol.threshold_rule != "relative-to-max":
+        raise EvaluationError(f"protocol {protocol.name} is not for maps per class; use music-synthetic-a")
+    maps = checked_maps(maps, clip_ids, n_axes=4)
+    if maps.ndim != 4 or maps.shape[1] != len(class_names):
+        raise EvaluationError(f"class maps of shape {maps.shape} for {len(class_names)} classes and their clips")
+    by_clip = sounding_boxes(boxes)
+    counts = dict.fromkeys(COUNTS, 0) | {"n_missing_maps": len(by_clip.keys() - set(clip_ids))}
+    scored: list[str] = []
+    rows: list[tuple[float, ...]] = []
+    for clip_id, clip_maps in zip(clip_ids, maps, strict=True):
+        row = _score_clip(clip_maps, class_names, by_clip.get(clip_id, []), protocol, counts)
+        if row is not None:
+            scored.append(clip_id)
+            rows.append(row)
+    if not rows:
+        raise EvaluationError("no clip is left to score; check that the boxes and the maps belong to the same clips")
+    counts |= {"n_clips": len(rows), "n_skipped": len(clip_ids) - len(rows)}
+    ciou, iou, pointing, nsa = np.array(rows, dtype=np.float64).T
+    return Scores(
+        protocol=protocol,
+        threshold=protocol.success_threshold if threshold is None else threshold,
+        legacy_float=legacy_float,
+        clip_ids=tuple(scored),
+        ciou=ciou,
+        iou=iou,
+        pointing=pointing,
+        counts=counts,
+        extra={"nsa": nsa},
+    )
+
+
+def _score_clip(
+    clip_maps: NDArray, class_names: Sequence[str], boxes: list[Box], protocol: Protocol, counts: dict[str, int]
+) -> tuple[float, ...] | None:
+    """Return cIoU, IoU, pointing and NSA of one clip, or None and a count if it cannot be scored."""
+    sources = list(dict.fromkeys(box.source for box in boxes))
+    unknown = [source for source in sources if source not in class_names]
+    if unknown:
+        raise EvaluationError(
+            f"clip {boxes[0].clip_id!r} has a sounding box of class {unknown[0]!r}, for which there is no map; "
+            f"there are {', '.join(class_names)}"
+        )
+    truths = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus=protocol.consensus)
+    counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
+    parts = [(source, truth) for source, truth in zip(sources, truths, strict=True) if truth.n_support]
+    if not parts:
+        counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
+        return None
+    enlarged = {name: enlarge(one, protocol) for name, one in zip(class_names, clip_maps, strict=True)}
+    values = []
+    for source, truth in parts:
+        heard = enlarged[source]
+        peak = heard == heard.max()
+        counts["n_flat_maps"] += bool(peak.all())
+        region = heard > np.float32(protocol.map_threshold * float(heard.max()))
+        values.append((*agreement(region, truth), float(truth.support[peak].mean())))
+    quiet = [float(np.mean(one <= SILENCE)) for name, one in enlarged.items() if name not in sources]
+    return (*(float(value) for value in np.mean(values, axis=0)), float(np.mean(quiet)) if quiet else float("nan"))

@@ -1,0 +1,254 @@
+"""The one evaluator: response maps and boxes → scores, under any protocol.
+
+Conventions
+-----------
+Maps are raw responses, float (clip, row, col), or bool (clip, row, col) where the sounding region is given as such; a
+single map (row, col) stands for every clip. Boxes are fractions of the full frame; those with ``sounding`` False never
+enter the ground truth. Scores are float64 fractions.
+
+Degenerate cases, all counted in `Scores.counts`:
+
+- a clip without a sounding box is silent: it is left out, except that SLAVC's metrics use its confidence;
+- a clip whose boxes leave no pixel on the grid is left out; so is a clip that has boxes and no map;
+- a map without contrast is 0 everywhere once normalised (1 if positive under "relu-max"), so that ``>`` predicts
+  nothing and the median rule with ``>=`` everything; it points with the boxes' share of the frame;
+- a value that is not finite is an error that names the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from pipeline.common.errors import EvaluationError
+from pipeline.manifests.clips import Box
+from pipeline.scoring.ground_truth import Consensus, GroundTruth, Rounding, box_edges, ground_truth
+from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.results import COUNTS, Scores, summarize
+from pipeline.scoring.upsampling import EnlargedMap, EnlargementKey, enlargement_key, normalise, sounding_pixels
+
+__all__ = ["Scores", "score", "score_all", "summarize"]
+
+CHUNK = 256  # maps normalised together: large enough to be fast, small enough for maps of any size
+Grid = tuple[int, Rounding]  # side in pixels, and how box edges become pixels
+# DSOL's bound below which a normalised response counts as silence.
+SILENCE = 0.2
+
+
+def score(
+    maps: NDArray,
+    clip_ids: Sequence[str],
+    boxes: Iterable[Box],
+    protocol: Protocol,
+    *,
+    threshold: float | None = None,
+    legacy_float: bool = False,
+) -> Scores:
+    """Score response maps under one protocol. See `score_all`."""
+    return score_all(maps, clip_ids, boxes, [protocol], threshold=threshold, legacy_float=legacy_float)[protocol.name]
+
+
+def score_all(
+    maps: NDArray,
+    clip_ids: Sequence[str],
+    boxes: Iterable[Box],
+    protocols: Iterable[Protocol],
+    *,
+    threshold: float | None = None,
+    legacy_float: bool = False,
+) -> dict[str, Scores]:
+    """Score response maps under several protocols, enlarging each map once per distinct enlargement.
+
+    Parameters
+    ----------
+    maps : float or bool array, shape (clip, row, col) or (row, col)
+        Raw response maps, finite; bool maps are sounding regions. One map (row, col) is scored for every clip.
+    clip_ids : sequence of str
+        Whose map is whose; no id twice.
+    boxes : iterable of Box
+        Ground truth; boxes of clips without a map are counted.
+    protocols : iterable of Protocol
+        The rules.
+    threshold : float, optional
+        cIoU from which a clip counts as a success; by default each protocol's own.
+    legacy_float : bool
+        Compare as public code does, see `pipeline.scoring.metrics.succeeds`.
+
+    Returns
+    -------
+    dict of str to Scores
+        By name of the protocol, in the order given.
+
+    Raises
+    ------
+    EvaluationError
+        Shapes do not fit, an id occurs twice, a value is not finite, or no clip is left under a protocol.
+    """
+    maps = checked_maps(maps, clip_ids, n_axes=3)
+    sounding = sounding_boxes(boxes)
+    n_missing = len(sounding.keys() - set(clip_ids))
+    tallies = [_Tally(protocol) for protocol in protocols]
+    edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
+    # Maps are enlarged one by one: on matrices this small, threads of BLAS cost ten times what they save.
+    with threadpool_limits(1, user_api="blas"):
+        if maps.ndim == 2:
+            _add_chunk(tallies, maps[None], clip_ids, sounding, edges)
+        else:
+            for start in range(0, len(clip_ids), CHUNK):
+                _add_chunk(tallies, maps[start : start + CHUNK], clip_ids[start : start + CHUNK], sounding, edges)
+    return {
+        tally.protocol.name: tally.finish(threshold=threshold, legacy_float=legacy_float, n_missing=n_missing)
+        for tally in tallies
+    }
+
+
+def _edges_by_clip(
+    sounding: Mapping[str, Sequence[Box]], size: int, rounding: Rounding
+) -> dict[str, list[Sequence[int]]]:
+    """Round the boxes of all clips at once, which costs less than clip by clip."""
+    edges = iter(box_edges([box for boxes in sounding.values() for box in boxes], size, rounding=rounding))
+    return {clip_id: list(islice(edges, len(boxes))) for clip_id, boxes in sounding.items()}
+
+
+def _add_chunk(
+    tallies: list[_Tally],
+    maps: NDArray,
+    clip_ids: Sequence[str],
+    sounding: Mapping[str, Sequence[Box]],
+    edges: Mapping[Grid, Mapping[str, Sequence[Sequence[int]]]],
+) -> None:
+    """Score a few clips, whose maps are `maps` or the only one of them, for each protocol."""
+    shared = len(maps) == 1
+    normalised = {t.enlargement[0]: normalise(maps, t.protocol.normalisation) for t in tallies}
+    enlarged: dict[EnlargementKey, EnlargedMap] = {}
+    for index, clip_id in enumerate(clip_ids):
+        truths: dict[tuple[Grid, Consensus], list[GroundTruth]] = {}
+        if not shared:
+            enlarged.clear()
+        for tally in tallies:
+            protocol, key = tally.protocol, tally.enlargement
+            if key not in enlarged:
+                enlarged[key] = EnlargedMap(normalised[key[0]], 0 if shared else index, protocol)
+            if tally.truth not in truths:
+                truths[tally.truth] = ground_truth(
+                    sounding.get(clip_id, ()),
+                    protocol.size,
+                    rounding=protocol.rounding,
+                    consensus=protocol.consensus,
+                    edges=edges[tally.grid].get(clip_id, ()),
+                )
+            tally.add(clip_id, enlarged[key], truths[tally.truth])
+
+
+@dataclass
+class _Tally:
+    """Gathers one protocol's values clip by clip."""
+
+    protocol: Protocol
+    clip_ids: list[str] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    extra: dict[str, list[float]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+
+    def __post_init__(self) -> None:
+        self.enlargement = enlargement_key(self.protocol)
+        self.grid: Grid = (self.protocol.size, self.protocol.rounding)
+        self.truth = (self.grid, self.protocol.consensus)
+
+    def add(self, clip_id: str, enlarged: EnlargedMap, truths: list[GroundTruth]) -> None:
+        self.counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
+        parts = [truth for truth in truths if truth.n_support]
+        if not parts:
+            self.counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
+            if not truths and "slavc" in self.protocol.extras:
+                self._note("silent_confidence", enlarged.confidence)
+            return
+        self.counts["n_flat_maps"] += enlarged.flat
+        sounding = parts[0].support if len(parts) == 1 else np.any([part.support for part in parts], axis=0)
+        ciou = iou = 0.0
+        for part in parts:
+            part_ciou, part_iou = agreement(sounding_pixels(enlarged, self.protocol, part.n_support), part)
+            ciou, iou = ciou + part_ciou, iou + part_iou
+        pointing = int(np.count_nonzero(sounding.ravel()[enlarged.peak])) / len(enlarged.peak)
+        self.clip_ids.append(clip_id)
+        self.rows.append((ciou / len(parts), iou / len(parts), pointing))
+        if "slavc" in self.protocol.extras:
+            self._note("confidence", enlarged.confidence)
+        if "nsa" in self.protocol.extras:
+            self._note("nsa_agnostic", _quiet_share(enlarged, ~sounding))
+
+    def _note(self, name: str, value: float) -> None:
+        self.extra.setdefault(name, []).append(value)
+
+    def finish(self, *, threshold: float | None, legacy_float: bool, n_missing: int) -> Scores:
+        if not self.rows:
+            raise EvaluationError(
+                f"protocol {self.protocol.name}: no clip is left to score; {self.counts['n_skipped_silent']} maps have "
+                f"no sounding box, {self.counts['n_skipped_empty']} have boxes outside the frame, {n_missing} clips "
+                "with boxes have no map; check that maps and boxes belong to the same clips"
+            )
+        counts = dict(self.counts, n_clips=len(self.rows), n_missing_maps=n_missing)
+        counts["n_skipped"] = counts["n_skipped_silent"] + counts["n_skipped_empty"]
+        ciou, iou, pointing = np.array(self.rows, dtype=np.float64).T
+        return Scores(
+            protocol=self.protocol,
+            threshold=self.protocol.success_threshold if threshold is None else threshold,
+            legacy_float=legacy_float,
+            clip_ids=tuple(self.clip_ids),
+            ciou=ciou,
+            iou=iou,
+            pointing=pointing,
+            counts=counts,
+            extra={name: np.array(values, dtype=np.float64) for name, values in self.extra.items()},
+        )
+
+
+def agreement(region: NDArray[np.bool_], truth: GroundTruth) -> tuple[float, float]:
+    """Return cIoU and IoU of one region with a ground truth that is not empty.
+
+    The same numbers as `pipeline.scoring.metrics.ciou` and `iou`, by counting set pixels, which is many times faster than sums.
+    """
+    in_support = int(np.count_nonzero(region & truth.support))
+    in_full = in_support if truth.full is truth.support else int(np.count_nonzero(region & truth.full))
+    false_positives = int(np.count_nonzero(region)) - in_support
+    hit = (in_support + in_full) / 2
+    return hit / (truth.mass + false_positives), in_support / (truth.n_support + false_positives)
+
+
+def _quiet_share(enlarged: EnlargedMap, silent: NDArray[np.bool_]) -> float:
+    """Share of the pixels outside every sounding box whose normalised response is at most `SILENCE`; NaN if none."""
+    n_silent = int(np.count_nonzero(silent))
+    return int(np.count_nonzero((enlarged.values <= SILENCE) & silent)) / n_silent if n_silent else float("nan")
+
+
+def sounding_boxes(boxes: Iterable[Box]) -> dict[str, list[Box]]:
+    """Group the boxes that are sounding by clip."""
+    grouped: dict[str, list[Box]] = {}
+    for box in boxes:
+        if box.sounding:
+            grouped.setdefault(box.clip_id, []).append(box)
+    return grouped
+
+
+def checked_maps(maps: NDArray, clip_ids: Sequence[str], *, n_axes: int) -> NDArray:
+    """Return the maps as an array after checking shape, ids and finiteness; `n_axes` counts the clip's."""
+    array = np.asarray(maps)
+    single = array.ndim == n_axes - 1
+    if array.ndim not in (n_axes - 1, n_axes) or 0 in array.shape[-2:]:
+        raise EvaluationError(f"response maps must have {n_axes} axes (clip first), got shape {array.shape}")
+    if not single and len(array) != len(clip_ids):
+        raise EvaluationError(f"{len(array)} response maps for {len(clip_ids)} clip ids; there must be one for each")
+    if len(set(clip_ids)) != len(clip_ids):
+        twice = next(clip_id for index, clip_id in enumerate(clip_ids) if clip_id in clip_ids[:index])
+        raise EvaluationError(f"clip id {twice!r} occurs twice among the response maps; each clip may have one map")
+    if array.dtype != bool:
+        finite = np.atleast_1d(np.isfinite(array).all(axis=tuple(range(0 if single else 1, array.ndim))))
+        if not finite.all():
+            whose = "the map for all clips" if single else f"the map of clip {clip_ids[int(np.argmin(finite))]!r}"
+            raise EvaluationError(f"{whose} has a value that is not finite; the model has diverged or the file is bad")
+    return array

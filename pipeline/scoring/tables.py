@@ -1,0 +1,215 @@
+"""Tables of scores, built once and rendered as Markdown, HTML, CSV, or text for a terminal.
+
+Conventions
+-----------
+A row's metrics are the flat mapping of a ``metrics.json`` or of one row of ``baselines.json``: fractions in [0, 1],
+each with ``<key>_low`` and ``<key>_high``, the ends of its 95 % interval. A key is ``<audio><rule><metric>``: `audio`
+is empty or ``shuffled_``, `rule` is empty (the card's protocol), ``median_`` or ``fixed_``. Tables for people show
+percent with one decimal, CSV files hold fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.files import write_csv
+
+METRICS = {
+    "success_rate": "success",
+    "auc": "AUC",
+    "mean_ciou": "mean cIoU",
+    "mean_iou": "mean IoU",
+    "pointing_accuracy": "pointing",
+}
+LABELS = {
+    "random": "random map",
+    "all_ones": "all ones",
+    "centred_gaussian": "centred Gaussian",
+    "mean_of_boxes": "mean of the boxes elsewhere",
+    "attention": "Attention",
+    "dmc": "DMC",
+    "mssl": "MSSL",
+    "mssl_stage1": "MSSL stage I",
+    "mssl_stage1_unlabelled": "MSSL stage I w/o labels",
+    "mssl_stage1_eq2": "MSSL stage I w/ Eq. 2",
+    "mssl_stage1_unlabelled_eq2": "MSSL stage I w/o labels w/ Eq. 2",
+    "mssl_stage1_eq2_eq1": "MSSL stage I w/ Eq. 2 and 1",
+    "mssl_stage1_unlabelled_eq2_eq1": "MSSL stage I w/o labels w/ Eq. 2 and 1",
+    "dsol": "DSOL, stage two with CAM",
+    "dsol_two_stage": "DSOL, two stages",
+    "initial": "initial (Eq. 3)",
+    "itr": "itr",
+    "itr_intra": "itr_intra",
+    "itr_inter": "itr_inter",
+    "iterative": "iterative (Eq. 7)",
+}
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a comparison: whose scores, and where they stand in the flat mapping.
+
+    Attributes
+    ----------
+    name : str
+        The variant or the content-free row, as in folder names and ``baselines.json``.
+    metrics : Mapping[str, Any]
+        Flat scores, fractions.
+    audio : str
+        Empty for a clip's own audio, ``"shuffled_"`` for the same model given another clip's.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    audio: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a reader sees in the first column."""
+        label = label_of(self.name)
+        return f"{label}, shuffled audio" if self.audio else label
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells under a header; the first column is aligned left, the others right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the table in GitHub's Markdown, with a line end."""
+        rule = ["---"] + ["---:"] * (len(self.header) - 1)
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, rule, *self.rows)]
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """Return the table as an HTML fragment, every cell escaped, with a line end."""
+        head, *body = (
+            "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            for tag, cells in (("th", self.header), *(("td", row) for row in self.rows))
+        )
+        lines = ["<table>", f"<thead>{head}</thead>", "<tbody>", *body, "</tbody>", "</table>"]
+        return "\n".join(lines) + "\n"
+
+    def text(self) -> str:
+        """Return the table in columns of equal width for a terminal, with a line end."""
+        widths = [max(len(cells[i]) for cells in (self.header, *self.rows)) for i in range(len(self.header))]
+        ruled = (self.header, tuple("-" * width for width in widths), *self.rows)
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            for cells in ruled
+        ]
+        return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def label_of(name: str) -> str:
+    """Return how a variant or content-free row is called in tables and figures; an unknown one by its own name."""
+    return LABELS.get(name, name)
+
+
+def normalisation_note(metrics: Mapping[str, Mapping[str, Any]], usual: str) -> str:
+    """Say which rows have a normalisation of their maps that is the method's own and not the protocol's; empty for none.
+
+    Parameters
+    ----------
+    metrics : mapping of str to mapping
+        Variant → flat scores.
+    usual : str
+        The protocol's normalisation.
+    """
+    rows: dict[str, list[str]] = {}
+    for name, values in metrics.items():
+        if values.get("normalisation", usual) != usual:
+            rows.setdefault(values["normalisation"], []).append(label_of(name))
+    return " ".join(
+        f"Maps normalised by {own}, as the method defines them, in place of the protocol's {usual}: {', '.join(labels)}."
+        for own, labels in rows.items()
+    )
+
+
+def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
+    """Return a model's row, and below it the row of the same model with shuffled audio."""
+    return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]
+
+
+def comparison(rows: Sequence[Row], *, rule: str = "") -> Table:
+    """Return all metrics of `rows` under one rule, in percent with their 95 % intervals.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    rule : str
+        Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A metric that a row does not have is a dash.
+    """
+    metrics = [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
+    cells = [(row.label, *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows]
+    return Table(("", *(METRICS[metric] for metric in metrics)), tuple(cells))
+
+
+def summary(rows: Sequence[Row]) -> Table:
+    """Return the narrow table of a terminal: every metric ± half its interval, and two metrics of the median rule."""
+    columns = {**METRICS, "median_success_rate": "success, median", "median_auc": "AUC, median"}
+    cells = [(row.label, *(plus_minus(row.metrics, row.audio + key) for key in columns)) for row in rows]
+    return Table(("percent", *columns.values()), tuple(cells))
+
+
+def per_seed(rows: Sequence[Row], *, seeds: Sequence[int]) -> Table:
+    """Return success rate and AUC of each seed, in percent, for the rows that have them."""
+    keys = ("success_rate", "auc")
+    header = ("", *(f"{METRICS[key]}, seed {seed}" for key in keys for seed in seeds))
+    having = [row for row in rows if all(row.audio + key + "_seeds" in row.metrics for key in keys)]
+    cells = [
+        (row.label, *(f"{100 * value:.1f}" for key in keys for value in row.metrics[row.audio + key + "_seeds"]))
+        for row in having
+    ]
+    return Table(header, tuple(cells))
+
+
+def interval(metrics: Mapping[str, Any], key: str) -> str:
+    """Return ``52.8 (49.7–55.9)`` in percent, or a dash where the key is absent."""
+    if key not in metrics:
+        return MISSING
+    value, low, high = (100 * metrics[key + end] for end in ("", "_low", "_high"))
+    return f"{value:.1f} ({low:.1f}–{high:.1f})"
+
+
+def plus_minus(metrics: Mapping[str, Any], key: str) -> str:
+    """Return ``52.8 ±3.1`` in percent, the second half the width of the interval, or a dash."""
+    if key not in metrics:
+        return MISSING
+    half = 50 * (metrics[key + "_high"] - metrics[key + "_low"])
+    return f"{100 * metrics[key]:.1f} ±{half:.1f}"
+
+
+def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write one line per row and rule: every metric as a fraction with its interval, empty where absent.
+
+    Columns: ``row``, ``shuffled`` (1 where the model was given another clip's audio), ``rule`` (``protocol``,
+    ``median`` or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric.
+    """
+    keys = [metric + end for metric in METRICS for end in ("", "_low", "_high")]
+    lines = [
+        [row.name, int(bool(row.audio)), rule.rstrip("_") or "protocol"]
+        + [row.metrics.get(row.audio + rule + key, "") for key in keys]
+        for row in rows
+        for rule in rules(rows)
+    ]
+    write_csv(path, ["row", "shuffled", "rule", *keys], lines)
+
+
+def rules(rows: Sequence[Row]) -> list[str]:
+    """Return the rules that any of `rows` was scored under: empty (the card's protocol), ``median_``, ``fixed_``."""
+    return [
+        rule
+        for rule in ("", "median_", "fixed_")
+        if any(row.audio + rule + "success_rate" in row.metrics for row in rows)
+    ]

@@ -1,0 +1,250 @@
+"""HDF5 shards, read back: one split as one array of clips, and the check that a shard is whole.
+
+What is in a shard stands in `pipeline.shards.writer`. ``frame`` is uint8 (clip, row, col, channel), RGB; ``log_mel`` is
+float32 (clip, mel, time), natural logarithm; ``source_time_s`` is in s. A damaged byte is never returned: each clip's
+data carry a checksum, and so does the file's structure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.common.errors import ShardError
+from pipeline.common.files import fingerprint
+from pipeline.shards.writer import FIELDS, FORMAT_VERSION, ShardWriter
+
+__all__ = [
+    "FORMAT_VERSION",
+    "REJECTS_FILE",
+    "ShardSet",
+    "ShardWriter",
+    "check_all_there",
+    "read_rejects",
+    "read_shard_fingerprint",
+    "shard_path",
+    "verify_shard",
+]
+
+REJECTS_FILE = "rejects.csv"
+_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
+
+
+class ShardSet:
+    """The shards of one split, read as one array of clips in the order of the clip list.
+
+    Safe to hand to worker processes: open files are kept for each process apart, and never pickled.
+    Made by `ShardSet.open`.
+    """
+
+    def __init__(self, paths: Sequence[Path], headers: Sequence[Mapping[str, Any]]) -> None:
+        self._paths = list(paths)
+        self._ends = np.cumsum([len(header["clip_ids"]) for header in headers])
+        self._handles: dict[tuple[int, Path], h5py.File] = {}
+        self.settings: dict[str, Any] = headers[0]["settings"]
+        self.clip_ids: list[str] = [clip_id for header in headers for clip_id in header["clip_ids"]]
+        self.source_time_s: np.ndarray = np.concatenate([header["source_time_s"] for header in headers])
+        self.image_size: int = int(self.settings["image_size"])
+        self.log_mel_shape: tuple[int, int] = headers[0]["log_mel_shape"]
+        self.fingerprint: str = fingerprint([[h["fingerprint"] for h in headers], self.clip_ids])
+
+    @classmethod
+    def open(cls, folder: Path) -> ShardSet:
+        """Open the shards in `folder`.
+
+        Raises
+        ------
+        ShardError
+            The folder has no shards or its extraction did not finish; shards are not numbered from 0 to the last,
+            differ in settings or format, hold a clip twice or no clip at all, or cannot be read.
+        """
+        paths = sorted(folder.glob("shard-*.h5"))
+        again = f"run `dvc repro extract@{folder.name}`"
+        if not paths:
+            raise ShardError(f"{folder}: no shards; {again}")
+        if not (folder / REJECTS_FILE).exists():
+            raise ShardError(f"{folder}: extraction did not finish (no {REJECTS_FILE}); {again}")
+        for index, path in enumerate(paths):
+            if path != shard_path(folder, index):
+                raise ShardError(f"{folder}: {shard_path(folder, index).name} is missing before {path.name}; {again}")
+        headers = [_read_header(path) for path in paths]
+        for path, header in zip(paths, headers, strict=True):
+            if header["settings"] != headers[0]["settings"] or header["log_mel_shape"] != headers[0]["log_mel_shape"]:
+                difference = _difference(headers[0]["settings"], header["settings"])
+                raise ShardError(f"{path}: made with other settings than {paths[0].name}: {difference}; {again}")
+        shards = cls(paths, headers)
+        if len(set(shards.clip_ids)) != len(shards.clip_ids):
+            twice = next(clip_id for clip_id in shards.clip_ids if shards.clip_ids.count(clip_id) > 1)
+            raise ShardError(f"{folder}: clip {twice!r} is there twice; {again}")
+        check_all_there(folder)
+        if not shards.clip_ids:
+            raise ShardError(f"{folder}: no clip in any shard; see {REJECTS_FILE}")
+        return shards
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Read some clips, in the order given.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Positions in `clip_ids`, from 0.
+
+        Returns
+        -------
+        frame : np.ndarray, uint8, shape (n, row, col, channel)
+            RGB.
+        log_mel : np.ndarray, float32, shape (n, mel, time)
+
+        Raises
+        ------
+        ShardError
+            A clip's data are damaged, or its shard is gone; the message names the file and the clip.
+        IndexError
+            An index is out of range.
+        """
+        frame = np.empty((len(indices), self.image_size, self.image_size, 3), dtype=np.uint8)
+        log_mel = np.empty((len(indices), *self.log_mel_shape), dtype=np.float32)
+        # One clip at a time: it is several times faster than h5py's selection by a list.
+        for position, index in enumerate(indices):
+            if not 0 <= index < len(self):
+                raise IndexError(f"clip {index} of {len(self)}")
+            shard = int(np.searchsorted(self._ends, index, side="right"))
+            row = int(index) - (int(self._ends[shard - 1]) if shard else 0)
+            try:
+                file = self._handle(self._paths[shard])
+                file["frame"].read_direct(frame, np.s_[row], np.s_[position])
+                file["log_mel"].read_direct(log_mel, np.s_[row], np.s_[position])
+            except _READ_ERRORS as error:
+                raise _damaged(self._paths[shard], f"clip {self.clip_ids[index]!r}: {error}") from None
+        return frame, log_mel
+
+    def close(self) -> None:
+        """Close this process's files; a later `read` opens them again."""
+        for key in [key for key in self._handles if key[0] == os.getpid()]:
+            self._handles.pop(key).close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+    def _handle(self, path: Path) -> h5py.File:
+        # Keyed by process: a handle inherited through fork must not be used.
+        key = (os.getpid(), path)
+        if key not in self._handles:
+            self._handles[key] = h5py.File(path, "r", locking=False)
+        return self._handles[key]
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Return the path of a split's shard number `index`, from 0."""
+    return folder / f"shard-{index:05d}.h5"
+
+
+def check_all_there(folder: Path) -> None:
+    """Compare how many shards lie in a folder with how many the first of them says there are. Raises ShardError."""
+    paths = sorted(folder.glob("shard-*.h5"))
+    wanted = _read_header(paths[0])["settings"]["n_shards"]
+    if len(paths) != wanted:
+        raise ShardError(
+            f"{folder}: {len(paths)} of its {wanted} shards are there; run `dvc repro extract@{folder.name}`"
+        )
+
+
+def verify_shard(path: Path) -> None:
+    """Read all of a shard, so that every checksum is compared.
+
+    Raises
+    ------
+    ShardError
+        The file is missing, is no shard, is of another format version, or is damaged; the message names the field
+        and, where one is concerned, the clip.
+    """
+    clip_ids = _read_header(path)["clip_ids"]
+    where = "structure"
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            for name, dataset in _datasets(file):
+                per_clip = name in FIELDS
+                for row in range(len(dataset)) if per_clip else [...]:
+                    where = f"clip {clip_ids[row]!r}, {name}" if per_clip else name
+                    dataset[row]
+            where = "rejects"
+            if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
+                raise ValueError("columns of unequal length")
+    except _READ_ERRORS as error:
+        raise _damaged(path, f"{where}: {error}") from None
+
+
+def read_shard_fingerprint(path: Path) -> str:
+    """Return a shard's fingerprint. Raises ShardError as `verify_shard` does, without reading the data."""
+    fingerprint_: str = _read_header(path)["fingerprint"]
+    return fingerprint_
+
+
+def read_rejects(path: Path) -> list[tuple[str, str]]:
+    """Return (clip_id, reason) of every clip that a shard left out. Raises ShardError as `verify_shard` does."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            group = file["rejects"]
+            columns = (group["clip_id"][...], group["reason"][...])
+            return [(clip_id.decode("ascii"), reason.decode("utf-8")) for clip_id, reason in zip(*columns, strict=True)]
+    except _READ_ERRORS as error:
+        raise _damaged(path, f"rejects: {error}") from None
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Read a shard's attributes, clip ids and shapes, and check that they fit together."""
+    if not path.exists():
+        raise ShardError(f"{path}: no such shard; run `dvc repro extract@{path.parent.name}`")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            attributes = {name: _python(value) for name, value in file.attrs.items()}
+            version = attributes.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise ShardError(
+                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
+                    f"run `dvc repro extract@{path.parent.name}`"
+                )
+            shapes = {name: file[name].shape for name in FIELDS}
+            if len({shape[0] for shape in shapes.values()}) != 1:
+                raise ValueError(f"fields of unequal length: {shapes}")
+            return {
+                "fingerprint": attributes.pop("fingerprint"),
+                "settings": attributes,
+                "clip_ids": [clip_id.decode("ascii") for clip_id in file["clip_id"][...]],
+                "source_time_s": file["source_time_s"][...],
+                "log_mel_shape": shapes["log_mel"][1:],
+            }
+    except _READ_ERRORS as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    names: list[str] = []
+    file.visit(names.append)
+    yield from ((name, file[name]) for name in names if isinstance(file[name], h5py.Dataset))
+
+
+def _damaged(path: Path, problem: str) -> ShardError:
+    reason = " ".join(problem.split())
+    if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
+        return ShardError(f"{path}: not a shard of this program ({reason})")
+    return ShardError(f"{path}: damaged ({reason}); delete it and rerun `dvc repro extract@{path.parent.name}`")
+
+
+def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+    return ", ".join(f"{name} {other.get(name)} instead of {first.get(name)}" for name in names) or "array shapes"
+
+
+def _python(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode("utf-8") if isinstance(value, bytes) else value

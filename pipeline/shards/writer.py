@@ -1,0 +1,213 @@
+"""HDF5 shards of decoded clips: what is in one, and how it is written.
+
+A shard holds some of a split's clips in the order of the clip list, one dataset per field with the clip as first axis:
+``clip_id`` fixed-length bytes; ``frame`` uint8 (clip, row, col, channel), RGB; ``log_mel`` float32 (clip, mel, time),
+natural logarithm; ``source_time_s`` float64, the time of the frame in its source in s. A chunk is one clip, without
+compression, with a Fletcher-32 checksum: random single clips are what training reads. Dimension scales name the axes,
+``mel`` in Hz and ``time`` in s from the start of the window, so that xarray opens a shard as it is. The group
+``rejects`` lists the clips that were left out, with the reason. Attributes: ``format_version``, ``fingerprint``, ``n_shards`` (of
+the split), and every setting that made the shard. Nothing else goes in, no clock and no host name: equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.common.files import replacing
+from pipeline.common.hdf5_axes import add_bare_dimension, name_axes
+
+FORMAT_VERSION = 2
+FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
+_AXES = {
+    "clip_id": ("clip",),
+    "frame": ("clip", "row", "col", "channel"),
+    "log_mel": ("clip", "mel", "time"),
+    "source_time_s": ("clip",),
+}
+_ID_BYTES = 128
+_ID_TYPE = f"S{_ID_BYTES}"
+_MARGIN = 4096  # bytes for a clip's chunk indices and reason, generously; a sixteenth of it is in use
+
+
+class ShardWriter:
+    """Writes one shard. Made by `ShardWriter.create`."""
+
+    def __init__(self, file: h5py.File, *, settings: Mapping[str, Any], capacity: int, log_mel_shape: tuple[int, int]):
+        self._file = file
+        self._settings = dict(settings)
+        self._n_clips = 0
+        self._rejects: list[tuple[str, str]] = []
+        size = settings["image_size"]
+        shapes = {"frame": (size, size, 3), "log_mel": log_mel_shape}
+        types = {"clip_id": _ID_TYPE, "frame": "uint8", "log_mel": "float32", "source_time_s": "float64"}
+        # Objects stay open, and the file is flushed at fixed points: HDF5 lays a file out as objects close, and when
+        # Python lets go of one is not certain (a profiling thread, such as Dask's, delays it).
+        self._objects: dict[str, h5py.HLObject] = {}
+        for name in FIELDS:
+            shape = (capacity, *shapes.get(name, ()))
+            self._create(name, shape=shape, dtype=types[name], maxshape=shape, chunks=(1, *shape[1:]), fletcher32=True)
+
+    @classmethod
+    @contextmanager
+    def create(
+        cls,
+        path: Path,
+        *,
+        settings: Mapping[str, Any],
+        capacity: int,
+        mel_hz: np.ndarray,
+        n_frames: int,
+        n_shards: int = 1,
+    ) -> Iterator[ShardWriter]:
+        """Give a writer; the file appears at `path`, whole, when the block ends without an error.
+
+        Parameters
+        ----------
+        path : Path
+            The shard's file.
+        settings : mapping
+            Attributes: ``fingerprint`` (str) and every setting that makes the shard (numbers), among them
+            ``sample_rate`` in Hz, ``hop_length`` in samples, ``image_size`` in pixels.
+        capacity : int
+            The most clips that will be appended, at least 1.
+        mel_hz : np.ndarray, shape (mel,)
+            Centre frequency of each mel band, Hz.
+        n_frames : int
+            Length of `log_mel` in time.
+        n_shards : int
+            Of the split, so that one that is gone is missed.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        settings, size = {**settings, "n_shards": n_shards}, settings["image_size"]
+        room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
+        with replacing(path) as temporary:
+            # HDF5 cannot close a file that it cannot write, and may take the process down: so room comes first.
+            temporary.touch()
+            _reserve(temporary, room)
+            with _storage_errors():
+                # v110 is the oldest layout that checksums its own structure, not only the data.
+                file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
+            try:
+                _reserve(temporary, room)  # opening gave the room back
+                with _storage_errors():
+                    writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
+                yield writer
+                with _storage_errors():
+                    writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
+            except BaseException:
+                # Closing writes again, and may fail again: the first error is the one to tell.
+                with suppress(OSError, RuntimeError):
+                    file.close()
+                raise
+            with _storage_errors():
+                file.close()
+            os.truncate(temporary, _end_of_file(temporary))
+
+    def append(
+        self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
+    ) -> None:
+        """Add clips.
+
+        Parameters
+        ----------
+        clip_ids : sequence of str
+        frame : np.ndarray, uint8, shape (clip, row, col, channel)
+            RGB.
+        log_mel : np.ndarray, float32, shape (clip, mel, time)
+            Natural logarithm.
+        source_time_s : np.ndarray, float64, shape (clip,)
+            Time of the frame in its source, s.
+        """
+        start, stop = self._n_clips, self._n_clips + len(clip_ids)
+        with _storage_errors():
+            ids = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
+            for name, values in zip(FIELDS, (ids, frame, log_mel, source_time_s), strict=True):
+                self._objects[name][start:stop] = values
+            self._file.flush()
+        self._n_clips = stop
+
+    def reject(self, clip_id: str, reason: str) -> None:
+        """Note a clip that is left out, and why."""
+        self._rejects.append((clip_id, reason))
+
+    def _create(self, name: str, **what: Any) -> h5py.Dataset:
+        dataset = self._file.create_dataset(name, track_times=False, **what)
+        self._objects[name] = dataset
+        return dataset
+
+    def _finish(self, mel_hz: np.ndarray, n_frames: int) -> None:
+        for name in FIELDS:
+            self._objects[name].resize(self._n_clips, axis=0)
+        time_s = np.arange(n_frames) * (self._settings["hop_length"] / self._settings["sample_rate"])
+        self._write_dimensions(mel_hz, time_s)
+        self._write_rejects()
+        for name, value in {"format_version": FORMAT_VERSION, **self._settings}.items():
+            _write_attribute(self._file, name, value)
+        self._file.flush()
+
+    def _write_dimensions(self, mel_hz: np.ndarray, time_s: np.ndarray) -> None:
+        for name, values, unit in (("mel", mel_hz, "Hz"), ("time", time_s, "s")):
+            scale = self._create(name, data=values, chunks=values.shape, fletcher32=True)
+            _write_attribute(scale, "units", unit)
+            scale.make_scale(name)
+        size = self._settings["image_size"]
+        for name, length in (("clip", self._n_clips), ("row", size), ("col", size), ("channel", 3)):
+            self._objects[name] = add_bare_dimension(self._file, name, length)
+        name_axes(self._objects, _AXES)
+        _write_attribute(self._objects["source_time_s"], "units", "s")
+
+    def _write_rejects(self) -> None:
+        self._objects["rejects"] = self._file.create_group("rejects")
+        reasons = [reason.encode("utf-8") for _, reason in self._rejects]
+        columns = {
+            "clip_id": np.array([clip_id.encode("ascii") for clip_id, _ in self._rejects], _ID_TYPE),
+            "reason": np.array(reasons, f"S{max([1, *map(len, reasons)])}"),
+        }
+        for name, values in columns.items():
+            checked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
+            self._create(f"rejects/{name}", data=values, **checked)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make sure that the disk has room for a file to grow to `size` bytes. Raises OSError if it has not."""
+    if hasattr(os, "posix_fallocate"):  # absent on macOS and Windows
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _end_of_file(path: Path) -> int:
+    """Return where a closed HDF5 file ends by its own account: the end-of-file address in its superblock."""
+    with open(path, "rb") as file:
+        (end,) = struct.unpack_from("<Q", file.read(36), 28)  # HDF5 File Format Specification III, superblock version 3
+    return int(end)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Give what h5py raises for a failed write, an OSError or a RuntimeError of many lines, as a plain OSError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
+def _write_attribute(target: h5py.HLObject, name: str, value: Any) -> None:
+    """Write a number or a string. Strings have a fixed length, since HDF5 keeps others where no checksum covers them."""
+    dtype = h5py.string_dtype("utf-8", len(value.encode("utf-8"))) if isinstance(value, str) else None
+    target.attrs.create(name, value, dtype=dtype)

@@ -1,0 +1,152 @@
+"""Checkpoints: ONE flat dict of tensors, numbers and strings, always loaded as weights only.
+
+Conventions
+-----------
+``model.pt`` describes itself: weights under "model.NAME", and format_version, method, stage, seed, epoch, fingerprint,
+image_size, delta_v, n_clips, and as JSON the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no
+optimizer, no times and no clock, so that the same training gives the same bytes. ``state.pt`` has the optimizer and the
+history besides, and exists only while a run is incomplete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.common.config import EncoderSettings
+from pipeline.common.errors import CheckpointError, SoundspotError
+from pipeline.common.files import write_bytes
+from pipeline.methods import build_method, settings_class
+from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.pretrained import load_tensors
+
+FORMAT_VERSION = 2
+DESCRIPTION = (
+    "method", "stage", "seed", "epoch", "fingerprint", "image_size", "delta_v", "encoder", "iteration", "audio",
+    "n_clips", "classes",
+)  # fmt: skip
+WEIGHTS = "model."
+RERUN = "if it is of one of this project's runs, remove its folder and run its stage again"
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a flat dict, whole or not at all; the bytes follow from the content alone.
+
+    Parameters
+    ----------
+    path : Path
+    content : mapping
+        Names to tensors, numbers, strings, or lists of numbers.
+    """
+    # Pickle marks a string that it met before by identity, a tensor by its storage and order in memory: make them canonical.
+    canonical = {sys.intern(str(name)): _canonical(value) for name, value in content.items()}
+    # Serialised in memory, since torch writes the file's name into the file.
+    buffer = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **canonical}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a flat dict.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, holds something else, or is of another format version.
+    """
+    content = load_tensors(path, advice=RERUN)
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format_version is {version}, this program reads {FORMAT_VERSION}; {RERUN}")
+    return content
+
+
+def model_content(model: AudioVisualModel, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``model.pt`` holds: the description, whose keys are DESCRIPTION, and the weights."""
+    if set(description) != set(DESCRIPTION):
+        raise ValueError(f"description must have the keys {DESCRIPTION}, got {tuple(description)}")
+    return {**description, **{WEIGHTS + name: value for name, value in model.state_dict().items()}}
+
+
+def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path) -> None:
+    """Copy the weights of a checkpoint into a model. Raises CheckpointError where they do not fit."""
+    weights = {name[len(WEIGHTS) :]: value for name, value in content.items() if name.startswith(WEIGHTS)}
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights or name not in own or weights[name].shape != own[name].shape:
+            raise CheckpointError(f"{path}: its weights do not fit its own description at {name!r}; {RERUN}")
+    model.load_state_dict(weights)
+
+
+def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
+    """Load a trained model, ready to localise.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.pt``.
+
+    Returns
+    -------
+    model : AudioVisualModel
+        On the CPU, in evaluation mode, with `model.method` set to the method that trained it.
+    description : dict
+        The other entries of the checkpoint; `encoder`, `iteration` and `audio` as dicts, `classes` as a list.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or contradicts itself.
+    """
+    content = read_checkpoint(path)
+    try:
+        encoder = EncoderSettings.model_validate_json(content["encoder"])
+        iteration = settings_class(content["method"]).model_validate_json(content["iteration"])
+        method = build_method(content["method"], iteration)
+        description = {name: content[name] for name in DESCRIPTION}
+        description |= {name: json.loads(content[name]) for name in ("encoder", "iteration", "audio", "classes")}
+        # The weights are all in the checkpoint; the file they once started from may be gone.
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(encoder.model_copy(update={"visual_weights": None}))
+            method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: no entry {error.args[0]!r}, not a model of this program; {RERUN}") from None
+    except (ValueError, SoundspotError) as error:
+        raise CheckpointError(f"{path}: does not describe a model ({' '.join(str(error).split())}); {RERUN}") from None
+    load_weights(model, content, path)
+    model.method = method
+    return model.eval(), description
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimizer's state as "optimizer.NUMBER.NAME" entries."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, content: Mapping[str, Any]) -> None:
+    """Put what `flatten_optimizer` returned into a fresh optimizer of the same settings."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in content.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".", 2)
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:
+                # In the parameter's order in memory: in another one, the last bit of an update could differ.
+                value = torch.empty_like(parameter, requires_grad=False).copy_(value)
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return sys.intern(value) if isinstance(value, str) else value

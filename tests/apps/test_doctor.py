@@ -1,0 +1,187 @@
+"""`soundspot doctor`: what it finds here, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.apps.preflight import environment as doctor
+from pipeline.cli.main import soundspot
+from pipeline.common.errors import ClusterError
+from tests.support.projects import ROOT
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out the probe that starts a process."""
+    monkeypatch.setattr(doctor, "_workers", lambda: iter(()))
+
+
+def by_topic(project):
+    findings = {}
+    for finding in doctor.examine(project):
+        findings.setdefault(finding.topic, []).append(finding)
+    return findings
+
+
+@pytest.mark.slow
+def test_this_machine_has_what_the_project_needs():
+    done = CliRunner().invoke(soundspot, ["doctor", "--json"])
+    findings = json.loads(done.output)
+    assert [f for f in findings if f["state"] == "bad"] == []
+    assert done.exit_code == 0
+    topics = {f["topic"] for f in findings}
+    assert {"python", "packages", "spectrograms", "media", "device", "workers", "project", "dvc", "disk"} <= topics
+    packages = next(f["text"] for f in findings if f["topic"] == "packages")
+    assert f"torch {importlib.metadata.version('torch')}" in packages
+
+
+def test_a_folder_that_is_no_project(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: "dvc")
+    findings = by_topic(tmp_path)
+    assert [f.state for f in findings["project"]] == ["note"]
+    assert [f.state for f in findings["dvc"]] == ["note"]
+
+
+def test_wrong_settings_are_named(tmp_path, quick):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (finding,) = by_topic(tmp_path)["project"]
+    assert finding.state == "bad"
+    assert "dataset.yaml: no such file" in finding.text
+    assert finding.hint
+
+
+def test_what_is_missing_is_bad_and_has_a_hint(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT", str(tmp_path / "nowhere"))
+    findings = by_topic(tmp_path)
+    assert [f.state for f in findings["dvc"]] == ["note", "bad"]
+    assert "PATH" in findings["dvc"][0].text
+    assert "names no folder" in findings["environment"][1].text
+    bad = [f for each in findings.values() for f in each if f.state == "bad"]
+    assert len(bad) == 2
+    assert all(f.hint for f in bad)
+
+
+def test_the_media_root_of_one_dataset(tmp_path, quick, monkeypatch):
+    monkeypatch.delenv("SOUNDSPOT_MEDIA_ROOT", raising=False)
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MINE", str(tmp_path / "nowhere"))
+    told, finding = by_topic(tmp_path)["environment"]
+    assert "SOUNDSPOT_MEDIA_ROOT_MINE=" in told.text
+    assert (finding.state, finding.hint) == ("bad", "mend or unset SOUNDSPOT_MEDIA_ROOT_MINE")
+    assert finding.text.startswith("SOUNDSPOT_MEDIA_ROOT_MINE names no folder")
+
+
+def test_packages_outside_the_tested_range(monkeypatch):
+    versions = {"torch": "1.0.0"}
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or real(name))
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda name: ["torch<2.14,>=2.8", "nothing-of-this-name", 'x; extra == "dev"']
+    )
+    notes = list(doctor._packages())
+    assert [(f.state, f.text.split()[0]) for f in notes] == [
+        ("note", "torch"), ("bad", "nothing-of-this-name"), ("good", "torch"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("probe", "topic", "hint"),
+    [
+        ("_torchaudio", "spectrograms", "install again: pip install -e '.[test]'"),
+        ("_codecs", "media", "install again: pip install -e '.[test]'"),
+        ("_device", "device", "see whether nvidia-smi finds the GPU"),
+        ("_workers", "workers", "see whether this machine may start processes"),
+        ("_project", "project", "mend params.yaml and the dataset's card"),
+        ("_dvc", "dvc", "run `dvc doctor`"),
+        ("_disk", "disk", "see whether this folder and TMPDIR are there"),
+        ("_environment", "environment", "mend or unset the project's variables"),
+    ],
+)
+def test_a_probe_that_breaks_is_a_finding_with_its_own_hint(tmp_path, monkeypatch, probe, topic, hint):
+    def broken(*_):
+        raise RuntimeError("something\nis not there")
+
+    for name in ("_torchaudio", "_codecs", "_device", "_workers", "_project", "_dvc", "_disk", "_environment"):
+        monkeypatch.setattr(doctor, name, broken if name == probe else lambda *_: iter(()))
+    (finding,) = by_topic(tmp_path)[topic]
+    assert (finding.state, finding.text) == ("bad", "RuntimeError: something is not there")
+    assert finding.hint.startswith(hint)
+
+
+def test_a_scheduler_that_does_not_answer(monkeypatch):
+    def unreachable(*_, **__):
+        raise ClusterError("workers: no Dask scheduler answers at 'tcp://nowhere:1' (timed out)")
+        yield
+
+    monkeypatch.setattr("pipeline.common.cluster.run_tasks", unreachable)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://nowhere:1")
+    (finding,) = doctor._workers()
+    assert (finding.state, finding.hint) == (
+        "bad", "start the scheduler and its workers, or unset DASK_SCHEDULER_ADDRESS"
+    )  # fmt: skip
+    assert finding.text.startswith("workers: no Dask scheduler answers at 'tcp://nowhere:1'")
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
+    (finding,) = doctor._workers()
+    assert finding.hint.startswith("see whether this machine may start processes")
+
+
+@pytest.fixture
+def own_dvc(tmp_path, monkeypatch):
+    """A project whose command dvc is a script, whose lines are given."""
+    (tmp_path / ".dvc").mkdir()
+
+    def write(lines):
+        script = tmp_path / "dvc"
+        script.write_text(f"#!/bin/sh\n{lines}\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: str(script))
+        (finding,) = doctor._dvc(tmp_path)
+        return finding
+
+    return write
+
+
+def test_a_dvc_that_does_not_answer_is_a_finding(own_dvc, monkeypatch):
+    monkeypatch.setattr(doctor, "DVC_SECONDS", 0.2)
+    finding = own_dvc("exec sleep 30")
+    assert (finding.state, finding.text) == ("bad", "`dvc status` does not end within 0.2 s")
+    assert finding.hint == "another DVC command runs in this folder: wait for it, or end it"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("ERROR: Unable to acquire lock. Most likely another DVC process is running", "another DVC command runs"),
+        ("ERROR: 'runs/demo' is busy, it is being blocked by:\n  (PID 7): dvc repro", "another DVC command runs"),
+        ("ERROR: Lockfile 'dvc.lock' is corrupted.", "mend dvc.yaml or params.yaml"),
+        ("WARNING: old\nERROR: failed to parse 'vars'", "mend dvc.yaml or params.yaml"),
+    ],
+)
+def test_what_dvc_complains_of_decides_the_hint(own_dvc, message, hint):
+    finding = own_dvc(f"cat >&2 <<'END'\n{message}\nEND\nexit 1")
+    assert finding.state == "bad"
+    assert finding.text in message.splitlines()
+    assert finding.text.startswith("ERROR")
+    assert finding.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "good"), (1, "note")])
+def test_results_that_are_out_of_date_are_worth_a_note(own_dvc, code, state):
+    finding = own_dvc(f"exit {code}")
+    assert finding.state == state
+    assert ("dvc repro" in finding.hint) == (code == 1)
+
+
+def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: None)
+    done = CliRunner().invoke(soundspot, ["doctor"])
+    assert done.exit_code == 1
+    assert "✗ dvc: the command dvc is not installed" in done.output
+    assert "\x1b" not in done.output  # no colours where the output is not a terminal

@@ -1,0 +1,421 @@
+"""`soundspot check`: what is missing, what it takes, and that nothing is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+
+from pipeline.apps.preflight import check as dry_run
+from pipeline.apps.preflight.check import check_dataset
+from pipeline.apps.preflight.findings import human_bytes, human_seconds
+from pipeline.apps.preflight.memory import forecast_bytes, peak, reset_peak
+from pipeline.apps.preflight.timing import Pace, Rehearsal, rehearse, stage_times
+from pipeline.cli.main import soundspot
+from pipeline.common.config import load_params
+from pipeline.common.console import run_command
+from pipeline.datasets.prepare import SplitCoverage
+from pipeline.manifests.clips import Clip, write_boxes, write_clips
+from pipeline.methods import METHODS, Entry
+from pipeline.methods.contrastive import Contrastive
+from pipeline.training.loop import initialize, train
+from tests.support.importing import tree
+from tests.support.scored_world import boxes_of, make_manifest
+from tests.support.synthetic import make_settings, make_world
+
+PARAMS = """\
+dataset: squares
+variants: [itr]
+seeds: [0, 3]
+extract: {clips_per_shard: 16}
+training:
+  squares:
+    batch_size: 8
+    encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1]},
+              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean, visual_weights: null}
+    augmentation: {}
+    initialize: {epochs: 3, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
+    iterate: {epochs: 2, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}
+    methods: {initial: {}, itr: {}}
+"""
+TRAIN = [f"train-{i:02d}" for i in range(40)]
+TEST = [f"test-{i:02d}" for i in range(6)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small dataset whose media are all there, with nothing extracted yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOUNDSPOT_MEDIA_ROOT", raising=False)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    manifest = make_manifest(tmp_path / "data_manifests" / "squares", TEST, elsewhere=[])
+    (tmp_path / "nowhere").mkdir()
+    for split, clip_ids in (("train", TRAIN), ("test", TEST)):
+        write_clips(manifest / f"{split}.csv", [Clip(clip_id, video=f"{clip_id}.mp4") for clip_id in clip_ids])
+        for clip_id in clip_ids:
+            (tmp_path / "nowhere" / f"{clip_id}.mp4").write_bytes(b"x")
+    return tmp_path
+
+
+def check(project, **changes):
+    params = load_params(project / "params.yaml")
+    options = {"variants": params.variants, "n_batches": 0, "device": "cpu", **changes}
+    return check_dataset(project, params, options.pop("dataset", "squares"), **options)
+
+
+def world():
+    """Return shards in memory of the project's training clips."""
+    shards, _ = make_world(40, size=32)
+    shards.clip_ids = TRAIN
+    return shards
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(soundspot, ["check", *map(str, arguments)])
+    return stopped.value.code
+
+
+def change(project, name, old, new):
+    path = project / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_dataset_that_can_run(project, capsys):
+    before = tree(project)
+    assert run("--device", "cpu", "--batches", 1) == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith("squares: can run\n")
+    assert "problem" not in printed.err
+    for text in ("train      40     40", "runs/squares/itr/pseudo_labels", "maps of itr", "(measured)"):
+        assert text in printed.out
+    assert tree(project) == before
+
+
+def test_json_holds_everything(project, capsys):
+    assert run("--device", "cpu", "--batches", 1, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["can_run"] is True
+    assert found["clips"]["train"] == {"listed": 40, "found": 40}
+    assert [time["stage"] for time in found["times"]] == ["initialize", "itr", "maps of itr"]
+    assert all(time["total_seconds"] > 0 for time in found["times"])
+    assert 0 < found["memory_needed"] < found["memory_available"]
+
+
+def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys):
+    change(project, "params.yaml", "visual_weights: null", "visual_weights: weights/none.pth")
+    change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
+    change(project, "data_manifests/squares/dataset.yaml", "protocol: paper256", "protocol: paper265")
+    (project / "data_manifests/squares/test_boxes.csv").unlink()
+    for clip_id in TEST:
+        (project / "nowhere" / f"{clip_id}.mp4").unlink()
+    (project / "nowhere" / f"{TRAIN[3]}.mp4").write_bytes(b"")
+    assert run("itr", "no_such_method", "--device", "cpu", "--batches", 0) == 1
+    printed = capsys.readouterr()
+    problems = printed.err.splitlines()
+    for text in (
+        "unknown protocol 'paper265'; there are",
+        "test: not one of 6 clips is there under the media root",
+        "weights/none.pth: no such file; set encoder.visual_weights",
+        "no method 'no_such_method'",
+        "batch_size is 64, and only 39 training clips are there; lower it",
+    ):
+        assert sum(text in problem for problem in problems) == 1, text
+    assert len(problems) == 5
+    assert "train: 1 of 40 clips have no media" in printed.out
+    assert "cannot run yet, problems: 5" in printed.out
+
+
+def test_a_batch_that_cannot_be_filled_is_not_measured(project):
+    change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
+    found = check(project, n_batches=1)
+    assert [problem for problem in found.problems if "batch_size is 64" in problem] == found.problems != []
+    assert (found.times, found.measured) == ([], False)
+
+
+def test_without_boxes_training_can_start(project):
+    boxes = project / "data_manifests/squares/test_boxes.csv"
+    boxes.unlink()
+    run_ = check(project)
+    assert run_.problems == []
+    assert any(note.startswith("no boxes for the split 'test': nothing can be scored;") for note in run_.notes)
+    boxes.write_text("nonsense\n")
+    (problem,) = check(project).problems
+    assert "test_boxes.csv" in problem
+
+
+@pytest.fixture
+def elsewhere(project):
+    """Another dataset on which the models are to be scored."""
+    ids = [f"other-{i}" for i in range(4)]
+    manifest = make_manifest(project / "data_manifests" / "elsewhere", ids, elsewhere=[])
+    write_clips(manifest / "test.csv", [Clip(clip_id, video=f"{clip_id}.mp4") for clip_id in ids])
+    for clip_id in ids[1:]:
+        (project / "nowhere" / f"{clip_id}.mp4").write_bytes(b"x")
+    change(project, "params.yaml", "seeds: [0, 3]", "seeds: [0, 3]\ncross_datasets: [elsewhere]")
+    return manifest
+
+
+def test_other_datasets_that_are_scored_are_looked_at_too(project, elsewhere):
+    found = check(project)
+    assert found.problems == []
+    (note,) = [note for note in found.notes if note.startswith("elsewhere: test: 1 of 4 clips have no media under ")]
+    assert note.endswith("; data/elsewhere/missing.csv lists them when they have been prepared")
+    assert found.clips["elsewhere: test"] == SplitCoverage(4, 3)
+    folders = {output.folder: output.count for output in found.outputs}
+    assert folders["data/elsewhere/shards/test"] == 1
+    assert folders["results/squares/on/elsewhere/maps/itr"] == 2
+
+
+def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(project, elsewhere):
+    card = (elsewhere / "dataset.yaml").read_text()
+    change(project, "data_manifests/elsewhere/dataset.yaml", "image_size: ", "image_size: 1")
+    (problem,) = check(project).problems
+    assert "elsewhere/dataset.yaml: its image_size is not that of squares" in problem
+    (elsewhere / "dataset.yaml").write_text(card)
+    write_clips(
+        elsewhere / "test.csv",
+        [Clip(f"other-{i}", video=f"other-{i}.mp4") for i in range(4)] + [Clip(TRAIN[3], video="x.mp4")],
+    )
+    (problem,) = check(project).problems
+    assert f"1 of 5 clips have the id of one that was trained on, such as '{TRAIN[3]}'" in problem
+    (elsewhere / "dataset.yaml").write_text(card + "leaks_allowed: true\n")
+    assert check(project).problems == []
+    for path in (project / "nowhere").glob("other-*"):
+        path.unlink()
+    (elsewhere / "test_boxes.csv").unlink()
+    assert [("no boxes" in each, "not one of 5 clips" in each) for each in check(project).problems] == [
+        (True, False),
+        (False, True),
+    ]
+    (elsewhere / "dataset.yaml").write_text(card.replace("protocol: paper256", "protocol: mine"))
+    assert "unknown protocol 'mine'" in check(project).problems[0]
+    shutil.rmtree(elsewhere)
+    (problem,) = check(project).problems
+    assert "elsewhere/dataset.yaml: no such file" in problem
+
+
+def test_without_card_or_settings_or_lists(project, capsys):
+    assert run("--dataset", "other") == 1
+    assert "training.other: no such block of settings; copy one of squares" in capsys.readouterr().err
+    (project / "data_manifests/squares/train.csv").unlink()
+    assert "train.csv: no such clip list" in check(project).problems[0]
+    shutil.rmtree(project / "data_manifests")
+    (problem,) = check(project).problems
+    assert "dataset.yaml: no such file" in problem
+
+
+def test_a_leak_is_a_problem(project):
+    clips = [Clip(clip_id, video=f"{clip_id}.mp4") for clip_id in (*TRAIN, TEST[0])]
+    write_clips(project / "data_manifests/squares/train.csv", clips)
+    (problem,) = check(project).problems
+    assert "train.csv and test.csv overlap" in problem
+
+
+def test_a_method_that_learns_from_labels_finds_one_for_each_clip(project, capsys):
+    own = "{class_threshold: 0.3, hidden: 8, projection_hidden: 8, projection_dim: 8}"
+    methods = f"mssl: {own}, mssl_stage1: {{class_threshold: 0.3, hidden: 8}}"
+    change(project, "params.yaml", "itr: {}", f"itr: {{}}, {methods}")
+    # What training would stop with, once, though two methods want it; what needs no labels is not kept from it.
+    assert run("itr", "mssl", "mssl_stage1", "--device", "cpu", "--batches", 0) == 1
+    (problem,) = capsys.readouterr().err.splitlines()
+    assert "squares/train.csv, column label: 40 of 40 training clips have no label, the first is 'train-00'" in problem
+    assert not check(project).problems
+
+    write_clips(project / "data_manifests/squares/train.csv", [Clip(i, video=f"{i}.mp4", label=i[-1]) for i in TRAIN])
+    assert not check(project, variants=["mssl"]).problems
+
+    change(project, "params.yaml", "mssl: {", "mssl: {label_file: tags.csv, ")
+    (problem,) = check(project, variants=["mssl", "mssl_stage1"]).problems
+    assert "tags.csv: no such label file" in problem
+    (project / "tags.csv").write_text("clip_id,dog\n" + "".join(f"{clip_id},0.5\n" for clip_id in TRAIN[1:]))
+    (problem,) = check(project, variants=["mssl"]).problems
+    assert "tags.csv: 1 of 40 training clips have no label, the first is 'train-00'" in problem
+    # A clip that will be left out needs none.
+    (project / "nowhere" / f"{TRAIN[0]}.mp4").unlink()
+    assert not check(project, variants=["mssl"]).problems
+
+
+def test_rendered_media_need_not_be_there(project):
+    shutil.rmtree(project / "nowhere")
+    with (project / "data_manifests/squares/dataset.yaml").open("a") as file:
+        file.write("render: {seed: 0}\n")
+    found = check(project)
+    assert not found.problems
+    assert found.clips["train"].found == 40
+    assert found.notes[0] == "train: 40 of 40 videos are still to be rendered"
+
+
+def test_foreseen_files_of_training_are_those_that_it_writes(tmp_path, project):
+    """Train for real on as many clips of the same shape, and compare every kind of file."""
+    shards = world()
+    settings = load_params(project / "params.yaml").training["squares"]
+    initialize(shards, project / "runs/squares/initialize", settings=settings, seeds=[0, 3], device="cpu")
+    found = {(o.what, o.folder): o for o in check(project).outputs}
+    train(shards, project / "runs/squares/initialize", tmp_path / "itr", method="itr", settings=settings, seeds=[0, 3])
+    for name, folder in (("initialize", project / "runs/squares/initialize"), ("itr", tmp_path / "itr")):
+        for what, pattern, place in (
+            ("pseudo-labels", "epoch_*.h5", f"runs/squares/{name}/pseudo_labels"),
+            ("model.pt", "model.pt", f"runs/squares/{name}"),
+        ):
+            files = list(folder.rglob(pattern))
+            assert found[what, place].count == len(files)
+            assert found[what, place].size == pytest.approx(sum(f.stat().st_size for f in files), rel=0.05)
+
+
+def test_what_is_written_already_needs_no_room(project):
+    empty = check(project).disk_needed
+    shards = world()
+    settings = load_params(project / "params.yaml").training["squares"]
+    initialize(shards, project / "runs/squares/initialize", settings=settings, seeds=[0], device="cpu")
+    written = sum(path.stat().st_size for path in (project / "runs").rglob("*.*5")) + sum(
+        path.stat().st_size for path in (project / "runs").rglob("model.pt")
+    )
+    assert empty - check(project).disk_needed == written
+
+
+def test_what_is_there_of_another_split_or_dataset_makes_no_room(project, elsewhere):
+    empty = check(project).disk_needed
+    for name in ("data/elsewhere/shards/train/shard-00000.h5", "results/squares/on/old/maps/itr/maps.h5"):
+        (project / name).parent.mkdir(parents=True)
+        (project / name).write_bytes(bytes(10**7))
+    assert check(project).disk_needed == empty
+    shard = project / "data/elsewhere/shards/test/shard-00000.h5"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(bytes(1000))
+    assert check(project).disk_needed == empty - 1000
+
+
+def test_a_full_disk(project, monkeypatch):
+    needed = check(project).disk_needed
+    usage = shutil.disk_usage(project)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage._replace(free=needed - 5000))
+    (problem,) = check(project).problems
+    assert "5 kB of disk space are missing; make room" in problem
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage._replace(free=needed + 5000))
+    found = check(project)
+    assert not found.problems
+    assert "DVC's cache" in found.notes[0]
+
+
+def test_a_batch_that_does_not_fit_is_not_tried(project, monkeypatch):
+    needed = check(project).memory_needed
+    monkeypatch.setattr(dry_run, "available_bytes", lambda device: needed // 2)
+    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: pytest.fail("tried"))
+    (problem,) = check(project, n_batches=1).problems
+    assert "a batch of 8 needs about" in problem
+    assert "lower it to about 3" in problem
+
+
+def test_a_device_that_runs_out_of_memory(project, monkeypatch):
+    def too_much(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dry_run, "rehearse", too_much)
+    (problem,) = check(project, n_batches=1).problems
+    assert "a batch of 8 needs about" in problem
+    assert "device 'cuda:99' cannot be used" in check(project, device="cuda:99").problems[0]
+
+
+def test_times_are_those_of_the_schedule(project, monkeypatch):
+    paces = {"initialize": Pace(0.5, 0.25), "itr": Pace(2.0, 1.0)}
+    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
+    change(project, "params.yaml", "batch_size: 8", "batch_size: 12")
+    first, second, maps = check(project, n_batches=1).times
+    # 40 clips fill three batches of 12. Two seeds; the initialisation labels once, each epoch of itr does.
+    assert (first.epochs, first.epoch_seconds, first.label_seconds) == (6, 18.0, 10.0)
+    assert first.total_seconds == 2 * (3 * 18.0 + 10.0)
+    assert second.total_seconds == 2 * 2 * (72.0 + 40.0)
+    assert maps.total_seconds == 2 * 2 * 6 * 1.0
+
+
+TWINS = ("mssl_stage1", "mssl_stage1_eq2")
+
+
+@pytest.mark.parametrize(("keep_epochs", "methods", "own", "trains"), [
+    (3, TWINS, {}, False),
+    (3, TWINS[::-1], {}, True),  # its twin has not ended when it begins
+    (2, TWINS, {}, True),  # the weights of the start are not kept
+    (3, TWINS[1:], {}, True),
+    (3, TWINS, {"temperature": 0.5}, True),
+])  # fmt: skip
+def test_a_row_that_takes_the_weights_of_another_only_labels(project, monkeypatch, keep_epochs, methods, own, trains):
+    iterate = make_settings().iterate.model_copy(update={"keep_epochs": keep_epochs})
+    settings = make_settings(iterate=iterate, methods={TWINS[0]: {}, TWINS[1]: own})
+    params = load_params(project / "params.yaml")
+    found = Rehearsal({name: Pace(2.0, 1.0) for name in ("initialize", *methods)}, 1000)
+    clips = {"train": SplitCoverage(40, 40), "test": SplitCoverage(6, 6)}
+    times = {t.stage: t for t in stage_times(found, clips, params=params, settings=settings, methods=methods)}
+    assert times[TWINS[1]].epoch_seconds == (80.0 if trains else 0.0)
+    assert times[TWINS[1]].total_seconds == 2 * 2 * (120.0 if trains else 40.0)
+    assert TWINS[0] not in methods or times[TWINS[0]].total_seconds == 2 * 2 * 120.0
+
+
+def test_a_row_that_takes_the_weights_of_another_is_tried_by_itself():
+    settings = make_settings(methods={name: {} for name in TWINS})
+    found = rehearse(
+        settings, TWINS, image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, tell=lambda stage: None
+    )
+    assert all(pace.pair_seconds > 0 and pace.label_seconds > 0 for pace in found.paces.values())
+
+
+def test_seeds_side_by_side_are_mentioned(project, monkeypatch):
+    paces = {"initialize": Pace(0.5, 0.25), "itr": Pace(2.0, 1.0)}
+    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
+    assert any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
+    change(project, "params.yaml", "seeds: [0, 3]", "seeds: [0]")
+    assert not any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
+
+
+def test_the_rehearsal_runs_the_real_loss(monkeypatch):
+    calls = []
+
+    class Slow(Contrastive):
+        def loss(self, model, batch):
+            calls.append(tuple(batch.frames.shape))
+            time.sleep(0.08)
+            return super().loss(model, batch)
+
+    monkeypatch.setitem(METHODS, "slow", Entry(Slow))
+    settings = make_settings(methods={"slow": {}, "initial": {}})
+    told = []
+    found = rehearse(
+        settings, ["slow"], image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, tell=told.append
+    )
+    assert calls == [(8, 3, 32, 32)] * 2
+    assert told == ["initialize", "slow"]
+    assert found.paces["slow"].pair_seconds > 0.01 > found.paces["slow"].label_seconds > 0
+    assert found.peak_bytes > 0
+
+
+def test_the_forecast_of_memory_grows_with_the_batch():
+    shape = {"image_size": 64, "log_mel_shape": (16, 20)}
+    sizes = [forecast_bytes(make_settings(batch_size=n), **shape) for n in (8, 16, 32)]
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=1e-6)
+    # The stem alone keeps 8 channels of a quarter of the pixels, before and after its BatchNorm, in float32.
+    assert (sizes[1] - sizes[0]) / 8 > 2 * 8 * 32 * 32 * 4
+    larger = forecast_bytes(make_settings(), image_size=128, log_mel_shape=(16, 20))
+    assert larger > sizes[0]
+
+
+def test_the_peak_is_measured_anew():
+    reset_peak(CPU)
+    before = peak(CPU)
+    ballast = torch.ones(30_000_000)
+    assert peak(CPU) - before > 0.9 * ballast.nbytes
+
+
+def test_units():
+    assert [human_bytes(n) for n in (12, 1500, 2.5e9, 4e12)] == ["12 B", "1.5 kB", "2.5 GB", "4 TB"]
+    assert [human_seconds(n) for n in (0.5, 42, 210, 25200, 181440)] == ["0.5 s", "42 s", "3.5 min", "7.0 h", "2.1 d"]
+
+
+def test_boxes_of_the_scored_split_are_enough(project):
+    write_boxes(project / "data_manifests/squares/test_boxes.csv", boxes_of(TEST[0]))
+    assert not check(project).problems

@@ -1,0 +1,32 @@
+"""Speed of localising: what `benchmarks/localization.py` measures, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import localization
+from tests.support.projects import ROOT
+
+SECONDS = ("decode_and_encode_seconds", "model_seconds", "whole_seconds")
+
+
+@pytest.mark.slow
+def test_a_short_video_is_measured():
+    measured = localization.measure(2.0, 1, ROOT / "params.yaml", "cpu")
+    assert set(measured) == {*SECONDS, "ratio", "target_ratio"}
+    assert all(measured[name] > 0 for name in SECONDS)
+    decode_and_encode, model, whole = (measured[name] for name in SECONDS)
+    assert measured["ratio"] == pytest.approx((whole - model) / decode_and_encode, abs=0.02)
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(1.5, 0), (1.51, 1), (0.9, 0)])
+def test_the_exit_code_tells_whether_the_target_is_met(tmp_path, monkeypatch, capsys, ratio, code):
+    result = {**dict.fromkeys(SECONDS, 1.0), "ratio": ratio, "target_ratio": localization.TARGET}
+    monkeypatch.setattr(localization, "measure", lambda *_: result)
+    output = tmp_path / "localization.json"
+    assert localization.main(["--output", str(output)]) == code
+    assert ("above its target" in capsys.readouterr().err) is bool(code)
+    written = json.loads(output.read_text())
+    assert (written["ratio"], written["target_ratio"]) == (ratio, 1.5)

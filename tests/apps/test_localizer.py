@@ -1,0 +1,467 @@
+"""The Localizer, its calibration, the sounding regions and the drawing of heat maps."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import av
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from pipeline.apps.localize.localizer import Localizer, level_dbfs
+from pipeline.apps.localize.regions import sounding_boxes
+from pipeline.apps.localize.sliding_windows import SlidingWindows
+from pipeline.common.errors import CheckpointError, MediaError
+from pipeline.common.files import write_csv
+from pipeline.evaluation.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    find_calibration,
+    model_digest,
+    read_calibration,
+    write_calibration,
+)
+from pipeline.extraction.build_shard import ShardTask, build_shard
+from pipeline.figures.heatmap import (
+    HIGHEST_OPACITY,
+    LOWEST_OPACITY,
+    blend,
+    enlarged,
+    heat_colours,
+    overlay,
+    rgb_layer,
+    rgb_notice,
+    yuv420_layer,
+    yuv420_notice,
+)
+from pipeline.manifests.clips import Clip
+from pipeline.media.audio import window_at
+from pipeline.media.clip import is_still, read_still
+from pipeline.media.container import Deadline, MediaSource
+from pipeline.model.inference import response_maps
+from pipeline.shards.reader import REJECTS_FILE, ShardSet, shard_path
+from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
+from tests.support.media_files import steady, write_media
+
+# ---------------------------------------------------------------------------- regions
+
+
+def flood_fill(mask):
+    """Connected parts by hand: sets of (row, col) that are linked by shared sides."""
+    left = {(int(r), int(c)) for r, c in zip(*np.nonzero(mask), strict=True)}
+    parts = []
+    while left:
+        part, todo = set(), [left.pop()]
+        while todo:
+            r, c = todo.pop()
+            part.add((r, c))
+            for near in ((r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1)):
+                if near in left:
+                    left.remove(near)
+                    todo.append(near)
+        parts.append(part)
+    return parts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regions_are_those_of_a_flood_fill(seed):
+    rng = np.random.default_rng(seed)
+    heat, response = rng.random((9, 13)), rng.normal(size=(9, 13))
+    expected = []
+    for part in flood_fill(heat > 0.6):
+        rows, columns = zip(*part, strict=True)
+        box = (min(columns) / 13, min(rows) / 9, (max(columns) + 1) / 13, (max(rows) + 1) / 9)
+        expected.append((*box, max(response[cell] for cell in part), len(part) / heat.size))
+    found = sounding_boxes(heat, response, delta_v=0.6)
+    assert len(found) == len(expected)
+    assert np.allclose(sorted(map(tuple, found)), sorted(expected))
+    assert [region.score for region in found] == sorted((region.score for region in found), reverse=True)
+
+
+def test_no_region_and_the_whole_frame():
+    heat = np.full((4, 4), 0.5)
+    assert sounding_boxes(heat, heat, delta_v=0.5) == []
+    (whole,) = sounding_boxes(heat, heat, delta_v=0.4)
+    assert whole == (0, 0, 1, 1, 0.5, 1)
+    with pytest.raises(ValueError, match="one grid"):
+        sounding_boxes(heat, heat[:2], delta_v=0.5)
+
+
+# ---------------------------------------------------------------------------- drawing
+
+
+def test_an_overlay_of_a_known_map():
+    picture = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    before = picture.copy()
+    for heat in (0.0, 0.5, 1.0):
+        opacity = LOWEST_OPACITY + (HIGHEST_OPACITY - LOWEST_OPACITY) * heat
+        colour = 255 * np.array(colormaps["inferno"](heat)[:3])
+        expected = (1 - opacity) * picture + opacity * colour
+        # Half a unit for each of: the colour, the opacity's 256 steps, the result.
+        assert np.abs(overlay(picture, np.full((4, 4), heat)) - expected).max() <= 2
+    assert (picture == before).all()
+
+
+def test_one_table_of_colours_for_all():
+    colours = heat_colours()
+    expected = [[round(255 * part) for part in colormaps["inferno"](i / 255)[:3]] for i in range(256)]
+    assert colours.dtype == np.uint8
+    assert colours.tolist() == expected
+    assert heat_colours() is colours
+    with pytest.raises(ValueError, match="read-only"):
+        colours[0] = 0
+
+
+def test_heat_lies_where_it_belongs():
+    heat = np.zeros((4, 4))
+    heat[0, 3] = 1
+    drawn = overlay(np.zeros((40, 80, 3), dtype=np.uint8), heat).sum(axis=2)
+    assert np.unravel_index(drawn.argmax(), drawn.shape)[0] < 10
+    assert np.unravel_index(drawn.argmax(), drawn.shape)[1] >= 60
+    assert drawn[:, :39].max() == drawn[20:].max() == drawn[39, 0]
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+def test_drawing_in_planes_is_drawing_in_rgb(matrix):
+    height, width = 96, 128
+    heat = np.random.default_rng(1).random((3, 4))
+    grey = 120
+    planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)
+    planes[:height] = round(16 + grey * 219 / 255)
+    blend(planes, yuv420_layer(heat, height=height, width=width, matrix=matrix))
+    y = planes[:height].astype(float)
+    u, v = planes[height:].reshape(2, height // 2, width // 2).repeat(2, axis=1).repeat(2, axis=2) - 128.0
+    y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}[matrix]
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    expected = overlay(np.full((height, width, 3), grey, dtype=np.uint8), heat).astype(float)
+    # Chroma has half the resolution, and every plane is rounded.
+    assert np.abs(np.stack([r, g, b], axis=2).clip(0, 255) - expected).mean() < 4
+
+
+def test_a_notice_leaves_the_rest_alone():
+    picture = np.random.default_rng(2).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+    drawn = picture.copy()
+    blend(drawn, rgb_notice("no sound", height=120, width=200))
+    assert (drawn[60:] == picture[60:]).all()
+    assert drawn[:30].max() == 255
+    assert (drawn[:30] != picture[:30]).any()
+    planes = np.random.default_rng(2).integers(16, 236, (180, 200), dtype=np.uint8)
+    drawn = planes.copy()
+    blend(drawn, yuv420_notice("no sound", height=120, width=200))
+    assert (drawn[60:120] == planes[60:120]).all()
+    assert drawn.max() == 235
+
+
+def test_a_notice_fits_a_tiny_picture():
+    drawn = np.zeros((2, 2, 3), dtype=np.uint8)
+    blend(drawn, rgb_notice("no sound", height=2, width=2))
+    assert drawn.shape == (2, 2, 3)
+
+
+def test_blending_is_exact_at_every_value():
+    layer = rgb_layer(np.random.default_rng(3).random((16, 16)), height=64, width=64)
+    picture = np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for value in (0, 255):
+        picture[:8] = value
+        expected = (layer.weight.astype(np.int64) * picture.ravel() + layer.paint) // 256
+        drawn = picture.copy()
+        blend(drawn, layer)
+        assert expected.max() <= 255
+        assert (drawn.ravel() == expected).all()
+    with pytest.raises(ValueError, match="does not fit"):
+        blend(picture[:5], layer)
+
+
+# ---------------------------------------------------------------------------- calibration
+
+
+def test_confidence_is_a_share_of_the_calibration_clips():
+    peaks = np.random.default_rng(0).permutation(np.arange(1, 202) / 202)
+    foreign = {"shuffled": peaks / 2, "hiss": np.full(50, -1.0), "hum": np.full(50, 9.0)}
+    calibration = Calibration.of(peaks, foreign, model="m", split="validation")
+    assert calibration.n_clips == 201
+    for peak in (0.2, 0.5, 0.9):
+        assert calibration.confidence(peak) == pytest.approx((peaks <= peak).mean(), abs=0.01)
+    assert calibration.confidence(-1) == 0
+    assert calibration.confidence(2) == 1
+    assert calibration.confidence(0.0) == 0
+    # The shuffled peaks are half as large: twice as many lie below.
+    assert calibration.rejected(0.05) == pytest.approx({"shuffled": 0.1, "hiss": 1, "hum": 0}, abs=0.01)
+    assert calibration.rejected(0.0)["shuffled"] == pytest.approx(0.01, abs=0.01)
+    assert calibration.rejected(1.0) == {"shuffled": 1, "hiss": 1, "hum": 0}
+    assert calibration.describe(0.05).startswith(
+        "calibrated on 201 clips (validation): 'source not found' is said of 5% of"
+    )
+    assert calibration.describe(0.05).endswith(
+        "their own sound, 11% with the sound of another, 100% with hiss, 0% with mains hum"
+    )
+
+
+def test_calibration_file(tmp_path):
+    peaks = np.random.default_rng(0).normal(size=20)
+    calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model="m", split="test")
+    path = tmp_path / CALIBRATION_FILE
+    write_calibration(path, calibration)
+    assert read_calibration(path) == calibration
+    whole = path.read_text()
+    damaged = [whole.replace(f'"{name}": [', f'"{name}": [9, ') for name in ("own", "shuffled")]
+    assert whole not in damaged
+    for content in ("", "[]", '{"format_version": 9}', *damaged):
+        path.write_text(content)
+        with pytest.raises(CheckpointError, match=r"calibration\.json: no usable calibration"):
+            read_calibration(path)
+
+
+def test_calibration_is_found_for_its_own_weights_only(tmp_path):
+    model = tmp_path / "runs" / "demo" / "ours" / "seed_1" / "model.pt"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    assert find_calibration(model) is None
+    peaks = np.zeros(3)
+    evaluated = tmp_path / "results" / "demo" / "maps" / "ours" / "seed_1" / CALIBRATION_FILE
+    write_calibration(evaluated, Calibration.of(peaks, {}, model=model_digest(model), split="test"))
+    assert find_calibration(model).split == "test"
+    write_calibration(model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model="other", split="beside"))
+    assert find_calibration(model).split == "test"
+    write_calibration(
+        model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model=model_digest(model), split="beside")
+    )
+    assert find_calibration(model).split == "beside"
+    model.write_bytes(b"others")
+    assert find_calibration(model) is None
+
+
+# ---------------------------------------------------------------------------- sound
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mkv", "pcm_s16le"), ("mp4", "aac"), ("mkv", "libopus")])
+def test_sliding_windows_are_those_of_extraction(tmp_path, ending, codec):
+    # Rising tones rather than noise, which AAC replaces by other noise.
+    t = np.arange(3 * 48_000) / 48_000
+    sound = 0.4 * np.stack([np.sin(1000 * t**2), np.sin(300 * t + 500 * t**2)]).astype(np.float32)
+    path = write_media(tmp_path / f"a.{ending}", times=steady(3, 10), sound=sound, rate=48_000, audio_codec=codec)
+    with MediaSource(path, deadline=Deadline(60)) as one, MediaSource(path, deadline=Deadline(60)) as other:
+        windows = SlidingWindows(one, clip_seconds=1.0, sample_rate=16_000)
+        for centre_s in (0.0, 0.3, 0.31, 1.5, 2.9):
+            found = windows.window(other.moment(centre_s))
+            expected = window_at(other, other.moment(centre_s), clip_seconds=1.0, sample_rate=16_000)
+            assert found.shape == (16_000,)
+            assert np.abs(found / np.abs(found).max() - expected).max() < 5e-3, centre_s
+
+
+def test_windows_beyond_the_sound_are_zero(tmp_path):
+    sound = np.full((1, 16_000), 0.5, dtype=np.float32)
+    path = write_media(tmp_path / "a.mp4", times=steady(4, 10), sound=sound)
+    with MediaSource(path, deadline=Deadline(60)) as source:
+        early, late = source.moment(0.5), source.moment(3.0)
+        windows = SlidingWindows(source, clip_seconds=1.0, sample_rate=16_000)
+        assert np.abs(windows.window(early)).max() > 0.3
+        assert (windows.window(late) == 0).all()
+
+
+def test_level():
+    assert level_dbfs(np.zeros(5, dtype=np.float32)) == -math.inf
+    assert level_dbfs(np.array([0.1, -1.0])) == 0
+    assert level_dbfs(np.array([0.001])) == pytest.approx(-60)
+
+
+# ---------------------------------------------------------------------------- the Localizer
+
+
+def scene(height=60, width=90):
+    """A grey frame with a red square, and where it is."""
+    frame = np.full((height, width, 3), 90, dtype=np.uint8)
+    frame[height // 2 :, : width // 3] = (250, 10, 10)
+    return frame, (slice(height // 2, None), slice(0, width // 3))
+
+
+def noise(seconds=1.0, rate=AUDIO.sample_rate):
+    return (0.2 * np.random.default_rng(0).normal(size=round(seconds * rate))).astype(np.float32)
+
+
+def test_a_known_response_in_the_size_of_the_frame():
+    frame, place = scene()
+    response = make_localizer().localize(frame, noise(), AUDIO.sample_rate)
+    assert response.shape == frame.shape[:2]
+    assert response.dtype == np.float32
+    inside = np.zeros(response.shape, dtype=bool)
+    inside[place] = True
+    assert response[inside].mean() > 0.8
+    assert response[~inside].mean() < 0.15
+
+
+def test_batches_and_single_frames_agree():
+    localizer = make_localizer()
+    rng = np.random.default_rng(5)
+    frames = [rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8) for i in range(3)]
+    windows = [localizer.window(noise(0.5 + i / 2), AUDIO.sample_rate) for i in range(3)]
+    together = localizer.localize_batch(frames, windows)
+    for frame, window, found in zip(frames, windows, together, strict=True):
+        alone = localizer.localize_batch([frame], [window])[0]
+        assert np.allclose(alone.response, found.response, atol=1e-6)
+
+
+def test_silence_is_said_and_not_painted():
+    localizer = make_localizer()
+    frame, _ = scene()
+    quiet = noise() * 1e-4
+    silent, heard, hushed = localizer.localize_batch([frame] * 3, [0 * noise(), noise(), quiet])
+    assert (silent.verdict, heard.verdict, hushed.verdict) == ("silent", "sounding", "silent")
+    assert silent.level_dbfs == -math.inf
+    assert hushed.level_dbfs == pytest.approx(level_dbfs(noise() - noise().mean()) - 80, abs=1e-3)
+    assert not silent.response.any()
+    with pytest.raises(MediaError, match="the sound is silent"):
+        localizer.localize(frame, quiet, AUDIO.sample_rate)
+    assert make_localizer(silence_dbfs=-120.0).localize_batch([frame], [quiet])[0].verdict == "sounding"
+
+
+@pytest.mark.parametrize("begin", [0, 0.3, 0.5])
+@pytest.mark.parametrize("hiss", [0, 1e-4])
+def test_a_constant_offset_is_not_heard(begin, hiss):
+    """Nor is faint hiss over it, also where the sound begins within the window; a click and a tone over it are."""
+    n = AUDIO.n_samples
+    window = np.full(n, 0.3, dtype=np.float32) + np.float32(hiss) * np.random.default_rng(0).uniform(-1, 1, n)
+    window[: round(begin * n)] = 0
+    tone, click = window.copy(), np.zeros(n)
+    tone[-n // 3 :] += 0.01 * np.sin(np.arange(len(tone[-n // 3 :])))
+    click[n // 2] = 0.3
+    windows = [each.astype(np.float32) for each in (window, tone, click)]
+    found = make_localizer().localize_batch([scene()[0]] * 3, windows)
+    assert [each.verdict for each in found] == ["silent", "sounding", "sounding"]
+    assert found[0].level_dbfs < (-75 if hiss else -120)
+    assert found[1].level_dbfs == pytest.approx(-40, abs=0.5)
+
+
+def test_a_weak_response_is_not_found():
+    frame, _ = scene()
+    calibration = Calibration.of(np.linspace(0.5, 0.9, 101), {}, model="", split="validation")
+    localizer = make_localizer(calibration=calibration)
+    grey = np.full((40, 40, 3), 90, dtype=np.uint8)
+    windows = [localizer.window(noise(), AUDIO.sample_rate)] * 2
+    red, without = localizer.localize_batch([frame, grey], windows)
+    assert (red.verdict, without.verdict) == ("sounding", "not found")
+    assert red.confidence == 1
+    assert without.confidence == 0
+    always = make_localizer(calibration=calibration, miss_rate=0.0).localize_batch([grey], windows[:1])[0]
+    assert always.verdict == "sounding"
+
+
+def test_windows_of_other_rates_lengths_and_types():
+    localizer = make_localizer()
+    length = AUDIO.n_samples
+    tone = np.sin(2 * np.pi * 440 * np.arange(4 * 48_000) / 48_000).astype(np.float32)
+    window = localizer.window(tone, 48_000)
+    t = (4 - AUDIO.clip_seconds) / 2 + np.arange(length) / AUDIO.sample_rate
+    assert np.abs(window - np.sin(2 * np.pi * 440 * t)).max() < 1e-3
+    short = localizer.window(np.ones(100, dtype=np.float32), AUDIO.sample_rate)
+    assert (np.flatnonzero(short)[[0, -1]] == [length // 2 - 50, length // 2 + 49]).all()
+    stereo = np.array([[0, 16384] * 50, [16384, 0] * 50], dtype=np.int16)
+    assert np.abs(localizer.window(stereo, AUDIO.sample_rate)).max() == 0.25
+    for wrong in (np.zeros((2, 2, 2)), np.zeros(0), np.array([np.nan]), np.zeros(3, dtype=complex)):
+        with pytest.raises(ValueError, match="audio must be"):
+            localizer.window(wrong, 8000)
+    with pytest.raises(ValueError, match="a frame must be"):
+        localizer.localize(np.zeros((4, 4), dtype=np.uint8), noise(), AUDIO.sample_rate)
+
+
+def test_sound_that_lies_on_its_side_and_rates_that_are_none():
+    localizer = make_localizer()
+    stereo = np.stack([noise(), -noise()])
+    for sideways in (stereo.T, noise()[:, None]):
+        with pytest.raises(ValueError, match=r"must be \(channel, sample\), got \(8000, [12]\): .*give audio\.T"):
+            localizer.window(sideways, AUDIO.sample_rate)
+    assert (localizer.window(stereo.T.T, AUDIO.sample_rate) == 0).all()
+    for rate in (0, -8000, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"sample_rate must be a positive number of Hz, got {rate}; give that of"):
+            localizer.window(noise(), rate)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("silence_dbfs", (1.0, math.nan, math.inf)), ("miss_rate", (-0.1, 1.1, math.nan))]
+)
+def test_thresholds_out_of_their_range(name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
+            make_localizer(**{name: value})
+
+
+def test_regions_of_a_known_map():
+    localizer = make_localizer()
+    frame, _ = scene(64, 96)
+    found = localizer.localize_batch([frame], [localizer.window(noise(), AUDIO.sample_rate)])[0]
+    (region,) = localizer.regions(found.response)
+    cell = 1 / (IMAGE_SIZE // Red.CELL)
+    assert (region.x0, region.y0, region.x1, region.y1) == pytest.approx((0, 0.5, 1 / 3, 1), abs=cell)
+    assert region.score > 0.8
+
+
+def test_loading_needs_the_model_alone(tmp_path):
+    path = save_model(tmp_path / "model.pt")
+    localizer = Localizer.load(str(path), device="cpu")
+    assert (localizer.audio, localizer.image_size, localizer.delta_v) == (AUDIO, IMAGE_SIZE, 0.7)
+    assert localizer.calibration is None
+    assert localizer.name == model_digest(path)
+    other = tmp_path / "other.json"
+    write_calibration(other, Calibration.of(np.zeros(3), {}, model="other", split="test"))
+    with pytest.raises(CheckpointError, match="calibrates other weights"):
+        Localizer.load(path, calibration=other)
+    with pytest.raises(CheckpointError, match="no such file"):
+        Localizer.load(tmp_path / "none.pt")
+
+
+def test_maps_are_those_of_the_pipeline(tmp_path):
+    """extract → response_maps → enlarge, against the Localizer on the same media."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(20)]
+    sound = (0.2 * rng.normal(size=(1, 2 * 22_050))).astype(np.float32)
+    path = write_media(
+        tmp_path / "a.mkv", times=steady(2, 10), pictures=pictures, sound=sound, rate=22_050, audio_codec="pcm_s16le"
+    )
+    clip = Clip(clip_id="a", video="a.mkv", frame=None, audio=None, centre_s=None, label=None)
+    (tmp_path / "shards").mkdir()
+    build_shard(ShardTask(shard_path(tmp_path / "shards", 0), (clip,), tmp_path, AUDIO, IMAGE_SIZE, "", 60.0))
+    write_csv(tmp_path / "shards" / REJECTS_FILE, ("clip_id", "reason"), [])
+    localizer = Localizer.load(save_model(tmp_path / "model.pt"), device="cpu")
+    expected = response_maps(localizer.model, ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
+    with MediaSource(path, deadline=Deadline(60)) as source:
+        moment = source.moment(1.0)
+        window = SlidingWindows(source, clip_seconds=AUDIO.clip_seconds, sample_rate=AUDIO.sample_rate).window(moment)
+    with av.open(str(path)) as container:
+        frame = next(p for p in container.decode(video=0) if p.pts * p.time_base >= 1).to_ndarray(format="rgb24")
+    found = localizer.localize_batch([frame], [window])[0]
+    assert np.abs(found.response - expected).max() < 1e-4
+    response = localizer.localize(frame, sound, 22_050)
+    enlarged_there = torch.nn.functional.interpolate(
+        torch.from_numpy(expected)[None, None], size=frame.shape[:2], mode="bilinear", align_corners=False
+    )[0, 0]
+    assert np.abs(response - enlarged_there.numpy()).max() < 1e-3
+    assert np.ptp(response) > 0.01
+
+
+def test_enlarged_is_torchs_interpolation():
+    values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=(33, 20), mode="bilinear")[
+        0, 0
+    ]
+    assert np.allclose(enlarged(values, height=33, width=20), expected.numpy(), atol=1e-5)
+
+
+def test_stills(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert is_still(tmp_path / "a.png")
+    assert (read_still(tmp_path / "a.png") == pixels).all()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn clockwise
+    Image.fromarray(pixels).save(tmp_path / "b.png", exif=turned)
+    assert (read_still(tmp_path / "b.png") == np.rot90(pixels, -1)).all()
+    (tmp_path / "c.png").write_text(json.dumps({}))
+    assert not is_still(tmp_path / "c.png")
+    assert read_still(tmp_path / "c.png") is None
+    assert not is_still(tmp_path / "none.png")

@@ -1,0 +1,265 @@
+"""`soundspot sensitivity`: which experiments are compared, and what the table, the file and the picture say of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.apps.compare.sensitivity import compare, read_experiments, sensitivity_table
+from pipeline.cli.main import soundspot
+from pipeline.cli.sensitivity import sensitivity
+from pipeline.common.console import run_command
+from pipeline.common.errors import EvaluationError
+from tests.support.projects import DVC, ROOT, environment
+
+ITERATE = {"delta_v": 0.8, "delta_a": 0.9, "temperature": 0.3}
+
+
+def scores(success, auc=0.4, *, split="validation"):
+    metrics = {"split": split, "protocol": "paper256"}
+    for key, value in (("success_rate", success), ("auc", auc)):
+        metrics |= {key: value, f"{key}_low": value - 0.05, f"{key}_high": value + 0.04}
+    return metrics
+
+
+def experiment(name, *, success=0.5, time="2026-01-01T00:00:00", split="validation", variants=("iterative",), **more):
+    """One entry as `dvc exp show --json` prints it; `more` are settings of `iterate`, `methods`, `seeds` and `extract`."""
+    methods = more.pop("methods", {"iterative": {}, "itr": {}})
+    top = {"dataset": "tiny", "variants": list(variants), "seeds": more.pop("seeds", [0]), "score_split": split}
+    top["extract"] = {"clips_per_shard": 512, "max_reject_fraction": 0.1} | more.pop("extract", {})
+    top["training"] = {"tiny": {"batch_size": 8, "iterate": ITERATE | more, "methods": methods}}
+    metrics = {
+        f"results/tiny/{variant}/metrics.json": {"data": scores(success, split=split)} for variant in variants
+    } | {"results/tiny/baselines.json": {"data": {"random": scores(0.1)}}}
+    data = {
+        "rev": "0" * 40,
+        "timestamp": time,
+        "params": {"params.yaml": {"data": top}, "data_manifests/tiny/dataset.yaml": {"data": {"image_size": 32}}},
+        "metrics": metrics,
+        "deps": {},
+        "outs": {},
+        "meta": {},
+    }
+    revision = {"rev": "0" * 40, "name": name, "data": data, "error": None, "experiments": None}
+    return {"revs": [revision], "executor": {"state": "success", "name": "dvc-task", "local": None}, "name": name}
+
+
+def shown(*experiments):
+    """The whole print: the workspace, whose scores must not count, and a commit with its experiments."""
+    workspace = experiment("none", success=0.99, delta_v=0.123)["revs"][0] | {"rev": "workspace", "name": None}
+    commit = workspace | {"rev": "1" * 40, "name": "main", "experiments": list(experiments)}
+    return json.dumps([workspace, commit])
+
+
+def series_of(*experiments, setting="delta_v", **options):
+    return compare(read_experiments(shown(*experiments)), setting, dataset="tiny", **{"split": "validation"} | options)
+
+
+def values(series):
+    return [(point.value, point.metrics["success_rate"], point.experiment) for point in series.points]
+
+
+def test_experiments_are_ordered_by_the_setting():
+    (series,) = series_of(
+        experiment("b", delta_v=0.9, success=0.3),
+        experiment("a", delta_v=0.6, success=0.2),
+        experiment("c", success=0.4),
+    )
+    assert values(series) == [(0.6, 0.2, "a"), (0.8, 0.4, "c"), (0.9, 0.3, "b")]
+    assert (series.variant, series.label) == ("iterative", "iterative (Eq. 7)")
+    table = sensitivity_table([series], "delta_v")
+    assert table.header == ("", "delta_v", "success rate", "AUC")
+    assert table.rows[0] == ("iterative (Eq. 7)", "0.6", "20.0 (15.0–24.0)", "40.0 (35.0–44.0)")
+
+
+def test_their_order_in_the_print_does_not_matter():
+    every = [experiment(f"e{i}", delta_v=0.5 + i / 20, success=i / 10, time=f"2026-01-0{i + 1}") for i in range(6)]
+    mixed = every.copy()
+    random.Random(3).shuffle(mixed)
+    assert series_of(*mixed) == series_of(*every)
+
+
+def test_experiments_that_differ_elsewhere_are_other_series_and_named_by_the_difference():
+    found = series_of(
+        experiment("a", delta_v=0.6),
+        experiment("b", delta_v=0.7),
+        experiment("c", delta_v=0.6, temperature=0.1, success=0.7),
+        experiment("d", delta_v=0.7, temperature=0.1, success=0.8),
+        experiment("e", delta_v=0.7, delta_a=0.5),  # alone with its delta_a: says nothing of delta_v
+    )
+    assert {series.label: values(series) for series in found} == {
+        "iterative (Eq. 7), temperature 0.1": [(0.6, 0.7, "c"), (0.7, 0.8, "d")],
+        "iterative (Eq. 7), temperature 0.3": [(0.6, 0.5, "a"), (0.7, 0.5, "b")],
+    }
+
+
+def test_seeds_are_never_mixed_and_lists_of_variants_may_differ():
+    (series,) = series_of(
+        experiment("a", delta_v=0.6, seeds=[0]),
+        experiment("b", delta_v=0.7, seeds=[0], variants=("itr", "iterative")),
+        experiment("c", delta_v=0.8, seeds=[0, 1]),
+    )
+    assert [point.experiment for point in series.points] == ["a", "b"]
+
+
+def test_settings_that_change_no_score_may_differ():
+    (series,) = series_of(
+        experiment("a", delta_v=0.6, extract={"clips_per_shard": 64, "clip_time_limit_s": 5.0}),
+        experiment("b", delta_v=0.7, keep_epochs=5),
+        experiment("c", delta_v=0.8, methods={"iterative": {"keep_epochs": 2}}),
+    )
+    assert [point.experiment for point in series.points] == ["a", "b", "c"]
+    assert series.label == "iterative (Eq. 7)"
+
+
+def test_the_example_queues_from_a_committed_start():
+    example = [line.strip() for line in sensitivity.help.split("Example")[1].splitlines()[1:]]
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    start, commit, queue, *rest = (line for line in example if line)
+    assert f"```\n{start}\n{commit}\n```" in page
+    # What the start has set must not change again: another split would have to be extracted, and finds no media.
+    assert queue == "dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9"
+    assert rest == ["dvc exp run --run-all --jobs 1", "soundspot sensitivity delta_v"]
+
+
+def test_a_bare_name_is_what_the_variant_trains_with():
+    pair = [
+        experiment("a", delta_v=0.6, variants=("itr", "iterative"), methods={"iterative": {"delta_v": 0.5}, "itr": {}}),
+        experiment("b", delta_v=0.7, variants=("itr", "iterative"), methods={"iterative": {"delta_v": 0.5}, "itr": {}}),
+    ]
+    (itr,) = series_of(*pair)  # `iterative` overrides the sweep: both are 0.5
+    assert (itr.variant, [point.value for point in itr.points]) == ("itr", [0.6, 0.7])
+    own = [experiment(name, methods={"iterative": {"delta_v": value}}) for name, value in (("c", 0.3), ("d", 0.4))]
+    (iterative,) = series_of(*own)
+    assert [point.value for point in iterative.points] == [0.3, 0.4]
+
+
+def test_a_dotted_key_is_taken_at_its_word_and_variants_can_be_chosen():
+    both = ("itr", "iterative")
+    pair = [experiment("a", temperature=0.1, variants=both), experiment("b", temperature=0.2, variants=both)]
+    found = series_of(*pair, setting="training.tiny.iterate.temperature", variants=["itr"])
+    assert [(series.variant, [point.value for point in series.points]) for series in found] == [("itr", [0.1, 0.2])]
+
+
+def test_the_latest_of_two_experiments_at_one_value_counts():
+    (series,) = series_of(
+        experiment("new", delta_v=0.6, success=0.2, time="2026-02-01"),
+        experiment("old", delta_v=0.6, success=0.9, time="2026-01-01"),
+        experiment("other", delta_v=0.7),
+    )
+    assert [point.experiment for point in series.points] == ["new", "other"]
+
+
+def test_other_splits_and_unfinished_experiments_are_left_out():
+    failed = experiment("failed", delta_v=0.5)
+    failed["revs"][0] |= {"data": None, "error": {"msg": "no"}}
+    queued = experiment("queued", delta_v=0.55)
+    queued["revs"][0]["data"]["metrics"] = None
+    running = experiment("running", delta_v=0.45, success=0.9)  # in the workspace, with the scores of the one before
+    running["executor"] = {"state": "running", "name": "workspace"}
+    (series,) = series_of(
+        failed,
+        queued,
+        running,
+        experiment("a"),
+        experiment("b", delta_v=0.7),
+        experiment("test", delta_v=0.6, split="test"),
+    )
+    assert [point.experiment for point in series.points] == ["b", "a"]
+
+
+@pytest.mark.parametrize("setting", ["delta_v", "no_such_setting", "training.tiny.batch_size"])
+def test_nothing_to_compare_says_what_was_found(setting):
+    with pytest.raises(EvaluationError, match=rf"{setting}: of 2 finished experiments, 1 scored tiny on the split"):
+        series_of(experiment("a"), experiment("b", delta_v=0.7, split="test"), setting=setting)
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", '["a"]', '{"a": 1}'])
+def test_other_text_is_refused(text):
+    with pytest.raises(EvaluationError, match="not the output of `dvc exp show --json`"):
+        read_experiments(text)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        run_command(soundspot, ["sensitivity", *arguments])
+    return stop.value.code
+
+
+def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    every = [experiment(f"e{i}", delta_v=0.6 + i / 10, success=0.2 + i / 10) for i in range(3)]
+    (tmp_path / "show.json").write_text(shown(*every))
+    assert run("delta_v", "--dataset", "tiny", "--experiments", "show.json") == 0
+    assert "iterative (Eq. 7)      0.7  30.0 (25.0–34.0)" in capsys.readouterr().out
+    folder = tmp_path / "results" / "tiny" / "sensitivity"
+    rows = list(csv.DictReader((folder / "delta_v.csv").open(encoding="utf-8")))
+    assert [(float(row["value"]), float(row["success_rate_high"])) for row in rows] == [
+        (pytest.approx(0.6 + i / 10), pytest.approx(0.24 + i / 10)) for i in range(3)
+    ]
+    assert "| iterative (Eq. 7) | 0.8 | 40.0 (35.0–44.0) |" in (folder / "delta_v.md").read_text(encoding="utf-8")
+    picture = np.asarray(Image.open(folder / "delta_v.png").convert("L"))
+    assert min(picture.shape) > 300
+    assert picture.std() > 5
+
+
+def test_the_command_names_a_file_that_is_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("delta_v", "--dataset", "tiny", "--experiments", "none.json") == 1
+    assert "none.json" in capsys.readouterr().err
+
+
+STAGE = """\
+import json, pathlib, yaml
+params = yaml.safe_load(open("params.yaml"))
+delta_v = params["training"]["tiny"]["iterate"]["delta_v"]
+folder = pathlib.Path("results/tiny/iterative")
+folder.mkdir(parents=True, exist_ok=True)
+values = {"success_rate": delta_v / 2, "auc": delta_v / 4}
+ends = {key + end: value + step for key, value in values.items() for end, step in (("_low", -0.1), ("_high", 0.1))}
+(folder / "metrics.json").write_text(json.dumps({**values, **ends, "split": params["score_split"], "seeds": [0]}))
+"""
+PIPELINE = {
+    "stages": {
+        "evaluate": {
+            "cmd": "python stage.py",
+            "deps": ["stage.py"],
+            "params": ["score_split", "training"],
+            "metrics": [{"results/tiny/iterative/metrics.json": {"cache": False}}],
+        }
+    }
+}
+
+
+@pytest.mark.slow
+def test_experiments_of_a_real_dvc(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = {"dataset": "tiny", "variants": ["iterative"], "seeds": [0], "score_split": "test"}
+    params["training"] = {"tiny": {"iterate": ITERATE, "methods": {"iterative": {}}}}
+    for name, content in (("params.yaml", params), ("dvc.yaml", PIPELINE)):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    (tmp_path / "stage.py").write_text(STAGE)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    quiet = environment() | {"DVC_NO_ANALYTICS": "1"}
+    changes = ["-S", "score_split=validation"]
+    for command in (
+        ["git", "init", "-q"],
+        [*DVC, "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", *identity, "commit", "-qm", "start"],
+        [*DVC, "exp", "run", *changes, "-S", "training.tiny.iterate.delta_v=0.6"],
+        [*DVC, "exp", "run", *changes, "-S", "training.tiny.iterate.delta_v=0.9"],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run("delta_v", "--dataset", "tiny") == 0
+    rows = list(csv.DictReader((tmp_path / "results/tiny/sensitivity/delta_v.csv").open(encoding="utf-8")))
+    assert [(float(row["value"]), float(row["success_rate"])) for row in rows] == [(0.6, 0.3), (0.9, 0.45)]
+    assert all(row["experiment"] for row in rows)

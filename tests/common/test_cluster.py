@@ -1,0 +1,135 @@
+"""Tasks on Dask: results, errors, and no process left behind however the run ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from pipeline.common.cluster import run_tasks
+from pipeline.common.errors import ClusterError
+
+SLEEPERS = """
+import time
+from pipeline.common.cluster import run_tasks
+
+if __name__ == "__main__":
+    for _ in run_tasks(time.sleep, [(60,)] * 4, scheduler=None, workers=2, label="sleep"):
+        pass
+"""
+
+
+def threads_and_folder(number: int) -> tuple[int, str | None, str]:
+    return number, os.environ.get("OMP_NUM_THREADS"), os.getcwd()
+
+
+def die(number: int) -> int:
+    if number == 2:
+        os._exit(1)
+    time.sleep(0.2)
+    return number
+
+
+def test_every_task_gives_its_result_from_a_process_of_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.common.cluster.bars_off", lambda: False)  # as on a terminal
+
+    results = dict(run_tasks(threads_and_folder, [(n,) for n in range(5)], scheduler=None, workers=2, label="count up"))
+
+    assert results == {n: (n, "1", str(tmp_path)) for n in range(5)}
+    assert list(tmp_path.iterdir()) == []
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.strip().splitlines()[-1].split("\r")[-1].startswith("count up: 100%")
+
+
+def test_no_bar_is_drawn_into_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(run_tasks(divmod, [(7, 2)], scheduler=None, workers=1, label="count up")) == [(0, (3, 1))]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_tasks_need_no_cluster() -> None:
+    assert list(run_tasks(divmod, [], scheduler="tcp://127.0.0.1:1", workers=None, label="nothing")) == []
+
+
+def test_an_error_of_a_task_comes_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(run_tasks(divmod, [(1, 1), (1, 0)], scheduler=None, workers=1, label="divide"))
+
+
+def test_a_task_that_kills_its_worker_is_named() -> None:
+    with pytest.raises(ClusterError, match="deadly: the process working on task 2 died twice") as caught:
+        list(run_tasks(die, [(n,) for n in range(4)], scheduler=None, workers=2, label="deadly"))
+
+    assert caught.value.task == 2
+
+
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.common.cluster._ANSWER_WITHIN_S", 1)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:1")
+
+    for address in ("foo", "tcp://foo", "tcp://foo:bar"):
+        with pytest.raises(
+            ClusterError, match=rf"no Dask scheduler answers at '{address}' \((missing port|invalid literal)"
+        ):
+            list(run_tasks(pow, [(2, 3)], scheduler=address, workers=None, label="t"))
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:1'.*--scheduler"):
+        list(run_tasks(divmod, [(1, 1)], scheduler=None, workers=None, label="divide"))
+
+
+def test_a_given_scheduler_is_used() -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
+        results = dict(
+            run_tasks(divmod, [(7, 2), (9, 3)], scheduler=cluster.scheduler_address, workers=None, label="divide")
+        )
+
+    assert results == {0: (3, 1), 1: (3, 0)}
+
+
+def test_workers_are_at_least_one() -> None:
+    with pytest.raises(ClusterError, match="0 workers; give at least 1"):
+        list(run_tasks(divmod, [(1, 1)], scheduler=None, workers=0, label="divide"))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_an_interrupted_run(tmp_path: Path, kind: signal.Signals) -> None:
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    with subprocess.Popen(
+        [sys.executable, script],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background of a shell would hand down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        workers = wait_for_workers(process.pid)
+        started = time.monotonic()
+        # Ctrl-C reaches the whole group, kill -9 its one target.
+        (os.killpg if kind == signal.SIGINT else os.kill)(process.pid, kind)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == -kind
+    assert time.monotonic() - started < 5
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert err.count("KeyboardInterrupt") == (kind == signal.SIGINT)
+
+
+def wait_for_workers(pid: int) -> list[psutil.Process]:
+    """Wait until both worker processes are at work, and return all of the run's processes."""
+    for _ in range(300):
+        time.sleep(0.1)
+        children = psutil.Process(pid).children(recursive=True)
+        if sum("spawn_main" in " ".join(child.cmdline()) for child in children) >= 2:
+            time.sleep(2.0)
+            return children
+    raise AssertionError("no workers")

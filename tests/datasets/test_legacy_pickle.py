@@ -1,0 +1,109 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
+
+
+def write(path, value, protocol):
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_records_of_arrays_come_back_as_they_were(tmp_path, protocol):
+    records = {
+        0: {
+            "visual": "./Data/0/10.jpg",
+            "anno": np.array([["1", "2", "30", "256"], ["5", "6", "70", "80"]], dtype="<U3"),
+            "roi": np.arange(32, dtype=np.float32).reshape(8, 4),
+        },
+        1: {"counts": [1, 2.5, None, True], "pair": (3, "x")},
+    }
+    back = load_plain_pickle(write(tmp_path / "gt.pkl", records, protocol))
+    assert back[0]["visual"] == "./Data/0/10.jpg"
+    np.testing.assert_array_equal(back[0]["anno"], records[0]["anno"])
+    np.testing.assert_array_equal(back[0]["roi"], records[0]["roi"])
+    assert back[0]["roi"].dtype == np.float32
+    assert back[1] == {"counts": [1, 2.5, None, True], "pair": [3, "x"]}
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
+        np.arange(4, dtype=">i4"),
+        np.array([True, False]),
+        np.zeros((0, 4)),
+        np.float64(2.5),
+        np.array(["ä", "bcd"]),
+    ],
+    ids=["columns first", "big endian", "bool", "empty", "scalar", "letters"],
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_arrays_of_every_plain_kind(tmp_path, array, protocol):
+    back = load_plain_pickle(write(tmp_path / "a.pkl", array, protocol))
+    np.testing.assert_array_equal(back, array)
+
+
+def test_the_module_names_of_older_numpy_are_known(tmp_path):
+    text = pickle.dumps({"anno": np.arange(3)}, protocol=0).replace(b"numpy._core", b"numpy.core")
+    path = tmp_path / "old.pkl"
+    path.write_bytes(text)
+    np.testing.assert_array_equal(load_plain_pickle(path)["anno"], [0, 1, 2])
+
+
+class Attack:
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.flag}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, protocol):
+    flag = tmp_path / "flag"
+    path = write(tmp_path / "bad.pkl", {"anno": [Attack(flag)]}, protocol)
+    with pytest.raises(ManifestError, match=r"bad.pkl: refused: holds (posix|nt|os).system"):
+        load_plain_pickle(path)
+    assert not flag.exists()
+
+
+def test_an_array_of_objects_is_refused(tmp_path):
+    flag = tmp_path / "flag"
+    with pytest.raises(ManifestError, match="refused"):
+        load_plain_pickle(write(tmp_path / "a.pkl", np.array([Attack(flag)], dtype=object), 4))
+    with pytest.raises(ManifestError, match="refused: holds array of"):
+        load_plain_pickle(write(tmp_path / "b.pkl", np.array([{"a": 1}], dtype=object), 4))
+    assert not flag.exists()
+
+
+def test_other_values_are_refused_by_name(tmp_path):
+    with pytest.raises(ManifestError, match=r"builtins.set|__builtin__.set|holds a set"):
+        load_plain_pickle(write(tmp_path / "set.pkl", {"a": {1, 2}}, 4))
+    with pytest.raises(ManifestError, match="refused: holds"):
+        load_plain_pickle(write(tmp_path / "rec.pkl", np.zeros(2, dtype=[("x", "f4")]), 4))
+    looped = []
+    looped.append(looped)
+    with pytest.raises(ManifestError, match="nested too deeply"):
+        load_plain_pickle(write(tmp_path / "loop.pkl", looped, 4))
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2], 4)[:-2], b"\x80\x04]\x94(K\x01e"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "cut.pkl"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=r"cut.pkl: "):
+        load_plain_pickle(path)
+
+
+def test_an_array_shorter_than_its_shape_is_refused(tmp_path):
+    content = pickle.dumps(np.arange(4, dtype="u1"), protocol=2)
+    path = tmp_path / "short.pkl"
+    path.write_bytes(content.replace(b"K\x04\x85", b"K\x09\x85"))
+    with pytest.raises(ManifestError, match=r"short.pkl: not readable"):
+        load_plain_pickle(path)

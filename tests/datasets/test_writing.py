@@ -1,0 +1,212 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.common.config import AudioSettings, load_card
+from pipeline.common.errors import ManifestError, SettingsError
+from pipeline.datasets.importers.params_block import params_with_block
+from pipeline.datasets.importers.report import ImportReport
+from pipeline.datasets.importers.write import CardText, Dataset, building_folder, card_text, write_dataset
+from pipeline.manifests.clips import Box, Clip, read_clips
+from tests.support.importing import PARAMS, make_project, tree
+
+CARD = CardText(title="A set", source="here", licence="none", image_size=64, protocol="paper256")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make_project(tmp_path / "project")
+
+
+def dataset(media, **changes):
+    clips = {"train": [Clip("a", video="a.mp4")], "test": [Clip("b", video="b.mp4")]}
+    boxes = {"test": [Box("b", "x", "1", True, 0, 0, 0.5, 0.5)]}
+    return Dataset(
+        **{
+            "name": "own",
+            "card": CARD,
+            "media": media,
+            "report": ImportReport("own"),
+            "clips": clips,
+            "boxes": boxes,
+            **changes,
+        }
+    )
+
+
+def test_a_dataset_is_written_whole(project):
+    write_dataset(dataset(project / "clips"), project)
+    folder = project / "data_manifests/own"
+    assert sorted(tree(folder)) == ["dataset.yaml", "import_report.json", "test.csv", "test_boxes.csv", "train.csv"]
+    assert load_card(folder).media_root == "clips"
+    assert [f.name for f in (project / "data_manifests").iterdir()] == ["own"]
+
+
+def test_a_path_of_the_machine_is_printed_but_not_stored(project, tmp_path):
+    written = dataset(tmp_path / "else where")
+    write_dataset(written, project)
+    assert load_card(project / "data_manifests/own").media_root == "data/own/media"
+    assert any(
+        hint.endswith(f"export SOUNDSPOT_MEDIA_ROOT_OWN='{tmp_path}/else where'") for hint in written.report.hints
+    )
+    assert not any(str(tmp_path).encode() in content for content in tree(project).values())
+
+
+def test_an_existing_dataset_is_kept_unless_forced(project):
+    write_dataset(dataset(project), project)
+    before = tree(project)
+    with pytest.raises(ManifestError, match=r"own: exists; give --force to replace it"):
+        write_dataset(dataset(project), project)
+    assert tree(project) == before
+    other = dataset(project, clips={"train": [Clip("c", video="c.mp4")]}, boxes={})
+    write_dataset(other, project, force=True)
+    assert sorted(tree(project / "data_manifests/own")) == ["dataset.yaml", "import_report.json", "train.csv"]
+
+
+def test_the_block_of_settings_is_a_copy_of_the_preset_of_the_card(project):
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", project)
+    write_dataset(dataset(project, card=replace(CARD, preset="music_synthetic")), project)
+    write_dataset(dataset(project, name="other"), project)
+    blocks = yaml.safe_load((project / "params.yaml").read_text())["training"]
+    assert blocks["own"] == blocks["music_synthetic"]
+    assert blocks["other"] == blocks["soundnet_flickr"] != blocks["own"]
+
+
+BAD = [
+    ({"clips": {}, "boxes": {}}, "no usable clip"),
+    ({"clips": {"train": [Clip("a", video="a.mp4")] * 2}, "boxes": {}}, "'a' is already at"),
+    ({"clips": {"train": [Clip("a", video="../a.mp4")]}, "boxes": {}}, "leaves the media root"),
+    ({"clips": {"train": [Clip("a b", video="a.mp4")]}, "boxes": {}}, "clip_id 'a b'"),
+    (
+        {"clips": {s: [Clip(s, video="a.mp4")] for s in ("train", "test")}, "boxes": {}},
+        "train and test share 1: file 'a.mp4'",
+    ),
+    ({"clips": {s: [Clip(s, video="a.mp4")] for s in ("train", "validation")}, "boxes": {}}, "share 1: file 'a.mp4'"),
+    ({"boxes": {"test": [Box("z", "x", "1", True, 0, 0, 1, 1)]}}, "boxes of clips that test does not have: z"),
+    ({"boxes": {"test": [Box("b", "x", "1", True, 0.5, 0.5, 0.2, 0.2)]}}, "looks like xywh"),
+    ({"name": "a/b"}, "dataset name 'a/b'"),
+    ({"card": CardText("t", "s", "l", image_size=0, protocol="paper256")}, "image_size"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[message for _, message in BAD])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_bad_dataset_leaves_everything_as_it_was(project, changes, message, force):
+    if force:
+        write_dataset(dataset(project), project)
+    before = tree(project)
+    with pytest.raises((ManifestError, SettingsError), match=message):
+        write_dataset(dataset(project, **changes), project, force=force)
+    assert tree(project) == before
+
+
+def test_leaks_that_are_allowed_stand_on_the_card(project):
+    clips = {s: [Clip("a", video="a.mp4")] for s in ("train", "test")}
+    write_dataset(dataset(project, clips=clips, boxes={}, leaks_allowed=True), project)
+    assert load_card(project / "data_manifests/own").leaks_allowed
+
+
+def test_a_killed_replacement_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+
+    def stopped_halfway():
+        with building_folder(folder) as building:
+            (building / "new").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_halfway()
+    assert tree(tmp_path) == {"own/old": b"old"}
+
+
+@pytest.mark.parametrize("text", ['quote " here', "colon: hash # {x}", "- dash", "lines\nbreak", "Ünï", "null"])
+def test_any_text_on_the_card_comes_back(tmp_path, text):
+    audio = AudioSettings(sample_rate=8000, clip_seconds=0.5, n_fft=64, hop_length=32, n_mels=8, log_floor=2.5e-7)
+    card = CardText(title=text, source=text, licence=text, image_size=32, protocol="paper256", audio=audio)
+    (tmp_path / "dataset.yaml").write_text(card_text(card, "data/x"), encoding="utf-8")
+    back = load_card(tmp_path)
+    assert (back.title, back.source, back.licence) == (text, text, text)
+    assert back.audio == audio
+
+
+def test_the_block_is_added_and_no_other_byte_changes(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS)
+    text, hint = params_with_block(path, "own")
+    added = "  own:\n    batch_size: 96\n    iterate: {epochs: 20}\n"
+    assert text == PARAMS.replace("  other: {batch_size: 2}\n", f"  other: {{batch_size: 2}}\n{added}")
+    assert "dataset: own" in hint
+
+
+def test_line_ends_stay_and_an_anchor_is_not_referred_to(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(PARAMS.replace("  soundnet_flickr:", "  soundnet_flickr: &paper").replace("\n", "\r\n").encode())
+    text, _ = params_with_block(path, "own")
+    assert "  own:\r\n    batch_size: 96\r\n" in text
+    assert "*paper" not in text
+    assert yaml.safe_load(text)["training"]["own"] == {"batch_size": 96, "iterate": {"epochs": 20}}
+
+
+@pytest.mark.parametrize("preset", ["plain", "merged"])
+def test_anchors_inside_the_block_are_not_defined_twice(tmp_path, preset):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "training:\n  plain: &all\n    one: &one {a: 1}\n".replace(" &all", "" if preset == "plain" else " &all")
+        + "    two: *one   # R&D, &c.\n    three: {b: &b 2, c: *b}\n"
+        + ("  merged:\n    <<: *all\n    four: &four {<<: *one, b: 3}\n    five: *four\n" if preset == "merged" else "")
+    )
+    text, _ = params_with_block(path, "own", preset=preset)
+    blocks = yaml.safe_load(text)["training"]
+    assert text.startswith(path.read_text())
+    assert not set("&*") & set(
+        text[len(path.read_text()) :]
+    )  # a change of the preset would be one of the copy, and back
+    assert blocks["own"] == blocks[preset] == yaml.safe_load(path.read_text())["training"][preset]
+
+
+def test_the_projects_own_blocks_can_be_copied():
+    path = Path(__file__).parents[2] / "params.yaml"
+    for preset, block in yaml.safe_load(path.read_text())["training"].items():
+        text, _ = params_with_block(path, "own", preset=preset)
+        assert yaml.safe_load(text)["training"]["own"] == block
+
+
+def test_a_file_that_ends_in_the_block_is_continued(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("training:\n  soundnet_flickr: {a: 1}")
+    assert params_with_block(path, "own")[0] == "training:\n  soundnet_flickr: {a: 1}\n  own: {a: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (PARAMS, "has a block training.other already"),
+        ("training: {soundnet_flickr: {a: 1}}\n", "copy a block of `training` to training.other"),
+        ("training:\n  demo: {a: 1}\n", "copy a block of `training` to training.other"),
+        ("dataset: demo\n", "copy a block of `training` to training.other"),
+    ],
+)
+def test_a_file_that_needs_or_allows_no_block_stays(tmp_path, content, hint):
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    text, said = params_with_block(path, "other")
+    assert text == ""
+    assert hint in said
+
+
+def test_missing_and_broken_settings(tmp_path):
+    assert "run from the project's root" in params_with_block(tmp_path / "params.yaml", "own")[1]
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(SettingsError, match="not readable as YAML"):
+        params_with_block(tmp_path / "params.yaml", "own")
+
+
+def test_an_import_adds_the_block(project):
+    write_dataset(dataset(project), project)
+    assert yaml.safe_load((project / "params.yaml").read_text())["training"]["own"]["batch_size"] == 96
+    assert [clip.clip_id for clip in read_clips(project / "data_manifests/own/train.csv")] == ["a"]

@@ -1,0 +1,65 @@
+"""What all methods share: names, settings, what an entry of params.yaml may hold, and how one more is added."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pipeline.common.config import IterationSettings, OptimisationSettings
+from pipeline.common.errors import SettingsError
+from pipeline.methods import METHODS, Entry, build_method, check_methods, method_settings, settings_class
+from pipeline.training.loop import initialize, load_model, response_maps, train
+from tests.support.closure import ROOT
+from tests.support.synthetic import make_settings, make_world
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_made_from_its_own_settings(name):
+    settings = method_settings(make_settings(methods={name: {"delta_v": 0.25}}), name)
+    assert isinstance(settings, settings_class(name))
+    assert settings.delta_v == 0.25
+    assert type(build_method(name, settings)) is METHODS[name].kind
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"itr": {"delta_w": 1}}, "methods.itr: unknown setting 'delta_w'"),
+        ({"itr": {}, "iterative": {"delta_v": 2}}, "methods.iterative: setting 'delta_v'.*got 2"),
+        ({"dreaming": {}}, "no method 'dreaming'; there are .*initial, itr"),
+    ],
+)
+def test_a_wrong_entry_is_named(methods, message):
+    with pytest.raises(SettingsError, match=message):
+        check_methods(make_settings(methods=methods))
+
+
+def test_a_method_without_an_entry():
+    with pytest.raises(SettingsError, match="no entry for 'itr'; there are iterative"):
+        make_settings(methods={"iterative": {}}).method("itr", IterationSettings)
+
+
+def test_the_method_of_contributing_has_twenty_lines_and_trains(tmp_path, monkeypatch):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'```python title="pipeline/methods/best_cell\.py"\n(.*?)```', text, re.DOTALL)
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
+    module: dict = {}
+    exec(compile(code, "best_cell.py", "exec"), module)
+    monkeypatch.setitem(METHODS, "best_cell", Entry(module["BestCell"]))
+    once = OptimisationSettings(epochs=1, temperature=0.1, learning_rate=1e-3, weight_decay=1e-4)
+    settings = make_settings(initialize=once, methods={"best_cell": {"epochs": 1}})
+    world = make_world(24, size=32)[0]
+
+    initialize(world, tmp_path / "initialize", settings=settings, seeds=[0], device="cpu")
+    train(
+        world, tmp_path / "initialize", tmp_path / "run", method="best_cell", settings=settings, seeds=[0], device="cpu"
+    )
+
+    before, (model, description) = (
+        load_model(tmp_path / "initialize/model.pt")[0],
+        load_model(tmp_path / "run/model.pt"),
+    )
+    assert description["method"] == "best_cell"
+    assert not model.visual.conv1.weight.equal(before.visual.conv1.weight)
+    assert response_maps(model, world, batch_size=8, device="cpu").shape == (24, 4, 4)

@@ -1,0 +1,97 @@
+"""Comparison tables: what stands in which cell, in every rendering."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from pipeline.scoring.tables import (
+    METRICS,
+    Row,
+    comparison,
+    normalisation_note,
+    per_seed,
+    summary,
+    with_shuffled,
+    write_comparison_csv,
+)
+
+
+def scores(value: float, *, prefixes: tuple[str, ...] = ("", "median_")) -> dict:
+    keys = [prefix + metric for prefix in prefixes for metric in METRICS]
+    return {key + end: value + step for key in keys for end, step in (("", 0), ("_low", -0.03), ("_high", 0.05))}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|\n").split("|")]
+
+
+def test_markdown_shows_percent_with_intervals():
+    lines = comparison([Row("iterative", scores(0.528))]).markdown().splitlines()
+    assert cells(lines[0]) == ["", "success", "AUC", "mean cIoU", "mean IoU", "pointing"]
+    assert cells(lines[1]) == ["---", "---:", "---:", "---:", "---:", "---:"]
+    assert cells(lines[2]) == ["iterative (Eq. 7)"] + ["52.8 (49.8–57.8)"] * 5
+
+
+def test_the_shuffled_row_reads_its_own_keys():
+    metrics = scores(0.5) | scores(0.1, prefixes=("shuffled_", "shuffled_median_"))
+    rows = with_shuffled("my_method", metrics)
+    lines = comparison(rows, rule="median_").markdown().splitlines()
+    assert cells(lines[2])[:2] == ["my_method", "50.0 (47.0–55.0)"]
+    assert cells(lines[3])[:2] == ["my_method, shuffled audio", "10.0 (7.0–15.0)"]
+
+
+def test_a_metric_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
+    full = scores(0.5)
+    part = {key: value for key, value in full.items() if not key.startswith("pointing")}
+    lines = comparison([Row("a", full), Row("b", part)]).markdown().splitlines()
+    assert cells(lines[2])[-1] == "50.0 (47.0–55.0)"
+    assert cells(lines[3])[-1] == "–"
+    assert "pointing" not in comparison([Row("b", part)]).markdown()
+
+
+def test_rows_with_a_normalisation_of_their_own_are_named():
+    metrics = {
+        "initial": {},
+        "mssl": {"normalisation": "relu-max"},
+        "mssl_stage1_eq2_eq1": {"normalisation": "min-max"},
+    }
+    note = normalisation_note(metrics, "min-max")
+    assert note == "Maps normalised by relu-max, as the method defines them, in place of the protocol's min-max: MSSL."
+    assert "min-max, as the method defines them, in place of the protocol's relu-max: MSSL stage I w/ Eq. 2 and 1." in (
+        normalisation_note(metrics, "relu-max")
+    )
+    assert normalisation_note({"initial": {}}, "min-max") == ""
+
+
+def test_terminal_columns_line_up():
+    lines = summary([Row("random", scores(0.05)), Row("iterative", scores(0.9))]).text().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].startswith("random map")
+    assert "5.0 ±4.0" in lines[2]
+    assert "90.0 ±4.0" in lines[3]
+
+
+def test_per_seed_leaves_out_rows_without_seeds():
+    seeded = scores(0.5) | {"success_rate_seeds": [0.4, 0.6], "auc_seeds": [0.3, 0.35]}
+    table = per_seed([Row("random", scores(0.1)), Row("itr", seeded)], seeds=[0, 7])
+    assert table.header == ("", "success, seed 0", "success, seed 7", "AUC, seed 0", "AUC, seed 7")
+    assert table.rows == (("itr", "40.0", "60.0", "30.0", "35.0"),)
+
+
+def test_csv_holds_fractions_of_every_row_and_rule(tmp_path):
+    metrics = scores(0.5) | scores(0.1, prefixes=("shuffled_",))
+    write_comparison_csv(tmp_path / "table.csv", [Row("random", scores(0.2)), *with_shuffled("itr", metrics)])
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert [(r["row"], r["shuffled"], r["rule"]) for r in rows] == [
+        ("random", "0", "protocol"),
+        ("random", "0", "median"),
+        ("itr", "0", "protocol"),
+        ("itr", "0", "median"),
+        ("itr", "1", "protocol"),
+        ("itr", "1", "median"),
+    ]
+    assert float(rows[0]["auc"]) == pytest.approx(0.2)
+    assert float(rows[4]["success_rate_low"]) == pytest.approx(0.07)
+    assert rows[5]["success_rate"] == ""

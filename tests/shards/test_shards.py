@@ -1,0 +1,292 @@
+"""Shards: round trip, named axes, equal bytes, and damage that is always found."""
+
+import pickle
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from pipeline.common.errors import ShardError
+from pipeline.shards.reader import ShardSet, ShardWriter, read_rejects, read_shard_fingerprint, shard_path, verify_shard
+
+SIZE, MELS, FRAMES = 6, 4, 5
+SETTINGS: dict[str, Any] = {
+    "fingerprint": "0123456789abcdef" * 2,
+    "sample_rate": 8000,
+    "clip_seconds": 0.5,
+    "n_fft": 256,
+    "hop_length": 1000,
+    "n_mels": MELS,
+    "power": 2.0,
+    "log_floor": 1e-10,
+    "image_size": SIZE,
+}
+MEL_HZ = np.array([100.0, 200.0, 400.0, 800.0])
+
+
+def make_shard(
+    path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), n_shards: int = 1, **changed: Any
+) -> None:
+    """Write a shard whose values follow from the clip ids, in groups of two clips."""
+    settings = {**SETTINGS, **changed}
+    capacity = len(clip_ids) + len(rejects)
+    create = ShardWriter.create(
+        path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES, n_shards=n_shards
+    )
+    with create as shard:
+        for start in range(0, len(clip_ids), 2):
+            group = list(clip_ids[start : start + 2])
+            values = [clip_values(clip_id) for clip_id in group]
+            frame, log_mel, time_s = (np.stack(column) for column in zip(*values, strict=True))
+            shard.append(group, frame=frame, log_mel=log_mel, source_time_s=time_s)
+        for clip_id, reason in rejects:
+            shard.reject(clip_id, reason)
+
+
+def clip_values(clip_id: str) -> tuple[np.ndarray, np.ndarray, float]:
+    random = np.random.default_rng(list(clip_id.encode()))
+    frame = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    return frame, random.normal(size=(MELS, FRAMES)).astype(np.float32), float(random.uniform(0, 9))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two shards of three and two clips, the second with a reject."""
+    folder = tmp_path / "train"
+    make_shard(shard_path(folder, 0), ["a", "b", "c"], n_shards=2)
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], rejects=[("x", "no audio stream – é")], n_shards=2)
+    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    return folder
+
+
+def test_clips_come_back_in_the_order_asked_for(folder: Path) -> None:
+    shards = ShardSet.open(folder)
+
+    frame, log_mel = shards.read([4, 0, 3, 0])
+
+    assert shards.clip_ids == ["a", "b", "c", "d", "e" * 128]
+    assert len(shards) == 5
+    assert (shards.image_size, shards.log_mel_shape) == (SIZE, (MELS, FRAMES))
+    assert (frame.dtype, log_mel.dtype) == (np.uint8, np.float32)
+    for position, index in enumerate([4, 0, 3, 0]):
+        expected = clip_values(shards.clip_ids[index])
+        np.testing.assert_array_equal(frame[position], expected[0])
+        np.testing.assert_array_equal(log_mel[position], expected[1])
+        assert shards.source_time_s[index] == expected[2]
+    assert read_rejects(shard_path(folder, 1)) == [("x", "no audio stream – é")]
+    assert read_rejects(shard_path(folder, 0)) == []
+
+
+def test_reading_nothing_gives_empty_arrays(folder: Path) -> None:
+    frame, log_mel = ShardSet.open(folder).read([])
+
+    assert frame.shape == (0, SIZE, SIZE, 3)
+    assert log_mel.shape == (0, MELS, FRAMES)
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_an_index_out_of_range_is_refused(folder: Path, index: int) -> None:
+    with pytest.raises(IndexError, match=f"clip {index} of 5"):
+        ShardSet.open(folder).read([index])
+
+
+def test_a_pickled_set_reads_the_same(folder: Path) -> None:
+    shards = ShardSet.open(folder)
+    before = shards.read([1])
+
+    copy = pickle.loads(pickle.dumps(shards))
+    shards.close()
+
+    np.testing.assert_array_equal(copy.read([1])[0], before[0])
+    np.testing.assert_array_equal(shards.read([1])[1], before[1])
+
+
+def test_xarray_sees_named_axes_and_coordinates(folder: Path) -> None:
+    with xarray.open_dataset(shard_path(folder, 0), engine="h5netcdf") as shard:
+        assert shard["frame"].dims == ("clip", "row", "col", "channel")
+        assert shard["log_mel"].dims == ("clip", "mel", "time")
+        assert shard["clip_id"].dims == shard["source_time_s"].dims == ("clip",)
+        assert set(shard.variables) == {"clip_id", "frame", "log_mel", "source_time_s", "mel", "time"}
+        np.testing.assert_array_equal(shard["mel"], MEL_HZ)
+        np.testing.assert_allclose(shard["time"], np.arange(FRAMES) * 1000 / 8000)
+        assert (shard["mel"].units, shard["time"].units) == ("Hz", "s")
+        assert shard.attrs == {"format_version": 2, "n_shards": 2, **SETTINGS}
+
+
+def test_the_layout_is_one_checksummed_uncompressed_chunk_per_clip(folder: Path) -> None:
+    with h5py.File(shard_path(folder, 0)) as file:
+        for name in ("clip_id", "frame", "log_mel", "source_time_s"):
+            assert file[name].chunks == (1, *file[name].shape[1:])
+            assert file[name].fletcher32
+            assert file[name].compression is None
+        assert file["clip_id"].dtype == "S128"
+
+
+def test_equal_input_gives_equal_bytes_at_another_time(tmp_path: Path) -> None:
+    make_shard(tmp_path / "one.h5", ["a", "b"], rejects=[("x", "why")])
+    time.sleep(1.1)  # HDF5 would store whole seconds
+    make_shard(tmp_path / "two.h5", ["a", "b"], rejects=[("x", "why")])
+
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_bytes_do_not_depend_on_when_python_lets_go_of_objects(tmp_path: Path) -> None:
+    """A thread that samples stacks, as Dask's profiler does, keeps local variables alive for a random while."""
+    make_shard(tmp_path / "alone.h5", ["a", "b", "c", "d"], rejects=[("x", "why")])
+    interval, writing, ended = sys.getswitchinterval(), threading.get_ident(), threading.Event()
+
+    def sample() -> None:
+        held: list[Any] = []
+        random = np.random.default_rng(0)
+        while not ended.wait(0.0001):
+            held.append(sys._current_frames()[writing])
+            if len(held) > random.integers(30):
+                held.clear()
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        sys.setswitchinterval(1e-5)
+        for n in range(20):
+            make_shard(tmp_path / f"{n}.h5", ["a", "b", "c", "d"], rejects=[("x", "why")])
+    finally:
+        sys.setswitchinterval(interval)
+        ended.set()
+        sampler.join()
+
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_shard_may_have_no_clip(tmp_path: Path) -> None:
+    make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")], n_shards=2)
+    make_shard(tmp_path / "train/shard-00001.h5", ["a"], n_shards=2)
+    (tmp_path / "train/rejects.csv").touch()
+
+    verify_shard(tmp_path / "train/shard-00000.h5")
+
+    assert ShardSet.open(tmp_path / "train").clip_ids == ["a"]
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    create = ShardWriter.create(tmp_path / "shard.h5", settings=SETTINGS, capacity=1, mel_hz=MEL_HZ, n_frames=FRAMES)
+
+    with pytest.raises(ValueError, match="stop"), create:
+        raise ValueError("stop")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("field", ["clip_id", "frame", "log_mel", "source_time_s", "mel", "rejects/reason"])
+def test_a_flipped_byte_of_any_field_is_found(folder: Path, field: str) -> None:
+    path = shard_path(folder, 1)
+    with h5py.File(path) as file:
+        chunk = file[field].id.get_chunk_info(0)
+    flip(path, chunk.byte_offset)
+
+    with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged .*delete it and rerun `dvc repro extract@train`"):
+        verify_shard(path)
+
+
+@pytest.mark.parametrize("field", ["frame", "log_mel"])
+def test_reading_a_damaged_clip_names_file_and_clip(folder: Path, field: str) -> None:
+    path = shard_path(folder, 0)
+    with h5py.File(path) as file:
+        flip(path, file[field].id.get_chunk_info(2).byte_offset)
+    shards = ShardSet.open(folder)
+
+    shards.read([0, 1, 3])
+    with pytest.raises(ShardError) as caught:
+        shards.read([0, 2])
+
+    assert str(caught.value).startswith(f"{path}: damaged (clip 'c': ")
+
+
+def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: Path) -> None:
+    """Structure as well as data: a flip is either found or falls on a byte that nothing depends on."""
+    whole = tmp_path / "whole.h5"
+    make_shard(whole, ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
+    path = tmp_path / "flipped" / "shard-00000.h5"
+    path.parent.mkdir()
+    (path.parent / "rejects.csv").touch()
+    expected = fingerprint_and_values(whole)
+    found = 0
+    for offset in np.random.default_rng(0).choice(whole.stat().st_size, 200, replace=False):
+        shutil.copy(whole, path)
+        flip(path, int(offset))
+        try:
+            verify_shard(path)
+        except ShardError:
+            found += 1
+        else:
+            assert fingerprint_and_values(path) == expected
+    assert found > 50
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
+        (lambda path: path.write_bytes(b"not HDF5 at all"), "damaged"),
+        (lambda path: path.unlink(), "no such shard"),
+        (lambda path: make_shard(path, ["a"], format_version=99), "format version 99, this program reads 2"),
+        (lambda path: h5py.File(path, "w").close(), "damaged"),
+    ],
+)
+def test_a_file_that_is_no_shard_is_refused(folder: Path, damage: Any, message: str) -> None:
+    damage(shard_path(folder, 1))
+
+    with pytest.raises(ShardError, match=message):
+        verify_shard(shard_path(folder, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: shutil.rmtree(f), r"no shards; run `dvc repro extract@train`"),
+        (lambda f: (f / "rejects.csv").unlink(), r"extraction did not finish \(no rejects\.csv\)"),
+        (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing before shard-00001\.h5"),
+        (lambda f: shard_path(f, 1).unlink(), r"train: 1 of its 2 shards are there; run `dvc repro extract@train`"),
+        (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: 3 of its 2 shards are there"),
+        (
+            lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512, n_shards=2),
+            "other settings.*n_fft 512 instead of 256",
+        ),
+        (lambda f: make_shard(shard_path(f, 2), ["a"], n_shards=2), "clip 'a' is there twice"),
+    ],
+)
+def test_shards_that_do_not_belong_together_are_refused(folder: Path, change: Any, message: str) -> None:
+    change(folder)
+
+    with pytest.raises(ShardError, match=message):
+        ShardSet.open(folder)
+
+
+def test_the_fingerprint_of_a_set_follows_its_shards(folder: Path) -> None:
+    before = ShardSet.open(folder).fingerprint
+    assert ShardSet.open(folder).fingerprint == before
+
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32, n_shards=2)
+
+    assert read_shard_fingerprint(shard_path(folder, 1)) == "f" * 32
+    assert ShardSet.open(folder).fingerprint != before
+
+
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(content)
+
+
+def fingerprint_and_values(path: Path) -> list[Any]:
+    with h5py.File(path, "r", locking=False) as file:
+        fields = [file[name][...].tobytes() for name in ("clip_id", "frame", "log_mel", "source_time_s", "mel", "time")]
+        return [dict(file.attrs.items()), *fields, read_rejects(path)]

@@ -1,0 +1,119 @@
+"""An easy world in memory: one coloured object on a plain background, and a sound whose band follows from its colour.
+
+Every method of the tables must localise here, far above predictors that know nothing of the clip.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pipeline.common.files import write_csv
+from pipeline.manifests.clips import CLIP_COLUMNS, Box
+from pipeline.model.inference import response_maps
+from pipeline.scoring.baselines import all_ones, centred_gaussian
+from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.score import score
+from pipeline.training.batches import Batch
+from pipeline.training.loop import initialize, load_model, train
+from tests.support.synthetic import COLOURS, ENCODER, SMALL, MemoryShards
+
+SIDE = 24  # pixels of the object
+BACKGROUND = 128
+# With each cell looking at 11 pixels, maps end where the object does, and one that goes beyond is a fault of the method.
+SHARP = ENCODER.model_copy(update={"visual": SMALL.model_copy(update={"kernel_sizes": (1, 1, 1, 1)})})
+
+
+def make_easy_world(n, seed, *, size=64):
+    """Return shards of n clips, the box of each object (Box, fractions), and the class of each clip, int (n,)."""
+    rng = np.random.default_rng(seed)
+    frames = np.full((n, size, size, 3), BACKGROUND, dtype=np.uint8)
+    log_mel = rng.normal(-6, 0.5, (n, 16, 32)).astype(np.float32)
+    labels = rng.permutation(np.arange(n) % len(COLOURS))
+    boxes = []
+    for i, kind in enumerate(labels):
+        row, col = rng.integers(0, size - SIDE + 1, 2)
+        frames[i, row : row + SIDE, col : col + SIDE] = COLOURS[kind] + rng.integers(-10, 11, (SIDE, SIDE, 3))
+        log_mel[i, 4 * kind : 4 * kind + 4] += 4
+        corners = (value / size for value in (col, row, col + SIDE, row + SIDE))
+        boxes.append(Box(f"clip-{i:04d}", f"kind{kind}", "test", True, *corners))
+    return MemoryShards(frames, log_mel), boxes, labels
+
+
+def targets_of(labels):
+    """Return labels as `Batch.targets` has them, float32 (n, class)."""
+    return np.eye(len(COLOURS), dtype=np.float32)[labels]
+
+
+def write_easy_clips(path, labels):
+    """Write the ``clips.csv`` of an easy world, for methods that learn from labels."""
+    rows = [["train", f"clip-{i:04d}", "x.mp4", "", "", "", f"kind{kind}"] for i, kind in enumerate(labels)]
+    write_csv(path, ["split", *CLIP_COLUMNS], rows)
+    return path
+
+
+def localisation_score(maps, boxes, *, protocol="paper256"):
+    """Return the mean cIoU of response maps (clip, row, col), or of one map for all clips; `protocol` or its name."""
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    return float(score(np.asarray(maps), [box.clip_id for box in boxes], boxes, rule).ciou.mean())
+
+
+def content_free_scores(boxes, *, protocol="paper256"):
+    """Return the mean cIoU of the rows that know nothing of a clip."""
+    return {
+        "all_ones": localisation_score(all_ones(), boxes, protocol=protocol),
+        "centred_gaussian": localisation_score(centred_gaussian(), boxes, protocol=protocol),
+    }
+
+
+def whole_batch(world, *, previous_response=None, relation=None, labels=None):
+    """Return all clips as one un-augmented `Batch`, with what a method may want to know of them."""
+    frames, log_mel = world.read(range(len(world)))
+    return Batch(
+        frames=torch.from_numpy(frames).permute(0, 3, 1, 2),
+        log_mel=torch.from_numpy(log_mel),
+        rows=np.arange(len(world)),
+        previous_response=previous_response,
+        relation=relation,
+        targets=None if labels is None else torch.from_numpy(targets_of(labels)),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def overfit(method, model, batch, *, steps, learning_rate):
+    """Learn one batch by heart, and return the loss before each step."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=learning_rate)
+    losses = []
+    for _ in range(steps):
+        loss = method.loss(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def train_easily(folder, name, world, settings, *, clips=None):
+    """Train a method on an easy world in ``folder/NAME``, from the initialisation in ``folder/initialize``; return its model."""
+    initial = folder / "initialize"
+    if not (initial / "model.pt").exists():
+        initialize(world, initial, settings=settings, seeds=[0], device="cpu")
+    train(world, initial, folder / name, method=name, settings=settings, seeds=[0], clips=clips, device="cpu")
+    return load_model(folder / name / "model.pt")[0]
+
+
+def easy_scores(model, world, boxes):
+    """Return the mean cIoU of a model, with each clip's own sound and with another's, and of what knows nothing of the clip.
+
+    All under one rule: the paper's, with the model's own normalisation where it has one.
+    """
+    rule = get_protocol("paper256")
+    if model.normalisation:
+        rule = replace(rule, normalisation=model.normalisation)
+    own, shuffled = (
+        localisation_score(
+            response_maps(model, world, batch_size=32, device="cpu", audio_order=order), boxes, protocol=rule
+        )
+        for order in (None, np.roll(np.arange(len(world)), 1))
+    )
+    return own, shuffled, max(content_free_scores(boxes, protocol=rule).values())

@@ -1,0 +1,65 @@
+"""Runs with pseudo-labels for tests that look at them: a few clips, maps of 4×4 cells, sounds of two kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
+from pipeline.shards.reader import shard_path
+from pipeline.training.checkpoints import write_checkpoint
+from pipeline.training.run_folder import kept_epochs, labels_path, weights_path
+from tests.shards.test_shards import make_shard
+
+CLIPS = [f"clip-{i:02d}" for i in range(12)]
+FINGERPRINT = "a" * 32
+ATTRS = {"shards": "c" * 32, "delta_v": 0.5, "delta_a": 0.9, "temperature": 0.1}
+
+
+def make_responses(epoch, n):
+    """Raw maps: row i % 4 sounds with 1 + epoch cells from the left, the rest is weak noise."""
+    response = np.random.default_rng(epoch).uniform(-1, -0.9, (n, 4, 4)).astype(np.float32)
+    for i in range(n):
+        response[i, i % 4, : 1 + epoch] = 1 + np.linspace(0, -0.1, 1 + epoch)
+    return response
+
+
+def make_sounds(n):
+    """ã (n, 3): even clips point one way and odd ones another, each a little off in a way of its own."""
+    sounds = np.zeros((n, 3), dtype=np.float32)
+    sounds[np.arange(n), np.arange(n) % 2] = 1
+    sounds[:, 2] = 0.02 * np.arange(n)
+    return sounds / np.linalg.norm(sounds, axis=1, keepdims=True)
+
+
+def make_labels(epoch, clips=CLIPS, **attrs):
+    stage = "train" if epoch else "initialize"
+    own = {"epoch": epoch, "stage": stage, "objective": "iterative", "fingerprint": FINGERPRINT, **ATTRS, **attrs}
+    return PseudoLabels.from_responses(list(clips), make_responses(epoch, len(clips)), make_sounds(len(clips)), **own)
+
+
+def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=FINGERPRINT, **attrs):
+    """Write a run's artifacts, and a model.pt and kept weights with as much as inspection reads of them."""
+    for epoch in epochs:
+        write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
+    iteration = json.dumps({"centre_audio": centre_audio, "keep_epochs": 3})
+    last = max(epochs)
+    for epoch in (*kept_epochs(last, 3), last):
+        path = folder / "model.pt" if epoch == last else weights_path(folder, epoch)
+        content = {
+            "fingerprint": fingerprint,
+            "method": "iterative",
+            "iteration": iteration,
+            "stage": "train",
+            "epoch": epoch,
+        }
+        write_checkpoint(path, content)
+    return folder
+
+
+def make_train_shards(folder: Path, clips=CLIPS):
+    make_shard(shard_path(folder, 0), list(clips))
+    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    return folder

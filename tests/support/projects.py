@@ -1,0 +1,61 @@
+"""Projects in temporary folders on which the pipeline runs as a user runs it, with settings small enough for a test."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def shrunk(training: dict[str, Any], *, batch_size: int, width: int = 4, epochs: int = 1) -> dict[str, Any]:
+    """Return a block of `training` with encoders that take seconds; `epochs` is for the iteration."""
+    small = copy.deepcopy(training)
+    for twin in ("visual", "audio"):
+        small["encoder"][twin] |= {"width": width, "blocks": [1, 1, 1, 1]}
+    small["encoder"] |= {"embedding_dim": 16, "visual_weights": None}
+    small["initialize"]["epochs"], small["iterate"]["epochs"] = 1, epochs
+    return small | {"batch_size": batch_size}
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what `dvc repro` needs, other than settings and data, and put it under Git and DVC."""
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*DVC, "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*DVC, "config", "core.analytics", "false"], cwd=folder, check=True)
+
+
+def environment() -> dict[str, str]:
+    # The stages run `python`, which must be this one, and the project's copy, not the installed package.
+    # One worker makes one shard after the other, so that a kill can fall between two.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "SOUNDSPOT_WORKERS": "1"}
+
+
+def repro(folder: Path, *arguments: str) -> list[str]:
+    """Run `dvc repro` and return the names of the stages that ran."""
+    done = subprocess.run(
+        [*DVC, "repro", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "params.yaml").read_text())
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))

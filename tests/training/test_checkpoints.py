@@ -1,0 +1,142 @@
+import pytest
+import torch
+
+from pipeline.common.errors import CheckpointError
+from pipeline.model.encoders import build_model
+from pipeline.training.checkpoints import (
+    flatten_optimizer,
+    load_model,
+    model_content,
+    read_checkpoint,
+    restore_optimizer,
+    write_checkpoint,
+)
+from tests.support.synthetic import ENCODER, make_settings
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(ENCODER)
+
+
+def describe(**changes):
+    return {
+        "method": "iterative",
+        "stage": "train",
+        "seed": 0,
+        "epoch": 2,
+        "fingerprint": "f" * 32,
+        "image_size": 64,
+        "delta_v": 0.7,
+        "encoder": ENCODER.model_dump_json(),
+        "iteration": make_settings().iterate.model_dump_json(),
+        "audio": '{"n_mels": 16}',
+        "n_clips": 24,
+        "classes": '["bell", "drum"]',
+        **changes,
+    }
+
+
+def test_round_trip(model, tmp_path):
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
+    before = torch.get_rng_state()
+    loaded, description = load_model(tmp_path / "model.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert description == {
+        **describe(),
+        "encoder": ENCODER.model_dump(mode="json"),
+        "iteration": make_settings().iterate.model_dump(mode="json"),
+        "audio": {"n_mels": 16},
+        "classes": ["bell", "drum"],
+    }
+    frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(loaded.encode_frames(frames), model.eval().encode_frames(frames))
+    assert not loaded.training
+
+
+def test_file_is_one_flat_dict_and_needs_no_code(model, tmp_path):
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(isinstance(value, int | float | str | torch.Tensor) for value in content.values())
+
+
+def test_bytes_follow_from_the_content_alone(model, tmp_path):
+    content = model_content(model, describe())
+    write_checkpoint(tmp_path / "a.pt", content)
+    # The same text in other objects, and the same tensors in another order in memory or as parts of larger ones.
+    other = {
+        "".join(list(name)): value if not isinstance(value, str) else "".join(list(value))
+        for name, value in content.items()
+    }
+    for name, value in other.items():
+        if isinstance(value, torch.Tensor) and value.ndim == 4:
+            other[name] = torch.stack([value, value])[1].contiguous()
+    write_checkpoint(tmp_path / "quite_another_name.pt", other)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "quite_another_name.pt").read_bytes()
+
+
+def test_what_was_read_is_written_as_it_was(model, tmp_path):
+    write_checkpoint(tmp_path / "a.pt", model_content(model, describe()))
+    write_checkpoint(tmp_path / "b.pt", read_checkpoint(tmp_path / "a.pt"))
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_optimizer_goes_on_where_it_stood(model, tmp_path):
+    def step(net, optimizer, number):
+        frames = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        net.encode_frames(frames.float()).square().mul(torch.linspace(0, 1, 16).view(1, 16, 1, 1)).sum().backward()
+        optimizer.step()
+
+    first = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for number in range(3):
+        step(model, first, number)
+    write_checkpoint(tmp_path / "state.pt", {**model_content(model, describe()), **flatten_optimizer(first)})
+
+    saved = read_checkpoint(tmp_path / "state.pt")
+    twin = build_model(ENCODER)
+    twin.load_state_dict({name[6:]: value for name, value in saved.items() if name.startswith("model.")})
+    second = torch.optim.AdamW(twin.parameters(), lr=1e-3)
+    restore_optimizer(second, saved)
+    step(model, first, 3)
+    step(twin, second, 3)
+    for mine, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_missing_damaged_and_foreign_files(model, tmp_path):
+    with pytest.raises(CheckpointError, match=r"model\.pt: no such file"):
+        load_model(tmp_path / "model.pt")
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
+    (tmp_path / "half.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"half\.pt: not readable"):
+        load_model(tmp_path / "half.pt")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match=r"foreign\.pt: format_version is None, this program reads 2"):
+        load_model(tmp_path / "foreign.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "{}"}, "its weights do not fit its own description at 'audio"),
+        ({"encoder": '{"depth": 3}'}, "does not describe a model"),
+        ({"iteration": "not JSON"}, "does not describe a model"),
+        ({"method": "dreaming"}, "no method 'dreaming'"),
+    ],
+)
+def test_contradictions_are_named(model, tmp_path, changes, message):
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe(**changes)))
+    with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path / "model.pt")
+
+
+def test_an_entry_that_is_missing_is_named(model, tmp_path):
+    content = model_content(model, describe())
+    del content["method"]
+    write_checkpoint(tmp_path / "model.pt", content)
+    with pytest.raises(CheckpointError, match="no entry 'method'"):
+        load_model(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="description must have the keys"):
+        model_content(model, {"method": "initial"})

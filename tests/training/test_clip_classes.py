@@ -1,0 +1,108 @@
+"""Labels of training clips, from the clip list and from a label file."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from pipeline.common.errors import ManifestError
+from pipeline.training.class_labels import read_clip_classes, read_label_sets
+
+HEADER = "split,clip_id,video,frame,audio,centre_s,label\n"
+
+
+def clip_list(tmp_path, *rows):
+    path = tmp_path / "clips.csv"
+    path.write_text(HEADER + "".join(f"{split},{clip},{clip}.mp4,,,,{label}\n" for split, clip, label in rows))
+    return path
+
+
+def test_the_clip_lists_labels_in_the_order_asked_for(tmp_path):
+    path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", "bell + drum"), ("test", "c", "gong"))
+    found = read_clip_classes(path, "train", ["b", "a"], label_file=None)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[1, 1], [0, 1]]))
+
+
+def test_a_label_file_of_names(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufeffclip_id,label\r\na,drum\r\nother,flute\r\nb,bell+drum\r\n", encoding="utf-8", newline="")
+    found = read_clip_classes(tmp_path / "none.csv", "train", ["a", "b"], label_file=path)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[0, 1], [1, 1]]))
+
+
+def test_a_label_file_of_probabilities(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("clip_id,drum,bell\na,0.25,1\n")
+    found = read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=path)
+    assert found.names == ("bell", "drum")
+    np.testing.assert_array_equal(found.targets, np.float32([[1, 0.25]]))
+
+
+def test_a_large_label_file_is_never_whole_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"tag {i:02d}" for i in rng.permutation(20)]
+    values = rng.integers(0, 1001, size=(20_000, 20)) / 1000
+    path = tmp_path / "labels.csv"
+    with path.open("w") as file:
+        file.write(",".join(["clip_id", *names]) + "\n")
+        file.writelines(f"clip-{i}," + ",".join(map(str, row)) + "\n" for i, row in enumerate(values))
+    wanted = [19_999, 3, 7_777]
+    tracemalloc.start()
+    found = read_clip_classes(tmp_path / "none.csv", "train", [f"clip-{i}" for i in wanted], label_file=path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.names == tuple(sorted(names))
+    np.testing.assert_array_equal(found.targets, values[wanted][:, np.argsort(names)].astype(np.float32))
+    assert found.targets.dtype == np.float32
+    # The cells as Python's texts would be 20 MB.
+    assert peak < 1e6
+
+
+def test_clips_without_a_label_are_counted_and_named(tmp_path):
+    path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "+"))
+    with pytest.raises(ManifestError, match=r"2 of 3 training clips have no label, the first is 'b'.*`label_file`"):
+        read_clip_classes(path, "train", ["a", "b", "c"], label_file=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "columns are clip_id"),
+        ("name,label\na,x\n", "columns are clip_id"),
+        ("clip_id,x,x\na,1,1\n", "columns are clip_id"),
+        ("clip_id,label\na\n", ":2: 1 cells, the header has 2"),
+        ("clip_id,label\na,x\na,y\n", ":3: clip_id 'a' stands in the file twice"),
+        ("clip_id,x,y\na,1,1.5\n", ":2: y is '1.5'"),
+        ("clip_id,x,y\na,1,nan\n", ":2: y is 'nan'"),
+        ("clip_id,label\nb,x\n", "1 of 1 training clips have no label"),
+        ("clip_id,x,y\nb,0,0\n", "1 of 1 training clips have no label, the first is 'a'"),
+    ],
+)
+def test_a_wrong_label_file_is_named(tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_label_file(tmp_path):
+    with pytest.raises(ManifestError, match="no such label file; mend `label_file`"):
+        read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=tmp_path / "labels.csv")
+
+
+def test_label_sets_are_empty_where_a_clip_has_no_label(tmp_path):
+    path = clip_list(
+        tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "bell+drum"), ("test", "d", "x")
+    )
+    found = read_label_sets(path, "train", ["c", "b", "a", "d"])
+    assert found == [{"bell", "drum"}, set(), {"drum"}, set()]
+
+
+def test_label_sets_of_a_missing_clip_list_name_the_stage(tmp_path):
+    with pytest.raises(ManifestError, match=r"clips\.csv: no such file; run `dvc repro prepare`"):
+        read_label_sets(tmp_path / "clips.csv", "train", ["a"])

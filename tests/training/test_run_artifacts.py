@@ -1,0 +1,43 @@
+"""What is read of a finished run: artifacts in the order of their epochs, and one word of a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.common.errors import CheckpointError, EvaluationError
+from pipeline.training.run_artifacts import artifact_paths, centres_audio, labels_by_epoch
+from tests.support.labelled_runs import make_run
+
+
+def test_artifacts_stand_in_the_order_of_their_numbers(tmp_path):
+    folder = tmp_path / "pseudo_labels"
+    folder.mkdir()
+    for name in ("epoch_1000.h5", "epoch_101.h5", "epoch_000.h5", "epoch_001.h5.tmp", "start_001.h5", "epoch_x.h5"):
+        (folder / name).touch()
+    assert list(labels_by_epoch(tmp_path)) == [0, 101, 1000]
+    with pytest.raises(EvaluationError, match=r"pseudo_labels: no artifact of epoch 1; run `dvc repro train@itr`"):
+        artifact_paths(tmp_path, variant="itr")
+    for epoch in range(1001):
+        (folder / f"epoch_{epoch:03d}.h5").touch()
+    names = [path.name for path in artifact_paths(tmp_path, variant="itr")]
+    assert names == [f"epoch_{epoch:03d}.h5" for epoch in range(1001)]
+
+
+def test_a_run_without_artifacts_names_the_variant_and_not_the_seed(tmp_path):
+    with pytest.raises(EvaluationError, match=r"itr/seed_4/pseudo_labels: no artifacts; run `dvc repro train@itr`"):
+        artifact_paths(tmp_path / "itr" / "seed_4", variant="itr")
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_centring_is_what_the_model_says(tmp_path, centre):
+    assert centres_audio(make_run(tmp_path / "run", centre_audio=centre)) is centre
+
+
+def test_a_model_that_does_not_say_is_named(tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt: no such file; if it is of one of this project's runs, remove its folder"
+    ):
+        centres_audio(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match=r"model\.pt: does not say whether the audio embeddings are centred"):
+        centres_audio(tmp_path)

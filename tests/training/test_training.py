@@ -1,0 +1,632 @@
+import csv
+import errno
+import hashlib
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import click
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.common import files
+from pipeline.common.config import AugmentationSettings, IterationSettings, LabelledSettings, OptimisationSettings
+from pipeline.common.console import run_command
+from pipeline.common.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
+from pipeline.common.files import locked
+from pipeline.methods import METHODS, build_method, method_settings
+from pipeline.methods.contrastive import Contrastive
+from pipeline.model.encoders import build_model
+from pipeline.model.inference import predict, select_device
+from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.training import batches as batches_module
+from pipeline.training.batches import PreviousEpoch, Timed, training_batches
+from pipeline.training.loop import HISTORY, _autocast, initialize, load_model, response_maps, seed_folder, train
+from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
+
+
+def digests(folder):
+    """Digest of every artifact and model below a folder."""
+    paths = [*folder.rglob("*.h5"), *folder.rglob("*.pt")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
+
+
+def read_history(folder, name="history.csv"):
+    with open(folder / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Two threads wait for each other longer than such small tensors take, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(24, size=32)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """An initialised and an iteratively trained run of two seeds, not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = make_settings()
+    initialize(world, folder / "initialize", settings=settings, seeds=[0, 3])
+    train(world, folder / "initialize", folder / "iterative", method="iterative", settings=settings, seeds=[0, 3])
+    return folder
+
+
+class TestWhatIsWritten:
+    def test_files(self, trained):
+        names = {
+            "initialize": ["model.pt", "pseudo_labels/epoch_000.h5"],
+            "iterative": [
+                "model.pt",
+                *(f"pseudo_labels/epoch_00{epoch}.h5" for epoch in (0, 1, 2)),
+                *(f"weights/epoch_00{epoch}.pt" for epoch in (0, 1)),
+            ],
+        }
+        expected = {f"{stage}/{seed}{name}" for stage in names for seed in ("", "seed_3/") for name in names[stage]}
+        assert set(digests(trained)) == expected
+        assert not list(trained.rglob("*.tmp"))
+
+    def test_history(self, trained):
+        initial, iterated = read_history(trained / "initialize"), read_history(trained / "iterative")
+        assert [row["epoch"] for row in initial] == [row["epoch"] for row in iterated] == ["1", "2"]
+        assert list(iterated[0]) == list(HISTORY)
+        assert initial[0]["sounding_fraction"] == initial[1]["positives_per_clip"] == ""
+        for row in iterated:
+            assert all(math.isfinite(float(value)) for value in row.values())
+            assert 0 <= float(row["mask_iou_previous"]) <= 1
+
+    def test_timings(self, trained):
+        rows = read_history(trained / "iterative", "timings.csv")
+        assert [row["epoch"] for row in rows] == ["1", "2"]
+        for row in rows:
+            assert float(row["seconds"]) > 0
+            assert float(row["pairs_per_second"]) > 0
+            assert 0 <= float(row["data_wait_fraction"]) < 1
+            assert 0 < float(row["label_pass_fraction"]) < 1
+
+    def test_history_agrees_with_the_artifacts(self, trained):
+        labels = [PseudoLabels.open(trained / f"iterative/pseudo_labels/epoch_{epoch:03d}.h5") for epoch in range(3)]
+        for epoch, row in enumerate(read_history(trained / "iterative"), start=1):
+            assert float(row["mask_iou_previous"]) == pytest.approx(labels[epoch].mask_iou(labels[epoch - 1]), rel=1e-4)
+            assert float(row["sounding_fraction"]) == pytest.approx(labels[epoch].sounding_fraction.mean(), rel=1e-4)
+
+    def test_artifacts_say_what_made_them(self, trained):
+        initial = PseudoLabels.open(trained / "initialize/pseudo_labels/epoch_000.h5")
+        copied = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
+        last = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_002.h5")
+        assert [initial.attrs[name] for name in ("epoch", "stage", "objective")] == [0, "initialize", "initial"]
+        assert [last.attrs[name] for name in ("epoch", "stage", "objective")] == [2, "train", "iterative"]
+        assert [last.attrs[name] for name in ("delta_v", "delta_a", "temperature")] == [0.7, 0.8, 0.3]
+        np.testing.assert_array_equal(copied.response, initial.response)
+        assert copied.attrs["delta_v"] == 0.7
+        assert copied.attrs["fingerprint"] == last.attrs["fingerprint"] != initial.attrs["fingerprint"]
+
+    def test_the_last_artifact_is_what_the_model_says_of_the_plain_training_set(self, trained, world):
+        model, _ = load_model(trained / "iterative/model.pt")
+        response = response_maps(model, world, batch_size=8, device="cpu")
+        labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_002.h5")
+        np.testing.assert_array_equal(labels.response_min, response.min(axis=(1, 2)))
+        np.testing.assert_array_equal(labels.response_max, response.max(axis=(1, 2)))
+
+    def test_model_describes_itself(self, trained, world):
+        model, description = load_model(trained / "iterative/seed_3/model.pt")
+        assert description["method"] == "iterative"
+        assert (description["seed"], description["epoch"], description["image_size"]) == (3, 2, 32)
+        assert description["encoder"] == ENCODER.model_dump(mode="json")
+        assert description["audio"] == world.settings
+        assert description["delta_v"] == description["iteration"]["delta_v"] == 0.7
+        assert not model.training
+
+    def test_seeds_differ(self, trained):
+        found = digests(trained)
+        assert found["iterative/model.pt"] != found["iterative/seed_3/model.pt"]
+
+    def test_seed_folders(self, tmp_path):
+        assert seed_folder(tmp_path, [4, 7], 4) == tmp_path
+        assert seed_folder(tmp_path, [4, 7], 7) == tmp_path / "seed_7"
+
+
+class TestMethods:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_trains_on_from_the_same_start(self, trained, world, tmp_path, method):
+        settings, clips = make_settings(), write_clip_list(tmp_path / "clips.csv", world.clip_ids)
+        train(world, trained / "initialize", tmp_path / "run", method=method, settings=settings, seeds=[0], clips=clips)
+        assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == 3
+        assert load_model(tmp_path / "run/model.pt")[1]["method"] == method
+
+    def test_methods_see_the_same_batches(self, trained, world, tmp_path, monkeypatch):
+        def seen(method):
+            words, batches = [], []
+
+            def spy(*args, **keywords):
+                words.append(keywords["words"])
+                for batch in training_batches(*args, **keywords):
+                    batches.append(batch)
+                    yield batch
+
+            monkeypatch.setattr("pipeline.training.loop.training_batches", spy)
+            train(world, trained / "initialize", tmp_path / method, method=method, settings=make_settings(), seeds=[0])
+            return words, batches
+
+        (words, batches), (other_words, other_batches) = seen("itr"), seen("iterative")
+        assert words == other_words == [(0, "train", 1), (0, "train", 2)]
+        assert len(batches) == 6
+        for batch, other in zip(batches, other_batches, strict=True):
+            np.testing.assert_array_equal(batch.rows, other.rows)
+            assert torch.equal(batch.frames, other.frames)
+            assert torch.equal(batch.log_mel, other.log_mel)
+        assert not torch.equal(batches[0].frames, batches[3].frames)
+
+    def test_unknown_method(self, trained, world, tmp_path):
+        with pytest.raises(SettingsError, match=r"no method 'dreaming'; there are .*initial, itr"):
+            train(world, trained / "initialize", tmp_path, method="dreaming", settings=make_settings(), seeds=[0])
+
+    def test_no_labels(self, trained, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(Contrastive, "Settings", LabelledSettings)
+        with pytest.raises(TrainingError, match="learns from labels"):
+            train(world, trained / "initialize", tmp_path, method="initial", settings=make_settings(), seeds=[0])
+
+
+class TestBatches:
+    def iterate(self, world, augmentation, previous=None):
+        return training_batches(
+            world, batch_size=8, augmentation=augmentation, cell_stride=CELL, words=(1,), previous=previous,
+            device=torch.device("cpu"),
+        )  # fmt: skip
+
+    def batches(self, world, augmentation, previous=None):
+        return list(self.iterate(world, augmentation, previous))
+
+    def test_all_that_the_caller_waits_for_is_timed(self, world, monkeypatch):
+        def slow_jitter(frames, changes):
+            time.sleep(0.05)
+            return frames
+
+        monkeypatch.setattr(batches_module, "jitter_colours", slow_jitter)
+        timed = Timed(self.iterate(world, AugmentationSettings(flip=False, colour_jitter=0.5)))
+        for _ in timed:
+            waited = timed.seconds
+            time.sleep(0.05)  # the caller's own work does not count
+            assert timed.seconds == waited
+        assert timed.seconds >= 3 * 0.05
+
+    def test_every_clip_comes_once_and_the_rest_is_dropped(self, world):
+        plain = AugmentationSettings(flip=False)
+        rows = np.concatenate([batch.rows for batch in self.batches(world, plain)])
+        assert sorted(rows) == list(range(24))
+        shorter = MemoryShards(world.frames[:21], world.log_mel[:21])
+        assert [len(batch.rows) for batch in self.batches(shorter, plain)] == [8, 8]
+
+    def test_without_augmentation_pairs_are_those_of_the_shards(self, world):
+        for batch in self.batches(world, AugmentationSettings(flip=False)):
+            assert torch.equal(batch.frames.permute(0, 2, 3, 1), torch.from_numpy(world.frames[batch.rows]))
+            assert torch.equal(batch.log_mel, torch.from_numpy(world.log_mel[batch.rows]))
+
+    def test_maps_and_relation_belong_to_the_batchs_clips(self, world, trained):
+        labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
+        shuffled = MemoryShards(world.frames[::-1], world.log_mel[::-1], clip_ids=world.clip_ids[::-1])
+        previous = PreviousEpoch.of(labels, shuffled, delta_a=0.8, centre_audio=False)
+        for batch in self.batches(shuffled, AugmentationSettings(flip=False), previous):
+            ids = [shuffled.clip_ids[row] for row in batch.rows]
+            np.testing.assert_array_equal(batch.previous_response.numpy(), labels.response[labels.rows(ids)])
+            cosines = labels.audio_embedding[labels.rows(ids)] @ labels.audio_embedding[labels.rows(ids)].T
+            clear = np.abs(cosines - 0.8) > 1e-3
+            np.testing.assert_array_equal(batch.relation.numpy()[clear], (cosines >= 0.8)[clear])
+
+    def test_an_error_in_the_reading_thread_arrives(self, world):
+        broken = MemoryShards(world.frames[:10], world.log_mel)
+        broken.read = lambda rows: (_ for _ in ()).throw(OSError("disk on fire"))
+        with pytest.raises(OSError, match="disk on fire"):
+            self.batches(broken, AugmentationSettings())
+
+
+class TestLearning:
+    def test_loss_falls_and_maps_find_the_sounding_patch(self, tmp_path):
+        shards, boxes = make_world(128, seed=1)
+        settings = make_settings(
+            batch_size=32,
+            initialize=OptimisationSettings(epochs=12, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        )
+        initialize(shards, tmp_path / "initialize", settings=settings, seeds=[0])
+        train(shards, tmp_path / "initialize", tmp_path / "full", method="iterative", settings=settings, seeds=[0])
+        losses = [float(row["loss"]) for row in read_history(tmp_path / "initialize")]
+        assert losses[-1] < 0.93 * losses[0]
+        model, _ = load_model(tmp_path / "full/model.pt")
+        hits, shuffled = (
+            hit_rate(response_maps(model, shards, batch_size=32, device="cpu", audio_order=order), boxes)
+            for order in (None, np.roll(np.arange(128), 1))
+        )
+        # Two patches of a ninth of the frame each: chance finds the sounding one in 11 %, a blind patch finder in 50 %.
+        assert hits > 0.65
+        assert shuffled < hits - 0.2
+
+
+def hit_rate(response, boxes):
+    """Share of clips whose highest cell's centre lies in the box (row0, col0, row1, col1)."""
+    n, _, width = response.shape
+    best = response.reshape(n, -1).argmax(axis=1)
+    row, col = (best // width + 0.5) * CELL, (best % width + 0.5) * CELL
+    return np.mean((row >= boxes[:, 0]) & (row < boxes[:, 2]) & (col >= boxes[:, 1]) & (col < boxes[:, 3]))
+
+
+class TestResponseMaps:
+    def test_do_not_depend_on_the_batch_size(self, trained, world):
+        model, _ = load_model(trained / "initialize/model.pt")
+        few, many = (response_maps(model, world, batch_size=n, device="cpu") for n in (5, 24))
+        assert few.shape == (24, 4, 4)
+        assert few.dtype == np.float32
+        np.testing.assert_allclose(few, many, atol=1e-5)
+
+    def test_audio_order_pairs_frames_with_other_sounds(self, trained, world):
+        model, _ = load_model(trained / "initialize/model.pt")
+        order = np.roll(np.arange(24), 5)
+        swapped = MemoryShards(world.frames, world.log_mel[order])
+        np.testing.assert_array_equal(
+            response_maps(model, world, batch_size=7, device="cpu", audio_order=order),
+            response_maps(model, swapped, batch_size=7, device="cpu"),
+        )
+        with pytest.raises(ValueError, match="audio_order has 3 entries for 24 clips"):
+            response_maps(model, world, batch_size=7, device="cpu", audio_order=[0, 1, 2])
+
+    def test_devices(self):
+        assert select_device("auto").type in {"cpu", "cuda"}
+        with pytest.raises(TrainingError, match="device 'abacus' cannot be used"):
+            select_device("abacus")
+        with pytest.raises(TrainingError, match=r"device 'meta' cannot be used .*; use auto, cpu or cuda"):
+            select_device("meta")
+
+    def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
+        model, seen = build_model(make_settings().encoder), []
+        heard = model.encode_audio
+        monkeypatch.setattr(
+            model, "encode_audio", lambda a: (seen.append(torch.backends.cudnn.allow_tf32), heard(a))[1]
+        )
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        response_maps(model, world, batch_size=24, device="cpu")
+        assert (seen, torch.backends.cudnn.allow_tf32) == ([False], True)
+
+
+class TestMixedPrecision:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_bfloat16_encoders_give_float32_features_and_nearly_the_same_loss(self, trained, world, method):
+        model, _ = load_model(trained / "initialize/model.pt")
+        labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
+        previous = PreviousEpoch.of(labels, world, delta_a=0.8, centre_audio=True)
+        targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+        built = build_method(method, method_settings(make_settings(), method))
+        built.prepare(model, n_clips=24, classes=("bell", "drum", "gong"))
+        built.start_epoch(model, world, labels, epoch=1, seed=0)
+        losses = []
+        for enabled in (False, True):
+            batches = training_batches(
+                world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, words=(0,),
+                previous=previous, targets=targets, device=torch.device("cpu"),
+            )  # fmt: skip
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                batch = next(batches)
+                assert model.encode_frames(batch.frames).dtype == torch.float32
+                losses.append(built.loss(model, batch))
+        assert losses[0].dtype == losses[1].dtype == torch.float32
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
+
+    def test_a_gpu_that_emulates_bfloat16_trains_in_float32(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+        monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: enabled)
+        assert not _autocast(torch.device("cuda"))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+        assert _autocast(torch.device("cuda"))
+        assert not _autocast(torch.device("cpu"))
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_run_on_cuda(self, world, tmp_path):
+        settings = make_settings()
+        initialize(world, tmp_path / "initialize", settings=settings, seeds=[0], device="cuda")
+        train(
+            world, tmp_path / "initialize", tmp_path / "run", method="iterative", settings=settings, seeds=[0],
+            device="cuda",
+        )  # fmt: skip
+        model, _ = load_model(tmp_path / "run/model.pt")
+        on_cuda, on_cpu = (response_maps(model, world, batch_size=8, device=device) for device in ("cuda", "cpu"))
+        np.testing.assert_allclose(on_cuda, on_cpu, atol=0.02)
+
+
+class TestMistakes:
+    def test_batch_larger_than_the_training_set(self, world, tmp_path):
+        with pytest.raises(TrainingError, match="batch_size 25 is larger than the training set of 24 clips"):
+            initialize(world, tmp_path, settings=make_settings(batch_size=25), seeds=[0])
+
+    def test_two_writers(self, world, tmp_path):
+        with (
+            locked(tmp_path / "run", TrainingError),
+            pytest.raises(TrainingError, match="run: another process is writing here"),
+        ):
+            initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+
+    def test_no_initialisation(self, world, tmp_path):
+        with pytest.raises(CheckpointError, match=r"model\.pt: no such file; run initialize"):
+            train(world, tmp_path / "none", tmp_path / "run", method="itr", settings=make_settings(), seeds=[0])
+
+    def test_weights_that_are_not_there(self, world, tmp_path):
+        settings = make_settings(encoder=ENCODER.model_copy(update={"visual_weights": str(tmp_path / "none.pth")}))
+        with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
+            initialize(world, tmp_path / "run", settings=settings, seeds=[0])
+
+    def test_another_seed_than_the_initialisations(self, trained, world, tmp_path):
+        with pytest.raises(TrainingError, match=r"model\.pt: was trained with seed 0, not 5; run initialize again"):
+            train(world, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[5])
+
+    def test_other_encoders_than_the_initialisations(self, trained, world, tmp_path):
+        settings = make_settings(encoder=ENCODER.model_copy(update={"embedding_dim": 8}))
+        with pytest.raises(TrainingError, match="other settings of `encoder`; run initialize again"):
+            train(world, trained / "initialize", tmp_path, method="itr", settings=settings, seeds=[0])
+
+    def test_other_clips_than_the_initialisations(self, trained, world, tmp_path):
+        other = MemoryShards(world.frames, world.log_mel, clip_ids=[f"other-{i}" for i in range(24)])
+        with pytest.raises(PseudoLabelError, match="clip 'other-0' has no pseudo-labels of epoch 0"):
+            train(other, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[0])
+
+    def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_loses_nothing(self, world, tmp_path, monkeypatch):
+        calls = []
+
+        def loss(self, model, batch):
+            calls.append(batch)
+            return Contrastive_loss(self, model, batch) * (float("nan") if len(calls) == 5 else 1)
+
+        Contrastive_loss = Contrastive.loss
+        monkeypatch.setattr(Contrastive, "loss", loss)
+        with pytest.raises(TrainingError, match="initialize, seed 0, epoch 2/2, batch 2: the loss is nan"):
+            initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        assert (tmp_path / "run/state.pt").exists()
+        assert len(read_history(tmp_path / "run")) == 1
+        monkeypatch.undo()
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        initialize(world, tmp_path / "smooth", settings=make_settings(), seeds=[0])
+        assert digests(tmp_path / "run") == digests(tmp_path / "smooth")
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize(("name", "earlier"), [("state.pt", 1), ("pseudo_labels/epoch_002.h5", 0), ("model.pt", 0)])
+    def test_one_line_names_the_file_and_earlier_epochs_stay(
+        self, trained, world, tmp_path, monkeypatch, capsys, name, earlier
+    ):
+        run, write, written = tmp_path / "run", Path.write_bytes, []
+
+        def until_full(path, content):
+            written.append(path)
+            if written.count(run / f"{name}.tmp") > earlier:
+                write(path, content[: len(content) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(path, content)
+
+        def action():
+            train(world, trained / "initialize", run, method="iterative", settings=make_settings(), seeds=[0])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", until_full)
+            with pytest.raises(SystemExit) as stopped:
+                run_command(click.Command("x", callback=action), [])
+        assert stopped.value.code == 1
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {run / name}: No space left on device"
+        assert not list(run.rglob("*.tmp"))
+        assert (run / "state.pt").exists()
+        action()
+        assert digests(run) == {
+            path: digest for path, digest in digests(trained / "iterative").items() if not path.startswith("seed_3")
+        }
+
+
+class TestWhenToStartAfresh:
+    def interrupted(self, world, folder, monkeypatch, settings):
+        """Initialise and stop in the second epoch."""
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.loop.predict", stop)
+            with pytest.raises(KeyboardInterrupt):
+                initialize(world, folder, settings=settings, seeds=[0])
+        assert (folder / "state.pt").exists()
+
+    def epochs_run(self, world, folder, monkeypatch, settings, seeds=(0,)):
+        """Run to the end; return the words of each epoch that was trained."""
+        epochs = []
+
+        def spy(*args, words, **keywords):
+            epochs.append(words)
+            return training_batches(*args, words=words, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.loop.training_batches", spy)
+            initialize(world, folder, settings=settings, seeds=list(seeds))
+        assert not list(folder.rglob("state.pt"))
+        return [(seed, epoch) for seed, _, epoch in epochs]
+
+    def test_unchanged_and_incomplete_goes_on(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 2)]
+
+    def test_a_changed_setting_starts_afresh(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(batch_size=6)) == [(0, 1), (0, 2)]
+
+    def test_settings_of_the_other_stage_do_not_matter(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        iterate = IterationSettings(
+            epochs=9, temperature=0.9, learning_rate=0.1, weight_decay=0.0, delta_v=0.1, delta_a=0.1
+        )
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(iterate=iterate)) == [(0, 2)]
+
+    def test_other_shards_start_afresh(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        other = MemoryShards(world.frames, world.log_mel, fingerprint="other")
+        assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_damaged_pseudo_labels_start_afresh(self, trained, world, tmp_path, monkeypatch):
+        def once():
+            train(
+                world, trained / "initialize", tmp_path / "run", method="initial", settings=make_settings(), seeds=[0]
+            )
+
+        once()
+        whole = digests(tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
+        calls = []
+
+        def stop_in_the_second_epoch(*args, **keywords):
+            calls.append(args)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return predict(*args, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.loop.predict", stop_in_the_second_epoch)
+            with pytest.raises(KeyboardInterrupt):
+                once()
+        path = tmp_path / "run/pseudo_labels/epoch_001.h5"
+        with h5py.File(path) as file:
+            place = file["response"].id.get_chunk_info(0).byte_offset
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        once()
+        assert digests(tmp_path / "run") == whole
+
+    def test_a_damaged_state_starts_afresh(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        (tmp_path / "run/state.pt").write_bytes(b"half a file")
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_complete_starts_afresh(self, world, tmp_path, monkeypatch):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_changed_code_starts_afresh(self, world, tmp_path, monkeypatch):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        monkeypatch.setattr("pipeline.training.run_folder.code_digest", lambda: "0" * 32)
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(5, 1), (5, 2)]
+        (tmp_path / "run/.code").unlink()
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5, 6))
+        assert again == [(seed, epoch) for seed in (0, 5, 6) for epoch in (1, 2)]
+
+    @pytest.mark.parametrize("name", ["history.csv", "pseudo_labels/epoch_000.h5"])
+    def test_a_lost_file_is_made_again(self, world, tmp_path, monkeypatch, name):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0, 5])
+        before = digests(tmp_path / "run")
+        (tmp_path / "run" / name).unlink()
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(0, 1), (0, 2)]
+        assert digests(tmp_path / "run") == before
+        assert (tmp_path / "run" / name).exists()
+
+    def test_a_kill_while_a_finished_run_is_removed_leaves_no_half_of_it(self, trained, world, tmp_path, monkeypatch):
+        def once_more():
+            train(
+                world, trained / "initialize", tmp_path / "run", method="iterative", settings=make_settings(),
+                seeds=[0, 3],
+            )  # fmt: skip
+
+        def killed(folder, **_):
+            (folder / "epoch_001.h5").unlink()
+            raise KeyboardInterrupt
+
+        shutil.copytree(trained / "iterative", tmp_path / "run")
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.run_folder.shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                once_more()
+        assert not (tmp_path / "run/pseudo_labels/epoch_001.h5").exists()
+        once_more()
+        assert digests(tmp_path / "run") == digests(trained / "iterative")
+
+    def test_a_further_seed_keeps_those_that_are_done(self, world, tmp_path, monkeypatch):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(5, 1), (5, 2)]
+        self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0,))
+        assert not (tmp_path / "run/seed_5").exists()
+
+
+def work(folder, kill_before_write):
+    """Initialise (once, as `dvc repro` would) and train; die like kill -9 before the given write to disk."""
+    torch.set_num_threads(1)
+    world, settings = make_world(24, size=32)[0], make_settings()
+    writes = 0
+    replace = os.replace
+
+    def count(*paths):
+        nonlocal writes
+        writes += 1
+        if writes == kill_before_write:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*paths)
+
+    files.os.replace = count
+    if not (folder / "initialized").exists():
+        initialize(world, folder / "initialize", settings=settings, seeds=[0, 1])
+        (folder / "initialized").touch()
+    train(world, folder / "initialize", folder / "iterative", method="iterative", settings=settings, seeds=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def spawn():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_training"])
+
+    def run(folder, *, kill_before_write=None, kill_after_s=None):
+        folder.mkdir(exist_ok=True)
+        process = context.Process(target=work, args=(folder, kill_before_write))
+        process.start()
+        process.join(kill_after_s)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        return process.exitcode
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(spawn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    start = time.perf_counter()
+    assert spawn(folder) == 0
+    assert len(digests(folder)) == 16
+    return digests(folder), time.perf_counter() - start
+
+
+@pytest.mark.slow
+class TestKillMinus9:
+    def test_before_each_kind_of_write(self, spawn, reference, tmp_path):
+        codes = [spawn(tmp_path, kill_before_write=1)]
+        # Each start gets one write further than the one before, until one gets to the end.
+        while codes[-1] != 0:
+            assert codes[-1] == -signal.SIGKILL
+            codes.append(spawn(tmp_path, kill_before_write=len(codes) + 1))
+        assert len(codes) > 6
+        assert digests(tmp_path) == reference[0]
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_at_random_moments(self, spawn, reference, tmp_path):
+        rng, kills = random.Random(0), 0
+        while spawn(tmp_path, kill_after_s=(0.2 + 0.1 * kills) * reference[1] * rng.random() + 0.1) != 0:
+            kills += 1
+        assert kills >= 2
+        assert digests(tmp_path) == reference[0]
