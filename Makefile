@@ -18,10 +18,10 @@ demo: $(VENV)/.installed           ## install, then the whole pipeline on the de
 test: demo                         ## install, the whole pipeline, then all tests
 	$(PYTEST)
 
-# All rows of Tables 1 and 2. One initialisation serves them all; a GPU is used where there is one, and on a CPU the seeds
+# All rows of Tables 1 and 2. One initialization serves them all; a GPU is used where there is one, and on a CPU the seeds
 # train side by side.
-TABLE_ROWS := initial,itr,itr_intra,itr_inter,iterative,attention,dmc,dsol,mssl,mssl_stage1,mssl_stage1_unlabelled
-TABLE_ROWS := $(TABLE_ROWS),mssl_stage1_eq2,mssl_stage1_unlabelled_eq2,mssl_stage1_eq2_eq1,mssl_stage1_unlabelled_eq2_eq1
+TABLE_ROWS := initial,itr,itr_intra,itr_inter,iterative,attention,dmc,dsol,mssl,mssl_stage1,mssl_stage1_unlabeled
+TABLE_ROWS := $(TABLE_ROWS),mssl_stage1_eq2,mssl_stage1_unlabeled_eq2,mssl_stage1_eq2_eq1,mssl_stage1_unlabeled_eq2_eq1
 
 tables: $(VENV)/.installed         ## the paper's tables on the demo set: every system, every row, three seeds each
 	SOUNDSPOT_SEEDS_AT_ONCE=$${SOUNDSPOT_SEEDS_AT_ONCE:-3} dvc exp run -S 'seeds=[0,1,2]' -S 'variants=[$(TABLE_ROWS)]'

@@ -1,4 +1,4 @@
-"""Localising a video, against decoding and encoding it and running the model, each by itself in the same run.
+"""Localizing a video, against decoding and encoding it and running the model, each by itself in the same run.
 
 A 10-s 1280×720 video with sound is made first: moving noise, which is hard to code. *Decode and encode* reads it and writes it
 again with the same coder and settings, its sound copied, and does nothing in between. *Model* is the same number of frames and

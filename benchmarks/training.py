@@ -3,7 +3,7 @@
 The net, the batch size and the augmentation are those of the demo in params.yaml, the objective is Eq. 7; frames and log-mels are noise of
 the demo's size in real shards. From the shards means all of it: reading, checksums, augmentation, pseudo-labels moved along, the step.
 In memory means the step alone, on batches that were augmented before. Passes are interleaved and the median of each is taken, so that
-a busy machine hurts both alike. The data wait is all the time that the step waits for its next batch, colour jitter, moved maps and Eq. 6
+a busy machine hurts both alike. The data wait is all the time that the step waits for its next batch, color jitter, moved maps and Eq. 6
 included, as a share of training. The pseudo-label pass, over all clips and with writing and reading the artifact, is timed after each.
 
     python benchmarks/training.py [--clips 1024] [--passes 3] [--output benchmarks/results/training.json]
@@ -108,7 +108,7 @@ def measure(settings: TrainingSettings, folder: Path, *, clips: int, passes: int
             augmentation=settings.augmentation,
             cell_stride=model.cell_stride,
             words=(purpose, number),
-            previous=PreviousEpoch.of(labels, shards, delta_a=iteration.delta_a, centre_audio=iteration.centre_audio),
+            previous=PreviousEpoch.of(labels, shards, delta_a=iteration.delta_a, center_audio=iteration.center_audio),
             device=CPU,
         )
 

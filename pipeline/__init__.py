@@ -1,4 +1,4 @@
-"""soundspot's library: from video files to a scored sound-localisation model. Knows nothing of DVC or of click."""
+"""soundspot's library: from video files to a scored sound-localization model. Knows nothing of DVC or of click."""
 
 import os
 

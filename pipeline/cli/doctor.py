@@ -31,8 +31,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     for finding in examine(Path.cwd()):
         findings.append(finding)
         if not as_json:
-            mark, colour = MARKS[finding.state]
-            click.echo(f"{click.style(mark, fg=colour)} {finding.topic}: {finding.text}")
+            mark, color = MARKS[finding.state]
+            click.echo(f"{click.style(mark, fg=color)} {finding.topic}: {finding.text}")
             if finding.hint:
                 click.echo(f"    {finding.hint}")
     if as_json:

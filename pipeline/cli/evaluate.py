@@ -88,7 +88,7 @@ def evaluate(
     )
     _show(rows, f"{scored}, {split}, {_seeds_text(stored)}")
     _note_silence(rows, protocols)
-    _note_normalisation(stored, protocols)
+    _note_normalization(stored, protocols)
     if output:
         facts = {"dataset": scored, "trained_on": dataset, "split": split, "legacy_float": legacy_float}
         write_rescored(output, rows, facts=facts)
@@ -160,14 +160,14 @@ def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
         )
 
 
-def _note_normalisation(stored: dict[str, list[ResponseMaps]], protocols: list[Protocol]) -> None:
-    from pipeline.scoring.tables import normalisation_note
+def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[Protocol]) -> None:
+    from pipeline.scoring.tables import normalization_note
 
     own = {
-        variant: {"normalisation": maps[0].normalisation} for variant, maps in stored.items() if maps[0].normalisation
+        variant: {"normalization": maps[0].normalization} for variant, maps in stored.items() if maps[0].normalization
     }
     for text in dict.fromkeys(
-        normalisation_note(own, usual) for usual in dict.fromkeys(p.normalisation for p in protocols)
+        normalization_note(own, usual) for usual in dict.fromkeys(p.normalization for p in protocols)
     ):
         if text:
             note(text)

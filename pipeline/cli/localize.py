@@ -108,7 +108,7 @@ def localize(
     becomes the same video with a heat map over it and its sound kept, a picture a PNG and an NPZ with the response map.
     Finished outputs are skipped, so a stopped run goes on where it stood.
 
-    A file that cannot be localised is named with its reason, and the rest goes on. The exit code is 0 if all are done and 1 if
+    A file that cannot be localized is named with its reason, and the rest goes on. The exit code is 0 if all are done and 1 if
     some failed.
 
     \b
@@ -146,7 +146,7 @@ def localize(
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)
             counts[outcome] += 1
             bar.update()
-    words = {"done": "localised", "kept": "there already", "failed": "failed"}
+    words = {"done": "localized", "kept": "there already", "failed": "failed"}
     click.echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
     ctx.exit(1 if counts["failed"] else 0)
 

@@ -32,7 +32,7 @@ COMMANDS = {
 @click.option("-v", "--verbose", is_flag=True, help="Tell more, and where in the program an error came up.")
 @click.pass_context
 def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
-    """Find where in the picture a sound comes from, learned from unlabelled videos.
+    """Find where in the picture a sound comes from, learned from unlabeled videos.
 
     The pipeline itself runs with DVC (`dvc repro`); these commands are for what comes before and after.
 
@@ -42,7 +42,7 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
       soundspot --quiet localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
 
     Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 wrong options, 130 stopped by Ctrl-C.
-    Colours are used on a terminal only, and never where NO_COLOR is set.
+    Colors are used on a terminal only, and never where NO_COLOR is set.
     """
     set_manners(ctx, quiet=quiet, verbose=verbose)
 

@@ -45,8 +45,8 @@ def with_target(function: Command) -> Command:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 epoch_option = click.option("--epoch", default="last", show_default=True, help="A number, first or last.")
 shards_option = click.option("--shards", type=PATH, help="Where the frames are. Default: data/DATASET/shards/train.")
-centre_option = click.option(
-    "--centre/--no-centre",
+center_option = click.option(
+    "--center/--no-center",
     default=None,
     help="Subtract the mean of ã before Eq. 6. Default: as the run's model.pt says that training did.",
 )
@@ -79,15 +79,15 @@ def check_ending(output: Path | None, *endings: str) -> None:
         raise PseudoLabelError(f"{output}: written as {' or '.join(endings)}; end the file's name so")
 
 
-def centre_of(artifacts: Artifacts, chosen: bool | None) -> bool:
+def center_of(artifacts: Artifacts, chosen: bool | None) -> bool:
     """Return whether Eq. 6 subtracts the mean: as chosen, or as the run's model says; what is assumed is said."""
-    from pipeline.apps.inspection.views import centring
+    from pipeline.apps.inspection.views import centering
 
-    stated = centring(artifacts.run) if chosen is None else chosen
+    stated = centering(artifacts.run) if chosen is None else chosen
     if stated is None:
         note(
             f"note: {artifacts.run} has no finished model that says whether Eq. 6 subtracts the mean of the sounds; taken as yes "
-            "(--no-centre: no)"
+            "(--no-center: no)"
         )
     return stated is not False
 

@@ -16,8 +16,8 @@ import click
 
 from pipeline.cli.pseudo_label_files import export, verify
 from pipeline.cli.pseudo_label_options import (
-    centre_of,
-    centre_option,
+    center_of,
+    center_option,
     check_ending,
     epoch_option,
     epoch_or_file,
@@ -37,7 +37,7 @@ from pipeline.common.console import note
 if TYPE_CHECKING:
     from pipeline.apps.inspection.views import Artifacts
 
-IN_TERMINAL = 2  # neighbours; more would make each picture tiny
+IN_TERMINAL = 2  # neighbors; more would make each picture tiny
 
 
 @click.group("pseudo-labels")
@@ -57,9 +57,9 @@ def pseudo_labels() -> None:
 @pseudo_labels.command("list")
 @with_target
 @targeted
-@centre_option
+@center_option
 @json_option
-def list_(artifacts: Artifacts, centre: bool | None, as_json: bool) -> None:
+def list_(artifacts: Artifacts, center: bool | None, as_json: bool) -> None:
     """List the epochs: sounding fraction, change since the epoch before, positives of Eq. 6 per clip, size.
 
     The change is 1 - mean IoU of the sounding regions. With more than 4096 clips, the positives are those of a sample.
@@ -69,7 +69,7 @@ def list_(artifacts: Artifacts, centre: bool | None, as_json: bool) -> None:
     from pipeline.apps.inspection.text import epochs_text
     from pipeline.apps.inspection.views import list_epochs
 
-    summaries = list(list_epochs(artifacts, centre=centre_of(artifacts, centre)))
+    summaries = list(list_epochs(artifacts, center=center_of(artifacts, center)))
     show_value([asdict(each) for each in summaries], lambda: epochs_text(summaries, plain=is_plain()), as_json)
 
 
@@ -77,9 +77,9 @@ def list_(artifacts: Artifacts, centre: bool | None, as_json: bool) -> None:
 @with_target
 @click.argument("words", nargs=-1, required=True, metavar="[EPOCH] CLIP")
 @targeted
-@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many neighbours by sound.")
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many neighbors by sound.")
 @click.option("--no-image", is_flag=True, help="Only text, even where the terminal can show pictures.")
-@centre_option
+@center_option
 @shards_option
 @output_option("Write the picture as PNG instead of showing it.")
 @json_option
@@ -88,12 +88,12 @@ def show(
     words: tuple[str, ...],
     k: int,
     no_image: bool,
-    centre: bool | None,
+    center: bool | None,
     shards: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show one clip: its map, range, sounding fraction and peak, and its neighbours by sound.
+    """Show one clip: its map, range, sounding fraction and peak, and its neighbors by sound.
 
     EPOCH is a number, first or last (the default). The picture goes to the file of -o, or to the terminal if it says
     that it can show one (kitty, iTerm2, sixel).
@@ -112,7 +112,7 @@ def show(
         raise click.UsageError(f"one EPOCH and one CLIP, not {' '.join(words)}")
     check_ending(output, ".png")
     labels = artifacts.open(words[0] if len(words) == 2 else "last")
-    view = view_clip(labels, find_clip(labels, words[-1]), k=k, centre=centre_of(artifacts, centre))
+    view = view_clip(labels, find_clip(labels, words[-1]), k=k, center=center_of(artifacts, center))
     show_value(asdict(view), lambda: clip_text(view, plain=is_plain()), as_json)
     protocol = None if no_image or as_json else protocol_of(os.environ, is_terminal=sys.stdout.isatty())
     if output or protocol:
@@ -172,32 +172,32 @@ def compare(
 @targeted
 @epoch_option
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many clips to find.")
-@centre_option
+@center_option
 @shards_option
 @output_option("Write the clips with their maps as PNG.")
 @json_option
-def neighbours(
+def neighbors(
     artifacts: Artifacts,
     clip: str,
     epoch: str,
     k: int,
-    centre: bool | None,
+    center: bool | None,
     shards: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Find the clips whose sound is most like one clip's, and whether Eq. 6 relates them (y = 1 at δ_a).
 
-    Example: soundspot pl neighbours iterative train-00042 -k 5
+    Example: soundspot pl neighbors iterative train-00042 -k 5
     """
     from pipeline.apps.inspection.figures import clip_figure
-    from pipeline.apps.inspection.text import neighbours_text
+    from pipeline.apps.inspection.text import neighbors_text
     from pipeline.apps.inspection.views import find_clip, view_clip
 
     check_ending(output, ".png")
     labels = artifacts.open(epoch)
-    view = view_clip(labels, find_clip(labels, clip), k=k, centre=centre_of(artifacts, centre))
-    show_value(asdict(view.neighbourhood), lambda: neighbours_text(view.neighbourhood), as_json)
+    view = view_clip(labels, find_clip(labels, clip), k=k, center=center_of(artifacts, center))
+    show_value(asdict(view.neighborhood), lambda: neighbors_text(view.neighborhood), as_json)
     if output:
         save_figure(clip_figure(view, labels, frames_of(artifacts, shards)), output)
 
@@ -207,11 +207,11 @@ def neighbours(
 @targeted
 @epoch_option
 @click.option("--bins", type=click.IntRange(1, 1000), default=20, show_default=True)
-@centre_option
+@center_option
 @output_option("Write the histograms as PNG.")
 @json_option
 def histogram(
-    artifacts: Artifacts, epoch: str, bins: int, centre: bool | None, output: Path | None, as_json: bool
+    artifacts: Artifacts, epoch: str, bins: int, center: bool | None, output: Path | None, as_json: bool
 ) -> None:
     """Show how responses (R̃, with δ_v) and the likeness of sounds (cosines of ã, with δ_a) are spread.
 
@@ -223,7 +223,7 @@ def histogram(
 
     check_ending(output, ".png")
     labels = artifacts.open(epoch)
-    similarity = similarity_histogram(labels, centre=centre_of(artifacts, centre), bins=bins)
+    similarity = similarity_histogram(labels, center=center_of(artifacts, center), bins=bins)
     both = [response_histogram(labels, bins=bins), similarity]
     show_value(
         [asdict(each) for each in both],

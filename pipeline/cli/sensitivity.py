@@ -40,7 +40,7 @@ def sensitivity(
     VARIANTS are by default all that the experiments scored. The files are SETTING.md, SETTING.csv and SETTING.png.
 
     \b
-    Example; a queued experiment finds the shards and the initialisation by a committed dvc.lock alone:
+    Example; a queued experiment finds the shards and the initialization by a committed dvc.lock alone:
       dvc exp run -S score_split=validation -S 'variants=[itr_intra,iterative]'
       git add dvc.lock params.yaml data results && git commit -m "Start of the sweeps"
       dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9

@@ -50,7 +50,7 @@ class AudioSettings(Settings):
     """How a clip's sound becomes a log-mel spectrogram."""
 
     sample_rate: Count  # Hz, after resampling
-    clip_seconds: Positive  # length of the window around the clip's centre
+    clip_seconds: Positive  # length of the window around the clip's center
     n_fft: EvenCount  # samples; the Hann window has the same length
     hop_length: Count  # samples
     n_mels: Count
@@ -72,7 +72,7 @@ class AudioSettings(Settings):
 
     @property
     def n_frames(self) -> int:
-        """Frames of the spectrogram, centred as librosa does."""
+        """Frames of the spectrogram, centered as librosa does."""
         return self.n_samples // self.hop_length + 1
 
 
@@ -95,7 +95,7 @@ class Card(Settings):
 
     title: str
     source: str
-    licence: str
+    license: str
     media_root: str  # relative to the project; see `pipeline.manifests.prepared.resolve_media_root`
     image_size: Count  # side of the stored square frame, pixels
     audio: AudioSettings
@@ -120,7 +120,7 @@ class EncoderSettings(Settings):
     visual: ResNetSettings = ResNetSettings()
     audio: ResNetSettings = ResNetSettings()
     embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
-    batch_norm: bool = False  # BatchNorm without affine before the L2 normalisation
+    batch_norm: bool = False  # BatchNorm without affine before the L2 normalization
     audio_pooling: Literal["mean", "max"] = "mean"
     visual_weights: str | None = None  # a torchvision ResNet state dict; None starts from random weights
 
@@ -130,11 +130,11 @@ class AugmentationSettings(Settings):
 
     flip: bool = True
     shift_cells: Annotated[int, Field(ge=0)] = 0  # shift by up to so many cells of the response map
-    colour_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
+    color_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
     roll_audio: bool = False  # roll the spectrogram in time by a random amount
 
 
-class OptimisationSettings(Settings):
+class OptimizationSettings(Settings):
     """One phase of training."""
 
     epochs: Count
@@ -143,17 +143,17 @@ class OptimisationSettings(Settings):
     weight_decay: NonNegative
 
 
-class IterationSettings(OptimisationSettings):
+class IterationSettings(OptimizationSettings):
     """Eq. 4-7. A row of Table 2 may override any of these under `methods`."""
 
     delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
     delta_a: Fraction  # threshold of the audio similarity, Eq. 6
     cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0 takes the mean over all of them
-    centre_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
+    center_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
     keep_epochs: Annotated[int, Field(ge=2)] = 5  # of how many epochs, the first and the last among them, weights stay
 
 
-class LabelledSettings(IterationSettings):
+class LabeledSettings(IterationSettings):
     """For a method that learns from labels."""
 
     label_file: str | None = None  # see pipeline.training.class_labels; None takes the clip list's column `label`
@@ -168,7 +168,7 @@ class TrainingSettings(Settings):
     batch_size: Annotated[int, Field(ge=2)]
     encoder: EncoderSettings
     augmentation: AugmentationSettings
-    initialize: OptimisationSettings
+    initialize: OptimizationSettings
     iterate: IterationSettings
     methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and settings of the method's own
 

@@ -50,7 +50,7 @@ class EvaluationError(SoundspotError):
 
 
 class LocalizationError(SoundspotError):
-    """One's own media cannot be localised as asked: two would get the same output, or another process is writing there."""
+    """One's own media cannot be localized as asked: two would get the same output, or another process is writing there."""
 
 
 class ExportError(SoundspotError):

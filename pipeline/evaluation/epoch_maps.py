@@ -34,7 +34,7 @@ class EarlierMaps:
 
 
 def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device: str = "auto") -> EarlierMaps:
-    """Localise some clips, as many as make a batch, with each of the weights that a run kept.
+    """Localize some clips, as many as make a batch, with each of the weights that a run kept.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from pipeline.scoring.protocols import Protocol, get_protocol
 from pipeline.scoring.results import Scores
 from pipeline.scoring.score import score_all
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
-from pipeline.scoring.tables import Row, normalisation_note, summary, with_shuffled
+from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_folder import seed_folder
 
@@ -102,8 +102,8 @@ def evaluate(
         write_calibration(folder_of_seed / CALIBRATION_FILE, calibrate_on(maps, path, shards, device=device))
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
     metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
-    if maps.normalisation:
-        metrics["normalisation"] = maps.normalisation
+    if maps.normalization:
+        metrics["normalization"] = maps.normalization
     by_class = ""
     if clips is not None and rules[""].consensus == "per-source":
         further, by_class = class_metrics(
@@ -122,7 +122,7 @@ def evaluate(
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
     rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
     print(describe(metrics, shards))
-    if own := normalisation_note({run_folder.name: metrics}, rules[""].normalisation):
+    if own := normalization_note({run_folder.name: metrics}, rules[""].normalization):
         print(own)
     print(summary(rows).text())
     if by_class:

@@ -88,12 +88,12 @@ def share_a_label(label_sets: Sequence[frozenset[str]]) -> np.ndarray:
 
 def measured_clips(label_sets: Sequence[frozenset[str]], *, most: int = MOST_CLIPS) -> list[int]:
     """Return the positions of the clips to measure on: those with labels, at most `most` at equal steps."""
-    labelled = [position for position, labels in enumerate(label_sets) if labels]
-    return [labelled[i] for i in spread(len(labelled), most)] if labelled else []
+    labeled = [position for position, labels in enumerate(label_sets) if labels]
+    return [labeled[i] for i in spread(len(labeled), most)] if labeled else []
 
 
 def relation_of_labels(
-    labels: PseudoLabels, clip_ids: Sequence[str], positions: Sequence[int], *, centre_audio: bool
+    labels: PseudoLabels, clip_ids: Sequence[str], positions: Sequence[int], *, center_audio: bool
 ) -> np.ndarray:
     """Return y that training reads from one epoch's pseudo-labels, bool (n, n).
 
@@ -102,10 +102,10 @@ def relation_of_labels(
     labels : PseudoLabels
         Its attribute `delta_a` is δ_a of Eq. 6.
     clip_ids : sequence of str
-        The whole training set, whose mean is the centre.
+        The whole training set, whose mean is the center.
     positions : sequence of int
         The clips wanted, as positions in `clip_ids`.
-    centre_audio : bool
+    center_audio : bool
         As in training: subtract the mean embedding before the cosines.
 
     Raises
@@ -114,9 +114,9 @@ def relation_of_labels(
         A clip has no labels, or the artifact is damaged.
     """
     embedding = torch.from_numpy(labels.audio_embedding[labels.rows(clip_ids)])
-    centre = embedding.mean(dim=0) if centre_audio else None
+    center = embedding.mean(dim=0) if center_audio else None
     relation: np.ndarray = audio_relation(
-        embedding[list(positions)], delta_a=labels.attrs["delta_a"], centre=centre
+        embedding[list(positions)], delta_a=labels.attrs["delta_a"], center=center
     ).numpy()
     return relation
 

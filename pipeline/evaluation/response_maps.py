@@ -59,7 +59,7 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
         split=split,
         seed=seed,
         shards=shards.fingerprint,
-        normalisation=model.normalisation,
+        normalization=model.normalization,
     )
 
 

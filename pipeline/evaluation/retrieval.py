@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-Embeddings are ã, (n, d), one row a clip. Likeness is the cosine, after the mean of all rows is subtracted if `centre` is
+Embeddings are ã, (n, d), one row a clip. Likeness is the cosine, after the mean of all rows is subtracted if `center` is
 set, as Eq. 6 takes it. Cosines are rounded to six decimals, more than float16 artifacts hold, so that clips with the same
 sound tie whatever the order of the additions; ties go to the clip that comes first. A row without a direction (zero, or
 equal to the mean) has the cosine 0 with every other. Labels are sets of class names, empty where a clip has none; two
@@ -21,8 +21,8 @@ DECIMALS = 6
 NO_DIRECTION = 1e-6  # of the longest row, below which a row is the rounding error of a subtraction
 
 
-def neighbours(
-    embedding: np.ndarray, queries: Sequence[int] | np.ndarray, *, k: int, centre: bool
+def neighbors(
+    embedding: np.ndarray, queries: Sequence[int] | np.ndarray, *, k: int, center: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the clips whose sound is most like each query's.
 
@@ -34,7 +34,7 @@ def neighbours(
         Rows of `embedding`, each in 0 … n-1.
     k : int >= 1
         How many clips to find; where there are fewer others, all of them.
-    centre : bool
+    center : bool
         Subtract the mean of `embedding` first.
 
     Returns
@@ -58,7 +58,7 @@ def neighbours(
     k = min(k, max(n - 1, 0))
     if k == 0 or not queries.size:
         return np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))
-    unit = _directions(embedding, centre=centre)
+    unit = _directions(embedding, center=center)
     step = max(1, CELLS // n)
     found = [_nearest(unit, queries[i : i + step], k) for i in range(0, len(queries), step)]
     return np.concatenate([indices for indices, _ in found]), np.concatenate([cosines for _, cosines in found])
@@ -67,19 +67,19 @@ def neighbours(
 def precision_at_k(
     indices: np.ndarray, queries: Sequence[int] | np.ndarray, labels: Sequence[Collection[str]]
 ) -> np.ndarray:
-    """Return the share of each query's neighbours that agree with it.
+    """Return the share of each query's neighbors that agree with it.
 
     Parameters
     ----------
     indices : np.ndarray [shape=(q, k), dtype=int]
-        As `neighbours` returns them.
+        As `neighbors` returns them.
     queries : array of int [shape=(q,)]
     labels : sequence of collections of str [length=n]
 
     Returns
     -------
     np.ndarray [shape=(q,), dtype=float64]
-        In [0, 1], or NaN for a query without a label. A neighbour without one is not counted, and a query that is left
+        In [0, 1], or NaN for a query without a label. A neighbor without one is not counted, and a query that is left
         with none is NaN as well.
     """
     sets = [frozenset(names) for names in labels]
@@ -92,7 +92,7 @@ def precision_at_k(
 
 
 def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
-    """Return what `precision_at_k` expects of neighbours drawn at random: the share of other clips that agree.
+    """Return what `precision_at_k` expects of neighbors drawn at random: the share of other clips that agree.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
     Returns
     -------
     np.ndarray [shape=(n,), dtype=float64]
-        Of each clip, among the other labelled ones; NaN for a clip without a label, and where no other has one.
+        Of each clip, among the other labeled ones; NaN for a clip without a label, and where no other has one.
     """
     clips = Counter(frozenset(names) for names in labels if names)
     column = {name: i for i, name in enumerate(sorted({name for names in clips for name in names}))}
@@ -117,10 +117,10 @@ def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
     return np.array([share.get(frozenset(names), np.nan) for names in labels], dtype=np.float64)
 
 
-def _directions(embedding: np.ndarray, *, centre: bool) -> np.ndarray:
+def _directions(embedding: np.ndarray, *, center: bool) -> np.ndarray:
     rows = embedding.astype(np.float64)
     longest = np.linalg.norm(rows, axis=1).max()
-    if centre:
+    if center:
         rows -= rows.mean(axis=0)
     length = np.linalg.norm(rows, axis=1)
     rows[length <= NO_DIRECTION * longest] = 0

@@ -4,8 +4,8 @@ Conventions
 -----------
 A function takes arrays and returns a matplotlib `Figure`; none touches pyplot, so nothing is global and no display is
 needed. Frames are uint8 (row, column, channel); heat maps are float in [0, 1], (row, column), of any size, and are laid
-over the whole frame; boxes are fractions of the frame, origin top left. Colours are Okabe and Ito's, which people with
-the common kinds of colour blindness can tell apart, and no meaning rests on colour alone. The same input gives the same
+over the whole frame; boxes are fractions of the frame, origin top left. Colors are Okabe and Ito's, which people with
+the common kinds of color blindness can tell apart, and no meaning rests on color alone. The same input gives the same
 bytes of PNG.
 """
 
@@ -28,14 +28,14 @@ from matplotlib.patheffects import withStroke
 from pipeline.common.files import replacing
 from pipeline.manifests.clips import Box
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#6e6e6e"
-LIGHT_GREY = "#a3a3a3"
-MARKERS = "osD^vPX*"  # one more than the colours, so that 56 curves differ
-SECOND_ROUND = (0, (5, 1.5))  # of the colours
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GRAY = "#6e6e6e"
+LIGHT_GRAY = "#a3a3a3"
+MARKERS = "osD^vPX*"  # one more than the colors, so that 56 curves differ
+SECOND_ROUND = (0, (5, 1.5))  # of the colors
 DASHES = ("--", "-.", (0, (1, 1.2)), (0, (9, 2)))
 HEAT_MAP = "inferno"
-REGION_COLOUR = "#56B4E9"
+REGION_COLOR = "#56B4E9"
 BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
 BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
 FONT_SIZE = 9
@@ -53,7 +53,7 @@ class Curve:
     success_rate : np.ndarray [shape=(thresholds,)]
         Fractions.
     kind : str
-        ``"model"``, ``"shuffled"`` (drawn thin in the colour of the model of the same label) or ``"content_free"``.
+        ``"model"``, ``"shuffled"`` (drawn thin in the color of the model of the same label) or ``"content_free"``.
     """
 
     label: str
@@ -99,7 +99,7 @@ def success_panels(
     ----------
     thresholds : np.ndarray [shape=(thresholds,)]
     panels : mapping of str to sequence of Curve
-        Title → its curves. Colours and markers follow the order of a panel's models, so a model that comes first in each
+        Title → its curves. Colors and markers follow the order of a panel's models, so a model that comes first in each
         looks the same in all.
     threshold : float or None
         The threshold of the success rate, marked by a thin vertical line.
@@ -166,7 +166,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     extent = (0, 1, 1, 0)
     axes.imshow(panel.frame, extent=extent, interpolation="lanczos")
     if panel.heat is not None:
-        # Weak responses let the frame through, so that it stays recognisable where nothing sounds.
+        # Weak responses let the frame through, so that it stays recognizable where nothing sounds.
         axes.imshow(
             panel.heat,
             extent=extent,
@@ -180,7 +180,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         # Padding closes the outline where the region touches the edge.
         mask = np.pad(panel.region, 1).astype(float)
         y, x = ((np.arange(-1, n - 1) + 0.5) / (n - 2) for n in mask.shape)
-        axes.contour(x, y, mask, [0.5], colors=[REGION_COLOUR], linewidths=1.0)
+        axes.contour(x, y, mask, [0.5], colors=[REGION_COLOR], linewidths=1.0)
     for box in panel.boxes:
         _draw_box(axes, box)
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
@@ -205,12 +205,12 @@ def _draw_curves(axes: Axes, thresholds: np.ndarray, curves: Sequence[Curve], *,
     if threshold is not None:
         axes.axvline(threshold, color="#bbbbbb", linewidth=0.8, zorder=0)
         axes.annotate(
-            f" success rate at {threshold:g}", (threshold, 0.985), color=GREY, fontsize=FONT_SIZE - 1.5, va="top"
+            f" success rate at {threshold:g}", (threshold, 0.985), color=GRAY, fontsize=FONT_SIZE - 1.5, va="top"
         )
     models = [curve.label for curve in curves if curve.kind == "model"]
-    grey = [curve.label for curve in curves if curve.kind == "content_free"]
+    gray = [curve.label for curve in curves if curve.kind == "content_free"]
     for curve in curves:
-        style = _curve_style(curve, models, grey)
+        style = _curve_style(curve, models, gray)
         axes.plot(thresholds, curve.success_rate, label=curve.label, zorder=3 if curve.kind == "model" else 2, **style)
     axes.set(xlim=(0, 1), ylim=(0, 1.005), ylabel="success rate (share of clips)")
     axes.grid(color="#e4e4e4", linewidth=0.6)
@@ -219,28 +219,28 @@ def _draw_curves(axes: Axes, thresholds: np.ndarray, curves: Sequence[Curve], *,
     _legend_beside(axes, curves)
 
 
-def _curve_style(curve: Curve, models: Sequence[str], grey: Sequence[str]) -> dict[str, Any]:
+def _curve_style(curve: Curve, models: Sequence[str], gray: Sequence[str]) -> dict[str, Any]:
     if curve.kind == "content_free":
-        position = grey.index(curve.label)
-        colour = (GREY, LIGHT_GREY)[position % 2]
-        return {"color": colour, "linewidth": 1.4, "linestyle": DASHES[position % len(DASHES)]}
+        position = gray.index(curve.label)
+        color = (GRAY, LIGHT_GRAY)[position % 2]
+        return {"color": color, "linewidth": 1.4, "linestyle": DASHES[position % len(DASHES)]}
     position = models.index(curve.label) if curve.label in models else len(models)
-    colour = COLOURS[position % len(COLOURS)]
+    color = COLORS[position % len(COLORS)]
     if curve.kind == "shuffled":
-        return {"color": colour, "linewidth": 0.9, "linestyle": ":"}
-    style = {"color": colour, "linewidth": 1.8, "linestyle": "-" if position < len(COLOURS) else SECOND_ROUND}
+        return {"color": color, "linewidth": 0.9, "linestyle": ":"}
+    style = {"color": color, "linewidth": 1.8, "linestyle": "-" if position < len(COLORS) else SECOND_ROUND}
     return style | {"marker": MARKERS[position % len(MARKERS)], "markersize": 3.6, "markevery": (position % 3, 3)}
 
 
 def _legend_beside(axes: Axes, curves: Sequence[Curve]) -> None:
     handles, _ = axes.get_legend_handles_labels()
-    labelled = list(zip(handles, curves, strict=True))
-    shown = [(handle, curve.label) for handle, curve in labelled if curve.kind == "model"]
-    shuffled = [(handle, f"{curve.label}, shuffled audio") for handle, curve in labelled if curve.kind == "shuffled"]
+    labeled = list(zip(handles, curves, strict=True))
+    shown = [(handle, curve.label) for handle, curve in labeled if curve.kind == "model"]
+    shuffled = [(handle, f"{curve.label}, shuffled audio") for handle, curve in labeled if curve.kind == "shuffled"]
     if len(shuffled) > 1:
-        shuffled = [(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":"), "the same, shuffled audio")]
+        shuffled = [(Line2D([], [], color=GRAY, linewidth=0.9, linestyle=":"), "the same, shuffled audio")]
     shown += shuffled
-    shown += [(handle, curve.label) for handle, curve in labelled if curve.kind == "content_free"]
+    shown += [(handle, curve.label) for handle, curve in labeled if curve.kind == "content_free"]
     axes.legend(
         [h for h, _ in shown],
         [label for _, label in shown],
@@ -267,5 +267,5 @@ def _overlay_handles(panels: Sequence[Panel]) -> list[Line2D]:
         if any(box.sounding == sounding for panel in panels for box in panel.boxes):
             handles.append(Line2D([], [], linestyle=BOX_LINES[sounding], label=label, **style))
     if any(panel.region is not None for panel in panels):
-        handles.append(Line2D([], [], color=REGION_COLOUR, label="sounding region found"))
+        handles.append(Line2D([], [], color=REGION_COLOR, label="sounding region found"))
     return handles

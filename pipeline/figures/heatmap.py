@@ -22,7 +22,7 @@ from pipeline.scoring.upsampling import enlargement_matrix
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
-# Weak responses let the picture through, so that it stays recognisable where nothing sounds.
+# Weak responses let the picture through, so that it stays recognizable where nothing sounds.
 LOWEST_OPACITY, HIGHEST_OPACITY = 0.25, 0.80
 _LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}  # of red and of blue
 _BYTES_AT_ONCE = 1 << 16  # stays in the processor's cache
@@ -61,7 +61,7 @@ def blend(picture: np.ndarray, layer: Layer) -> None:
 def rgb_layer(heat: np.ndarray, *, height: int, width: int) -> Layer:
     """Return the layer of a heat map for RGB pictures of a size in pixels."""
     index = _index(heat, height, width)
-    planes = [_plane(index, heat_colours()[:, channel]) for channel in range(3)]
+    planes = [_plane(index, heat_colors()[:, channel]) for channel in range(3)]
     return Layer(*(np.stack(parts, axis=1).ravel() for parts in zip(*planes, strict=True)))
 
 
@@ -73,12 +73,12 @@ def yuv420_layer(heat: np.ndarray, *, height: int, width: int, matrix: Matrix) -
     heat : np.ndarray [shape=(row, col)]
     height, width : int
     matrix : str
-        Of the video's colours: "bt601", "bt709" or "bt2020".
+        Of the video's colors: "bt601", "bt709" or "bt2020".
     """
     # Heat varies so slowly that it is looked up for every second pixel of every second row alone.
     rows, columns = height // 2, width // 2
     index = _index(heat, rows, columns)
-    planes = [_plane(index, colours) for colours in _yuv_colours(matrix)]
+    planes = [_plane(index, colors) for colors in _yuv_colors(matrix)]
     layer = Layer(*np.empty((2, 6 * rows * columns), dtype=np.uint16))
     for whole, parts in zip(layer, zip(*planes, strict=True), strict=True):
         luma = whole[: 4 * rows * columns].reshape(rows, 2, width)
@@ -121,15 +121,15 @@ def limited_range(planes: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def heat_colours() -> np.ndarray:
-    """Return the colours of heat, from 0 to 1: uint8 (256, 3) RGB, which cannot be written to."""
+def heat_colors() -> np.ndarray:
+    """Return the colors of heat, from 0 to 1: uint8 (256, 3) RGB, which cannot be written to."""
     from matplotlib import colormaps
 
     from pipeline.figures.figures import HEAT_MAP
 
-    colours = np.rint(255 * colormaps[HEAT_MAP](np.arange(256))[:, :3]).astype(np.uint8)
-    colours.flags.writeable = False  # all callers share it
-    return colours
+    colors = np.rint(255 * colormaps[HEAT_MAP](np.arange(256))[:, :3]).astype(np.uint8)
+    colors.flags.writeable = False  # all callers share it
+    return colors
 
 
 def enlarged(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
@@ -149,11 +149,11 @@ def _index(heat: np.ndarray, height: int, width: int) -> Image.Image:
     return Image.fromarray(degrees.astype(np.uint8))
 
 
-def _plane(index: Image.Image, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and paint of one channel, flat, from the channel's 256 colours."""
+def _plane(index: Image.Image, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and paint of one channel, flat, from the channel's 256 colors."""
     # Pillow looks bytes up several times faster than numpy does.
     weight = np.asarray(index.point(_weights().tolist())).ravel().astype(np.uint16)
-    paint = np.asarray(index.point(colours.tolist())).ravel() * (256 - weight)
+    paint = np.asarray(index.point(colors.tolist())).ravel() * (256 - weight)
     paint += 128  # half a unit, since the blending cuts the fraction off
     return weight, paint
 
@@ -166,10 +166,10 @@ def _weights() -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _yuv_colours(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The colour map as Y, Cb and Cr, each uint8 (256,)."""
+def _yuv_colors(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The color map as Y, Cb and Cr, each uint8 (256,)."""
     red, blue = _LUMA[matrix]
-    rgb = heat_colours().astype(np.float64)
+    rgb = heat_colors().astype(np.float64)
     y = rgb @ np.array([red, 1 - red - blue, blue])
     u, v = (rgb[:, 2] - y) / (2 * (1 - blue)), (rgb[:, 0] - y) / (2 * (1 - red))
     y, u, v = 16 + y * 219 / 255, u * 224 / 255, v * 224 / 255

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures.figures import COLOURS, DPI, FONT_SIZE, GREY
+from pipeline.figures.figures import COLORS, DPI, FONT_SIZE, GRAY
 
 MARKERS = "osD^vPX"
 
@@ -23,13 +23,13 @@ class Line:
     Attributes
     ----------
     label : str
-        The same in each panel for the same row, which then has the same colour.
+        The same in each panel for the same row, which then has the same color.
     x, y : sequence of float
         NaN leaves a gap.
     low, high : sequence of float
         Ends of the interval around each value; empty for none.
     reference : bool
-        Drawn grey and dashed: what the other lines are compared with.
+        Drawn gray and dashed: what the other lines are compared with.
     """
 
     label: str
@@ -58,13 +58,13 @@ def line_panels(panels: Sequence[LinePanel]) -> Figure:
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         for line in panel.lines:
             if line.reference:
-                (handle,) = axes.plot(line.x, line.y, color=GREY, linestyle="--", linewidth=1.2)
+                (handle,) = axes.plot(line.x, line.y, color=GRAY, linestyle="--", linewidth=1.2)
             else:
                 place = labels.index(line.label)
-                colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-                (handle,) = axes.plot(line.x, line.y, linewidth=1.6, markersize=4, color=colour, marker=marker)
+                color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
+                (handle,) = axes.plot(line.x, line.y, linewidth=1.6, markersize=4, color=color, marker=marker)
                 if len(line.low):
-                    axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+                    axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.15, linewidth=0)
             handles.setdefault(line.label, handle)
         axes.set_title(panel.title, fontsize=FONT_SIZE + 0.5)
         axes.set_xlabel(panel.x_label, fontsize=FONT_SIZE)

@@ -173,13 +173,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
 
 def parse_clip(row: dict[str, str], where: str) -> Clip:
     """Make a clip from the cells of a row. Raises ManifestError, its message beginning with `where`."""
-    centre = row["centre_s"]
+    center = row["centre_s"]
     clip = Clip(
         clip_id=row["clip_id"],
         video=row["video"],
         frame=row["frame"],
         audio=row["audio"],
-        centre_s=_number(centre, "centre_s", where) if centre else None,
+        centre_s=_number(center, "centre_s", where) if center else None,
         label=row["label"],
     )
     _check_clip(clip, where)

@@ -34,7 +34,7 @@ _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000  # Hz; anything else is a damaged
 
 
 def window_at(source: MediaSource, moment: Fraction, *, clip_seconds: float, sample_rate: int) -> np.ndarray:
-    """Decode the window of sound centred at a moment.
+    """Decode the window of sound centered at a moment.
 
     Parameters
     ----------

@@ -6,8 +6,8 @@ Conventions
   start (the earliest start of its video and audio stream).
 - The frame is the picture shown at the moment: the last one whose time is not after it. It is turned upright, and
   squashed as a whole to a square, uint8 RGB ``(row, col, channel)``.
-- The sound is the window of `clip_seconds` centred at the moment: mono (mean of the channels), float32, resampled,
-  peak-normalised to 1, and exactly ``round(sample_rate * clip_seconds)`` samples long; where the window overhangs the
+- The sound is the window of `clip_seconds` centered at the moment: mono (mean of the channels), float32, resampled,
+  peak-normalized to 1, and exactly ``round(sample_rate * clip_seconds)`` samples long; where the window overhangs the
   media, or the media are shorter, it holds zeros.
 - A clip is a video, or a picture file and a sound file. Each of the two then has its own middle.
 - Whatever is wrong with a file is a MediaError with one line; nothing that a file holds ends the process or hangs it.
@@ -48,7 +48,7 @@ class DecodedClip:
     waveform : np.ndarray [shape=(round(sample_rate * clip_seconds),)]
         float32 mono, largest magnitude 1.
     source_time_s : float
-        The moment: centre of the window of sound, seconds after the start of the media that hold the sound.
+        The moment: center of the window of sound, seconds after the start of the media that hold the sound.
     """
 
     frame: np.ndarray
@@ -118,7 +118,7 @@ def read_frame(path: Path, *, centre_s: float | None = None, image_size: int, ti
     Returns
     -------
     np.ndarray [shape=(image_size, image_size, 3)]
-        uint8 RGB, upright (EXIF orientation and display matrix honoured).
+        uint8 RGB, upright (EXIF orientation and display matrix honored).
 
     Raises
     ------
@@ -163,7 +163,7 @@ def read_still(path: Path) -> np.ndarray | None:
     Returns
     -------
     np.ndarray [shape=(row, col, 3)] or None
-        uint8 RGB, upright (EXIF orientation honoured).
+        uint8 RGB, upright (EXIF orientation honored).
 
     Raises
     ------
@@ -201,6 +201,6 @@ def is_still(path: Path) -> bool:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey to 8 bits rather than scale it.
+        # Pillow would clip 16-bit gray to 8 bits rather than scale it.
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

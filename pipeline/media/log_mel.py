@@ -3,8 +3,8 @@
 Conventions
 -----------
 - Waveforms are ``(clip, sample)`` float32 in [-1, 1]; spectrograms are ``(clip, mel, time)`` float32.
-- Frames are centred on multiples of the hop and padded with zeros, so there are ``samples // hop_length + 1`` of them.
-- The Hann window (periodic) is as long as the FFT. The mel scale and the area normalisation of its filters are
+- Frames are centered on multiples of the hop and padded with zeros, so there are ``samples // hop_length + 1`` of them.
+- The Hann window (periodic) is as long as the FFT. The mel scale and the area normalization of its filters are
   Slaney's, from 0 Hz to half the sample rate: librosa's defaults, and equal to librosa's result.
 - The logarithm is natural, of ``max(energy, log_floor)``, so digital silence is ``log(log_floor)`` everywhere.
 """
@@ -109,7 +109,7 @@ def log_mel_of_windows(windows: Sequence[np.ndarray], audio: AudioSettings) -> T
 
 
 def mel_frequencies(*, n_mels: int, sample_rate: int) -> np.ndarray:
-    """Return the centre of each mel band.
+    """Return the center of each mel band.
 
     Returns
     -------

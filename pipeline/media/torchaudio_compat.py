@@ -29,7 +29,7 @@ def load_torchaudio() -> ModuleType:
     try:
         return importlib.import_module("torchaudio")
     except OSError:
-        # What the failed import left behind would otherwise be found, half initialised, by the second one.
+        # What the failed import left behind would otherwise be found, half initialized, by the second one.
         for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         sys.modules["torchaudio._extension"] = _absent_extension()

@@ -57,7 +57,7 @@ def frame_at(source: MediaSource, moment: Fraction, *, image_size: int) -> np.nd
     Returns
     -------
     np.ndarray [shape=(image_size, image_size, 3)]
-        uint8 RGB, upright (display matrix honoured), the whole picture squashed to a square.
+        uint8 RGB, upright (display matrix honored), the whole picture squashed to a square.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.dmc import Dmc
 from pipeline.methods.dsol.method import Dsol
 from pipeline.methods.iterative import Iterative
-from pipeline.methods.mssl.method import MSSL, UnlabelledMSSL
+from pipeline.methods.mssl.method import MSSL, UnlabeledMSSL
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ METHODS: dict[str, Entry] = {
     "dmc": Entry(Dmc),
     "mssl": Entry(MSSL, {"stage_two": True}),
     "mssl_stage1": Entry(MSSL),
-    "mssl_stage1_unlabelled": Entry(UnlabelledMSSL),
+    "mssl_stage1_unlabeled": Entry(UnlabeledMSSL),
     "mssl_stage1_eq2": Entry(MSSL, {"eq2": True}, "mssl_stage1"),
-    "mssl_stage1_unlabelled_eq2": Entry(UnlabelledMSSL, {"eq2": True}, "mssl_stage1_unlabelled"),
+    "mssl_stage1_unlabeled_eq2": Entry(UnlabeledMSSL, {"eq2": True}, "mssl_stage1_unlabeled"),
     "mssl_stage1_eq2_eq1": Entry(MSSL, {"eq2": True, "eq1": True}, "mssl_stage1"),
-    "mssl_stage1_unlabelled_eq2_eq1": Entry(UnlabelledMSSL, {"eq2": True, "eq1": True}, "mssl_stage1_unlabelled"),
+    "mssl_stage1_unlabeled_eq2_eq1": Entry(UnlabeledMSSL, {"eq2": True, "eq1": True}, "mssl_stage1_unlabeled"),
     "dsol": Entry(Dsol, {"two_stage": False}),
     "dsol_two_stage": Entry(Dsol, {"two_stage": True}),
     "initial": Entry(Contrastive),

@@ -7,17 +7,17 @@ DSOL compared with, which lets the sound attend in another clip's frame, too, an
 The default is "contrastive". The triplet never sees a sound with a wrong frame, so z need not show anything of the frame: it can
 tell the sound by which cells that sound picks. The original's features are frozen; here the encoders learn, too, and this
 is what they learn: on the demo's validation clips, after four epochs of it, z of another clip's frame lies nearer to the
-sound that attended than to a random one in 94 % (own frame: 95 %), and the maps point worse than a centred blob.
+sound that attended than to a random one in 94 % (own frame: 95 %), and the maps point worse than a centered blob.
 
 Conventions
 -----------
-V (k, d, h, w) features of the frames' cells and a (k, d) of the sounds, both L2-normalised; h (k, d) the query, likewise; z and
+V (k, d, h, w) features of the frames' cells and a (k, d) of the sounds, both L2-normalized; h (k, d) the query, likewise; z and
 the visual embedding f (k, d). Losses are computed in float32 at least, averaged over the clips of the batch, and ≥ 0.
 
 Where the sources leave it open, are at odds, or do not fit encoders that all methods share:
 
 - V and a are those of Eq. 1, from the shared encoders; h and f are two fully connected layers each, with a ReLU between, and as
-  wide as V. The original has frozen VGG and SoundNet features of different lengths, DSOL the un-normalised audio features.
+  wide as V. The original has frozen VGG and SoundNet features of different lengths, DSOL the un-normalized audio features.
 - f is compared with a at length 1, not with raw audio features: as the audio encoder learns here, longer features would lower the
   loss and say nothing. A margin therefore lies in the range of distances of a (0 to 2); DSOL's 10 belongs to its raw features.
 - No ReLU on the attention's logits nor on f. The original cuts negative logits off, which leaves every cell without gradient

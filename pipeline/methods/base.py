@@ -26,14 +26,14 @@ class Method(Protocol):
     ----------
     Settings : type
         What the method is made from. A subclass of IterationSettings has settings of the method's own, with defaults; one
-        of LabelledSettings says that the method learns from the clips' labels, and only then there are any.
-    normalisation : str or None
-        How the method defines its maps where that is not the scoring protocol's own normalisation; None leaves it to
+        of LabeledSettings says that the method learns from the clips' labels, and only then there are any.
+    normalization : str or None
+        How the method defines its maps where that is not the scoring protocol's own normalization; None leaves it to
         the protocol.
     """
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
-    normalisation: Literal["min-max", "relu-max"] | None = None
+    normalization: Literal["min-max", "relu-max"] | None = None
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Put layers and buffers of the method's own into `model.heads`. Called once, before weights are loaded or trained.
@@ -44,7 +44,7 @@ class Method(Protocol):
         n_clips : int
             Clips of the training set.
         classes : sequence of str
-            The classes that the clips are labelled with, in the order of `Batch.targets`.
+            The classes that the clips are labeled with, in the order of `Batch.targets`.
         """
         return
 
@@ -62,7 +62,7 @@ class Method(Protocol):
         labels : PseudoLabels or None
             Of the epoch before.
         epoch : int
-            Which one starts; 1 is the first after the initialisation.
+            Which one starts; 1 is the first after the initialization.
         seed : int
             From which all that is random here follows.
 
@@ -75,11 +75,11 @@ class Method(Protocol):
         return {}
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Return the scalar to minimise on one batch."""
+        """Return the scalar to minimize on one batch."""
         ...
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return raw response maps R (n, h, w) and L2-normalised audio embeddings a (n, d) of un-augmented pairs.
+        """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.
 
         Both come from one call, because nearly every map needs the embedding, which the pseudo-labels keep.
         """

@@ -1,4 +1,4 @@
-"""Plain contrastive learning, Eq. 3: the initialisation of all methods, and the row `initial` of Table 2."""
+"""Plain contrastive learning, Eq. 3: the initialization of all methods, and the row `initial` of Table 2."""
 
 from __future__ import annotations
 

@@ -1,30 +1,30 @@
 """Deep multimodal clustering (Hu et al. 2019), the row DMC of Table 1.
 
-The cells of a frame are clustered into the sources and one background, those of its sound into the sources; a centre of
-the sound must lie near one of its own frame's centres and far from those of the batch's other frames.
+The cells of a frame are clustered into the sources and one background, those of its sound into the sources; a center of
+the sound must lie near one of its own frame's centers and far from those of the batch's other frames.
 
 Conventions
 -----------
-p cells, of a frame or of a log-mel's feature map, are (n, p, d), L2-normalised, so that distances lie in [0, 2] and the
-sharpness z and the margin mean the same with any encoder. K centres are (n, K, d), assignments (n, p, K) with sum 1 over K.
+p cells, of a frame or of a log-mel's feature map, are (n, p, d), L2-normalized, so that distances lie in [0, 2] and the
+sharpness z and the margin mean the same with any encoder. K centers are (n, K, d), assignments (n, p, K) with sum 1 over K.
 Everything after the encoders is computed in float32 at least, whatever autocast says.
 
 What we chose where the sources are silent, or public code has a fault
 ---------------------------------------------------------------------
-- Initial centres. Public code takes the cells 0, p/K, … in reading order: all on the frame's left edge when K divides its
+- Initial centers. Public code takes the cells 0, p/K, … in reading order: all on the frame's left edge when K divides its
   height, so that two lie on the background. Ours are the cell nearest to the mean of all, then again and again the one
   farthest from those chosen: no randomness, and no place in the frame is special.
-- The assignments that are read as a map belong to the final centres: the last round assigns once more.
-- Which centre is the background is nowhere given: it is one that no centre of the sound is nearest to. (One public version
+- The assignments that are read as a map belong to the final centers: the last round assigns once more.
+- Which center is the background is nowhere given: it is one that no center of the sound is nearest to. (One public version
   reads the map of the second nearest, without a reason.)
-- The loss is the contrastive one with a margin of the version for sound localisation, with unit centres and all other
+- The loss is the contrastive one with a margin of the version for sound localization, with unit centers and all other
   sounds of the batch in place of one; the hinge of the original code, with margin 10 on cosines, never ends and hence
   weighs all pairs alike.
-- The sound is clustered as well, into `sources` centres, as the original text has it; the version for sound localisation has
-  one centre. A pair's distance is the mean over the sound's centres.
-- With several sources each centre of the sound chooses its own nearest centre of the frame. Two may choose the same one: a
+- The sound is clustered as well, into `sources` centers, as the original text has it; the version for sound localization has
+  one center. A pair's distance is the mean over the sound's centers.
+- With several sources each center of the sound chooses its own nearest center of the frame. Two may choose the same one: a
   sound of one source must not be torn apart.
-- The fully connected layer on each cell starts as the identity, so that training starts from what Eq. 3 has learnt.
+- The fully connected layer on each cell starts as the identity, so that training starts from what Eq. 3 has learned.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ SMALLEST_SQUARE = 1.0e-6
 
 
 class DmcSettings(IterationSettings):
-    """Those of `iterate` (of which only the optimiser's play a part), and the clustering's own."""
+    """Those of `iterate` (of which only the optimizer's play a part), and the clustering's own."""
 
     sources: Count = 1  # clusters of the sound; a frame has one more, its background
-    # z of the softmax over the distances to the centres; at the 30 of public code one outlying cell can remain a cluster
+    # z of the softmax over the distances to the centers; at the 30 of public code one outlying cell can remain a cluster
     sharpness: Positive = 10.0
     rounds: Count = 4  # of the clustering
     margin: Annotated[float, Field(gt=0, le=2)] = 1.4  # distance from which a pair of different clips costs nothing
@@ -83,7 +83,7 @@ class Dmc(Method):
         return margin_loss(pair_distances(visual, audio), margin=self.margin)
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the assignments to the sounding clusters, and the mean of the sound's centres as its embedding."""
+        """Return the assignments to the sounding clusters, and the mean of the sound's centers as its embedding."""
         visual, assignments, (height, width) = self._cluster_frames(model, frames)
         audio = self._cluster_audio(model, log_mel)
         response = sounding_assignments(assignments, visual, audio)
@@ -92,8 +92,8 @@ class Dmc(Method):
     def _cluster_frames(self, model: AudioVisualModel, frames: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         features = model.project_frames(model.visual_features(frames))  # n d h w
         cells = features.flatten(2).transpose(1, 2)  # n p d
-        centres, assignments = self._cluster(model.heads["dmc_visual"], cells, self.sources + 1)
-        return centres, assignments, (features.shape[2], features.shape[3])
+        centers, assignments = self._cluster(model.heads["dmc_visual"], cells, self.sources + 1)
+        return centers, assignments, (features.shape[2], features.shape[3])
 
     def _cluster_audio(self, model: AudioVisualModel, log_mel: Tensor) -> Tensor:
         # The map that `encode_audio` pools, every cell of it through the layers for the pooled one.
@@ -109,7 +109,7 @@ class Dmc(Method):
 
 
 def spread_cells(cells: Tensor, count: int) -> Tensor:
-    """Choose cells that differ as initial centres: the one nearest to the mean, then the farthest from those chosen.
+    """Choose cells that differ as initial centers: the one nearest to the mean, then the farthest from those chosen.
 
     Parameters
     ----------
@@ -134,24 +134,24 @@ def spread_cells(cells: Tensor, count: int) -> Tensor:
 def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: int) -> tuple[Tensor, Tensor]:
     """Soft k-means, differentiable through all its rounds.
 
-    A round assigns every cell with softmax_k(-z |cell - centre_k|), and makes each centre the mean of the cells with its
+    A round assigns every cell with softmax_k(-z |cell - center_k|), and makes each center the mean of the cells with its
     assignments as weights.
 
     Parameters
     ----------
     cells : Tensor (n, p, d) floating
     initial : Tensor (n, K, d)
-        Initial centres.
+        Initial centers.
     sharpness : float > 0
         z.
     rounds : int >= 1
 
     Returns
     -------
-    centres : Tensor (n, K, d)
+    centers : Tensor (n, K, d)
         Of the last round.
     assignments : Tensor (n, p, K)
-        To these centres.
+        To these centers.
 
     Raises
     ------
@@ -160,17 +160,17 @@ def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: in
     """
     if cells.ndim != 3 or initial.ndim != 3 or (len(cells), cells.shape[2]) != (len(initial), initial.shape[2]):
         raise ValueError(
-            f"cells {tuple(cells.shape)} and centres {tuple(initial.shape)} are not (n, p, d) and (n, K, d)"
+            f"cells {tuple(cells.shape)} and centers {tuple(initial.shape)} are not (n, p, d) and (n, K, d)"
         )
     if not sharpness > 0 or rounds < 1:
         raise ValueError(f"sharpness and rounds must be positive, got {sharpness} and {rounds}")
-    centres = initial
+    centers = initial
     for _ in range(rounds):
-        # Normalised over the cells as logarithms, a cluster that no cell is near to still has weights of sum 1.
-        weights = F.log_softmax(-sharpness * distances(cells, centres), dim=2).softmax(dim=1)
+        # Normalized over the cells as logarithms, a cluster that no cell is near to still has weights of sum 1.
+        weights = F.log_softmax(-sharpness * distances(cells, centers), dim=2).softmax(dim=1)
         with torch.autocast(cells.device.type, enabled=False):
-            centres = weights.transpose(1, 2) @ cells  # n K p, n p d -> n K d
-    return centres, (-sharpness * distances(cells, centres)).softmax(dim=2)
+            centers = weights.transpose(1, 2) @ cells  # n K p, n p d -> n K d
+    return centers, (-sharpness * distances(cells, centers)).softmax(dim=2)
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -183,14 +183,14 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
 def pair_distances(visual: Tensor, audio: Tensor) -> Tensor:
     """Distance between every frame and every sound, (k, k).
 
-    Each centre of sound j takes the nearest of frame i, all of unit length; the mean over the centres of the sound.
+    Each center of sound j takes the nearest of frame i, all of unit length; the mean over the centers of the sound.
 
     Parameters
     ----------
     visual : Tensor (k, K_v, d)
-        Centres of the frames.
+        Centers of the frames.
     audio : Tensor (k, K_a, d)
-        Centres of the sounds.
+        Centers of the sounds.
     """
     visual, audio = F.normalize(visual, dim=2), F.normalize(audio, dim=2)
     # i 1 v d, 1 j a d -> i j v a
@@ -226,14 +226,14 @@ def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> 
     ----------
     assignments : Tensor (n, p, K_v)
     visual : Tensor (n, K_v, d)
-        Centres of the frames.
+        Centers of the frames.
     audio : Tensor (n, K_a, d)
-        Centres of the sounds.
+        Centers of the sounds.
 
     Returns
     -------
     Tensor (n, p) in [0, 1]
-        Assignment to the cluster that a centre of the sound is nearest to; the largest over these centres.
+        Assignment to the cluster that a center of the sound is nearest to; the largest over these centers.
     """
     winners = distances(F.normalize(visual, dim=2), F.normalize(audio, dim=2)).argmin(dim=1)  # (n, K_a)
     index = winners[:, None].expand(-1, assignments.shape[1], -1)  # n p a

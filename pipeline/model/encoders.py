@@ -3,11 +3,11 @@
 Conventions
 -----------
 Frames are (n, 3, H, W), uint8 or floating, in 0..255; log-mels are (n, mel, time), natural logarithm. Features of a frame
-are V (n, d, h, w), those of a sound a (n, d); both are float32 and L2-normalised on d. h = H / stride, where the stride is
+are V (n, d, h, w), those of a sound a (n, d); both are float32 and L2-normalized on d. h = H / stride, where the stride is
 4 (stem) times the strides of the stages. The ResNets carry torchvision's state-dict names, so that published weights load.
 
-Where the paper is silent, ours: ImageNet normalisation of frames, per-clip standardisation of log-mels, the projection,
-the BatchNorm, and that cell i of a map looks at the centre of its own patch (see `ResNet`).
+Where the paper is silent, ours: ImageNet normalization of frames, per-clip standardization of log-mels, the projection,
+the BatchNorm, and that cell i of a map looks at the center of its own patch (see `ResNet`).
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A ResNet of basic blocks without its classifier: (n, channels_in, H, W) → (n, dim, H / stride, W / stride).
 
-    Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centred on its patch's
+    Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centered on its patch's
     top left pixel, half a cell away from where upsampling (and a mirrored frame) expects it. The stem pads less at
     the top left and more at the bottom right, and where that is not enough (stride 16 and more) so do the stages that
-    halve the map, with their shortcuts: each cell is centred on its own patch, but for half a pixel. Inside the borders this is the
+    halve the map, with their shortcuts: each cell is centered on its own patch, but for half a pixel. Inside the borders this is the
     same net on a frame moved by some pixels, so weights keep their names and meaning. The audio twin is pooled over its
-    whole map and keeps the symmetric padding (`centred` False).
+    whole map and keeps the symmetric padding (`centered` False).
     """
 
-    def __init__(self, settings: ResNetSettings, *, channels_in: int, centred: bool) -> None:
+    def __init__(self, settings: ResNetSettings, *, channels_in: int, centered: bool) -> None:
         super().__init__()
         channels = [settings.width * 2**stage for stage in range(4)]
         self.dim = channels[-1]
-        offset, shifts = _centring(settings) if centred else (0, (0, 0, 0, 0))
+        offset, shifts = _centering(settings) if centered else (0, (0, 0, 0, 0))
         before, after = STEM_PADDING - offset, STEM_PADDING + offset
         self.padding = (before, after, before, after)
         self.conv1 = nn.Conv2d(channels_in, settings.width, 7, stride=2, bias=False)
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
 class Localizer(Protocol):
     """What reads maps from the model; see `pipeline.methods.base.Method`."""
 
-    normalisation: Literal["min-max", "relu-max"] | None
+    normalization: Literal["min-max", "relu-max"] | None
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps (n, h, w) and audio embeddings (n, d)."""
@@ -122,8 +122,8 @@ class AudioVisualModel(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.visual = ResNet(settings.visual, channels_in=3, centred=True)
-        self.audio = ResNet(settings.audio, channels_in=1, centred=False)
+        self.visual = ResNet(settings.visual, channels_in=3, centered=True)
+        self.audio = ResNet(settings.audio, channels_in=1, centered=False)
         self.audio_pooling: Literal["mean", "max"] = settings.audio_pooling
         self.visual_projection: nn.Module = nn.Identity()
         self.audio_projection: nn.Module = nn.Identity()
@@ -141,9 +141,9 @@ class AudioVisualModel(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     @property
-    def normalisation(self) -> Literal["min-max", "relu-max"] | None:
-        """How the method defines its maps, where that is not the scoring protocol's own normalisation."""
-        return self.method.normalisation if self.method else None
+    def normalization(self) -> Literal["min-max", "relu-max"] | None:
+        """How the method defines its maps, where that is not the scoring protocol's own normalization."""
+        return self.method.normalization if self.method else None
 
     def visual_features(self, frames: Tensor) -> Tensor:
         """Raw features of the visual ResNet, (n, 3, H, W) in 0..255 → (n, channels, h, w)."""
@@ -165,20 +165,20 @@ class AudioVisualModel(nn.Module):
         return features.mean(dim=(2, 3)) if self.audio_pooling == "mean" else features.amax(dim=(2, 3))
 
     def project_frames(self, features: Tensor) -> Tensor:
-        """V before its L2 normalisation: raw features (n, channels, h, w) → (n, d, h, w) float32."""
+        """V before its L2 normalization: raw features (n, channels, h, w) → (n, d, h, w) float32."""
         projected: Tensor = self.visual_norm(self.visual_projection(features))
         return projected.float()
 
     def project_audio(self, features: Tensor) -> Tensor:
-        """Return a before its L2 normalisation: raw pooled features (n, channels) → (n, d) float32."""
+        """Return a before its L2 normalization: raw pooled features (n, channels) → (n, d) float32."""
         projected: Tensor = self.audio_norm(self.audio_projection(features))
         return projected.float()
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """V of Eq. 1-7, each cell L2-normalised.
+        """V of Eq. 1-7, each cell L2-normalized.
 
-        The paper normalises V in φ (Eq. 3-5) but leaves open whether Eq. 1 takes raw or normalised features. We take
-        normalised ones everywhere: the response is then the same cosine that the objectives train, and a cell
+        The paper normalizes V in φ (Eq. 3-5) but leaves open whether Eq. 1 takes raw or normalized features. We take
+        normalized ones everywhere: the response is then the same cosine that the objectives train, and a cell
         cannot score high by the length of its feature alone.
 
         Parameters
@@ -192,9 +192,9 @@ class AudioVisualModel(nn.Module):
         return F.normalize(self.project_frames(self.visual_features(frames)), dim=1)
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
-        """a of Eq. 1-7, L2-normalised: (n, mel, time) floating → (n, d) float32.
+        """a of Eq. 1-7, L2-normalized: (n, mel, time) floating → (n, d) float32.
 
-        A positive factor on a does not change Eq. 1 after min-max; Eq. 6 needs the normalisation.
+        A positive factor on a does not change Eq. 1 after min-max; Eq. 6 needs the normalization.
         """
         return F.normalize(self.project_audio(self.audio_features(log_mel)), dim=1)
 
@@ -231,7 +231,7 @@ def cell_stride(settings: ResNetSettings) -> int:
 def receptive_field(settings: ResNetSettings) -> int:
     """Side, in pixels, of the square of the input that one cell of the map can depend on.
 
-    From random weights the model learns to localise only when this is about an object's size: if every cell sees the
+    From random weights the model learns to localize only when this is about an object's size: if every cell sees the
     whole object, Eq. 3 rewards every cell alike. Plain ResNet-18 has several hundred pixels.
     """
     size, jump = 11, 4  # the stem: 7×7 with stride 2, then 3×3 with stride 2
@@ -249,7 +249,7 @@ def standardize(log_mel: Tensor) -> Tensor:
     return (log_mel - mean) * torch.where(std > SILENCE_STD, std.clamp_min(SILENCE_STD).reciprocal(), 0.0)
 
 
-def _centring(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
+def _centering(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
     """How far the stem and the first block of each stage look to the bottom right, in pixels of what they are given."""
     wanted = (cell_stride(settings) - 1) // 2
     stem = min(wanted, STEM_PADDING)

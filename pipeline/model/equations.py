@@ -3,7 +3,7 @@
 Conventions
 -----------
 V (n, d, h, w) features of the frames' cells, a (n, d) features of the sounds, R (n, h, w) response maps; row 0 is the top.
-"Raw" maps of Eq. 1 are inner products in [-1, 1] (other systems have other maps: `pipeline.methods`); R̃ is a map after min-max normalisation, in [0, 1].
+"Raw" maps of Eq. 1 are inner products in [-1, 1] (other systems have other maps: `pipeline.methods`); R̃ is a map after min-max normalization, in [0, 1].
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-A batch has k pairs. Visual features, φ(V), v⁺ or v⁻, are (k, d); audio features a are (k, d), L2-normalised. Everything is
+A batch has k pairs. Visual features, φ(V), v⁺ or v⁻, are (k, d); audio features a are (k, d), L2-normalized. Everything is
 computed in float32 at least, whatever autocast says, and averaged over the k frames; every loss is ≥ 0. The softmax runs
 over the sounds j of a fixed frame i, in this direction only, as in the paper.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def phi(features: Tensor) -> Tensor:
-    """φ: L2-normalise the feature dimension, then average over space.
+    """φ: L2-normalize the feature dimension, then average over space.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def silent_cells(previous_response: Tensor, *, delta_v: float) -> Tensor:
 
 
 def sample_features(features: Tensor, mask: Tensor, *, cells: int, generator: torch.Generator) -> Tensor:
-    """φ(feats(V, x)) of Eq. 4 and 5: L2-normalise the features of randomly sampled cells and average them.
+    """φ(feats(V, x)) of Eq. 4 and 5: L2-normalize the features of randomly sampled cells and average them.
 
     The paper samples "randomly" without saying how many. We draw `cells` different ones, uniformly.
 
@@ -75,7 +75,7 @@ def sample_features(features: Tensor, mask: Tensor, *, cells: int, generator: to
     return (F.normalize(features, dim=1) * weights[:, None, :].to(features.dtype)).sum(dim=2)
 
 
-def audio_relation(audio_embedding: Tensor, *, delta_a: float, centre: Tensor | None = None) -> Tensor:
+def audio_relation(audio_embedding: Tensor, *, delta_a: float, center: Tensor | None = None) -> Tensor:
     """y of Eq. 6: which sounds of the batch belong to which frames, by the likeness of the sounds.
 
     Parameters
@@ -84,7 +84,7 @@ def audio_relation(audio_embedding: Tensor, *, delta_a: float, centre: Tensor | 
         ã.
     delta_a : float in [0, 1]
         Smallest cosine of related sounds.
-    centre : Tensor (d,), optional
+    center : Tensor (d,), optional
         Subtracted from ã before the cosines (ours): the mean over the training set. Without it all cosines of
         non-negative or unbalanced features lie near 1 and the threshold separates nothing.
 
@@ -94,7 +94,7 @@ def audio_relation(audio_embedding: Tensor, *, delta_a: float, centre: Tensor | 
     """
     if not 0 <= delta_a <= 1:
         raise ValueError(f"delta_a must lie in [0, 1], got {delta_a}")
-    embedding = audio_embedding if centre is None else audio_embedding - centre
+    embedding = audio_embedding if center is None else audio_embedding - center
     embedding = F.normalize(embedding, dim=1)
     own = torch.eye(len(embedding), dtype=torch.bool, device=embedding.device)
     return (embedding @ embedding.T >= delta_a) | own

@@ -3,7 +3,7 @@
 Conventions
 -----------
 R̃ (n, h, w) is the response map after min-max (Eq. 1), in [0, 1], in the view of the un-augmented frame; ã (n, d) the audio
-embedding, L2-normalised. Both come from the weights at the END of the epoch, in evaluation mode, and are all that Eq. 4-6 need.
+embedding, L2-normalized. Both come from the weights at the END of the epoch, in evaluation mode, and are all that Eq. 4-6 need.
 What the file ``epoch_NNN.h5`` holds stands in `pipeline.pseudo_labels.hdf5_file`.
 """
 

@@ -3,7 +3,7 @@
 Conventions
 -----------
 The file holds, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and
-`response_max` float32 (to undo the normalisation), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
+`response_max` float32 (to undo the normalization), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
 cells above δ_v); dimensions `clip`, `row`, `col`, `feature`; attributes format_version, epoch, stage, objective, delta_v,
 delta_a, temperature, fingerprint (of the run), shards (fingerprint of the training set). The same labels give the same bytes.
 

@@ -25,7 +25,7 @@ from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.scoring.protocols import Protocol
 from pipeline.scoring.tables import label_of
-from pipeline.scoring.upsampling import EnlargedMap, enlarge, normalise, sounding_pixels
+from pipeline.scoring.upsampling import EnlargedMap, enlarge, normalize, sounding_pixels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_artifacts import artifact_paths
 
@@ -73,7 +73,7 @@ def overlays(
 
 def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
-    enlarged = EnlargedMap(normalise(raw[None], protocol.normalisation), 0, protocol)
+    enlarged = EnlargedMap(normalize(raw[None], protocol.normalization), 0, protocol)
     truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
     region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
     return np.clip(enlarged.values, 0, 1), region
@@ -89,7 +89,7 @@ class EpochMaps:
         Methods.
     clip_ids : list of str
     epochs : list of int
-        0 is the initialisation.
+        0 is the initialization.
     response : np.ndarray [shape=(method, clip, epoch, row, col), dtype=float32]
     delta_v : np.ndarray [shape=(method, epoch), dtype=float64]
     """
@@ -151,8 +151,8 @@ def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> F
 def cell_region(response: np.ndarray, delta_v: float, protocol: Protocol) -> np.ndarray:
     """Return the cells that training learns from (Eq. 2) on the protocol's grid, bool (size, size).
 
-    Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighbourhood and bridges two cells.
+    Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighborhood and bridges two cells.
     """
     # In float32, as pseudo-labels are compared when training reads them.
     cells = (response > np.float32(delta_v))[None]
-    return EnlargedMap(normalise(cells, protocol.normalisation), 0, protocol).values > 0
+    return EnlargedMap(normalize(cells, protocol.normalization), 0, protocol).values > 0

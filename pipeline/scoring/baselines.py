@@ -3,8 +3,8 @@
 Conventions
 -----------
 A row is what `pipeline.scoring.score.score` takes: float maps (clip, row, col), one float map (row, col) for every clip, or a
-bool region. Each is scored under exactly the protocol of the method beside it; a method that defines the normalisation of its own
-maps (MSSL) is the exception, and the tables name it. A centred blob scores 67 % on
+bool region. Each is scored under exactly the protocol of the method beside it; a method that defines the normalization of its own
+maps (MSSL) is the exception, and the tables name it. A centered blob scores 67 % on
 SoundNet-Flickr under a median rule, so these rows belong beside every number.
 """
 
@@ -60,10 +60,10 @@ def all_ones() -> NDArray[np.bool_]:
     return np.ones((1, 1), dtype=bool)
 
 
-def centred_gaussian(*, side: int = SIDE, sigma: float = 0.25) -> NDArray[np.float32]:
-    """A Gaussian at the centre of the frame, float32 (side, side), largest value 1; `sigma` in fractions of the side."""
-    centres = (np.arange(side) + 0.5) / side - 0.5
-    profile = np.exp(-0.5 * (centres / sigma) ** 2)
+def centered_gaussian(*, side: int = SIDE, sigma: float = 0.25) -> NDArray[np.float32]:
+    """A Gaussian at the center of the frame, float32 (side, side), largest value 1; `sigma` in fractions of the side."""
+    centers = (np.arange(side) + 0.5) / side - 0.5
+    profile = np.exp(-0.5 * (centers / sigma) ** 2)
     blob = np.outer(profile, profile)
     return (blob / blob.max()).astype(np.float32)
 
@@ -94,7 +94,7 @@ def mean_of_boxes(boxes: Iterable[Box], *, side: int = SIDE) -> NDArray[np.float
 
 
 def content_free_maps(clip_ids: Sequence[str], *, prior_boxes: Iterable[Box] = (), seed: int = 0) -> dict[str, NDArray]:
-    """Return the rows of every table, by name: random, all_ones, centred_gaussian, and mean_of_boxes if there are any.
+    """Return the rows of every table, by name: random, all_ones, centered_gaussian, and mean_of_boxes if there are any.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def content_free_maps(clip_ids: Sequence[str], *, prior_boxes: Iterable[Box] = (
     rows: dict[str, NDArray] = {
         "random": random_smooth_maps(clip_ids, seed=seed),
         "all_ones": all_ones(),
-        "centred_gaussian": centred_gaussian(),
+        "centered_gaussian": centered_gaussian(),
     }
     others = [box for box in prior_boxes if box.sounding]
     if others:

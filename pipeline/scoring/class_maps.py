@@ -3,7 +3,7 @@
 Conventions
 -----------
 Class maps are float (clip, class, row, col), non-negative and comparable between classes of a clip (DSOL: softmax over
-classes). They are not normalised, since a silent class must stay low. A box's `source` is its class. Source: DSOL (Hu et
+classes). They are not normalized, since a silent class must stay low. A box's `source` is its class. Source: DSOL (Hu et
 al., NeurIPS 2020), its public evaluation of MUSIC-Synthetic; unlike there, a class has one map, so that no silent
 class is missed and no sounding one counts as silent.
 """

@@ -1,9 +1,9 @@
 """Response maps of a scored split on disk, so that any rule can score them later without the model.
 
 ``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col),
-the raw responses of each frame to its own sound, before any normalisation; ``shuffled_response`` likewise, to the sound
+the raw responses of each frame to its own sound, before any normalization; ``shuffled_response`` likewise, to the sound
 of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, the ``split``, ``seed``
-of the model, ``shards``, the fingerprint of the clips, ``normalisation`` (empty, or the maps' own: see `ResponseMaps`). Equal
+of the model, ``shards``, the fingerprint of the clips, ``normalization`` (empty, or the maps' own: see `ResponseMaps`). Equal
 input gives equal bytes.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_bytes
-from pipeline.scoring.protocols import Normalisation, Protocol
+from pipeline.scoring.protocols import Normalization, Protocol
 
 FORMAT_VERSION = 3
 MAPS_FILE = "maps.h5"
@@ -44,8 +44,8 @@ class ResponseMaps:
         Of the training run.
     shards : str
         Fingerprint of the scored shards.
-    normalisation : str or None
-        How the method defines its maps, where that is not the scoring protocol's own normalisation.
+    normalization : str or None
+        How the method defines its maps, where that is not the scoring protocol's own normalization.
     """
 
     clip_ids: list[str]
@@ -55,11 +55,11 @@ class ResponseMaps:
     split: str
     seed: int
     shards: str
-    normalisation: Normalisation | None = None
+    normalization: Normalization | None = None
 
     def rule(self, protocol: Protocol) -> Protocol:
-        """Return the protocol by which these maps are scored and drawn: with their own normalisation, if they have one."""
-        return replace(protocol, normalisation=self.normalisation) if self.normalisation else protocol
+        """Return the protocol by which these maps are scored and drawn: with their own normalization, if they have one."""
+        return replace(protocol, normalization=self.normalization) if self.normalization else protocol
 
 
 def write_maps(path: Path, maps: ResponseMaps) -> None:
@@ -68,7 +68,7 @@ def write_maps(path: Path, maps: ResponseMaps) -> None:
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["seed"] = maps.seed
-        texts = {"split": maps.split, "shards": maps.shards, "normalisation": maps.normalisation or ""}
+        texts = {"split": maps.split, "shards": maps.shards, "normalization": maps.normalization or ""}
         for name, text in texts.items():
             file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text.encode("utf-8")))))
         for name, ids in (("clip_id", maps.clip_ids), ("shuffled_clip_id", maps.shuffled_clip_ids)):
@@ -99,9 +99,9 @@ def read_maps(path: Path) -> ResponseMaps:
             arrays = {name: file[name][()] for name in ("response", "shuffled_response")}
             if {len(values) for values in (*ids.values(), *arrays.values())} != {len(ids["clip_id"])}:
                 raise ValueError("its fields differ in length")
-            normalisation = np.bytes_(file.attrs["normalisation"]).decode("ascii")
-            if normalisation not in ("", *get_args(Normalisation)):
-                raise ValueError(f"unknown normalisation {normalisation!r}")
+            normalization = np.bytes_(file.attrs["normalization"]).decode("ascii")
+            if normalization not in ("", *get_args(Normalization)):
+                raise ValueError(f"unknown normalization {normalization!r}")
             return ResponseMaps(
                 clip_ids=ids["clip_id"],
                 response=arrays["response"],
@@ -110,7 +110,7 @@ def read_maps(path: Path) -> ResponseMaps:
                 split=np.bytes_(file.attrs["split"]).decode("utf-8"),
                 seed=int(file.attrs["seed"]),
                 shards=np.bytes_(file.attrs["shards"]).decode("ascii"),
-                normalisation=cast(Normalisation, normalisation) if normalisation else None,
+                normalization=cast(Normalization, normalization) if normalization else None,
             )
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split())

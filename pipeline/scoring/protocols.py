@@ -1,15 +1,15 @@
 """The field's evaluation rules, each a named object.
 
-Published numbers of different papers are not comparable: maps are normalised, enlarged and thresholded differently,
+Published numbers of different papers are not comparable: maps are normalized, enlarged and thresholded differently,
 and the same predictor moves by tens of points. Here every rule is spelled out, so that one model can be scored under
 all of them (`pipeline.scoring.score`).
 
 Conventions
 -----------
-A response map is raw (row, col), any scale. A rule normalises it, enlarges it to ``size`` × ``size``, and thresholds
+A response map is raw (row, col), any scale. A rule normalizes it, enlarges it to ``size`` × ``size``, and thresholds
 it. "min-max" maps the raw map to [0, 1] (Eq. 1) before it is enlarged; "min-max-enlarged" does so afterwards, which
 differs for a fixed threshold because interpolation can miss the peak; "relu-max" cuts negative responses off, enlarges,
-and divides by the maximum. "bilinear" without aligned corners is what OpenCV's linear resize does (half-pixel centres).
+and divides by the maximum. "bilinear" without aligned corners is what OpenCV's linear resize does (half-pixel centers).
 
 Source names: MSSL, LVS, EZ-VSL, SLAVC, SSPL, SSLalignment and DSOL are the public repositories of those systems.
 """
@@ -22,7 +22,7 @@ from typing import Literal
 from pipeline.common.errors import EvaluationError
 from pipeline.scoring.ground_truth import Consensus, Rounding
 
-Normalisation = Literal["min-max", "min-max-enlarged", "relu-max"]
+Normalization = Literal["min-max", "min-max-enlarged", "relu-max"]
 Interpolation = Literal["bilinear", "bicubic"]
 ThresholdRule = Literal["fixed", "relative-to-max", "median", "oracle-area"]
 Comparator = Literal[">", ">="]
@@ -46,14 +46,14 @@ class Protocol:
     consensus : str
         How boxes become the consensus map, see `pipeline.scoring.ground_truth.ground_truth`. With "per-source" a clip's cIoU and
         IoU are the means over its sounding sources.
-    normalisation : {"min-max", "min-max-enlarged", "relu-max"}
+    normalization : {"min-max", "min-max-enlarged", "relu-max"}
         See the module's conventions.
     interpolation : {"bilinear", "bicubic"}
         How the map is enlarged.
     align_corners : bool
-        Whether the outermost cells' centres land on the outermost pixels.
+        Whether the outermost cells' centers land on the outermost pixels.
     threshold_rule : {"fixed", "relative-to-max", "median", "oracle-area"}
-        "fixed": `map_threshold` on the normalised map. "relative-to-max": `map_threshold` times the enlarged map's
+        "fixed": `map_threshold` on the normalized map. "relative-to-max": `map_threshold` times the enlarged map's
         maximum. "median": the value at index N // 2 of the N sorted pixels. "oracle-area": the value at index N - k,
         where k is the number of pixels with g > 0 (N // 2 if none); it knows the ground truth's area.
     map_threshold : float
@@ -71,7 +71,7 @@ class Protocol:
     size: int
     rounding: Rounding = "one-based-floor"
     consensus: Consensus = "annotators"
-    normalisation: Normalisation = "min-max"
+    normalization: Normalization = "min-max"
     interpolation: Interpolation = "bilinear"
     align_corners: bool = False
     threshold_rule: ThresholdRule = "fixed"
@@ -93,7 +93,7 @@ _MSSL = Protocol(
     source="MSSL, main script: negative responses cut off, divided by the maximum, above 0.5",
     size=256,
     rounding="nearest",
-    normalisation="relu-max",
+    normalization="relu-max",
 )
 _LVS = Protocol(
     name="lvs224-median",
@@ -146,7 +146,7 @@ _SLAVC = Protocol(
 _MUSIC_A = Protocol(
     name="music-synthetic-a",
     source="DSOL on MUSIC-Synthetic, reading A: one map against the box of each sounding instrument, mean over them; "
-    "above half the maximum. Maps are normalised by Eq. 1 first, since DSOL's own are softmax values near 0 at "
+    "above half the maximum. Maps are normalized by Eq. 1 first, since DSOL's own are softmax values near 0 at "
     "their lowest",
     size=224,
     rounding="xywh-floor",
@@ -184,7 +184,7 @@ _ALL = (
         name="sspl224",
         source="SSPL: linear enlargement, then min-max, 0.5 and above",
         size=224,
-        normalisation="min-max-enlarged",
+        normalization="min-max-enlarged",
         comparator=">=",
     ),
     _SSLALIGNMENT,

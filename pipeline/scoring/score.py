@@ -10,7 +10,7 @@ Degenerate cases, all counted in `Scores.counts`:
 
 - a clip without a sounding box is silent: it is left out, except that SLAVC's metrics use its confidence;
 - a clip whose boxes leave no pixel on the grid is left out; so is a clip that has boxes and no map;
-- a map without contrast is 0 everywhere once normalised (1 if positive under "relu-max"), so that ``>`` predicts
+- a map without contrast is 0 everywhere once normalized (1 if positive under "relu-max"), so that ``>`` predicts
   nothing and the median rule with ``>=`` everything; it points with the boxes' share of the frame;
 - a value that is not finite is an error that names the clip.
 """
@@ -30,13 +30,13 @@ from pipeline.manifests.clips import Box
 from pipeline.scoring.ground_truth import Consensus, GroundTruth, Rounding, box_edges, ground_truth
 from pipeline.scoring.protocols import Protocol
 from pipeline.scoring.results import COUNTS, Scores, summarize
-from pipeline.scoring.upsampling import EnlargedMap, EnlargementKey, enlargement_key, normalise, sounding_pixels
+from pipeline.scoring.upsampling import EnlargedMap, EnlargementKey, enlargement_key, normalize, sounding_pixels
 
 __all__ = ["Scores", "score", "score_all", "summarize"]
 
-CHUNK = 256  # maps normalised together: large enough to be fast, small enough for maps of any size
+CHUNK = 256  # maps normalized together: large enough to be fast, small enough for maps of any size
 Grid = tuple[int, Rounding]  # side in pixels, and how box edges become pixels
-# DSOL's bound below which a normalised response counts as silence.
+# DSOL's bound below which a normalized response counts as silence.
 SILENCE = 0.2
 
 
@@ -124,7 +124,7 @@ def _add_chunk(
 ) -> None:
     """Score a few clips, whose maps are `maps` or the only one of them, for each protocol."""
     shared = len(maps) == 1
-    normalised = {t.enlargement[0]: normalise(maps, t.protocol.normalisation) for t in tallies}
+    normalized = {t.enlargement[0]: normalize(maps, t.protocol.normalization) for t in tallies}
     enlarged: dict[EnlargementKey, EnlargedMap] = {}
     for index, clip_id in enumerate(clip_ids):
         truths: dict[tuple[Grid, Consensus], list[GroundTruth]] = {}
@@ -133,7 +133,7 @@ def _add_chunk(
         for tally in tallies:
             protocol, key = tally.protocol, tally.enlargement
             if key not in enlarged:
-                enlarged[key] = EnlargedMap(normalised[key[0]], 0 if shared else index, protocol)
+                enlarged[key] = EnlargedMap(normalized[key[0]], 0 if shared else index, protocol)
             if tally.truth not in truths:
                 truths[tally.truth] = ground_truth(
                     sounding.get(clip_id, ()),
@@ -221,7 +221,7 @@ def agreement(region: NDArray[np.bool_], truth: GroundTruth) -> tuple[float, flo
 
 
 def _quiet_share(enlarged: EnlargedMap, silent: NDArray[np.bool_]) -> float:
-    """Share of the pixels outside every sounding box whose normalised response is at most `SILENCE`; NaN if none."""
+    """Share of the pixels outside every sounding box whose normalized response is at most `SILENCE`; NaN if none."""
     n_silent = int(np.count_nonzero(silent))
     return int(np.count_nonzero((enlarged.values <= SILENCE) & silent)) / n_silent if n_silent else float("nan")
 

@@ -7,12 +7,12 @@ Scores are flat mappings of fractions, as ``metrics.json`` holds them. A key is 
 - `audio` is empty, or ``shuffled_``: every frame was given the sound of another clip, so what is left is what the
   method knows without hearing;
 - `rule` is empty for the card's protocol; ``median_`` and ``fixed_`` are the same protocol with the pixels above the median
-  (half of them, or fewer where many are equal), or those above 0.5 of the normalised map, as the sounding region. The card's own
+  (half of them, or fewer where many are equal), or those above 0.5 of the normalized map, as the sounding region. The card's own
   rule is not repeated;
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
   protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
-``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalisation``
+``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalization``
 stands there if the method's own took the place of the protocol's.
 
 With several seeds a metric is the mean over them, ``<key>_seeds`` lists them, and the interval is that of the clips' (or

@@ -28,17 +28,17 @@ METRICS = {
 LABELS = {
     "random": "random map",
     "all_ones": "all ones",
-    "centred_gaussian": "centred Gaussian",
+    "centered_gaussian": "centered Gaussian",
     "mean_of_boxes": "mean of the boxes elsewhere",
     "attention": "Attention",
     "dmc": "DMC",
     "mssl": "MSSL",
     "mssl_stage1": "MSSL stage I",
-    "mssl_stage1_unlabelled": "MSSL stage I w/o labels",
+    "mssl_stage1_unlabeled": "MSSL stage I w/o labels",
     "mssl_stage1_eq2": "MSSL stage I w/ Eq. 2",
-    "mssl_stage1_unlabelled_eq2": "MSSL stage I w/o labels w/ Eq. 2",
+    "mssl_stage1_unlabeled_eq2": "MSSL stage I w/o labels w/ Eq. 2",
     "mssl_stage1_eq2_eq1": "MSSL stage I w/ Eq. 2 and 1",
-    "mssl_stage1_unlabelled_eq2_eq1": "MSSL stage I w/o labels w/ Eq. 2 and 1",
+    "mssl_stage1_unlabeled_eq2_eq1": "MSSL stage I w/o labels w/ Eq. 2 and 1",
     "dsol": "DSOL, stage two with CAM",
     "dsol_two_stage": "DSOL, two stages",
     "initial": "initial (Eq. 3)",
@@ -116,22 +116,22 @@ def label_of(name: str) -> str:
     return LABELS.get(name, name)
 
 
-def normalisation_note(metrics: Mapping[str, Mapping[str, Any]], usual: str) -> str:
-    """Say which rows have a normalisation of their maps that is the method's own and not the protocol's; empty for none.
+def normalization_note(metrics: Mapping[str, Mapping[str, Any]], usual: str) -> str:
+    """Say which rows have a normalization of their maps that is the method's own and not the protocol's; empty for none.
 
     Parameters
     ----------
     metrics : mapping of str to mapping
         Variant → flat scores.
     usual : str
-        The protocol's normalisation.
+        The protocol's normalization.
     """
     rows: dict[str, list[str]] = {}
     for name, values in metrics.items():
-        if values.get("normalisation", usual) != usual:
-            rows.setdefault(values["normalisation"], []).append(label_of(name))
+        if values.get("normalization", usual) != usual:
+            rows.setdefault(values["normalization"], []).append(label_of(name))
     return " ".join(
-        f"Maps normalised by {own}, as the method defines them, in place of the protocol's {usual}: {', '.join(labels)}."
+        f"Maps normalized by {own}, as the method defines them, in place of the protocol's {usual}: {', '.join(labels)}."
         for own, labels in rows.items()
     )
 

@@ -5,7 +5,7 @@ Conventions
 Maps are (row, col). Bilinear and bicubic enlargement are separable, so a map M becomes A·M·Bᵀ with one small matrix per
 side; the matrices come from ``torch.nn.functional.interpolate`` on an identity, so its corner rules hold. One map at a
 time stays in the processor's cache, which is several times faster than whole batches. float32 on the grid, float64 for
-the normalisation before it.
+the normalization before it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.scoring.protocols import Interpolation, Normalisation, Protocol
+from pipeline.scoring.protocols import Interpolation, Normalization, Protocol
 
 EnlargementKey = tuple[bool, int, str, bool]
 
 
 def enlargement_key(protocol: Protocol) -> EnlargementKey:
     """Return what a protocol's enlarged map depends on; two protocols with the same key can share it."""
-    return protocol.normalisation == "relu-max", protocol.size, protocol.interpolation, protocol.align_corners
+    return protocol.normalization == "relu-max", protocol.size, protocol.interpolation, protocol.align_corners
 
 
 @lru_cache(maxsize=64)
@@ -40,19 +40,19 @@ def enlargement_matrix(
     return np.ascontiguousarray(weights[0, 0].numpy(), dtype=np.float32)
 
 
-class NormalisedMaps(NamedTuple):
+class NormalizedMaps(NamedTuple):
     """Response maps on their own cells, ready to be enlarged one by one.
 
     Parameters
     ----------
     cells : float32 or bool array, shape (clip, row, col)
-        Maps after an affine normalisation to [0, 1]; for "relu-max" after cutting off negative responses, the maximum
+        Maps after an affine normalization to [0, 1]; for "relu-max" after cutting off negative responses, the maximum
         being 1. 0 everywhere for a map without contrast, but 1 for a positive one under "relu-max". bool maps are
         sounding regions and stay as they are.
     low, high : list of float, length clip
-        The raw responses that 0 and 1 stand for, to undo the normalisation.
+        The raw responses that 0 and 1 stand for, to undo the normalization.
     flat : list of bool, length clip
-        The normalised map has no contrast.
+        The normalized map has no contrast.
     """
 
     cells: NDArray
@@ -61,21 +61,21 @@ class NormalisedMaps(NamedTuple):
     flat: list[bool]
 
 
-def normalise(maps: NDArray, normalisation: Normalisation) -> NormalisedMaps:
-    """Normalise raw maps, float or bool (clip, row, col), finite; in float64, so that neither scale nor offset shows."""
+def normalize(maps: NDArray, normalization: Normalization) -> NormalizedMaps:
+    """Normalize raw maps, float or bool (clip, row, col), finite; in float64, so that neither scale nor offset shows."""
     n_maps = len(maps)
     if maps.dtype == bool:
-        return NormalisedMaps(maps, [0.0] * n_maps, [1.0] * n_maps, [False] * n_maps)
+        return NormalizedMaps(maps, [0.0] * n_maps, [1.0] * n_maps, [False] * n_maps)
     raw = maps.astype(np.float64)
     low, high = raw.min(axis=(1, 2), keepdims=True), raw.max(axis=(1, 2), keepdims=True)
     flat = low == high
-    if normalisation == "relu-max":
+    if normalization == "relu-max":
         flat |= high <= 0
         cells = np.maximum(raw, 0) / np.where(high > 0, high, 1)
         low, high = np.zeros_like(low), np.where(high > 0, high, 1)
     else:
         cells = (raw - low) / np.where(flat, 1, high - low)
-    return NormalisedMaps(cells.astype(np.float32), low.ravel().tolist(), high.ravel().tolist(), flat.ravel().tolist())
+    return NormalizedMaps(cells.astype(np.float32), low.ravel().tolist(), high.ravel().tolist(), flat.ravel().tolist())
 
 
 class EnlargedMap:
@@ -83,8 +83,8 @@ class EnlargedMap:
 
     Parameters
     ----------
-    maps : NormalisedMaps
-        By the protocol's normalisation.
+    maps : NormalizedMaps
+        By the protocol's normalization.
     index : int
         Which of them.
     protocol : Protocol
@@ -97,10 +97,10 @@ class EnlargedMap:
     maximum : float
         Largest value on the grid.
     flat, is_region : bool
-        See `NormalisedMaps`.
+        See `NormalizedMaps`.
     """
 
-    def __init__(self, maps: NormalisedMaps, index: int, protocol: Protocol) -> None:
+    def __init__(self, maps: NormalizedMaps, index: int, protocol: Protocol) -> None:
         cells = maps.cells[index]
         self.is_region = cells.dtype == bool
         self.flat = maps.flat[index]
@@ -145,7 +145,7 @@ def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> f
     enlarged : EnlargedMap
         Must belong to the protocol's `enlargement_key`.
     protocol : Protocol
-        Its `threshold_rule`, `map_threshold` and `normalisation` decide.
+        Its `threshold_rule`, `map_threshold` and `normalization` decide.
     n_support : int
         Pixels with g > 0; read by "oracle-area" only.
     """
@@ -154,9 +154,9 @@ def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> f
         return enlarged.order_statistic(n_pixels // 2)
     if protocol.threshold_rule == "oracle-area":
         return enlarged.order_statistic(n_pixels - (n_support or n_pixels // 2))
-    if protocol.threshold_rule == "relative-to-max" or protocol.normalisation == "relu-max":
+    if protocol.threshold_rule == "relative-to-max" or protocol.normalization == "relu-max":
         return protocol.map_threshold * enlarged.maximum
-    if protocol.normalisation == "min-max-enlarged" and not enlarged.flat:
+    if protocol.normalization == "min-max-enlarged" and not enlarged.flat:
         minimum = float(enlarged.values.min())
         return minimum + protocol.map_threshold * (enlarged.maximum - minimum)
     return protocol.map_threshold
@@ -171,7 +171,7 @@ def sounding_pixels(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -
 
 
 def enlarge(response: NDArray, protocol: Protocol) -> NDArray[np.float32]:
-    """Return a map, shape (row, col), on the protocol's grid: float32 (size, size), not normalised."""
+    """Return a map, shape (row, col), on the protocol's grid: float32 (size, size), not normalized."""
     values = np.asarray(response, dtype=np.float32)
     if values.shape == (protocol.size, protocol.size):
         return values

@@ -80,7 +80,7 @@ class ShardWriter:
         capacity : int
             The most clips that will be appended, at least 1.
         mel_hz : np.ndarray, shape (mel,)
-            Centre frequency of each mel band, Hz.
+            Center frequency of each mel band, Hz.
         n_frames : int
             Length of `log_mel` in time.
         n_shards : int

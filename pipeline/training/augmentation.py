@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # weights of RGB in grey, ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of RGB in gray, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Changes:
         Shift, cells.
     roll : np.ndarray (n,) float64 in [0, 1)
         Roll of the log-mel, as a part of its length.
-    colour : Tensor (n, 3) float32
+    color : Tensor (n, 3) float32
         Factors of brightness, contrast and saturation.
     """
 
@@ -39,7 +39,7 @@ class Changes:
     down: np.ndarray
     right: np.ndarray
     roll: np.ndarray
-    colour: Tensor
+    color: Tensor
 
     def moved_cells(self, height: int, width: int, *, scale: int = 1) -> np.ndarray:
         """Return, for each place of n grids, the flat index of the place that it shows: (n, height, width) int64.
@@ -54,7 +54,7 @@ class Changes:
 
 
 def draw_changes(
-    n: int, *, flip: bool, shift_cells: int, colour_jitter: float, roll_audio: bool, generator: torch.Generator
+    n: int, *, flip: bool, shift_cells: int, color_jitter: float, roll_audio: bool, generator: torch.Generator
 ) -> Changes:
     """Draw the changes of n pairs.
 
@@ -65,7 +65,7 @@ def draw_changes(
         Mirror half of the frames.
     shift_cells : int >= 0
         Shift by up to so many cells in either direction, uniformly.
-    colour_jitter : float in [0, 1]
+    color_jitter : float in [0, 1]
         Factors of brightness, contrast and saturation are uniform in 1 ± this.
     roll_audio : bool
         Roll by a uniform part of the clip.
@@ -75,13 +75,13 @@ def draw_changes(
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.floor((2 * torch.rand(n, 2, generator=generator) - 1) * (shift_cells + 0.5) + 0.5).long()
     rolls = torch.rand(n, generator=generator, dtype=torch.float64)
-    colour = 1 + colour_jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
+    color = 1 + color_jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
     return Changes(
         flip=mirrored.numpy() & flip,
         down=shifts[:, 0].numpy(),
         right=shifts[:, 1].numpy(),
         roll=rolls.numpy() * roll_audio,
-        colour=colour,
+        color=color,
     )
 
 
@@ -105,18 +105,18 @@ def roll_log_mel(log_mel: np.ndarray, changes: Changes) -> np.ndarray:
     return np.take_along_axis(log_mel, places[:, None, :], axis=2)
 
 
-def jitter_colours(frames: Tensor, changes: Changes) -> Tensor:
+def jitter_colors(frames: Tensor, changes: Changes) -> Tensor:
     """Change brightness, contrast and saturation of frames (n, 3, H, W) in 0..255.
 
     Returns
     -------
     Tensor (n, 3, H, W) float32 in 0..255
     """
-    brightness, contrast, saturation = changes.colour.to(frames.device).view(-1, 3, 1, 1, 1).unbind(1)
+    brightness, contrast, saturation = changes.color.to(frames.device).view(-1, 3, 1, 1, 1).unbind(1)
     frames = frames.float() if not frames.is_floating_point() else frames.clone()
     red, green, blue = LUMA
-    grey = frames[:, :1] * red + frames[:, 1:2] * green + frames[:, 2:] * blue
-    # Contrast pulls towards the frame's mean grey, saturation towards the pixel's own; in place, for memory is what costs.
-    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
-    frames.lerp_(grey, 1 - saturation).mul_(brightness * contrast).add_((1 - contrast) * brightness * mean)
+    gray = frames[:, :1] * red + frames[:, 1:2] * green + frames[:, 2:] * blue
+    # Contrast pulls toward the frame's mean gray, saturation toward the pixel's own; in place, for memory is what costs.
+    mean = gray.mean(dim=(1, 2, 3), keepdim=True)
+    frames.lerp_(gray, 1 - saturation).mul_(brightness * contrast).add_((1 - contrast) * brightness * mean)
     return frames.clamp_(0, 255)

@@ -26,7 +26,7 @@ from pipeline.common.seeding import generator
 from pipeline.model.sampling import audio_relation
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.augmentation import Changes, draw_changes, jitter_colours, move_frames, move_maps, roll_log_mel
+from pipeline.training.augmentation import Changes, draw_changes, jitter_colors, move_frames, move_maps, roll_log_mel
 
 READ_AHEAD = 3  # batches in memory besides the one in use
 
@@ -49,7 +49,7 @@ class Batch:
     relation : Tensor (k, k) bool, or None
         y of Eq. 6 from the previous epoch's embeddings.
     targets : Tensor (k, classes) float32 in [0, 1], or None
-        What the clips are labelled with; None for methods that learn without labels.
+        What the clips are labeled with; None for methods that learn without labels.
     generator : torch.Generator
         On the CPU, for the method's own draws.
     """
@@ -87,15 +87,15 @@ class PreviousEpoch:
 
     response: np.ndarray  # (n, h, w) float32, R̃
     audio_embedding: Tensor  # (n, d) float32, ã
-    centre: Tensor | None  # (d,) float32
+    center: Tensor | None  # (d,) float32
     delta_a: float
 
     @classmethod
-    def of(cls, labels: PseudoLabels, shards: ShardSet, *, delta_a: float, centre_audio: bool) -> PreviousEpoch:
+    def of(cls, labels: PseudoLabels, shards: ShardSet, *, delta_a: float, center_audio: bool) -> PreviousEpoch:
         """Align an artifact with the shards. Raises PseudoLabelError where a clip has no labels."""
         rows = labels.rows(shards.clip_ids)
         embedding = torch.from_numpy(labels.audio_embedding[rows])
-        return cls(labels.response[rows], embedding, embedding.mean(dim=0) if centre_audio else None, delta_a)
+        return cls(labels.response[rows], embedding, embedding.mean(dim=0) if center_audio else None, delta_a)
 
 
 def training_batches(
@@ -143,7 +143,7 @@ def training_batches(
         rows = batches[number]
         frames = frames.to(device, non_blocking=True)
         yield Batch(
-            frames=jitter_colours(frames, changes) if augmentation.colour_jitter else frames,
+            frames=jitter_colors(frames, changes) if augmentation.color_jitter else frames,
             log_mel=log_mel.to(device, non_blocking=True),
             rows=rows,
             **_previous(previous, rows, changes, device),
@@ -202,7 +202,7 @@ def _previous(
     if previous is None:
         return {"previous_response": None, "relation": None}
     response = torch.from_numpy(move_maps(previous.response[rows], changes))
-    relation = audio_relation(previous.audio_embedding[rows], delta_a=previous.delta_a, centre=previous.centre)
+    relation = audio_relation(previous.audio_embedding[rows], delta_a=previous.delta_a, center=previous.center)
     return {
         "previous_response": response.to(device, non_blocking=True),
         "relation": relation.to(device, non_blocking=True),

@@ -47,7 +47,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """
     # Pickle marks a string that it met before by identity, a tensor by its storage and order in memory: make them canonical.
     canonical = {sys.intern(str(name)): _canonical(value) for name, value in content.items()}
-    # Serialised in memory, since torch writes the file's name into the file.
+    # Serialized in memory, since torch writes the file's name into the file.
     buffer = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **canonical}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -86,7 +86,7 @@ def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path
 
 
 def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
-    """Load a trained model, ready to localise.
+    """Load a trained model, ready to localize.
 
     Parameters
     ----------

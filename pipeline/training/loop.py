@@ -1,11 +1,11 @@
 """The training loop: section 3.2 of the paper.
 
-Initialise with Eq. 3. Then, epoch after epoch, let the previous epoch's model say where in each frame the sound comes from
+Initialize with Eq. 3. Then, epoch after epoch, let the previous epoch's model say where in each frame the sound comes from
 and which sounds are alike (the pseudo-labels), train on that with Eq. 7, and label the training set anew.
 
 Conventions
 -----------
-Epoch 0 is the initialisation. All that is random follows from (seed, stage, epoch). Per epoch the pseudo-labels are
+Epoch 0 is the initialization. All that is random follows from (seed, stage, epoch). Per epoch the pseudo-labels are
 written first and the state last, each whole or not at all: a run that is killed at any moment and started again ends
 in the same bytes (on a CPU, with as many threads). On CUDA the losses run under bfloat16 autocast where the device has it.
 """
@@ -94,7 +94,7 @@ def train(
     device: str = "auto",
     at_once: int = 1,
 ) -> None:
-    """Train one method from the initialisation's weights and pseudo-labels.
+    """Train one method from the initialization's weights and pseudo-labels.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def train(
     TrainingError
         As in `initialize`, or the initial model has other encoders.
     CheckpointError, PseudoLabelError
-        What the initialisation left is missing, damaged, or belongs to other shards.
+        What the initialization left is missing, damaged, or belongs to other shards.
     ManifestError
         The method learns from labels, and a clip has none.
     """
@@ -171,17 +171,17 @@ def _train_run(plan: Plan, shards: ShardSet, device: torch.device) -> None:
         trained, before = time.perf_counter(), now.labels
         if plan.needs_labels(epoch):
             now.labels = _label(now, plan, shards, epoch, device)  # R̃ and ã of the new weights
-        labelled = time.perf_counter()
+        labeled = time.perf_counter()
         pairs = len(shards) // plan.batch_size * plan.batch_size
         row = {
             "epoch": epoch,
             "loss": loss,
             **_measures(now.labels, before),
             "positives_per_clip": positives,
-            "seconds": labelled - start,
+            "seconds": labeled - start,
             "pairs_per_second": pairs / (trained - start),
             "data_wait_fraction": batches.seconds / (trained - start),
-            "label_pass_fraction": (labelled - trained) / (labelled - start),
+            "label_pass_fraction": (labeled - trained) / (labeled - start),
         }
         now.history.append(row)
         now.keep(plan, shards, epoch)
@@ -265,7 +265,7 @@ def _label(now: Progress, plan: Plan, shards: ShardSet, epoch: int, device: torc
 def _previous_epoch(plan: Plan, shards: ShardSet, labels: PseudoLabels | None) -> PreviousEpoch | None:
     if labels is None:
         return None
-    return PreviousEpoch.of(labels, shards, delta_a=plan.iteration.delta_a, centre_audio=plan.iteration.centre_audio)
+    return PreviousEpoch.of(labels, shards, delta_a=plan.iteration.delta_a, center_audio=plan.iteration.center_audio)
 
 
 def _report(plan: Plan, row: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from pipeline.common.config import (
     AugmentationSettings,
     EncoderSettings,
     IterationSettings,
-    LabelledSettings,
+    LabeledSettings,
     TrainingSettings,
 )
 from pipeline.common.errors import CheckpointError, TrainingError
@@ -31,7 +31,7 @@ from pipeline.training import checkpoints
 from pipeline.training.class_labels import ClipClasses, read_clip_classes
 from pipeline.training.run_folder import Run, kept_epochs, labels_path, seed_folder
 
-# Eq. 3 has no thresholds. What the initialisation's artifact and model state instead is ours: half of the range, which is the
+# Eq. 3 has no thresholds. What the initialization's artifact and model state instead is ours: half of the range, which is the
 # field's fixed threshold of a map, and a relation of every sound with itself alone.
 INITIAL_DELTA_V = 0.5
 INITIAL_DELTA_A = 1.0
@@ -58,7 +58,7 @@ class Plan:
     shards : str
         Fingerprint of the training set.
     classes : ClipClasses or None
-        What the clips are labelled with, for a method that learns from labels.
+        What the clips are labeled with, for a method that learns from labels.
     run : Run
     twin : Run or None
         That of a method which trains to the same weights from the same start (see `methods.Entry.trains_as`).
@@ -93,11 +93,11 @@ class Plan:
         return (self.seed, self.stage, epoch)
 
     def needs_labels(self, epoch: int) -> bool:
-        """Tell whether the end of an epoch writes pseudo-labels: in the initialisation only the last does."""
+        """Tell whether the end of an epoch writes pseudo-labels: in the initialization only the last does."""
         return self.stage == "train" or epoch == self.iteration.epochs
 
     def labels_file(self, epoch: int) -> Path:
-        """Where those of an epoch go; the initialisation's are epoch 0."""
+        """Where those of an epoch go; the initialization's are epoch 0."""
         return self.run.labels(epoch if self.stage == "train" else 0)
 
     def label_attributes(self, epoch: int) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _kept(stage: str, iteration: IterationSettings) -> tuple[int, tuple[int, ...
 
 
 def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:
-    if not isinstance(iteration, LabelledSettings):
+    if not isinstance(iteration, LabeledSettings):
         return None
     label_file = None if iteration.label_file is None else Path(iteration.label_file)
     if clips is None and label_file is None:

@@ -41,7 +41,7 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
     return list(paths.values())
 
 
-def centres_audio(run: Path) -> bool:
+def centers_audio(run: Path) -> bool:
     """Tell whether Eq. 6 of a run subtracts the mean of the audio embeddings, as its ``model.pt`` says.
 
     Raises
@@ -55,11 +55,11 @@ def centres_audio(run: Path) -> bool:
     try:
         # Mapped and not read: the weights, which may be hundreds of megabytes, are of no interest.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return bool(json.loads(content["iteration"])["centre_audio"])
+        return bool(json.loads(content["iteration"])["center_audio"])
     except FileNotFoundError:
         reason = "no such file"
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError):
-        reason = "does not say whether the audio embeddings are centred: damaged, or no model of this program"
+        reason = "does not say whether the audio embeddings are centered: damaged, or no model of this program"
     raise CheckpointError(
         f"{path}: {reason}; if it is of one of this project's runs, remove its folder and run its stage again"
     )

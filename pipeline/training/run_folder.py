@@ -68,7 +68,7 @@ class Run:
         return self.folder / "timings.csv"
 
     def labels(self, epoch: int) -> Path:
-        """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialisation."""
+        """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialization."""
         return labels_path(self.folder, epoch)
 
     def weights(self, epoch: int) -> Path:

@@ -184,4 +184,4 @@ def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
     done = CliRunner().invoke(soundspot, ["doctor"])
     assert done.exit_code == 1
     assert "✗ dvc: the command dvc is not installed" in done.output
-    assert "\x1b" not in done.output  # no colours where the output is not a terminal
+    assert "\x1b" not in done.output  # no colors where the output is not a terminal

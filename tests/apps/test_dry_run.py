@@ -328,7 +328,7 @@ def test_times_are_those_of_the_schedule(project, monkeypatch):
     monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
     change(project, "params.yaml", "batch_size: 8", "batch_size: 12")
     first, second, maps = check(project, n_batches=1).times
-    # 40 clips fill three batches of 12. Two seeds; the initialisation labels once, each epoch of itr does.
+    # 40 clips fill three batches of 12. Two seeds; the initialization labels once, each epoch of itr does.
     assert (first.epochs, first.epoch_seconds, first.label_seconds) == (6, 18.0, 10.0)
     assert first.total_seconds == 2 * (3 * 18.0 + 10.0)
     assert second.total_seconds == 2 * 2 * (72.0 + 40.0)

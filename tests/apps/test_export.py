@@ -115,7 +115,7 @@ def test_onnx_describes_itself(model, tmp_path):
     assert facts["method"] == "iterative"
     assert facts["fingerprint"] == description["fingerprint"]
     assert facts["model_sha256"] == model_digest(model)
-    assert facts["normalisation"] == "min-max"
+    assert facts["normalization"] == "min-max"
     assert json.loads(facts["audio"]) == AUDIO.model_dump()
     assert json.loads(facts["delta_v"]) == description["delta_v"]
     assert (json.loads(facts["image_size"]), json.loads(facts["map_size"])) == (IMAGE_SIZE, [8, 8])

@@ -1,4 +1,4 @@
-"""Looking at pseudo-labels: lists, comparisons, neighbours, histograms, exports, verification."""
+"""Looking at pseudo-labels: lists, comparisons, neighbors, histograms, exports, verification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.apps.inspection.measures import (
 )
 from pipeline.apps.inspection.text import bars, map_text
 from pipeline.apps.inspection.verify import verify_artifacts
-from pipeline.apps.inspection.views import centring, clip_neighbours, find_artifacts, find_clip, list_epochs, view_clip
+from pipeline.apps.inspection.views import centering, clip_neighbors, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.cli.inspection_targets import open_shards, resolve_target
 from pipeline.common.errors import PseudoLabelError, ShardError
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels, write_pseudo_labels
@@ -30,7 +30,7 @@ from pipeline.training.checkpoints import RERUN, read_checkpoint, write_checkpoi
 from pipeline.training.run_folder import labels_path, weights_path
 from tests.cli.test_evaluate import PARAMS
 from tests.shards.test_shards import SIZE, clip_values
-from tests.support.labelled_runs import CLIPS, make_labels, make_run, make_train_shards
+from tests.support.labeled_runs import CLIPS, make_labels, make_run, make_train_shards
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def run(tmp_path):
     return make_run(tmp_path / "runs" / "squares" / "good")
 
 
-def naive_cosines(embedding, *, centre):
+def naive_cosines(embedding, *, center):
     """All pairs of different clips, in loops."""
-    mean = sum(embedding) / len(embedding) if centre else 0
+    mean = sum(embedding) / len(embedding) if center else 0
     found = []
     for i in range(len(embedding)):
         for j in range(i + 1, len(embedding)):
@@ -97,12 +97,12 @@ class TestFinding:
         with pytest.raises(PseudoLabelError, match=rf"no clip '{text}' among the 12 of .*near it: .*{near}"):
             find_clip(make_labels(0), text)
 
-    def test_centring_is_what_the_model_says(self, run, tmp_path):
-        assert centring(run) is True
-        assert centring(make_run(tmp_path / "other", centre_audio=False)) is False
+    def test_centering_is_what_the_model_says(self, run, tmp_path):
+        assert centering(run) is True
+        assert centering(make_run(tmp_path / "other", center_audio=False)) is False
         (run / "model.pt").write_bytes(b"no model")
-        assert centring(run) is None
-        assert centring(tmp_path) is None
+        assert centering(run) is None
+        assert centering(tmp_path) is None
 
 
 class TestTargets:
@@ -158,12 +158,12 @@ class TestTargets:
 
 class TestList:
     def test_numbers_agree_with_loops(self, run):
-        summaries = list(list_epochs(find_artifacts(run), centre=True))
+        summaries = list(list_epochs(find_artifacts(run), center=True))
         assert [each.epoch for each in summaries] == [0, 1, 2]
         assert [each.sounding_fraction for each in summaries] == pytest.approx([1 / 16, 2 / 16, 3 / 16])
         assert summaries[0].change is None
         assert [each.change for each in summaries[1:]] == pytest.approx([1 - 1 / 2, 1 - 2 / 3])
-        cosines = naive_cosines(PseudoLabels.open(labels_path(run, 0)).audio_embedding.astype(float), centre=True)
+        cosines = naive_cosines(PseudoLabels.open(labels_path(run, 0)).audio_embedding.astype(float), center=True)
         related = 2 * sum(cosine >= 0.9 for cosine in cosines) / 12
         assert 0 < related < 11
         assert [each.positives_per_clip for each in summaries] == pytest.approx([related] * 3)
@@ -174,37 +174,37 @@ class TestList:
         path = labels_path(run, 1)
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(PseudoLabelError, match=r"epoch_001\.h5: damaged"):
-            list(list_epochs(find_artifacts(run), centre=True))
+            list(list_epochs(find_artifacts(run), center=True))
 
     def test_a_single_clip(self, tmp_path):
         write_pseudo_labels(labels_path(tmp_path, 0), make_labels(0, clips=["a"]))
-        (one,) = list_epochs(find_artifacts(tmp_path), centre=True)
+        (one,) = list_epochs(find_artifacts(tmp_path), center=True)
         assert one.positives_per_clip == 0
 
 
 class TestPairs:
-    @pytest.mark.parametrize("centre", [True, False])
+    @pytest.mark.parametrize("center", [True, False])
     @pytest.mark.parametrize("rows", [1, 5, 512])
-    def test_each_pair_once(self, monkeypatch, centre, rows):
+    def test_each_pair_once(self, monkeypatch, center, rows):
         monkeypatch.setattr(inspection_measures, "_ROWS", rows)
         labels = make_labels(0)
-        found = np.concatenate(list(pair_cosines(labels, centre=centre)))
-        expected = naive_cosines(labels.audio_embedding.astype(float), centre=centre)
+        found = np.concatenate(list(pair_cosines(labels, center=center)))
+        expected = naive_cosines(labels.audio_embedding.astype(float), center=center)
         np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=1e-5)
 
-    def test_a_sample_is_centred_with_all_and_always_the_same(self):
+    def test_a_sample_is_centered_with_all_and_always_the_same(self):
         labels = make_labels(0)
-        found = [np.concatenate(list(pair_cosines(labels, centre=True, sample=5))) for _ in range(2)]
+        found = [np.concatenate(list(pair_cosines(labels, center=True, sample=5))) for _ in range(2)]
         assert len(found[0]) == 10
         np.testing.assert_array_equal(*found)
-        every = naive_cosines(labels.audio_embedding.astype(float), centre=True)
+        every = naive_cosines(labels.audio_embedding.astype(float), center=True)
         assert all(np.abs(np.array(every) - cosine).min() < 1e-5 for cosine in found[0])
 
     def test_a_sample_tells_the_share_of_all(self):
         n = 400
         labels = make_labels(0, clips=[f"{i:03d}" for i in range(n)])
         shares = [
-            np.mean(np.concatenate(list(pair_cosines(labels, centre=False, sample=sample))) >= 0.9)
+            np.mean(np.concatenate(list(pair_cosines(labels, center=False, sample=sample))) >= 0.9)
             for sample in (n, 150)
         ]
         assert 0.05 < shares[0] < 0.95
@@ -259,25 +259,25 @@ class TestCompare:
 
 
 class TestClips:
-    @pytest.mark.parametrize("centre", [True, False])
-    def test_neighbours_and_relation_against_loops(self, centre):
+    @pytest.mark.parametrize("center", [True, False])
+    def test_neighbors_and_relation_against_loops(self, center):
         labels = make_labels(0)
-        found = clip_neighbours(labels, "clip-04", k=3, centre=centre)
+        found = clip_neighbors(labels, "clip-04", k=3, center=center)
         embedding = labels.audio_embedding.astype(float)
-        embedding = embedding - (embedding.mean(axis=0) if centre else 0)
+        embedding = embedding - (embedding.mean(axis=0) if center else 0)
         unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
         cosine = {clip: float(unit[i] @ unit[4]) for i, clip in enumerate(CLIPS) if i != 4}
         nearest = sorted(cosine, key=lambda clip: -cosine[clip])[:3]
-        assert [each.clip_id for each in found.neighbours] == nearest
-        assert [each.similarity for each in found.neighbours] == pytest.approx(
+        assert [each.clip_id for each in found.neighbors] == nearest
+        assert [each.similarity for each in found.neighbors] == pytest.approx(
             [cosine[clip] for clip in nearest], abs=1e-5
         )
-        assert [each.related for each in found.neighbours] == [cosine[clip] >= 0.9 for clip in nearest]
+        assert [each.related for each in found.neighbors] == [cosine[clip] >= 0.9 for clip in nearest]
         assert found.n_related == sum(value >= 0.9 for value in cosine.values())
 
     def test_a_view_in_numbers(self):
         labels = make_labels(1)
-        view = view_clip(labels, "clip-06", k=2, centre=True)
+        view = view_clip(labels, "clip-06", k=2, center=True)
         raw = make_labels(1)["clip-06"]
         assert view.peak == (2, 0)
         assert view.peak_xy == (0.125, 0.625)
@@ -286,8 +286,8 @@ class TestClips:
         assert view.sounding_fraction == 2 / 16
         np.testing.assert_allclose(view.response, raw.response, atol=1e-4)
 
-    def test_the_only_clip_has_no_neighbour(self):
-        assert clip_neighbours(make_labels(0, clips=["a"]), "a", k=3, centre=True).neighbours == []
+    def test_the_only_clip_has_no_neighbor(self):
+        assert clip_neighbors(make_labels(0, clips=["a"]), "a", k=3, center=True).neighbors == []
 
 
 class TestHistograms:
@@ -299,8 +299,8 @@ class TestHistograms:
             expected[min(int(value * 10), 9)] += 1
         assert responses.counts == expected
         assert (responses.above, responses.mark) == (2 / 16, 0.5)
-        sounds = similarity_histogram(labels, centre=False, bins=4)
-        cosines = naive_cosines(labels.audio_embedding.astype(float), centre=False)
+        sounds = similarity_histogram(labels, center=False, bins=4)
+        cosines = naive_cosines(labels.audio_embedding.astype(float), center=False)
         assert sum(sounds.counts) == len(cosines) == 66
         assert sounds.above == pytest.approx(np.mean(np.array(cosines) >= 0.9))
         assert sounds.counts[:2] == [0, 0]
@@ -403,7 +403,7 @@ class TestExport:
 
 
 class TestPictures:
-    def test_frames_come_from_the_shards_or_are_grey(self, tmp_path):
+    def test_frames_come_from_the_shards_or_are_gray(self, tmp_path):
         frames = Frames(ShardSet.open(make_train_shards(tmp_path / "shards")))
         np.testing.assert_array_equal(frames.of("clip-05"), clip_values("clip-05")[0])
         assert frames.side == SIZE
@@ -503,7 +503,7 @@ class TestVerify:
             f"{first}: not of this run and epoch; {RERUN}"
         ]
 
-    def test_an_initialisation_labels_once_and_keeps_nothing(self, run, shards):
+    def test_an_initialization_labels_once_and_keeps_nothing(self, run, shards):
         for epoch in (1, 2):
             labels_path(run, epoch).unlink()
         content = read_checkpoint(run / "model.pt")

@@ -1,4 +1,4 @@
-"""Speed of localising: what `benchmarks/localization.py` measures, and what it says of it."""
+"""Speed of localizing: what `benchmarks/localization.py` measures, and what it says of it."""
 
 from __future__ import annotations
 

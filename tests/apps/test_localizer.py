@@ -31,7 +31,7 @@ from pipeline.figures.heatmap import (
     LOWEST_OPACITY,
     blend,
     enlarged,
-    heat_colours,
+    heat_colors,
     overlay,
     rgb_layer,
     rgb_notice,
@@ -99,21 +99,21 @@ def test_an_overlay_of_a_known_map():
     before = picture.copy()
     for heat in (0.0, 0.5, 1.0):
         opacity = LOWEST_OPACITY + (HIGHEST_OPACITY - LOWEST_OPACITY) * heat
-        colour = 255 * np.array(colormaps["inferno"](heat)[:3])
-        expected = (1 - opacity) * picture + opacity * colour
-        # Half a unit for each of: the colour, the opacity's 256 steps, the result.
+        color = 255 * np.array(colormaps["inferno"](heat)[:3])
+        expected = (1 - opacity) * picture + opacity * color
+        # Half a unit for each of: the color, the opacity's 256 steps, the result.
         assert np.abs(overlay(picture, np.full((4, 4), heat)) - expected).max() <= 2
     assert (picture == before).all()
 
 
-def test_one_table_of_colours_for_all():
-    colours = heat_colours()
+def test_one_table_of_colors_for_all():
+    colors = heat_colors()
     expected = [[round(255 * part) for part in colormaps["inferno"](i / 255)[:3]] for i in range(256)]
-    assert colours.dtype == np.uint8
-    assert colours.tolist() == expected
-    assert heat_colours() is colours
+    assert colors.dtype == np.uint8
+    assert colors.tolist() == expected
+    assert heat_colors() is colors
     with pytest.raises(ValueError, match="read-only"):
-        colours[0] = 0
+        colors[0] = 0
 
 
 def test_heat_lies_where_it_belongs():
@@ -129,9 +129,9 @@ def test_heat_lies_where_it_belongs():
 def test_drawing_in_planes_is_drawing_in_rgb(matrix):
     height, width = 96, 128
     heat = np.random.default_rng(1).random((3, 4))
-    grey = 120
+    gray = 120
     planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)
-    planes[:height] = round(16 + grey * 219 / 255)
+    planes[:height] = round(16 + gray * 219 / 255)
     blend(planes, yuv420_layer(heat, height=height, width=width, matrix=matrix))
     y = planes[:height].astype(float)
     u, v = planes[height:].reshape(2, height // 2, width // 2).repeat(2, axis=1).repeat(2, axis=2) - 128.0
@@ -139,7 +139,7 @@ def test_drawing_in_planes_is_drawing_in_rgb(matrix):
     red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}[matrix]
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     g = (y - red * r - blue * b) / (1 - red - blue)
-    expected = overlay(np.full((height, width, 3), grey, dtype=np.uint8), heat).astype(float)
+    expected = overlay(np.full((height, width, 3), gray, dtype=np.uint8), heat).astype(float)
     # Chroma has half the resolution, and every plane is rounded.
     assert np.abs(np.stack([r, g, b], axis=2).clip(0, 255) - expected).mean() < 4
 
@@ -275,7 +275,7 @@ def test_level():
 
 
 def scene(height=60, width=90):
-    """A grey frame with a red square, and where it is."""
+    """A gray frame with a red square, and where it is."""
     frame = np.full((height, width, 3), 90, dtype=np.uint8)
     frame[height // 2 :, : width // 3] = (250, 10, 10)
     return frame, (slice(height // 2, None), slice(0, width // 3))
@@ -342,13 +342,13 @@ def test_a_weak_response_is_not_found():
     frame, _ = scene()
     calibration = Calibration.of(np.linspace(0.5, 0.9, 101), {}, model="", split="validation")
     localizer = make_localizer(calibration=calibration)
-    grey = np.full((40, 40, 3), 90, dtype=np.uint8)
+    gray = np.full((40, 40, 3), 90, dtype=np.uint8)
     windows = [localizer.window(noise(), AUDIO.sample_rate)] * 2
-    red, without = localizer.localize_batch([frame, grey], windows)
+    red, without = localizer.localize_batch([frame, gray], windows)
     assert (red.verdict, without.verdict) == ("sounding", "not found")
     assert red.confidence == 1
     assert without.confidence == 0
-    always = make_localizer(calibration=calibration, miss_rate=0.0).localize_batch([grey], windows[:1])[0]
+    always = make_localizer(calibration=calibration, miss_rate=0.0).localize_batch([gray], windows[:1])[0]
     assert always.verdict == "sounding"
 
 

@@ -60,11 +60,11 @@ def test_in_a_project(project):
         "`intra` on, `inter` on",
         f"`model.pt` with SHA-256 `{model_digest(model)}`",
         "- Dataset: `demo`: Demo: ten kinds of sounding objects",
-        "- Licence: Apache-2.0, like the program that renders it",
+        "- License: Apache-2.0, like the program that renders it",
         "- Clips: 20, each one frame with 0.5 s of sound around it",
         "- Labels: none were used",
-        "- Response map: 8 × 8 cells, normalised by min-max; sounding above δ\\_v = 0.7".replace("\\_", "_"),
-        "Stage `train`, seed 0, 2 epochs from an initialisation by Eq. 3",
+        "- Response map: 8 × 8 cells, normalized by min-max; sounding above δ\\_v = 0.7".replace("\\_", "_"),
+        "Stage `train`, seed 0, 2 epochs from an initialization by Eq. 3",
         "| `delta_a` | 0.8 |",
         "1,234 clips of the split `test` under the protocol `paper256`, success from cIoU 0.5",
         "| random map | 2.0 (1.0–3.0) | 12.6 (11.6–13.6) |",
@@ -109,8 +109,8 @@ def test_a_bare_model(tmp_path):
     assert "has not been measured here" in text
     assert "invented, rendered world" not in text
     assert 'onnxruntime.InferenceSession("out.onnx")' in text
-    # MSSL normalises its maps in its own way, and the code must, too.
-    assert "normalised by relu-max" in text
+    # MSSL normalizes its maps in its own way, and the code must, too.
+    assert "normalized by relu-max" in text
     assert "heat = np.maximum(response[0], 0) / response[0].max()" in text
 
 

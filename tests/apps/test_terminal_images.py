@@ -72,30 +72,30 @@ def drawn(sixel):
     palette = {int(n): [int(p) for p in rgb.split(";")] for n, rgb in re.findall(r"#(\d+);2;(\d+;\d+;\d+)", text)}
     body = re.sub(r"#\d+;2;\d+;\d+;\d+", "", text.split('"1;1;')[1].split(";", 1)[1].lstrip("0123456789"))
     picture = np.zeros((height, width, 3), dtype=int)
-    x = top = colour = 0
+    x = top = color = 0
     for count, bits, new, move in re.findall(r"(?:!(\d+))?([?-~])|#(\d+)|([$-])", body.removesuffix("\x1b\\\n")):
         if new:
-            colour = int(new)
+            color = int(new)
         elif move:
             x, top = 0, top + (6 if move == "-" else 0)
         else:
             n = int(count or 1)
             for row in range(6):
                 if (ord(bits) - 63) >> row & 1:
-                    picture[top + row, x : x + n] = palette[colour]
+                    picture[top + row, x : x + n] = palette[color]
             x += n
     return picture
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (6, 5), (13, 9), (12, 40)])
 def test_sixel_draws_the_picture(shape):
-    colours = np.array([[255, 0, 0], [0, 255, 0], [51, 102, 204], [255, 255, 255]], dtype=np.uint8)
-    pixels = colours[np.random.default_rng(1).integers(0, 4, shape)]
-    pixels[: shape[0] // 2] = colours[2]
+    colors = np.array([[255, 0, 0], [0, 255, 0], [51, 102, 204], [255, 255, 255]], dtype=np.uint8)
+    pixels = colors[np.random.default_rng(1).integers(0, 4, shape)]
+    pixels[: shape[0] // 2] = colors[2]
     np.testing.assert_array_equal(drawn(encode(make_png(pixels), "sixel")), np.rint(pixels / 2.55).astype(int))
 
 
-def test_sixel_of_many_colours_stays_near():
+def test_sixel_of_many_colors_stays_near():
     y, x = np.mgrid[:30, :40]
     pixels = np.stack([6 * x, 8 * y, 255 - 6 * x], axis=2).astype(np.uint8)
     difference = np.abs(drawn(encode(make_png(pixels), "sixel")) - pixels / 2.55)

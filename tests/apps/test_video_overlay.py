@@ -171,7 +171,7 @@ def test_smoothing_is_off_by_default_and_a_mean_of_the_past(tmp_path):
     assert stub.drawn == pytest.approx([0, 0.5, 1, 2, 3, 4, 5, 6, 7, 8])
 
 
-def test_each_window_is_centred_at_its_picture(tmp_path):
+def test_each_window_is_centered_at_its_picture(tmp_path):
     sound = impulses(2, RATE, [1.0]) + 0.001
     source = write_media(
         tmp_path / "a.mkv", times=steady(2, 10), sound=sound.astype(np.float32), audio_codec="pcm_s16le"
@@ -264,7 +264,7 @@ def test_silent_parts_say_so_and_are_not_painted(tmp_path):
     instants = []
     target, summary = run(source, tmp_path, note=instants.append)
     shown = decode(target)[0].astype(int)
-    # A window of 1 s centred before 1.5 s holds nothing.
+    # A window of 1 s centered before 1.5 s holds nothing.
     assert [instant.found.verdict for instant in instants] == ["silent"] * 15 + ["sounding"] * 25
     assert not any(instant.regions for instant in instants[:15])
     assert np.abs(shown[:15, 100:] - 200).max() <= 3
@@ -273,7 +273,7 @@ def test_silent_parts_say_so_and_are_not_painted(tmp_path):
     assert summary.verdicts == {"sounding": 25, "silent": 15, "not found": 0}
 
 
-def test_media_that_cannot_be_localised(tmp_path):
+def test_media_that_cannot_be_localized(tmp_path):
     def reason(path):
         with pytest.raises(MediaError) as caught:
             run(path, tmp_path)
@@ -302,7 +302,7 @@ def test_a_silent_video_is_found_out_before_anything_is_coded(tmp_path, monkeypa
     )
     with pytest.raises(MediaError, match="silent throughout"):
         run(source, tmp_path)
-    # Asked to listen closer, it is localised: the writer is opened.
+    # Asked to listen closer, it is localized: the writer is opened.
     with pytest.raises(AssertionError, match="is coded"):
         run(source, tmp_path, localizer=make_localizer(silence_dbfs=-90.0))
 

@@ -92,7 +92,7 @@ def test_each_rule_says_what_it_says_alone(project):
         assert found["threshold"] == protocol.success_threshold
     assert list(rows) == [
         (name, False)
-        for name in ("random", "all_ones", "centred_gaussian", "mean_of_boxes", "good", "noisy")
+        for name in ("random", "all_ones", "centered_gaussian", "mean_of_boxes", "good", "noisy")
     ]  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def test_the_seeds_of_the_scores_are_said(project, capsys):
     ]
 
 
-def test_maps_that_define_their_own_normalisation_are_named(project, capsys):
-    maps = ResponseMaps(CLIPS, good_maps(), good_maps(), CLIPS, "test", 0, "fingerprint", normalisation="relu-max")
+def test_maps_that_define_their_own_normalization_are_named(project, capsys):
+    maps = ResponseMaps(CLIPS, good_maps(), good_maps(), CLIPS, "test", 0, "fingerprint", normalization="relu-max")
     write_maps(project / "results/squares/maps/good/maps.h5", maps)
     assert run("evaluate", "good", "--protocol", "paper256", "--protocol", "vggss224") == 0
     assert capsys.readouterr().err.count("in place of the protocol's min-max: good") == 1
@@ -138,7 +138,7 @@ def test_the_table_has_rules_as_columns_and_their_range(project, capsys):
     assert len(cells) == 1 + 3 * 3
     paper, median, spread = float(cells[1]), float(cells[4]), float(cells[7])
     assert (paper, median, spread) == (100.0, 0.0, 100.0)
-    for label in ("random map", "all ones", "centred Gaussian", "mean of the boxes elsewhere"):
+    for label in ("random map", "all ones", "centered Gaussian", "mean of the boxes elsewhere"):
         assert line_of(printed, label).count("/") == 3
     assert run("evaluate", "good", "--protocol", "paper256") == 0
     assert "range" not in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_a_video(project, capsys):
     assert localize("a.mp4", options=["--json"]) == 0
     printed = capsys.readouterr()
     assert "a.mp4 -> out/a.mp4: 0.94 s, 10 pictures, 10 maps, sound copied" in printed.out
-    assert printed.out.endswith("1 localised\n")
+    assert printed.out.endswith("1 localized\n")
     assert "no calibration of this model" in printed.err
     assert files(project / "out") == ["a.json", "a.mp4"]
     with av.open("out/a.mp4") as container:
@@ -162,7 +162,7 @@ def test_a_folder_with_good_and_bad_files(project, capsys):
     assert localize("in") == 1
     printed = capsys.readouterr()
     assert files(project / "out") == ["a.mkv.mp4", "deep/a.mp4", "pair.npz", "pair.png"]
-    assert printed.out.splitlines()[-1] == "3 localised, 6 failed"
+    assert printed.out.splitlines()[-1] == "3 localized, 6 failed"
     failed = {line.split(": ")[1].removeprefix("in/"): line for line in printed.err.splitlines() if "failed" in line}
     assert "has no sound" in failed["mute.mp4"]
     assert "silent throughout" in failed["silent.mp4"]
@@ -185,13 +185,13 @@ def test_two_files_of_a_folder_for_one_output(project, capsys):
     video(project / "in" / "b.mkv")
     video(project / "in" / "b.mkv.mp4")
     capsys.readouterr()
-    for done in ("1 localised, 2 there already, 1 failed", "3 there already, 1 failed"):
+    for done in ("1 localized, 2 there already, 1 failed", "3 there already, 1 failed"):
         assert localize("in", options=["--json"]) == 1
         printed = capsys.readouterr()
         assert printed.out.splitlines()[-1] == done
         (line,) = (line for line in printed.err.splitlines() if line.startswith("failed: "))
         assert line == (
-            "failed: in/b.mkv.mp4: would become out/b.mkv.mp4, as b.mkv does; localise it into another folder, or rename it"
+            "failed: in/b.mkv.mp4: would become out/b.mkv.mp4, as b.mkv does; localize it into another folder, or rename it"
         )
     assert json.loads((project / "out" / "b.mkv.json").read_text())["input"] == "b.mkv"
 
@@ -225,7 +225,7 @@ def test_a_folder_is_listed_once_for_all_its_pictures(tmp_path, monkeypatch):
 
 
 def write_odd_files(folder):
-    """Write files that people really have in a folder; return those that must be localised, and words of why others cannot."""
+    """Write files that people really have in a folder; return those that must be localized, and words of why others cannot."""
     folder.mkdir()
     seconds, wav = {"times": steady(1, 10), "sound": tone(1)}, {"audio_codec": "pcm_s16le"}
     wide = [np.pad(picture(number), ((0, 1), (0, 3), (0, 0))) for number in range(10)]
@@ -294,7 +294,7 @@ def write_damaged_files(folder):
 
 @pytest.mark.slow
 def test_a_folder_of_odd_files(project, capfd):
-    """Every file is either localised, whole, or named in one line; what the libraries would say is left out."""
+    """Every file is either localized, whole, or named in one line; what the libraries would say is left out."""
     good, bad = write_odd_files(project / "in")
     uncertain = write_damaged_files(project / "in")
     (project / "in" / "a folder.mp4").mkdir()
@@ -314,7 +314,7 @@ def test_a_folder_of_odd_files(project, capfd):
     assert len(failed) == len(lines)
     *told, last = printed.out.splitlines()
     done = {line.split(" -> ")[0].removeprefix("in/"): line.split(" -> ")[1].split(": ")[0] for line in told}
-    assert last == f"{len(done)} localised, {len(failed)} failed"
+    assert last == f"{len(done)} localized, {len(failed)} failed"
     assert done.keys() | failed.keys() == planned
     assert not done.keys() & failed.keys()
     assert good <= done.keys()
@@ -367,7 +367,7 @@ def test_finished_outputs_are_skipped(project, capsys):
     assert localize("a.mp4", options=["--smooth", 1, "--overwrite"]) == 0
     (project / "out" / "a.mp4").unlink()
     assert localize("a.mp4") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 localised"
+    assert capsys.readouterr().out.splitlines()[-1] == "1 localized"
     # A batch of another size gives the same output.
     assert localize("a.mp4", options=["--batch-size", 3, "--time-limit", 99]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 there already"
@@ -399,7 +399,7 @@ def test_an_input_that_cannot_be_read_does_not_end_the_rest(project, monkeypatch
     assert localize("a.mp4", "b.mp4") == 1
     printed = capsys.readouterr()
     assert "failed: a.mp4: cannot be read (Permission denied); check that the file is there" in printed.err
-    assert printed.out.endswith("1 localised, 1 failed\n")
+    assert printed.out.endswith("1 localized, 1 failed\n")
 
 
 def test_what_something_else_made_is_not_replaced(project, capsys):
@@ -483,7 +483,7 @@ def test_a_fault_of_the_program_does_not_end_the_rest(project, monkeypatch, caps
     assert localize("a.mp4", "b.mp4") == 1
     printed = capsys.readouterr()
     assert "failed: a.mp4: internal error: RuntimeError: odd" in printed.err
-    assert printed.out.endswith("1 localised, 1 failed\n")
+    assert printed.out.endswith("1 localized, 1 failed\n")
     assert files(project / "out") == ["b.mp4"]
 
 

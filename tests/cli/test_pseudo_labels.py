@@ -15,7 +15,7 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_folder import labels_path
 from tests.cli.test_evaluate import PARAMS
-from tests.support.labelled_runs import make_run, make_train_shards
+from tests.support.labeled_runs import make_run, make_train_shards
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_show(project, capsys):
     assert text.count("yes") + text.count("no\n") == 2
     assert min(open_picture("out/clip.png").size) > 200
     view = printed_json(capsys, "show", "good", "clip-03")
-    assert (view["epoch"], len(view["response"]), len(view["neighbourhood"]["neighbours"])) == (2, 4, 5)
+    assert (view["epoch"], len(view["response"]), len(view["neighborhood"]["neighbors"])) == (2, 4, 5)
     file = labels_path(project / "runs/squares/good", 0)
     assert printed_json(capsys, "show", file, "clip-03")["epoch"] == 0
 
@@ -140,24 +140,24 @@ def test_compare(project, capsys):
     assert (comparison["mean_mask_iou"], comparison["unchanged"]) == (1, 1)
 
 
-def test_neighbours(project, capsys):
-    assert run("neighbours", "good", "clip-04", "-k", 3, "--epoch", 0, "-o", "n.png") == 0
+def test_neighbors(project, capsys):
+    assert run("neighbors", "good", "clip-04", "-k", 3, "--epoch", 0, "-o", "n.png") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 3 + 1
     assert lines[-1].endswith("(mean subtracted)")
     assert open_picture("n.png")
-    found = printed_json(capsys, "neighbours", "good", "clip-04", "--no-centre")
-    assert found["centred"] is False
-    assert len(found["neighbours"]) == 10
+    found = printed_json(capsys, "neighbors", "good", "clip-04", "--no-center")
+    assert found["centered"] is False
+    assert len(found["neighbors"]) == 10
 
 
 def test_what_the_model_says_decides_on_the_mean(project, capsys):
-    make_run(project / "runs/squares/good", centre_audio=False)
-    assert printed_json(capsys, "neighbours", "good", "clip-04")["centred"] is False
+    make_run(project / "runs/squares/good", center_audio=False)
+    assert printed_json(capsys, "neighbors", "good", "clip-04")["centered"] is False
     (project / "runs/squares/good/model.pt").unlink()
-    assert run("neighbours", "good", "clip-04", "--json") == 0
+    assert run("neighbors", "good", "clip-04", "--json") == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["centred"] is True
+    assert json.loads(printed.out)["centered"] is True
     assert printed.err.startswith("note: runs/squares/good has no finished model")
 
 
@@ -240,7 +240,7 @@ def test_verify(project, capsys):
         (("show", "good"), 2, "Missing argument"),
         (("show", "good", "clip-03", "-o", "x.jpg"), 1, "x.jpg: written as .png"),
         (("compare", "good", "0", "1", "-o", "x.txt"), 1, "x.txt: written as .png or .html"),
-        (("neighbours", "good", "clip-03", "--seed", "5"), 1, "seed 5 is not among the seeds"),
+        (("neighbors", "good", "clip-03", "--seed", "5"), 1, "seed 5 is not among the seeds"),
         (("export", "good", "--format", "xml", "-o", "x"), 2, "'xml' is not one of"),
         (("export", "good", "--format", "npz", "-o", "x.json"), 1, "x.json: written as .npz"),
         (("export", "good", "--format", "coco", "-o", "x"), 1, "x: written as .json"),

@@ -13,7 +13,7 @@ def arrays():
     return {
         "clip_id": (("clip",), ascii_ids(["a", "bc"])),
         "cluster": (("clip",), np.int32([1, 0])),
-        "centre": (("cluster_number", "feature"), np.arange(6, dtype=np.float32).reshape(2, 3)),
+        "center": (("cluster_number", "feature"), np.arange(6, dtype=np.float32).reshape(2, 3)),
     }
 
 
@@ -22,7 +22,7 @@ def test_xarray_opens_it_as_it_is(tmp_path):
     with xarray.open_dataset(tmp_path / "a.h5", engine="h5netcdf") as found:
         assert dict(found.sizes) == {"clip": 2, "cluster_number": 2, "feature": 3}
         assert found["clip_id"].values.astype(str).tolist() == ["a", "bc"]
-        np.testing.assert_array_equal(found["centre"], arrays()["centre"][1])
+        np.testing.assert_array_equal(found["center"], arrays()["center"][1])
         assert int(found.attrs["epoch"]) == 3
 
 
@@ -43,7 +43,7 @@ def test_a_flipped_byte_is_found(tmp_path):
     write_arrays(path, arrays(), {"method": "dsol", "epoch": 3})
     assert read_about(path) == ({"method": "dsol", "epoch": 3}, ["a", "bc"])
     content = bytearray(path.read_bytes())
-    place = bytes(content).index(arrays()["centre"][1].tobytes())
+    place = bytes(content).index(arrays()["center"][1].tobytes())
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(OSError):

@@ -24,7 +24,7 @@ from pipeline.datasets.demo.media import encode_audio, encode_picture, encode_vi
 from pipeline.datasets.demo.plan import BACKGROUNDS, MAX_OVERLAP, NOISES, SIZES, plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box, displacement
 from pipeline.datasets.demo.shapes import KINDS
-from pipeline.datasets.demo.sounds import RATE, coloured_noise, synthesise
+from pipeline.datasets.demo.sounds import RATE, colored_noise, synthesise
 from pipeline.manifests.clips import Clip, find_leaks, read_boxes, read_clips
 
 COMMITTED = Path(__file__).parents[2] / "data_manifests" / "demo"
@@ -144,7 +144,7 @@ def test_a_sprite_fills_its_box(kind: str, scenes: list[Scene]) -> None:
 def test_an_object_is_drawn_where_its_box_says(scenes: list[Scene]) -> None:
     scene = scenes[0]
     thing = scene.objects[-1]  # the front one, which nothing hides
-    other = replace(thing, colours=dict.fromkeys(thing.colours, (255, 0, 255)))
+    other = replace(thing, colors=dict.fromkeys(thing.colors, (255, 0, 255)))
 
     pictures = [
         np.asarray(next(draw_frames(s, range(s.central_frame, s.central_frame + 1))), dtype=int)
@@ -180,8 +180,8 @@ def test_noise_has_the_asked_share(scenes: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "decibels_per_decade"), [("white", 0), ("pink", -10), ("brown", -20)])
-def test_noise_has_the_slope_of_its_colour(kind: str, decibels_per_decade: float) -> None:
-    noise = coloured_noise(kind, 2**17, np.random.default_rng(0))
+def test_noise_has_the_slope_of_its_color(kind: str, decibels_per_decade: float) -> None:
+    noise = colored_noise(kind, 2**17, np.random.default_rng(0))
     power = np.abs(np.fft.rfft(noise)) ** 2
     hertz = np.arange(len(power)) * RATE / 2**17
     edges = np.geomspace(100, 6000, 12)

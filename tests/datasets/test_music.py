@@ -228,13 +228,13 @@ def test_quadrants_show_the_frames_that_the_table_names(built: list[Path]) -> No
         for row in rows:
             top, left = 112 * (int(row["quadrant"]) // 2), 112 * (int(row["quadrant"]) % 2)
             shown = pixels[top : top + 112, left : left + 112].reshape(-1, 3)
-            colour = (
+            color = (
                 KINDS[row["instrument"]][1],
                 60 * "abc".index(row["video"][-1]),
                 6 * int(float(row["frame_s"]) * FPS),
             )
-            np.testing.assert_allclose(shown.mean(axis=0), colour, atol=6)  # codecs; the next frame's blue is 6 away
-            assert shown.std(axis=0).max() < 4  # nothing of the neighbours
+            np.testing.assert_allclose(shown.mean(axis=0), color, atol=6)  # codecs; the next frame's blue is 6 away
+            assert shown.std(axis=0).max() < 4  # nothing of the neighbors
 
 
 def test_boxes_lie_in_their_quadrant_and_belong_to_the_annotated_frame(built: list[Path]) -> None:

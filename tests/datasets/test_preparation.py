@@ -17,7 +17,7 @@ from pipeline.manifests.prepared import read_media_fingerprint, read_prepared_cl
 CARD = """
 title: Three clips
 source: a test
-licence: none
+license: none
 media_root: data/three/media
 image_size: 16
 audio: {sample_rate: 8000, clip_seconds: 0.5, n_fft: 256, hop_length: 200, n_mels: 8}

@@ -102,7 +102,7 @@ def test_silent_clips_show_one_video_and_sound_like_another(project, media, anno
     assert (folder / "test_silent_boxes.csv").read_bytes() == (folder / "test_boxes.csv").read_bytes()
     assert report.left_out["test_silent"] == {
         f"silent-{SECOND}-{SECOND}": "frame and sound are of one clip",
-        f"silent-{SECOND}-{GOOD}": "labelled 'sounding'",
+        f"silent-{SECOND}-{GOOD}": "labeled 'sounding'",
         f"silent-xxxxxxxxxxx_000009-{GOOD}": "no media",
     }
     # Scored as SLAVC does, the silent clip enters by its confidence.

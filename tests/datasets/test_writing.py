@@ -13,7 +13,7 @@ from pipeline.datasets.importers.write import CardText, Dataset, building_folder
 from pipeline.manifests.clips import Box, Clip, read_clips
 from tests.support.importing import PARAMS, make_project, tree
 
-CARD = CardText(title="A set", source="here", licence="none", image_size=64, protocol="paper256")
+CARD = CardText(title="A set", source="here", license="none", image_size=64, protocol="paper256")
 
 
 @pytest.fixture
@@ -127,10 +127,10 @@ def test_a_killed_replacement_leaves_the_old_folder(tmp_path):
 @pytest.mark.parametrize("text", ['quote " here', "colon: hash # {x}", "- dash", "lines\nbreak", "Ünï", "null"])
 def test_any_text_on_the_card_comes_back(tmp_path, text):
     audio = AudioSettings(sample_rate=8000, clip_seconds=0.5, n_fft=64, hop_length=32, n_mels=8, log_floor=2.5e-7)
-    card = CardText(title=text, source=text, licence=text, image_size=32, protocol="paper256", audio=audio)
+    card = CardText(title=text, source=text, license=text, image_size=32, protocol="paper256", audio=audio)
     (tmp_path / "dataset.yaml").write_text(card_text(card, "data/x"), encoding="utf-8")
     back = load_card(tmp_path)
-    assert (back.title, back.source, back.licence) == (text, text, text)
+    assert (back.title, back.source, back.license) == (text, text, text)
     assert back.audio == audio
 
 

@@ -18,10 +18,10 @@ from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.results import summarize
 from pipeline.training.loop import initialize, load_model, train
 from tests.support.easy_world import make_easy_world, write_easy_clips
-from tests.support.synthetic import COLOURS, make_settings
+from tests.support.synthetic import COLORS, make_settings
 
 MUSIC = get_protocol("music-synthetic-a")
-KINDS = [f"kind{i}" for i in range(len(COLOURS))]
+KINDS = [f"kind{i}" for i in range(len(COLORS))]
 
 
 def one_class(*names):
@@ -66,7 +66,7 @@ class TestNames:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """DSOL and `initial`, trained with two seeds on labelled clips, and a scored split with the boxes of their classes."""
+    """DSOL and `initial`, trained with two seeds on labeled clips, and a scored split with the boxes of their classes."""
     folder = tmp_path_factory.mktemp("world")
     shards, _, labels = make_easy_world(24, 0, size=32)
     write_easy_clips(folder / "clips.csv", labels)
@@ -148,8 +148,8 @@ def test_why_there_are_no_scores_by_class(world):
     folder, _, boxes = world
     text = (folder / "clips.csv").read_text()
     lines = [line if i == 0 else line[: line.rindex(",") + 1] for i, line in enumerate(text.splitlines())]
-    (folder / "unlabelled.csv").write_text("\n".join(lines) + "\n")
-    assert scored(world, clips="unlabelled.csv") == (
+    (folder / "unlabeled.csv").write_text("\n".join(lines) + "\n")
+    assert scored(world, clips="unlabeled.csv") == (
         {},
         "no scores by class: the training clips name no cluster 'kind0': they have no labels",
     )

@@ -59,7 +59,7 @@ SEED = 3  # of the first training run
 class Model(str):
     """A model that is known by its name alone."""
 
-    normalisation = None
+    normalization = None
 
 
 class World:
@@ -239,7 +239,7 @@ def test_maps_are_kept_raw_for_every_seed_with_the_same_bytes(world):
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, monkeypatch, capsys):
+def test_maps_with_a_normalization_of_their_own_keep_it_under_every_rule(world, monkeypatch, capsys):
     """A map at 0.8 in the sounding box, 0 in the rest of the frame's upper half, -1 below.
 
     Min-max stretches the 0 to 0.56, above the protocol's 0.5; the method itself says that 0 does not sound.
@@ -251,24 +251,24 @@ def test_maps_with_a_normalisation_of_their_own_keep_it_under_every_rule(world, 
 
     world.respond(two_levels)
     before = world.evaluate()
-    assert "normalisation" not in before
+    assert "normalization" not in before
     assert before["mean_ciou"] < 0.4
-    assert read_maps(world.folder / "maps" / "maps.h5").normalisation is None
-    monkeypatch.setattr(Model, "normalisation", "relu-max")
+    assert read_maps(world.folder / "maps" / "maps.h5").normalization is None
+    monkeypatch.setattr(Model, "normalization", "relu-max")
     after = world.evaluate()
-    assert after["normalisation"] == "relu-max"
+    assert after["normalization"] == "relu-max"
     assert after["mean_ciou"] > 0.95
     assert after["protocol"] == before["protocol"] == "paper256"
     printed = capsys.readouterr().out
     assert (
         printed.count(
-            "Maps normalised by relu-max, as the method defines them, in place of the protocol's min-max: ours."
+            "Maps normalized by relu-max, as the method defines them, in place of the protocol's min-max: ours."
         )
         == 1
     )
 
     maps = read_maps(world.folder / "maps" / "maps.h5")
-    assert maps.normalisation == "relu-max"
+    assert maps.normalization == "relu-max"
     np.testing.assert_array_equal(maps.response[0], two_levels("", 0, 0).astype(np.float32))
     (row,) = [
         row
@@ -282,21 +282,21 @@ def test_content_free_rows_stay_as_they_are_beside_such_maps(world, monkeypatch)
     world.respond(at_random)
     boxes, rules = read_split_boxes(world.manifest, "test"), [get_protocol("paper256"), get_protocol("vggss224")]
     rows = []
-    for normalisation in (None, "relu-max"):
-        monkeypatch.setattr(Model, "normalisation", normalisation)
+    for normalization in (None, "relu-max"):
+        monkeypatch.setattr(Model, "normalization", normalization)
         world.evaluate()
         rows.append(rescore({"ours": [read_maps(world.folder / "maps" / "maps.h5")]}, boxes, rules))
     for plain, other in zip(*rows, strict=True):
         assert (plain.metrics == other.metrics) == (plain.name != "ours")
 
 
-def test_an_unknown_normalisation_is_refused(world):
+def test_an_unknown_normalization_is_refused(world):
     world.respond(at_random)
     world.evaluate()
     path = world.folder / "maps" / "maps.h5"
     with h5py.File(path, "r+") as file:
-        file.attrs["normalisation"] = "softmax"
-    with pytest.raises(EvaluationError, match=r"maps\.h5: not usable .*unknown normalisation 'softmax'"):
+        file.attrs["normalization"] = "softmax"
+    with pytest.raises(EvaluationError, match=r"maps\.h5: not usable .*unknown normalization 'softmax'"):
         read_maps(path)
 
 
@@ -348,7 +348,7 @@ def test_content_free_rows_under_the_same_keys(world):
     path = world.folder / "baselines.json"
     evaluate_content_free(world.shards, world.manifest, path, split="test", evaluation=RULE)
     rows = json.loads(path.read_text())
-    assert list(rows) == ["random", "all_ones", "centred_gaussian", "mean_of_boxes"]
+    assert list(rows) == ["random", "all_ones", "centered_gaussian", "mean_of_boxes"]
     world.respond(at_random)
     own = {key for key in world.evaluate() if not key.startswith("shuffled_")}
     assert all(set(row) == own - {"seeds"} for row in rows.values())
@@ -362,7 +362,7 @@ def test_without_boxes_elsewhere_there_is_no_prior(world):
     (world.manifest / "validation_boxes.csv").unlink()
     path = world.folder / "baselines.json"
     evaluate_content_free(world.shards, world.manifest, path, split="test", evaluation=RULE)
-    assert list(json.loads(path.read_text())) == ["random", "all_ones", "centred_gaussian"]
+    assert list(json.loads(path.read_text())) == ["random", "all_ones", "centered_gaussian"]
 
 
 def test_a_prior_never_reads_the_test_split(world):

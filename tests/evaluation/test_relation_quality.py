@@ -38,10 +38,10 @@ def labels_of(embedding, *, delta_a, clip_ids=None):
     )
 
 
-def naive(embedding, label_sets, delta_a, *, centre):
+def naive(embedding, label_sets, delta_a, *, center):
     """Count pair by pair, in Python's own floats."""
     n, d = len(embedding), len(embedding[0])
-    mean = [sum(row[k] for row in embedding) / n if centre else 0.0 for k in range(d)]
+    mean = [sum(row[k] for row in embedding) / n if center else 0.0 for k in range(d)]
     vectors = [[row[k] - mean[k] for k in range(d)] for row in embedding]
     both = related = alike = 0
     for i in range(n):
@@ -55,14 +55,14 @@ def naive(embedding, label_sets, delta_a, *, centre):
     return both / related, both / alike, related / (n * n - n), alike / (n * n - n)
 
 
-def quality(embedding, label_sets, *, delta_a, centre_audio=False):
+def quality(embedding, label_sets, *, delta_a, center_audio=False):
     labels = labels_of(embedding, delta_a=delta_a)
-    relation = relation_of_labels(labels, labels.clip_ids, range(len(embedding)), centre_audio=centre_audio)
+    relation = relation_of_labels(labels, labels.clip_ids, range(len(embedding)), center_audio=center_audio)
     return relation_quality(relation, share_a_label(label_sets))
 
 
 def test_closed_form():
-    # Two sounds in the first direction, two in the second; the third clip is labelled with the other kind.
+    # Two sounds in the first direction, two in the second; the third clip is labeled with the other kind.
     found = quality([[1, 0], [1, 0], [0, 1], [0, 1]], [BELL, BELL, BELL, DRUM], delta_a=0.9)
     # Related: (0,1) and (2,3); alike: (0,1), (0,2), (1,2), each in both orders.
     assert (found.precision, found.recall) == (0.5, pytest.approx(1 / 3))
@@ -70,14 +70,14 @@ def test_closed_form():
     assert found.n_clips == 4
 
 
-@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("delta_a", [0.2, 0.6])
-def test_agrees_with_a_naive_loop(centre, delta_a):
+def test_agrees_with_a_naive_loop(center, delta_a):
     rng = np.random.default_rng(5)
     embedding = (rng.normal(size=(40, 5)) + 0.5).astype(np.float16).astype(np.float64)
     label_sets = [(BELL, DRUM, BOTH, frozenset({"gong"}))[i] for i in rng.integers(4, size=40)]
-    found = quality(embedding, label_sets, delta_a=delta_a, centre_audio=centre)
-    expected = naive(embedding.tolist(), label_sets, delta_a, centre=centre)
+    found = quality(embedding, label_sets, delta_a=delta_a, center_audio=center)
+    expected = naive(embedding.tolist(), label_sets, delta_a, center=center)
     assert (found.precision, found.recall, found.related, found.alike) == pytest.approx(expected)
     assert 0 < found.precision < 1
     assert 0 < found.recall < 1
@@ -88,7 +88,7 @@ def test_batches_of_random_clips_have_the_same_values_in_expectation():
     label_sets = [(BELL, DRUM)[i] for i in rng.integers(2, size=60)]
     embedding = rng.normal(size=(60, 4)) + [[1.5 * (labels == BELL), 0, 0, 0] for labels in label_sets]
     labels = labels_of(embedding, delta_a=0.5)
-    relation = relation_of_labels(labels, labels.clip_ids, range(60), centre_audio=True)
+    relation = relation_of_labels(labels, labels.clip_ids, range(60), center_audio=True)
     alike = share_a_label(label_sets)
     others = ~np.eye(12, dtype=bool)
     both = related = 0
@@ -141,15 +141,15 @@ def test_measured_clips_have_labels_and_are_spread():
     assert measured_clips([NONE, NONE]) == []
 
 
-def test_the_centre_is_that_of_all_clips_and_not_of_those_measured():
+def test_the_center_is_that_of_all_clips_and_not_of_those_measured():
     embedding = np.array([[1, 0.2], [1, -0.2], [1, 0.1], [-9, 0]], dtype=np.float32)
     labels = labels_of(embedding, delta_a=0.9)
-    every = relation_of_labels(labels, labels.clip_ids, range(4), centre_audio=True)
-    some = relation_of_labels(labels, labels.clip_ids, [0, 1], centre_audio=True)
+    every = relation_of_labels(labels, labels.clip_ids, range(4), center_audio=True)
+    some = relation_of_labels(labels, labels.clip_ids, [0, 1], center_audio=True)
     np.testing.assert_array_equal(some, every[:2, :2])
     alone = labels_of(embedding[:2], delta_a=0.9)
     assert some[0, 1]
-    assert not relation_of_labels(alone, alone.clip_ids, [0, 1], centre_audio=True)[0, 1]
+    assert not relation_of_labels(alone, alone.clip_ids, [0, 1], center_audio=True)[0, 1]
 
 
 def row(variant, seed, epoch, **values):
@@ -170,7 +170,7 @@ ROWS = [
 
 
 def test_the_page_shows_means_over_seeds():
-    text = _text(FakeSource, ROWS, n_labelled=30, n_measured=30)
+    text = _text(FakeSource, ROWS, n_labeled=30, n_measured=30)
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
@@ -182,7 +182,7 @@ def test_the_page_shows_means_over_seeds():
 
 def test_without_labels_the_page_says_so_and_shows_the_masks_alone():
     rows = [row("iterative", 0, epoch, mask_iou_previous=0.4) for epoch in (0, 1)]
-    text = _text(FakeSource, [*rows, row("itr", 0, 0)], n_labelled=0, n_measured=0)
+    text = _text(FakeSource, [*rows, row("itr", 0, 0)], n_labeled=0, n_measured=0)
     assert "The clips have no labels" in text
     assert "precision" not in text
     assert [panel.title.split("\n")[0] for panel in _panels(["itr", "iterative"], ROWS, measured=False)] == [

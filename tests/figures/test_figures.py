@@ -33,8 +33,8 @@ def test_success_curves_draw_every_curve_once(tmp_path):
     (axes,) = figure.axes
     drawn = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 21]
     assert all(np.array_equal(line, curve.success_rate) for line, curve in zip(drawn, curves, strict=True))
-    colours = [line.get_color() for line in axes.lines if len(line.get_ydata()) == 21]
-    assert colours[0] == colours[1] != colours[2]
+    colors = [line.get_color() for line in axes.lines if len(line.get_ydata()) == 21]
+    assert colors[0] == colors[1] != colors[2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "ours",
         "ours, shuffled audio",

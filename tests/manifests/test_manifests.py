@@ -27,10 +27,10 @@ def test_lists_come_back_as_written(tmp_path: Path) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(centre=st.floats(0, 1e9), label=st.text(st.characters(codec="utf-8", exclude_categories=["C"])))
-def test_any_centre_and_label_come_back(tmp_path_factory: pytest.TempPathFactory, centre: float, label: str) -> None:
+@given(center=st.floats(0, 1e9), label=st.text(st.characters(codec="utf-8", exclude_categories=["C"])))
+def test_any_center_and_label_come_back(tmp_path_factory: pytest.TempPathFactory, center: float, label: str) -> None:
     path = tmp_path_factory.mktemp("lists") / "clips.csv"
-    clip = Clip("a", video="a.mp4", centre_s=centre, label=label.strip())
+    clip = Clip("a", video="a.mp4", centre_s=center, label=label.strip())
 
     write_clips(path, [clip])
 

@@ -131,7 +131,7 @@ def test_leaving_out_pictures_changes_no_byte(tmp_path):
 
 
 def test_whole_picture_is_squashed_and_smoothed(tmp_path):
-    """A checkerboard finer than the frame's pixels becomes grey; no row or column is cropped."""
+    """A checkerboard finer than the frame's pixels becomes gray; no row or column is cropped."""
     board = np.indices((400, 600)).sum(axis=0) % 2 * 255
     board[:200, :300] = 255
     Image.fromarray(np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8)).save(tmp_path / "board.png")
@@ -154,7 +154,7 @@ CORNERS = {
 
 
 @pytest.mark.parametrize(("rotation", "mirrored"), CORNERS)
-def test_display_matrix_is_honoured(tmp_path, rotation, mirrored):
+def test_display_matrix_is_honored(tmp_path, rotation, mirrored):
     """Degrees are counterclockwise; the mirror swaps left and right afterwards."""
     stored = np.zeros((96, 128, 3), dtype=np.uint8)
     stored[:32, :32] = 255
@@ -181,7 +181,7 @@ def test_picture_file_with_exif_orientation(tmp_path, orientation, white):
     assert (frame.mean(axis=2) > 128).sum() < 60
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.full((8, 8), 0x4000, dtype=np.uint16)).save(tmp_path / "deep.png")
     assert (read_frame(tmp_path / "deep.png", image_size=4) == 0x40).all()
 
@@ -289,10 +289,10 @@ def test_an_impulse_lands_where_it_was(tmp_path, suffix, codec, rate, sample_rat
     """Long enough for the container to be sought in; a Matroska time stamp is rounded to a millisecond."""
     path = write_media(tmp_path / f"sound{suffix}", sound=impulses(20, rate, [3.0, 12.5]), rate=rate, audio_codec=codec)
     tolerance = sample_rate // 1000 if suffix == ".mkv" else 1
-    for time, centre in ((3.0, 3.25), (12.5, 12.25)):
-        wave = read_audio(path, centre_s=centre, clip_seconds=2.0, sample_rate=sample_rate)
+    for time, center in ((3.0, 3.25), (12.5, 12.25)):
+        wave = read_audio(path, centre_s=center, clip_seconds=2.0, sample_rate=sample_rate)
         assert wave.shape == (2 * sample_rate,)
-        expected = round((time - centre + 1.0) * sample_rate)
+        expected = round((time - center + 1.0) * sample_rate)
         assert abs(int(np.abs(wave).argmax()) - expected) <= tolerance
 
 

@@ -57,7 +57,7 @@ def test_each_file_is_extracted_or_rejected_with_a_reason(tmp_path):
     assert [reason for reason in rejected.values() if not reason or "\n" in reason or "internal error" in reason] == []
 
 
-def test_each_file_is_localised_or_named_with_a_reason(tmp_path, monkeypatch, capfd):
+def test_each_file_is_localized_or_named_with_a_reason(tmp_path, monkeypatch, capfd):
     root = Path(FOLDER).absolute()
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "model.pt")

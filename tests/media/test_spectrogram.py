@@ -52,9 +52,9 @@ def naive_log_mel(wave, sample_rate, n_fft, hop_length, n_mels, power, log_floor
     """One discrete Fourier sum per frame and one triangle per band, in float64."""
     padded = np.concatenate([np.zeros(n_fft // 2), wave.astype(np.float64), np.zeros(n_fft // 2)])
     window = np.array([0.5 - 0.5 * math.cos(2 * math.pi * i / n_fft) for i in range(n_fft)])
-    centres = mel_frequencies(n_mels=n_mels, sample_rate=sample_rate)
+    centers = mel_frequencies(n_mels=n_mels, sample_rate=sample_rate)
     # The outer edges of the first and the last triangle are 0 Hz and half the sample rate.
-    edges = [0.0, *centres, sample_rate / 2]
+    edges = [0.0, *centers, sample_rate / 2]
     frames = len(wave) // hop_length + 1
     result = np.empty((n_mels, frames))
     for t in range(frames):
@@ -81,10 +81,10 @@ def test_equals_naive_sums(power):
 
 
 def test_a_tone_is_loudest_in_its_band():
-    centres = mel_frequencies(n_mels=64, sample_rate=22050)
+    centers = mel_frequencies(n_mels=64, sample_rate=22050)
     time = np.arange(5 * 22050) / 22050
     for band in (20, 40, 60):
-        tone = torch.from_numpy(np.sin(2 * np.pi * centres[band] * time).astype(np.float32))[None]
+        tone = torch.from_numpy(np.sin(2 * np.pi * centers[band] * time).astype(np.float32))[None]
         assert int(log_mel(tone, **FIVE_SECONDS)[0, :, 100].argmax()) == band
 
 
@@ -118,14 +118,14 @@ def test_no_clips_and_wrong_input():
         log_mel(torch.zeros(1, 16000, dtype=torch.float64), **ONE_SECOND)
 
 
-def test_band_centres_lie_inside_and_rise():
-    centres = mel_frequencies(n_mels=64, sample_rate=16000)
-    assert centres.shape == (64,)
-    assert centres[0] > 0
-    assert centres[-1] < 8000
-    assert (np.diff(centres) > 0).all()
+def test_band_centers_lie_inside_and_rise():
+    centers = mel_frequencies(n_mels=64, sample_rate=16000)
+    assert centers.shape == (64,)
+    assert centers[0] > 0
+    assert centers[-1] < 8000
+    assert (np.diff(centers) > 0).all()
     # Below 1000 Hz the scale is linear: equal steps.
-    low = centres[centres < 1000]
+    low = centers[centers < 1000]
     np.testing.assert_allclose(np.diff(low), low[0])
 
 

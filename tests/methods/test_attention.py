@@ -1,4 +1,4 @@
-"""The row "Attention": its losses, its attention, and that it learns to localise."""
+"""The row "Attention": its losses, its attention, and that it learns to localize."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.common.config import AugmentationSettings, OptimisationSettings
+from pipeline.common.config import AugmentationSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError
 from pipeline.manifests.clips import Box
 from pipeline.methods import build_method, method_settings
@@ -239,7 +239,7 @@ class TestLearning:
         assert np.mean(losses[-5:]) < 0.7 * losses[0]
 
     @pytest.mark.slow
-    def test_it_localises_an_easy_set(self, tmp_path):
+    def test_it_localizes_an_easy_set(self, tmp_path):
         model = train_easily(tmp_path, "attention", make_easy_world(96, 0)[0], easy_settings(start=4, epochs=16))
         found, _, blind = easy_scores(model, *make_easy_world(48, 1)[:2])
         assert found > blind + 0.1
@@ -262,6 +262,6 @@ def easy_settings(*, start, epochs):
     return make_settings(
         batch_size=16,
         augmentation=AugmentationSettings(flip=True),
-        initialize=OptimisationSettings(epochs=start, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        initialize=OptimizationSettings(epochs=start, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         methods={"attention": {**OWN, "epochs": epochs, "learning_rate": 5e-3}},
     )

@@ -1,4 +1,4 @@
-"""DMC: the clustering, its distances and loss, and that the method localises where localising is easy."""
+"""DMC: the clustering, its distances and loss, and that the method localizes where localizing is easy."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.common.config import OptimisationSettings, load_params
+from pipeline.common.config import OptimizationSettings, load_params
 from pipeline.common.errors import SettingsError
 from pipeline.methods import build_method, method_settings
 from pipeline.methods.dmc import (
@@ -37,22 +37,22 @@ def unit_cells(*shape, seed=0, dtype=torch.float64):
     return torch.nn.functional.normalize(cells, dim=-1)
 
 
-def naive_k_means(cells, centres, sharpness, rounds):
-    """One frame's cells (p, d) and centres (K, d), number by number."""
+def naive_k_means(cells, centers, sharpness, rounds):
+    """One frame's cells (p, d) and centers (K, d), number by number."""
 
     def assign():
         rows = []
         for cell in cells:
-            weights = [math.exp(-sharpness * math.dist(cell, centre)) for centre in centres]
+            weights = [math.exp(-sharpness * math.dist(cell, center)) for center in centers]
             rows.append([weight / sum(weights) for weight in weights])
         return rows
 
     for _ in range(rounds):
         rows = assign()
-        for j in range(len(centres)):
+        for j in range(len(centers)):
             total = sum(row[j] for row in rows)
-            centres[j] = sum(row[j] * cell for row, cell in zip(rows, cells, strict=True)) / total
-    return np.array(centres), np.array(assign())
+            centers[j] = sum(row[j] * cell for row, cell in zip(rows, cells, strict=True)) / total
+    return np.array(centers), np.array(assign())
 
 
 class TestDistances:
@@ -71,7 +71,7 @@ class TestDistances:
         assert torch.isfinite(x.grad).all()
 
 
-class TestInitialCentres:
+class TestInitialCenters:
     def test_the_most_typical_cell_and_then_the_farthest(self):
         cells = torch.tensor([[[9.0, 0.0], [0.0, 0.0], [0.5, 0.0], [0.0, 4.0], [0.3, 0.3]]])  # the mean is (1.96, 0.86)
         assert spread_cells(cells, 4)[0].tolist() == [[0.5, 0.0], [9.0, 0.0], [0.0, 4.0], [0.0, 0.0]]
@@ -80,7 +80,7 @@ class TestInitialCentres:
         cells, order = unit_cells(3, 20, 4), torch.randperm(20, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(spread_cells(cells[:, order], 3), spread_cells(cells, 3), rtol=0, atol=0)
 
-    def test_fewer_cells_than_centres(self):
+    def test_fewer_cells_than_centers(self):
         cells = unit_cells(1, 2, 3)
         assert {tuple(row) for row in spread_cells(cells, 4)[0].tolist()} == {tuple(row) for row in cells[0].tolist()}
 
@@ -91,55 +91,55 @@ class TestSoftKMeans:
     @pytest.mark.parametrize("rounds", [1, 4])
     def test_naive_loop(self, count, sharpness, rounds):
         cells, initial = unit_cells(2, 9, 5), unit_cells(2, count, 5, seed=1)
-        centres, assignments = soft_k_means(cells, initial, sharpness=sharpness, rounds=rounds)
+        centers, assignments = soft_k_means(cells, initial, sharpness=sharpness, rounds=rounds)
         for i in range(2):
             expected = naive_k_means(cells[i].numpy(), list(initial[i].numpy()), sharpness, rounds)
-            np.testing.assert_allclose(centres[i], expected[0], atol=1e-10)
+            np.testing.assert_allclose(centers[i], expected[0], atol=1e-10)
             np.testing.assert_allclose(assignments[i], expected[1], atol=1e-10)
 
     def test_two_far_groups_become_the_clusters(self):
         groups = torch.eye(4)[None, :2].repeat_interleave(torch.tensor([5, 3]), dim=1)  # 5 cells e0, 3 cells e1
-        centres, assignments = soft_k_means(groups, spread_cells(groups, 2), sharpness=30.0, rounds=4)
-        torch.testing.assert_close(centres, torch.eye(4)[None, :2], atol=1e-6, rtol=0)
+        centers, assignments = soft_k_means(groups, spread_cells(groups, 2), sharpness=30.0, rounds=4)
+        torch.testing.assert_close(centers, torch.eye(4)[None, :2], atol=1e-6, rtol=0)
         torch.testing.assert_close(assignments[0, :, 0], torch.tensor([1.0] * 5 + [0.0] * 3), atol=1e-6, rtol=0)
 
     def test_the_order_of_cells_does_not_matter(self):
         cells, initial = unit_cells(2, 30, 6), unit_cells(2, 3, 6, seed=1)
         order = torch.randperm(30, generator=torch.Generator().manual_seed(2))
-        centres, assignments = soft_k_means(cells, initial, sharpness=10.0, rounds=4)
+        centers, assignments = soft_k_means(cells, initial, sharpness=10.0, rounds=4)
         moved = soft_k_means(cells[:, order], initial, sharpness=10.0, rounds=4)
-        torch.testing.assert_close(moved[0], centres)
+        torch.testing.assert_close(moved[0], centers)
         torch.testing.assert_close(moved[1], assignments[:, order])
 
-    def test_the_order_of_centres_is_theirs(self):
+    def test_the_order_of_centers_is_theirs(self):
         cells, initial = unit_cells(2, 30, 6), unit_cells(2, 3, 6, seed=1)
-        centres, assignments = soft_k_means(cells, initial, sharpness=10.0, rounds=4)
+        centers, assignments = soft_k_means(cells, initial, sharpness=10.0, rounds=4)
         moved = soft_k_means(cells, initial[:, [2, 0, 1]], sharpness=10.0, rounds=4)
-        torch.testing.assert_close(moved[0], centres[:, [2, 0, 1]])
+        torch.testing.assert_close(moved[0], centers[:, [2, 0, 1]])
         torch.testing.assert_close(moved[1], assignments[..., [2, 0, 1]])
 
     @pytest.mark.parametrize("sharpness", [30.0, 1e4])
     def test_all_cells_equal(self, sharpness):
         cells = unit_cells(1, 1, 8, dtype=torch.float32).repeat(2, 6, 1).requires_grad_()
-        centres, assignments = soft_k_means(cells, spread_cells(cells, 3), sharpness=sharpness, rounds=4)
-        torch.testing.assert_close(centres, cells[:, :3], atol=1e-6, rtol=0)
+        centers, assignments = soft_k_means(cells, spread_cells(cells, 3), sharpness=sharpness, rounds=4)
+        torch.testing.assert_close(centers, cells[:, :3], atol=1e-6, rtol=0)
         torch.testing.assert_close(assignments, torch.full((2, 6, 3), 1 / 3))
-        (centres.square().sum() + assignments[..., 0].sum()).backward()
+        (centers.square().sum() + assignments[..., 0].sum()).backward()
         assert torch.isfinite(cells.grad).all()
 
-    def test_a_centre_far_from_all_cells_stays_finite(self):
+    def test_a_center_far_from_all_cells_stays_finite(self):
         """In float32 the assignments to it are 0, and their sum is no divisor."""
         cells = torch.zeros(1, 4, 2).index_fill(2, torch.tensor([0]), 1.0).requires_grad_()
         initial = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
-        centres, _ = soft_k_means(cells, initial, sharpness=1e4, rounds=2)
-        centres.square().sum().backward()
-        torch.testing.assert_close(centres, cells[:, :2].detach(), atol=1e-6, rtol=0, check_stride=False)
+        centers, _ = soft_k_means(cells, initial, sharpness=1e4, rounds=2)
+        centers.square().sum().backward()
+        torch.testing.assert_close(centers, cells[:, :2].detach(), atol=1e-6, rtol=0, check_stride=False)
         assert torch.isfinite(cells.grad).all()
 
     @pytest.mark.parametrize(
         ("shapes", "numbers", "message"),
         [
-            (((2, 3, 4), (2, 2, 5)), (1.0, 1), r"\(2, 3, 4\) and centres \(2, 2, 5\)"),
+            (((2, 3, 4), (2, 2, 5)), (1.0, 1), r"\(2, 3, 4\) and centers \(2, 2, 5\)"),
             (((2, 3, 4), (1, 2, 4)), (1.0, 1), "are not"),
             (((2, 3, 4), (2, 2, 4)), (0.0, 1), "positive, got 0.0 and 1"),
             (((2, 3, 4), (2, 2, 4)), (1.0, 0), "positive, got 1.0 and 0"),
@@ -199,7 +199,7 @@ class TestLoss:
 class TestMap:
     def test_the_winning_cluster(self):
         assignments = torch.tensor([[[0.7, 0.3], [0.1, 0.9]]])
-        visual = torch.tensor([[[1.0, 0.0], [0.0, 0.1]]])  # a short centre has the same direction
+        visual = torch.tensor([[[1.0, 0.0], [0.0, 0.1]]])  # a short center has the same direction
         for audio, expected in (([0.2, 0.1], [0.7, 0.1]), ([0.1, 0.2], [0.3, 0.9])):
             torch.testing.assert_close(
                 sounding_assignments(assignments, visual, torch.tensor([[audio]])), torch.tensor([expected])
@@ -279,12 +279,12 @@ def _standard(log_mel):
 
 
 @pytest.mark.slow
-def test_localises_an_easy_set(tmp_path):
+def test_localizes_an_easy_set(tmp_path):
     # Assignments are nearly 0 or 1: where a cell's view is larger than the cell, the map is larger than the object.
     settings = make_settings(
         batch_size=24,
         encoder=SHARP,
-        initialize=OptimisationSettings(epochs=2, temperature=0.1, learning_rate=2e-3, weight_decay=1e-4),
+        initialize=OptimizationSettings(epochs=2, temperature=0.1, learning_rate=2e-3, weight_decay=1e-4),
         methods={"dmc": {"epochs": 6, "learning_rate": 2e-3}},
     )
     model = train_easily(tmp_path, "dmc", make_easy_world(96, 0)[0], settings)

@@ -1,4 +1,4 @@
-"""DSOL: its losses, its clusters and classifiers, what it keeps per epoch, and that it localises where that is easy."""
+"""DSOL: its losses, its clusters and classifiers, what it keeps per epoch, and that it localizes where that is easy."""
 
 import hashlib
 import itertools
@@ -13,7 +13,7 @@ import xarray
 
 from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import find_artifacts
-from pipeline.common.config import OptimisationSettings
+from pipeline.common.config import OptimizationSettings
 from pipeline.common.errors import CheckpointError, SettingsError, TrainingError
 from pipeline.methods import build_method, method_settings
 from pipeline.methods.dsol.clusters import cluster, dictionary, linear_classifier, match_clusters
@@ -101,9 +101,9 @@ class TestMatching:
                     for x in range(4)
                 ]
                 logits.append(sum(values) / 8 / 0.05)
-            normaliser = sum(math.exp(value) for value in logits)
+            normalizer = sum(math.exp(value) for value in logits)
             for p, value in zip(heard[i].tolist(), logits, strict=True):
-                total += p * (math.log(p) - math.log(math.exp(value) / normaliser)) / 3
+                total += p * (math.log(p) - math.log(math.exp(value) / normalizer)) / 3
         found = matching_loss(category_logits(class_masks(features, keys), location, temperature=0.05), heard)
         assert found.item() == pytest.approx(total, rel=1e-10)
 
@@ -495,11 +495,11 @@ class TestRun:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_localises_an_easy_set(name, tmp_path):
+def test_localizes_an_easy_set(name, tmp_path):
     own = {"epochs": 24, "stage_one_epochs": 10, "clusters": 4, "learning_rate": 3e-3}
     settings = make_settings(
         batch_size=12,
-        initialize=OptimisationSettings(epochs=4, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        initialize=OptimizationSettings(epochs=4, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         methods={name: own},
     )
     model = train_easily(tmp_path, name, make_easy_world(96, 0)[0], settings)

@@ -1,4 +1,4 @@
-"""The paper's method and its ablations: every row localises an easy set, by ear, and its loss falls."""
+"""The paper's method and its ablations: every row localizes an easy set, by ear, and its loss falls."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.common.config import AugmentationSettings, IterationSettings, OptimisationSettings
+from pipeline.common.config import AugmentationSettings, IterationSettings, OptimizationSettings
 from pipeline.methods import build_method, method_settings
 from pipeline.model.encoders import build_model
 from tests.support.easy_world import BACKGROUND, SHARP, easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import make_settings
 
 ROWS = ("initial", "itr", "itr_intra", "itr_inter", "iterative")
-OPTIMISER = {"temperature": 0.1, "learning_rate": 3e-3, "weight_decay": 1e-4}
+OPTIMIZER = {"temperature": 0.1, "learning_rate": 3e-3, "weight_decay": 1e-4}
 SETTINGS = make_settings(
     batch_size=16,
     encoder=SHARP,
     augmentation=AugmentationSettings(flip=True),
-    initialize=OptimisationSettings(epochs=16, **OPTIMISER),
-    iterate=IterationSettings(epochs=8, **OPTIMISER, delta_v=0.7, delta_a=0.9),
+    initialize=OptimizationSettings(epochs=16, **OPTIMIZER),
+    iterate=IterationSettings(epochs=8, **OPTIMIZER, delta_v=0.7, delta_a=0.9),
     methods={name: {} for name in ROWS},
 )
 
@@ -34,13 +34,13 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Shards, and the folder in which the rows share an initialisation."""
+    """Shards, and the folder in which the rows share an initialization."""
     return make_easy_world(64, 0)[0], tmp_path_factory.mktemp("easy")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
-def test_it_localises_an_easy_set(start, name):
+def test_it_localizes_an_easy_set(start, name):
     shards, folder = start
     model = train_easily(folder, name, shards, SETTINGS)
     found, shuffled, blind = easy_scores(model, *make_easy_world(64, 1)[:2])
@@ -52,7 +52,7 @@ def test_it_localises_an_easy_set(start, name):
 def test_the_loss_falls_on_a_few_clips(name):
     """Under labels that stay: over epochs the labels move, and with them what the loss is of."""
     world, _, kinds = make_easy_world(16, 3, size=32)
-    # How far a cell is from the grey around the object, 1 where the object fills it.
+    # How far a cell is from the gray around the object, 1 where the object fills it.
     distance = (torch.from_numpy(world.frames).float() - BACKGROUND).abs().amax(3) / 80
     response = distance.clamp(max=1).unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4))
     relation = torch.from_numpy(kinds[:, None] == kinds[None])

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.common.config import IterationSettings, OptimisationSettings
+from pipeline.common.config import IterationSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError
 from pipeline.methods import METHODS, Entry, build_method, check_methods, method_settings, settings_class
 from pipeline.training.loop import initialize, load_model, response_maps, train
@@ -47,7 +47,7 @@ def test_the_method_of_contributing_has_twenty_lines_and_trains(tmp_path, monkey
     module: dict = {}
     exec(compile(code, "best_cell.py", "exec"), module)
     monkeypatch.setitem(METHODS, "best_cell", Entry(module["BestCell"]))
-    once = OptimisationSettings(epochs=1, temperature=0.1, learning_rate=1e-3, weight_decay=1e-4)
+    once = OptimizationSettings(epochs=1, temperature=0.1, learning_rate=1e-3, weight_decay=1e-4)
     settings = make_settings(initialize=once, methods={"best_cell": {"epochs": 1}})
     world = make_world(24, size=32)[0]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.common.config import AugmentationSettings, LabelledSettings, OptimisationSettings
+from pipeline.common.config import AugmentationSettings, LabeledSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError, TrainingError
 from pipeline.methods import METHODS, build_method, method_settings, settings_class
 from pipeline.methods.mssl.losses import (
@@ -39,7 +39,7 @@ from tests.support.easy_world import (
 from tests.support.synthetic import ENCODER, make_settings
 
 ROWS = [name for name in METHODS if name.startswith("mssl")]
-LABELLED = [name for name in ROWS if "unlabelled" not in name]
+LABELED = [name for name in ROWS if "unlabeled" not in name]
 SMALL_HEADS = {"hidden": 16, "projection_hidden": 16, "projection_dim": 8}
 
 
@@ -273,7 +273,7 @@ def make(name, *, n_classes=4, encoder=ENCODER, **own):
     method = build_method(name, method_settings(make_settings(methods={name: own}), name))
     torch.manual_seed(0)
     model = build_model(encoder)
-    method.prepare(model, n_clips=8, classes=[f"kind{i}" for i in range(n_classes)] if name in LABELLED else [])
+    method.prepare(model, n_clips=8, classes=[f"kind{i}" for i in range(n_classes)] if name in LABELED else [])
     model.method = method
     return method, model
 
@@ -287,25 +287,25 @@ def batch():
 class TestRows:
     def test_which_rows_there_are(self):
         assert sorted(ROWS) == sorted(
-            ["mssl", *(f"mssl_stage1{u}{e}" for u in ("", "_unlabelled") for e in ("", "_eq2", "_eq2_eq1"))]
+            ["mssl", *(f"mssl_stage1{u}{e}" for u in ("", "_unlabeled") for e in ("", "_eq2", "_eq2_eq1"))]
         )
 
     @pytest.mark.parametrize("name", ROWS)
     def test_only_rows_with_labels_learn_from_them(self, name):
-        assert issubclass(settings_class(name), LabelledSettings) == (name in LABELLED)
+        assert issubclass(settings_class(name), LabeledSettings) == (name in LABELED)
 
     @pytest.mark.parametrize("name", ROWS)
-    def test_normalisation(self, name):
-        assert make(name)[0].normalisation == ("min-max" if name.endswith("eq1") else "relu-max")
+    def test_normalization(self, name):
+        assert make(name)[0].normalization == ("min-max" if name.endswith("eq1") else "relu-max")
 
     def test_switches_that_contradict_each_other(self):
         settings = method_settings(make_settings(methods={"mssl": {}}), "mssl")
         with pytest.raises(ValueError, match="a map of its own"):
             MSSL(settings, stage_two=True, eq2=True)
         with pytest.raises(SettingsError, match="unknown setting 'label_file'"):
-            method_settings(make_settings(methods={ROWS[2]: {"label_file": "x"}}), "mssl_stage1_unlabelled")
+            method_settings(make_settings(methods={ROWS[2]: {"label_file": "x"}}), "mssl_stage1_unlabeled")
 
-    @pytest.mark.parametrize("labels", ["", "_unlabelled"])
+    @pytest.mark.parametrize("labels", ["", "_unlabeled"])
     def test_rows_with_the_same_labels_have_the_same_loss(self, batch, labels):
         losses = []
         for ending in ("", "_eq2", "_eq2_eq1"):
@@ -314,7 +314,7 @@ class TestRows:
         assert len(set(losses)) == 1
 
     def test_without_labels_the_class_layers_are_not_trained(self, batch):
-        method, model = make("mssl_stage1_unlabelled", untrained_classes=5)
+        method, model = make("mssl_stage1_unlabeled", untrained_classes=5)
         method.loss(model, batch).backward()
         heads = model.heads[HEADS]
         assert heads.visual_classes.weight.shape[0] == heads.audio_classes.weight.shape[0] == 5
@@ -444,7 +444,7 @@ class TestStages:
             heads.audio_classes.bias.fill_(-0.5)
             assert not method.localize(model, batch.frames, batch.log_mel)[0].any()
 
-    @pytest.mark.parametrize("name", ["mssl", "mssl_stage1_unlabelled"])
+    @pytest.mark.parametrize("name", ["mssl", "mssl_stage1_unlabeled"])
     def test_the_loss_falls_on_a_few_clips(self, batch, name):
         method, model = make(name, **(SMALL_HEADS if name == "mssl" else {}))
         if name == "mssl":
@@ -470,7 +470,7 @@ class TestStages:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Settings, shards and an initialised run on the easy world."""
+    """Settings, shards and an initialized run on the easy world."""
     folder = tmp_path_factory.mktemp("easy")
     shards, boxes, labels = make_easy_world(64, 0)
     own = {"epochs": 8, "learning_rate": 3e-3}
@@ -478,11 +478,11 @@ def start(tmp_path_factory):
         batch_size=16,
         encoder=SHARP,
         augmentation=AugmentationSettings(flip=True),
-        initialize=OptimisationSettings(epochs=2, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        initialize=OptimizationSettings(epochs=2, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         methods={
             "mssl": {**own, "epochs": 12, "stage_two_share": 0.7, "projection_hidden": 64, "projection_dim": 32},
             "mssl_stage1": own,
-            "mssl_stage1_unlabelled": {"epochs": 1},
+            "mssl_stage1_unlabeled": {"epochs": 1},
         },
     )
     initialize(shards, folder / "initialize", settings=settings, seeds=[0], device="cpu")
@@ -492,18 +492,18 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def easy(start):
-    """The model of each training that the labelled rows need; rows of stage I differ in how they read one."""
+    """The model of each training that the labeled rows need; rows of stage I differ in how they read one."""
     folder, settings, shards, _, clips = start
     return {name: train_easily(folder, name, shards, settings, clips=clips) for name in ("mssl", "mssl_stage1")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LABELLED)
-def test_it_localises_an_easy_world(start, easy, name):
+@pytest.mark.parametrize("name", LABELED)
+def test_it_localizes_an_easy_world(start, easy, name):
     model = easy[METHODS[name].trains_as or name]
     model.method = build_method(name, model.method.settings)
     assert bool(model.heads[HEADS].stage_two) == (name == "mssl")
-    assert model.normalisation == ("min-max" if name.endswith("eq1") else "relu-max")
+    assert model.normalization == ("min-max" if name.endswith("eq1") else "relu-max")
     for world, truth in (start[2:4], make_easy_world(64, 1)[:2]):
         found, shuffled, blind = easy_scores(model, world, truth)
         assert found > blind + 0.1
@@ -511,32 +511,32 @@ def test_it_localises_an_easy_world(start, easy, name):
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory):
+def unlabeled(tmp_path_factory):
     """The model that the rows without labels share: Eq. 2 finds what Eq. 3 and the correspondence have learned."""
     settings = make_settings(
         batch_size=16,
         encoder=SHARP,
         augmentation=AugmentationSettings(flip=True),
-        initialize=OptimisationSettings(epochs=16, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
-        methods={"mssl_stage1_unlabelled": {"epochs": 8, "learning_rate": 3e-3}},
+        initialize=OptimizationSettings(epochs=16, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        methods={"mssl_stage1_unlabeled": {"epochs": 8, "learning_rate": 3e-3}},
     )
-    folder = tmp_path_factory.mktemp("unlabelled")
-    return train_easily(folder, "mssl_stage1_unlabelled", make_easy_world(64, 0)[0], settings)
+    folder = tmp_path_factory.mktemp("unlabeled")
+    return train_easily(folder, "mssl_stage1_unlabeled", make_easy_world(64, 0)[0], settings)
 
 
 # Without Eq. 2 the map is that of a class layer which nothing has trained: it can find the one object, but does not hear.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mssl_stage1_unlabelled_eq2", "mssl_stage1_unlabelled_eq2_eq1"])
-def test_without_labels_it_localises_an_easy_world_through_equation_2(unlabelled, name):
-    unlabelled.method = build_method(name, unlabelled.method.settings)
-    found, shuffled, blind = easy_scores(unlabelled, *make_easy_world(64, 1)[:2])
+@pytest.mark.parametrize("name", ["mssl_stage1_unlabeled_eq2", "mssl_stage1_unlabeled_eq2_eq1"])
+def test_without_labels_it_localizes_an_easy_world_through_equation_2(unlabeled, name):
+    unlabeled.method = build_method(name, unlabeled.method.settings)
+    found, shuffled, blind = easy_scores(unlabeled, *make_easy_world(64, 1)[:2])
     assert found > 1.6 * blind
     assert found > shuffled + 0.1
 
 
 def test_rows_without_labels_need_none(start, tmp_path):
     folder, settings, shards, _, _ = start
-    name = "mssl_stage1_unlabelled"
+    name = "mssl_stage1_unlabeled"
     train(shards, folder / "initialize", tmp_path / name, method=name, settings=settings, seeds=[0])
     assert load_model(tmp_path / name / "model.pt")[1]["classes"] == []
     with pytest.raises(TrainingError, match="learns from labels"):

@@ -24,7 +24,7 @@ def _seed():
 def input_gradient(settings, cell, *, size):
     """Where in the input a cell's output reaches, (size, size) bool, from gradients."""
     torch.manual_seed(0)
-    net = ResNet(settings.model_copy(update={"width": 4}), channels_in=1, centred=True).eval()
+    net = ResNet(settings.model_copy(update={"width": 4}), channels_in=1, centered=True).eval()
     for parameter in net.parameters():
         parameter.data.abs_()  # nothing cancels, and no ReLU closes
     frame = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
@@ -38,12 +38,12 @@ def input_gradient(settings, cell, *, size):
 class TestShapes:
     def test_resnet18_with_last_stride_1_gives_512_by_16_by_16(self):
         with torch.no_grad():
-            assert ResNet(RESNET18, channels_in=3, centred=True)(torch.zeros(1, 3, 256, 256)).shape == (1, 512, 16, 16)
-            assert ResNet(RESNET18, channels_in=3, centred=True)(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 14, 14)
+            assert ResNet(RESNET18, channels_in=3, centered=True)(torch.zeros(1, 3, 256, 256)).shape == (1, 512, 16, 16)
+            assert ResNet(RESNET18, channels_in=3, centered=True)(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 14, 14)
 
     def test_audio_twin_takes_one_channel(self):
         with torch.no_grad():
-            assert ResNet(RESNET18, channels_in=1, centred=False)(torch.zeros(1, 1, 64, 251)).shape == (1, 512, 4, 16)
+            assert ResNet(RESNET18, channels_in=1, centered=False)(torch.zeros(1, 1, 64, 251)).shape == (1, 512, 4, 16)
 
     def test_demo_model(self):
         audio = ResNetSettings(width=16, strides=(1, 2, 2, 2))
@@ -56,7 +56,7 @@ class TestShapes:
     def test_state_dict_has_torchvisions_names_and_shapes(self):
         shapes = {
             name: tuple(value.shape)
-            for name, value in ResNet(RESNET18, channels_in=3, centred=True).state_dict().items()
+            for name, value in ResNet(RESNET18, channels_in=3, centered=True).state_dict().items()
         }
         assert len(shapes) == 120  # torchvision's 122 without fc.weight and fc.bias
         assert shapes["conv1.weight"] == (64, 3, 7, 7)
@@ -92,7 +92,7 @@ class TestReceptiveField:
         ],
         ids=lambda settings: str(settings.strides),
     )
-    def test_is_centred_on_the_cells_own_patch(self, settings):
+    def test_is_centered_on_the_cells_own_patch(self, settings):
         stride = cell_stride(settings)
         inside = input_gradient(settings, 12, size=24 * stride).any(dim=0).nonzero().double()
         assert inside.mean().item() - (12 * stride + (stride - 1) / 2) == -0.5
@@ -100,7 +100,7 @@ class TestReceptiveField:
     def test_a_mirrored_frame_has_the_mirrored_map(self):
         """Of a blob far from the borders, within the pixel by which all cells are off together."""
         torch.manual_seed(0)
-        net = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=True).double().eval()
+        net = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centered=True).double().eval()
         for parameter in net.parameters():
             if parameter.ndim == 4:
                 parameter.data.fill_(1 / parameter[0].numel())  # symmetric and positive: a blob stays one, where it is
@@ -109,22 +109,22 @@ class TestReceptiveField:
         frame = (blob[:, None] * blob)[None, None]
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipeline.model.encoders.F.max_pool2d", F.avg_pool2d)
-            centres = []
+            centers = []
             for flipped in (False, True):
                 seen = net(frame.flip(3) if flipped else frame)[0].sum(dim=(0, 1))
                 seen = seen.flip(0) if flipped else seen
-                centres.append((seen * torch.arange(64)).sum() / seen.sum())
-        assert abs(centres[0] - centres[1]) * 16 == pytest.approx(1, abs=0.05)
-        assert 16 * centres[0] + 7.5 == pytest.approx(500, abs=0.55)
+                centers.append((seen * torch.arange(64)).sum() / seen.sum())
+        assert abs(centers[0] - centers[1]) * 16 == pytest.approx(1, abs=0.05)
+        assert 16 * centers[0] + 7.5 == pytest.approx(500, abs=0.55)
 
     def test_inside_the_borders_it_is_the_symmetric_net_on_a_moved_frame(self):
         torch.manual_seed(0)
-        centred = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=True).double().eval()
-        symmetric = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centred=False).double().eval()
-        symmetric.load_state_dict(centred.state_dict())
+        centered = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centered=True).double().eval()
+        symmetric = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centered=False).double().eval()
+        symmetric.load_state_dict(centered.state_dict())
         frame = torch.randn(1, 1, 1024 + 7, 1024 + 7, dtype=torch.float64)
         with torch.no_grad():
-            ours, theirs = centred(frame[..., :1024, :1024]), symmetric(frame[..., 7:, 7:])
+            ours, theirs = centered(frame[..., :1024, :1024]), symmetric(frame[..., 7:, 7:])
         inside = slice(16, -16)  # a receptive field is 435 px, 27 cells
         torch.testing.assert_close(ours[..., inside, inside], theirs[..., inside, inside])
 
@@ -132,7 +132,7 @@ class TestReceptiveField:
         with torch.no_grad():
             for side, cells in ((225, 15), (250, 16), (241, 16)):
                 frame = torch.zeros(1, 3, side, side)
-                shapes = {ResNet(RESNET18, channels_in=3, centred=c)(frame).shape for c in (True, False)}
+                shapes = {ResNet(RESNET18, channels_in=3, centered=c)(frame).shape for c in (True, False)}
                 assert shapes == {(1, 512, cells, cells)}
 
     @pytest.mark.parametrize("name", ["demo", "soundnet_flickr"])
@@ -149,7 +149,7 @@ class TestReceptiveField:
             assert (gradient.sum(dim=1) > 0).all()
 
 
-class TestNormalisation:
+class TestNormalization:
     def test_features_have_unit_length(self):
         model = build_model(ENCODER)
         frames, log_mel = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8), torch.randn(4, 16, 32)
@@ -196,7 +196,7 @@ class TestPretrained:
     @pytest.fixture
     def weights(self):
         torch.manual_seed(1)
-        own = ResNet(SMALL, channels_in=3, centred=True).state_dict()
+        own = ResNet(SMALL, channels_in=3, centered=True).state_dict()
         return {**own, "fc.weight": torch.zeros(200, 64), "fc.bias": torch.zeros(200)}
 
     def build(self, path):

@@ -126,12 +126,12 @@ def test_arguments_are_checked():
         audio_relation(torch.zeros(2, 3), delta_a=-1)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_relation_equals_the_naive_loop(centred):
+@pytest.mark.parametrize("centered", [False, True])
+def test_relation_equals_the_naive_loop(centered):
     embedding = F.normalize(torch.randn(12, 3, dtype=torch.float64) + 1, dim=1)
-    centre = embedding.mean(dim=0) if centred else None
-    vectors = [row - centre if centred else row for row in embedding]
-    relation = audio_relation(embedding, delta_a=0.5, centre=centre)
+    center = embedding.mean(dim=0) if centered else None
+    vectors = [row - center if centered else row for row in embedding]
+    relation = audio_relation(embedding, delta_a=0.5, center=center)
     for i, u in enumerate(vectors):
         for j, v in enumerate(vectors):
             cosine = float(u @ v) / math.sqrt(float(u @ u) * float(v @ v))
@@ -145,10 +145,10 @@ def test_relation_is_symmetric_and_contains_each_clip_itself():
     assert audio_relation(torch.zeros(3, 4), delta_a=0.5).equal(torch.eye(3, dtype=torch.bool))
 
 
-def test_centring_separates_what_a_common_offset_hides():
+def test_centering_separates_what_a_common_offset_hides():
     kinds = torch.eye(4)[torch.tensor([0, 0, 1, 2])] * 0.2 + torch.tensor([5.0, 5.0, 5.0, 5.0])
     kinds = F.normalize(kinds, dim=1)
     assert audio_relation(kinds, delta_a=0.95).all()
-    relation = audio_relation(kinds, delta_a=0.95, centre=kinds.mean(dim=0))
+    relation = audio_relation(kinds, delta_a=0.95, center=kinds.mean(dim=0))
     assert relation.sum() == 6
     assert relation[0, 1]

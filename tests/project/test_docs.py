@@ -55,7 +55,7 @@ def test_every_page_is_built_and_says_something(site):
     for page in DOCS.rglob("*.md"):
         built = site / page.relative_to(DOCS).with_suffix(".html")
         assert "<h1" in built.read_text(), built
-    assert "soundspot pseudo-labels neighbours" in (site / "command-line.html").read_text()
+    assert "soundspot pseudo-labels neighbors" in (site / "command-line.html").read_text()
     assert 'id="pipeline.model.objectives.iterative_loss"' in (site / "api/method.html").read_text()
 
 

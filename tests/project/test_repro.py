@@ -99,7 +99,7 @@ def test_end_to_end_leaves_every_artifact(project):
         metrics = json.loads((project / "results/tiny" / variant / "metrics.json").read_text())
         assert metrics["n_clips"] == 16
         assert 0 <= metrics["success_rate_low"] <= metrics["success_rate"] <= metrics["success_rate_high"] <= 1
-    assert {"random", "all_ones", "centred_gaussian"} <= set(
+    assert {"random", "all_ones", "centered_gaussian"} <= set(
         json.loads((project / "results/tiny/baselines.json").read_text())
     )
     assert "iterative (Eq. 7)" in (project / "results/tiny/report/table.md").read_text()

@@ -152,8 +152,8 @@ def test_the_papers_values_stand_nowhere_else(tmp_path, other):
     assert {row["success_rate_paper"] for row in read_csv(tmp_path / "table1.csv")} == {""}
 
 
-def test_a_table_names_its_rows_that_have_a_normalisation_of_their_own(tmp_path):
-    metrics = TRAINED | {"mssl": scores(0.3, 0.3) | {"normalisation": "relu-max"}}
+def test_a_table_names_its_rows_that_have_a_normalization_of_their_own(tmp_path):
+    metrics = TRAINED | {"mssl": scores(0.3, 0.3) | {"normalization": "relu-max"}}
     for section in paper_sections(source(tmp_path, metrics=metrics)):
         assert section.text.count("in place of the protocol's min-max: MSSL.") == 1
     for section in paper_sections(source(tmp_path)):
@@ -232,10 +232,10 @@ def test_rows_of_mssl_stand_in_the_papers_order():
     assert list(ROWS_2)[:7] == [
         "mssl",
         "mssl_stage1",
-        "mssl_stage1_unlabelled",
+        "mssl_stage1_unlabeled",
         "mssl_stage1_eq2",
-        "mssl_stage1_unlabelled_eq2",
+        "mssl_stage1_unlabeled_eq2",
         "mssl_stage1_eq2_eq1",
-        "mssl_stage1_unlabelled_eq2_eq1",
+        "mssl_stage1_unlabeled_eq2_eq1",
     ]
     assert [row.label for row in paper_rows(ROWS_2, {}, {})][5] == "MSSL stage I w/ Eq. 2 and 1"

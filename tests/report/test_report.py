@@ -35,7 +35,7 @@ from tests.support.scored_world import make_manifest, make_split
 TEST = [f"test-{i:02d}" for i in range(10)]
 TRAIN = [f"train-{i:02d}" for i in range(8)]
 VARIANTS = ["initial", "iterative"]
-CONTENT_FREE = ["random", "all_ones", "centred_gaussian", "mean_of_boxes"]
+CONTENT_FREE = ["random", "all_ones", "centered_gaussian", "mean_of_boxes"]
 SEEDS = [0, 4]
 RESNET = {"blocks": (1, 1, 1, 1), "width": 2, "strides": (1, 2, 1, 1), "kernel_sizes": (3, 3, 1, 1)}
 PHASE = {"epochs": 1, "temperature": 0.1, "learning_rate": 1e-3, "weight_decay": 0.0}
@@ -144,7 +144,7 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
     assert [line.split("|")[1].strip() for line in first] == [
         "random map",
         "all ones",
-        "centred Gaussian",
+        "centered Gaussian",
         "mean of the boxes elsewhere",
         "initial (Eq. 3)",
         "initial (Eq. 3), shuffled audio",
@@ -183,10 +183,10 @@ def test_relation_quality_is_that_of_the_artifacts_and_the_clip_list(project):
     own = next(row for row in rows if (row["variant"], row["seed"], row["epoch"]) == ("iterative", "4", "1"))
     folder = project[0] / "runs" / "iterative" / "seed_4"
     labels = PseudoLabels.open(folder / "pseudo_labels" / "epoch_001.h5")
-    centred = labels.audio_embedding - labels.audio_embedding.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    centered = labels.audio_embedding - labels.audio_embedding.mean(axis=0)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
     pairs = [(i, j) for i in range(len(TRAIN)) for j in range(len(TRAIN)) if i != j]
-    related = [(i, j) for i, j in pairs if centred[i] @ centred[j] >= 0.9]
+    related = [(i, j) for i, j in pairs if centered[i] @ centered[j] >= 0.9]
     alike = [class_of(labels.clip_ids[i]) == class_of(labels.clip_ids[j]) for i, j in related]
     assert float(own["related"]) == pytest.approx(len(related) / len(pairs), abs=1e-5)
     assert float(own["precision"] or -1) == pytest.approx(np.mean(alike) if alike else -1, abs=1e-5)
@@ -309,7 +309,7 @@ def test_retrieval_finds_the_nearest_embeddings_of_the_last_epoch(project):
     assert float(first["chance"]) == pytest.approx(3 / 7)
     assert [(row["label"], row["clips"]) for row in classes] == [("bell", "4"), ("drum", "4")]
     assert (
-        f"Precision@3 is {100 * np.mean(agree):.1f} % over 8 labelled clips as queries (all)"
+        f"Precision@3 is {100 * np.mean(agree):.1f} % over 8 labeled clips as queries (all)"
         in (folder / "report" / "index.md").read_text()
     )
 
@@ -318,10 +318,10 @@ def test_retrieval_finds_the_nearest_embeddings_of_the_last_epoch(project):
 def test_what_cannot_be_shown_is_said(project):
     folder = project[0]
     lines = (folder / "clips.csv").read_text().splitlines()
-    (folder / "unlabelled.csv").write_text(
+    (folder / "unlabeled.csv").write_text(
         "\n".join([lines[0], *(line[: line.rindex(",") + 1] for line in lines[1:])]) + "\n"
     )
-    source = make_source(*project, name="less", clips="unlabelled.csv", variants=["initial"])
+    source = make_source(*project, name="less", clips="unlabeled.csv", variants=["initial"])
     methods, retrieval = methods_section(source), retrieval_section(source)
     assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative` is among the `variants`" in methods.text
     assert (methods.picture, methods.data) == ("", ())

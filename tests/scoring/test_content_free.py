@@ -24,16 +24,16 @@ def test_all_ones_scores_the_area_under_every_protocol():
         np.testing.assert_array_equal(scores.ciou, scores.iou)
 
 
-def test_gaussian_is_a_centred_disc_of_half_the_frame_under_the_median_rule():
+def test_gaussian_is_a_centered_disc_of_half_the_frame_under_the_median_rule():
     side = np.sqrt(0.5)
     low, high = 0.5 - side / 2, 0.5 + side / 2
     radius = np.sqrt(0.5 / np.pi)  # the disc of half the area, which stays inside the frame
-    centres = (np.arange(256) + 0.5) / 256 - 0.5
-    disc = centres[:, None] ** 2 + centres[None, :] ** 2 <= radius**2
-    square = np.maximum(abs(centres[:, None]), abs(centres[None, :])) <= side / 2
+    centers = (np.arange(256) + 0.5) / 256 - 0.5
+    disc = centers[:, None] ** 2 + centers[None, :] ** 2 <= radius**2
+    square = np.maximum(abs(centers[:, None]), abs(centers[None, :])) <= side / 2
 
     scores = score(
-        content_free.centred_gaussian(), ["a"], [box("a", low, low, high, high)], get_protocol("paper256-median")
+        content_free.centered_gaussian(), ["a"], [box("a", low, low, high, high)], get_protocol("paper256-median")
     )
 
     assert scores.ciou[0] == pytest.approx((disc & square).sum() / (disc | square).sum(), abs=0.01)
@@ -41,11 +41,11 @@ def test_gaussian_is_a_centred_disc_of_half_the_frame_under_the_median_rule():
 
 
 def test_gaussian_is_symmetric_and_has_its_width():
-    blob = content_free.centred_gaussian(side=64, sigma=0.25)
+    blob = content_free.centered_gaussian(side=64, sigma=0.25)
 
     np.testing.assert_array_equal(blob, blob[::-1])
     np.testing.assert_array_equal(blob, blob.T)
-    # One standard deviation (16 cells) from the centre against the cell at the centre.
+    # One standard deviation (16 cells) from the center against the cell at the center.
     assert blob[32, 32 + 16] / blob[32, 32] == pytest.approx(np.exp(-0.5 * (16.5**2 - 0.5**2) / 16**2), rel=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_random_maps_belong_to_their_clips():
     assert len(np.unique(maps[:, 0, 0])) == 400
     low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
     assert np.mean(maps > (low + high) / 2) == pytest.approx(0.5, abs=0.05)
-    # Smooth: neighbours differ far less than cells of different clips do.
+    # Smooth: neighbors differ far less than cells of different clips do.
     assert np.abs(np.diff(maps, axis=1)).mean() < 0.3 * np.abs(np.diff(maps, axis=0)).mean()
 
 
@@ -75,7 +75,7 @@ def test_prior_is_the_mean_consensus_of_other_clips():
 
 
 def test_rows_have_the_prior_only_where_there_are_boxes():
-    assert list(content_free.content_free_maps(["a"])) == ["random", "all_ones", "centred_gaussian"]
+    assert list(content_free.content_free_maps(["a"])) == ["random", "all_ones", "centered_gaussian"]
     with_prior = content_free.content_free_maps(["a"], prior_boxes=[box("z", 0, 0, 0.5, 0.5)])
     assert list(with_prior)[-1] == "mean_of_boxes"
     for rows in with_prior.values():

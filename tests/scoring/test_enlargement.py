@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
-from pipeline.scoring.upsampling import EnlargedMap, enlargement_key, normalise, sounding_pixels
+from pipeline.scoring.upsampling import EnlargedMap, enlargement_key, normalize, sounding_pixels
 
 
 def enlarged_map(raw, protocol):
-    return EnlargedMap(normalise(raw[None], protocol.normalisation), 0, protocol)
+    return EnlargedMap(normalize(raw[None], protocol.normalization), 0, protocol)
 
 
 @pytest.mark.parametrize("name", ["paper256", "lvs224-median", "ezvsl224-median", "ezvsl224-validate", "slavc224"])
@@ -56,7 +56,7 @@ def test_confidence_is_the_top_quarter_on_the_scale_of_the_raw_map():
 @pytest.mark.parametrize(("low", "high"), [(-0.3, 0.8), (0.1, 0.8), (-0.9, -0.2)])
 def test_confidence_of_a_map_that_is_cut_off_at_zero(low, high):
     raw = np.random.default_rng(0).uniform(low, high, size=(7, 7))
-    enlarged = enlarged_map(raw, replace(get_protocol("slavc224"), normalisation="relu-max"))
+    enlarged = enlarged_map(raw, replace(get_protocol("slavc224"), normalization="relu-max"))
 
     full = torch.nn.functional.interpolate(
         torch.from_numpy(np.maximum(raw, 0))[None, None], size=(224, 224), mode="bicubic", align_corners=True

@@ -342,7 +342,7 @@ ADVERSARIAL_BOXES = {
     "almost touching": [(20, 20, 100, 100), (101, 20, 180, 100)],
     "disjoint": [(1, 1, 30, 30), (200, 200, 257, 257), (100, 1, 140, 20)],
 }
-ROUNDING = 1e-6  # of a map in [0, 1]: more than what float32 loses where it is normalised and enlarged
+ROUNDING = 1e-6  # of a map in [0, 1]: more than what float32 loses where it is normalized and enlarged
 
 
 def any_pixels(generator):
@@ -410,7 +410,7 @@ def test_published_formula_on_its_own_grid(name):
     assert certain.sum() >= 20
 
 
-@pytest.mark.parametrize("name", [n for n, p in PROTOCOLS.items() if p.normalisation != "relu-max"])
+@pytest.mark.parametrize("name", [n for n, p in PROTOCOLS.items() if p.normalization != "relu-max"])
 def test_scale_and_offset_of_a_map_do_not_matter(name):
     generator = np.random.default_rng(2)
     maps = generator.integers(0, 17, size=(6, 8, 8)) / 16

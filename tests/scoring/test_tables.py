@@ -10,7 +10,7 @@ from pipeline.scoring.tables import (
     METRICS,
     Row,
     comparison,
-    normalisation_note,
+    normalization_note,
     per_seed,
     summary,
     with_shuffled,
@@ -51,18 +51,18 @@ def test_a_metric_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_colum
     assert "pointing" not in comparison([Row("b", part)]).markdown()
 
 
-def test_rows_with_a_normalisation_of_their_own_are_named():
+def test_rows_with_a_normalization_of_their_own_are_named():
     metrics = {
         "initial": {},
-        "mssl": {"normalisation": "relu-max"},
-        "mssl_stage1_eq2_eq1": {"normalisation": "min-max"},
+        "mssl": {"normalization": "relu-max"},
+        "mssl_stage1_eq2_eq1": {"normalization": "min-max"},
     }
-    note = normalisation_note(metrics, "min-max")
-    assert note == "Maps normalised by relu-max, as the method defines them, in place of the protocol's min-max: MSSL."
+    note = normalization_note(metrics, "min-max")
+    assert note == "Maps normalized by relu-max, as the method defines them, in place of the protocol's min-max: MSSL."
     assert "min-max, as the method defines them, in place of the protocol's relu-max: MSSL stage I w/ Eq. 2 and 1." in (
-        normalisation_note(metrics, "relu-max")
+        normalization_note(metrics, "relu-max")
     )
-    assert normalisation_note({"initial": {}}, "min-max") == ""
+    assert normalization_note({"initial": {}}, "min-max") == ""
 
 
 def test_terminal_columns_line_up():

@@ -1,6 +1,6 @@
-"""An easy world in memory: one coloured object on a plain background, and a sound whose band follows from its colour.
+"""An easy world in memory: one colored object on a plain background, and a sound whose band follows from its color.
 
-Every method of the tables must localise here, far above predictors that know nothing of the clip.
+Every method of the tables must localize here, far above predictors that know nothing of the clip.
 """
 
 from dataclasses import replace
@@ -11,12 +11,12 @@ import torch
 from pipeline.common.files import write_csv
 from pipeline.manifests.clips import CLIP_COLUMNS, Box
 from pipeline.model.inference import response_maps
-from pipeline.scoring.baselines import all_ones, centred_gaussian
+from pipeline.scoring.baselines import all_ones, centered_gaussian
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score
 from pipeline.training.batches import Batch
 from pipeline.training.loop import initialize, load_model, train
-from tests.support.synthetic import COLOURS, ENCODER, SMALL, MemoryShards
+from tests.support.synthetic import COLORS, ENCODER, SMALL, MemoryShards
 
 SIDE = 24  # pixels of the object
 BACKGROUND = 128
@@ -29,11 +29,11 @@ def make_easy_world(n, seed, *, size=64):
     rng = np.random.default_rng(seed)
     frames = np.full((n, size, size, 3), BACKGROUND, dtype=np.uint8)
     log_mel = rng.normal(-6, 0.5, (n, 16, 32)).astype(np.float32)
-    labels = rng.permutation(np.arange(n) % len(COLOURS))
+    labels = rng.permutation(np.arange(n) % len(COLORS))
     boxes = []
     for i, kind in enumerate(labels):
         row, col = rng.integers(0, size - SIDE + 1, 2)
-        frames[i, row : row + SIDE, col : col + SIDE] = COLOURS[kind] + rng.integers(-10, 11, (SIDE, SIDE, 3))
+        frames[i, row : row + SIDE, col : col + SIDE] = COLORS[kind] + rng.integers(-10, 11, (SIDE, SIDE, 3))
         log_mel[i, 4 * kind : 4 * kind + 4] += 4
         corners = (value / size for value in (col, row, col + SIDE, row + SIDE))
         boxes.append(Box(f"clip-{i:04d}", f"kind{kind}", "test", True, *corners))
@@ -42,7 +42,7 @@ def make_easy_world(n, seed, *, size=64):
 
 def targets_of(labels):
     """Return labels as `Batch.targets` has them, float32 (n, class)."""
-    return np.eye(len(COLOURS), dtype=np.float32)[labels]
+    return np.eye(len(COLORS), dtype=np.float32)[labels]
 
 
 def write_easy_clips(path, labels):
@@ -52,7 +52,7 @@ def write_easy_clips(path, labels):
     return path
 
 
-def localisation_score(maps, boxes, *, protocol="paper256"):
+def localization_score(maps, boxes, *, protocol="paper256"):
     """Return the mean cIoU of response maps (clip, row, col), or of one map for all clips; `protocol` or its name."""
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     return float(score(np.asarray(maps), [box.clip_id for box in boxes], boxes, rule).ciou.mean())
@@ -61,8 +61,8 @@ def localisation_score(maps, boxes, *, protocol="paper256"):
 def content_free_scores(boxes, *, protocol="paper256"):
     """Return the mean cIoU of the rows that know nothing of a clip."""
     return {
-        "all_ones": localisation_score(all_ones(), boxes, protocol=protocol),
-        "centred_gaussian": localisation_score(centred_gaussian(), boxes, protocol=protocol),
+        "all_ones": localization_score(all_ones(), boxes, protocol=protocol),
+        "centered_gaussian": localization_score(centered_gaussian(), boxes, protocol=protocol),
     }
 
 
@@ -94,7 +94,7 @@ def overfit(method, model, batch, *, steps, learning_rate):
 
 
 def train_easily(folder, name, world, settings, *, clips=None):
-    """Train a method on an easy world in ``folder/NAME``, from the initialisation in ``folder/initialize``; return its model."""
+    """Train a method on an easy world in ``folder/NAME``, from the initialization in ``folder/initialize``; return its model."""
     initial = folder / "initialize"
     if not (initial / "model.pt").exists():
         initialize(world, initial, settings=settings, seeds=[0], device="cpu")
@@ -105,13 +105,13 @@ def train_easily(folder, name, world, settings, *, clips=None):
 def easy_scores(model, world, boxes):
     """Return the mean cIoU of a model, with each clip's own sound and with another's, and of what knows nothing of the clip.
 
-    All under one rule: the paper's, with the model's own normalisation where it has one.
+    All under one rule: the paper's, with the model's own normalization where it has one.
     """
     rule = get_protocol("paper256")
-    if model.normalisation:
-        rule = replace(rule, normalisation=model.normalisation)
+    if model.normalization:
+        rule = replace(rule, normalization=model.normalization)
     own, shuffled = (
-        localisation_score(
+        localization_score(
             response_maps(model, world, batch_size=32, device="cpu", audio_order=order), boxes, protocol=rule
         )
         for order in (None, np.roll(np.arange(len(world)), 1))

@@ -190,7 +190,7 @@ def _scaled(eighths: Pixels, side: int) -> Pixels:
 
 
 def _write_pair(frame: Path, audio: Path) -> None:
-    """Coloured noise and five seconds of noise; no two files are alike."""
+    """Colored noise and five seconds of noise; no two files are alike."""
     rng = np.random.default_rng(list(frame.stem.encode()))
     Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((128, 96)).save(_made(frame))
     _made(audio).write_bytes(wav_bytes(rng.uniform(-0.5, 0.5, 5 * 22050), 22050))

@@ -74,7 +74,7 @@ def flickr_xml(boxes: Sequence[Sequence[object]], *, one_each: bool) -> str:
 
 
 def write_video(path: Path, *, picture: bool = True, sound: bool = True) -> None:
-    """A tenth of a second of grey and of a quiet tone."""
+    """A tenth of a second of gray and of a quiet tone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="matroska") as container:
         if picture:

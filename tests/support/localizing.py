@@ -1,4 +1,4 @@
-"""Models for tests of localising: one whose response is known, and a small real one on disk."""
+"""Models for tests of localizing: one whose response is known, and a small real one on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Red(nn.Module):
 
     CELL = 8
     method = None
-    normalisation = None
+    normalization = None
 
     def encode_frames(self, frames):
         red = ((frames[:, 0].float() - frames[:, 1:].float().amax(dim=1)) / 255).clamp_min(0)

@@ -21,8 +21,8 @@ TICK = Fraction(1, 12_000)
 def picture(number: int) -> np.ndarray:
     """Return the picture of a number below 4096: uint8 (HEIGHT, WIDTH, 3)."""
     bits = np.array([(number >> i) & 1 for i in range(12)], dtype=np.uint8).reshape(3, 4)
-    grey = np.kron(bits * 255, np.ones((BLOCK, BLOCK), dtype=np.uint8))
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = np.kron(bits * 255, np.ones((BLOCK, BLOCK), dtype=np.uint8))
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def number_of(frame: np.ndarray) -> int:

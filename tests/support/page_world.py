@@ -21,7 +21,7 @@ from pipeline.report.source import Section, Source
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.checkpoints import model_content, write_checkpoint
 from pipeline.training.run_folder import labels_path, weights_path
-from tests.support.labelled_runs import make_labels
+from tests.support.labeled_runs import make_labels
 from tests.support.media_files import write_media
 from tests.support.scored_world import SETTINGS, SIZE, boxes_of, make_manifest, make_split
 from tests.support.synthetic import ENCODER, make_settings

@@ -28,7 +28,7 @@ SETTINGS = {
 CARD = """\
 title: Squares
 source: drawn by a test
-licence: none
+license: none
 media_root: nowhere
 image_size: 32
 audio: {sample_rate: 8000, clip_seconds: 0.5, n_fft: 256, hop_length: 200, n_mels: 8}
@@ -53,8 +53,8 @@ def mask(box: Box, size: int) -> np.ndarray:
 
 def draw(clip_id: str) -> np.ndarray:
     frame = np.full((SIZE, SIZE, 3), 110, dtype=np.uint8)
-    for box, colour in zip(boxes_of(clip_id), ((250, 220, 60), (30, 40, 60)), strict=True):
-        frame[mask(box, SIZE)] = colour
+    for box, color in zip(boxes_of(clip_id), ((250, 220, 60), (30, 40, 60)), strict=True):
+        frame[mask(box, SIZE)] = color
     return frame
 
 

@@ -1,6 +1,6 @@
-"""A tiny world in memory: noise frames with one coloured patch that sounds, and a second one that does not.
+"""A tiny world in memory: noise frames with one colored patch that sounds, and a second one that does not.
 
-The colour of the sounding patch decides which band of the log-mel is loud. `MemoryShards` stands in for the shards.
+The color of the sounding patch decides which band of the log-mel is loud. `MemoryShards` stands in for the shards.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from pipeline.common.config import (
     AugmentationSettings,
     EncoderSettings,
     IterationSettings,
-    OptimisationSettings,
+    OptimizationSettings,
     ResNetSettings,
     TrainingSettings,
 )
@@ -17,7 +17,7 @@ from pipeline.common.files import write_csv
 from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.methods import METHODS
 
-COLOURS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [230, 230, 40]])
+COLORS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [230, 230, 40]])
 CELL = 8  # pixels
 SMALL = ResNetSettings(blocks=(1, 1, 1, 1), width=8, strides=(1, 2, 1, 1), kernel_sizes=(3, 1, 1, 1))
 ENCODER = EncoderSettings(visual=SMALL, audio=SMALL, embedding_dim=16, batch_norm=True)
@@ -50,11 +50,11 @@ def make_world(n, *, size=64, seed=0):
     boxes = np.zeros((n, 4), dtype=int)
     side = size // 3
     for i in range(n):
-        sounding, silent = rng.permutation(len(COLOURS))[:2]
+        sounding, silent = rng.permutation(len(COLORS))[:2]
         left, right = rng.permutation([rng.integers(0, size // 2 - side), rng.integers(size // 2, size - side)])
         for kind, col in ((silent, right), (sounding, left)):
             row = rng.integers(0, size - side)
-            frames[i, row : row + side, col : col + side] = COLOURS[kind] + rng.integers(-20, 20, (side, side, 3))
+            frames[i, row : row + side, col : col + side] = COLORS[kind] + rng.integers(-20, 20, (side, side, 3))
             boxes[i] = row, col, row + side, col + side
         log_mel[i, 4 * sounding : 4 * sounding + 4] += 4
     return MemoryShards(frames, log_mel), boxes
@@ -72,8 +72,8 @@ def make_settings(**changes):
     values = {
         "batch_size": 8,
         "encoder": ENCODER,
-        "augmentation": AugmentationSettings(flip=True, shift_cells=1, colour_jitter=0.2, roll_audio=True),
-        "initialize": OptimisationSettings(epochs=2, temperature=0.1, learning_rate=1e-3, weight_decay=1e-4),
+        "augmentation": AugmentationSettings(flip=True, shift_cells=1, color_jitter=0.2, roll_audio=True),
+        "initialize": OptimizationSettings(epochs=2, temperature=0.1, learning_rate=1e-3, weight_decay=1e-4),
         "iterate": IterationSettings(
             epochs=2, temperature=0.3, learning_rate=1e-3, weight_decay=1e-4, delta_v=0.7, delta_a=0.8
         ),

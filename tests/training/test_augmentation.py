@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.augmentation import Changes, draw_changes, jitter_colours, move_frames, move_maps, roll_log_mel
+from pipeline.training.augmentation import Changes, draw_changes, jitter_colors, move_frames, move_maps, roll_log_mel
 
 CELL = 4
 
@@ -12,18 +12,18 @@ def _seed():
     torch.manual_seed(0)
 
 
-def changes(flip=(False,), down=(0,), right=(0,), roll=(0.0,), colour=((1.0, 1.0, 1.0),)):
+def changes(flip=(False,), down=(0,), right=(0,), roll=(0.0,), color=((1.0, 1.0, 1.0),)):
     return Changes(
         flip=np.array(flip),
         down=np.array(down),
         right=np.array(right),
         roll=np.array(roll),
-        colour=torch.tensor(colour),
+        color=torch.tensor(color),
     )
 
 
 def draw(n=64, seed=0, **switches):
-    values = {"flip": True, "shift_cells": 2, "colour_jitter": 0.3, "roll_audio": True, **switches}
+    values = {"flip": True, "shift_cells": 2, "color_jitter": 0.3, "roll_audio": True, **switches}
     return draw_changes(n, **values, generator=torch.Generator().manual_seed(seed))
 
 
@@ -64,11 +64,11 @@ def test_maps_move_with_their_frames():
 def test_nothing_to_do_changes_nothing():
     rng = np.random.default_rng(0)
     frames, log_mel = rng.integers(0, 256, (8, 12, 12, 3), dtype=np.uint8), rng.normal(size=(8, 4, 10))
-    none = draw(8, flip=False, shift_cells=0, colour_jitter=0.0, roll_audio=False)
+    none = draw(8, flip=False, shift_cells=0, color_jitter=0.0, roll_audio=False)
     np.testing.assert_array_equal(move_frames(frames, none, cell_stride=CELL), frames)
     np.testing.assert_array_equal(roll_log_mel(log_mel, none), log_mel)
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    torch.testing.assert_close(jitter_colours(pixels, none), pixels.float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(jitter_colors(pixels, none), pixels.float(), atol=1e-3, rtol=0)
 
 
 def test_two_flips_are_none():
@@ -84,14 +84,14 @@ def test_draws_cover_their_range_evenly():
         values, counts = np.unique(shift, return_counts=True)
         assert values.tolist() == [-2, -1, 0, 1, 2]
         np.testing.assert_allclose(counts / 20_000, 0.2, atol=0.02)
-    assert many.colour.min() == pytest.approx(0.7, abs=0.01)
-    assert many.colour.max() == pytest.approx(1.3, abs=0.01)
+    assert many.color.min() == pytest.approx(0.7, abs=0.01)
+    assert many.color.max() == pytest.approx(1.3, abs=0.01)
     assert 0 <= many.roll.min() < 0.01
     assert 0.99 < many.roll.max() < 1
 
 
 def test_draws_follow_from_the_generator_and_a_switch_leaves_the_others_alone():
-    first, other = draw(), draw(flip=False, colour_jitter=0.0)
+    first, other = draw(), draw(flip=False, color_jitter=0.0)
     np.testing.assert_array_equal(first.down, other.down)
     np.testing.assert_array_equal(first.roll, other.roll)
     np.testing.assert_array_equal(first.down, draw().down)
@@ -106,8 +106,8 @@ def test_roll_keeps_every_column():
 
 
 def naive_jitter(pixel, mean, brightness, contrast, saturation):
-    grey = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
-    changed = [saturation * p + (1 - saturation) * grey for p in pixel]
+    gray = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
+    changed = [saturation * p + (1 - saturation) * gray for p in pixel]
     changed = [contrast * p + (1 - contrast) * mean for p in changed]
     return [min(max(brightness * p, 0), 255) for p in changed]
 
@@ -115,7 +115,7 @@ def naive_jitter(pixel, mean, brightness, contrast, saturation):
 def test_jitter_equals_the_naive_loop():
     frames = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     factors = ((1.2, 0.7, 0.8), (0.7, 1.3, 1.25))
-    jittered = jitter_colours(frames, changes((False,) * 2, (0,) * 2, (0,) * 2, (0.0,) * 2, factors))
+    jittered = jitter_colors(frames, changes((False,) * 2, (0,) * 2, (0,) * 2, (0.0,) * 2, factors))
     for i in range(2):
         red, green, blue = frames[i].double()
         mean = float((0.299 * red + 0.587 * green + 0.114 * blue).mean())
@@ -128,5 +128,5 @@ def test_jitter_equals_the_naive_loop():
 def test_jitter_leaves_its_input_alone():
     frames = torch.rand(2, 3, 4, 4) * 255
     before = frames.clone()
-    jitter_colours(frames, draw(2))
+    jitter_colors(frames, draw(2))
     assert torch.equal(frames, before)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.common.errors import CheckpointError, EvaluationError
-from pipeline.training.run_artifacts import artifact_paths, centres_audio, labels_by_epoch
-from tests.support.labelled_runs import make_run
+from pipeline.training.run_artifacts import artifact_paths, centers_audio, labels_by_epoch
+from tests.support.labeled_runs import make_run
 
 
 def test_artifacts_stand_in_the_order_of_their_numbers(tmp_path):
@@ -28,16 +28,16 @@ def test_a_run_without_artifacts_names_the_variant_and_not_the_seed(tmp_path):
         artifact_paths(tmp_path / "itr" / "seed_4", variant="itr")
 
 
-@pytest.mark.parametrize("centre", [True, False])
-def test_centring_is_what_the_model_says(tmp_path, centre):
-    assert centres_audio(make_run(tmp_path / "run", centre_audio=centre)) is centre
+@pytest.mark.parametrize("center", [True, False])
+def test_centering_is_what_the_model_says(tmp_path, center):
+    assert centers_audio(make_run(tmp_path / "run", center_audio=center)) is center
 
 
 def test_a_model_that_does_not_say_is_named(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"model\.pt: no such file; if it is of one of this project's runs, remove its folder"
     ):
-        centres_audio(tmp_path)
+        centers_audio(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")
-    with pytest.raises(CheckpointError, match=r"model\.pt: does not say whether the audio embeddings are centred"):
-        centres_audio(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.pt: does not say whether the audio embeddings are centered"):
+        centers_audio(tmp_path)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from pipeline.common import files
-from pipeline.common.config import AugmentationSettings, IterationSettings, LabelledSettings, OptimisationSettings
+from pipeline.common.config import AugmentationSettings, IterationSettings, LabeledSettings, OptimizationSettings
 from pipeline.common.console import run_command
 from pipeline.common.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.common.files import locked
@@ -59,7 +59,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    """An initialised and an iteratively trained run of two seeds, not to be changed."""
+    """An initialized and an iteratively trained run of two seeds, not to be changed."""
     folder = tmp_path_factory.mktemp("runs")
     settings = make_settings()
     initialize(world, folder / "initialize", settings=settings, seeds=[0, 3])
@@ -177,7 +177,7 @@ class TestMethods:
             train(world, trained / "initialize", tmp_path, method="dreaming", settings=make_settings(), seeds=[0])
 
     def test_no_labels(self, trained, world, tmp_path, monkeypatch):
-        monkeypatch.setattr(Contrastive, "Settings", LabelledSettings)
+        monkeypatch.setattr(Contrastive, "Settings", LabeledSettings)
         with pytest.raises(TrainingError, match="learns from labels"):
             train(world, trained / "initialize", tmp_path, method="initial", settings=make_settings(), seeds=[0])
 
@@ -197,8 +197,8 @@ class TestBatches:
             time.sleep(0.05)
             return frames
 
-        monkeypatch.setattr(batches_module, "jitter_colours", slow_jitter)
-        timed = Timed(self.iterate(world, AugmentationSettings(flip=False, colour_jitter=0.5)))
+        monkeypatch.setattr(batches_module, "jitter_colors", slow_jitter)
+        timed = Timed(self.iterate(world, AugmentationSettings(flip=False, color_jitter=0.5)))
         for _ in timed:
             waited = timed.seconds
             time.sleep(0.05)  # the caller's own work does not count
@@ -220,7 +220,7 @@ class TestBatches:
     def test_maps_and_relation_belong_to_the_batchs_clips(self, world, trained):
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
         shuffled = MemoryShards(world.frames[::-1], world.log_mel[::-1], clip_ids=world.clip_ids[::-1])
-        previous = PreviousEpoch.of(labels, shuffled, delta_a=0.8, centre_audio=False)
+        previous = PreviousEpoch.of(labels, shuffled, delta_a=0.8, center_audio=False)
         for batch in self.batches(shuffled, AugmentationSettings(flip=False), previous):
             ids = [shuffled.clip_ids[row] for row in batch.rows]
             np.testing.assert_array_equal(batch.previous_response.numpy(), labels.response[labels.rows(ids)])
@@ -240,7 +240,7 @@ class TestLearning:
         shards, boxes = make_world(128, seed=1)
         settings = make_settings(
             batch_size=32,
-            initialize=OptimisationSettings(epochs=12, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+            initialize=OptimizationSettings(epochs=12, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         )
         initialize(shards, tmp_path / "initialize", settings=settings, seeds=[0])
         train(shards, tmp_path / "initialize", tmp_path / "full", method="iterative", settings=settings, seeds=[0])
@@ -257,7 +257,7 @@ class TestLearning:
 
 
 def hit_rate(response, boxes):
-    """Share of clips whose highest cell's centre lies in the box (row0, col0, row1, col1)."""
+    """Share of clips whose highest cell's center lies in the box (row0, col0, row1, col1)."""
     n, _, width = response.shape
     best = response.reshape(n, -1).argmax(axis=1)
     row, col = (best // width + 0.5) * CELL, (best % width + 0.5) * CELL
@@ -306,7 +306,7 @@ class TestMixedPrecision:
     def test_bfloat16_encoders_give_float32_features_and_nearly_the_same_loss(self, trained, world, method):
         model, _ = load_model(trained / "initialize/model.pt")
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
-        previous = PreviousEpoch.of(labels, world, delta_a=0.8, centre_audio=True)
+        previous = PreviousEpoch.of(labels, world, delta_a=0.8, center_audio=True)
         targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
         built = build_method(method, method_settings(make_settings(), method))
         built.prepare(model, n_clips=24, classes=("bell", "drum", "gong"))
@@ -357,7 +357,7 @@ class TestMistakes:
         ):
             initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
 
-    def test_no_initialisation(self, world, tmp_path):
+    def test_no_initialization(self, world, tmp_path):
         with pytest.raises(CheckpointError, match=r"model\.pt: no such file; run initialize"):
             train(world, tmp_path / "none", tmp_path / "run", method="itr", settings=make_settings(), seeds=[0])
 
@@ -366,16 +366,16 @@ class TestMistakes:
         with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
             initialize(world, tmp_path / "run", settings=settings, seeds=[0])
 
-    def test_another_seed_than_the_initialisations(self, trained, world, tmp_path):
+    def test_another_seed_than_the_initializations(self, trained, world, tmp_path):
         with pytest.raises(TrainingError, match=r"model\.pt: was trained with seed 0, not 5; run initialize again"):
             train(world, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[5])
 
-    def test_other_encoders_than_the_initialisations(self, trained, world, tmp_path):
+    def test_other_encoders_than_the_initializations(self, trained, world, tmp_path):
         settings = make_settings(encoder=ENCODER.model_copy(update={"embedding_dim": 8}))
         with pytest.raises(TrainingError, match="other settings of `encoder`; run initialize again"):
             train(world, trained / "initialize", tmp_path, method="itr", settings=settings, seeds=[0])
 
-    def test_other_clips_than_the_initialisations(self, trained, world, tmp_path):
+    def test_other_clips_than_the_initializations(self, trained, world, tmp_path):
         other = MemoryShards(world.frames, world.log_mel, clip_ids=[f"other-{i}" for i in range(24)])
         with pytest.raises(PseudoLabelError, match="clip 'other-0' has no pseudo-labels of epoch 0"):
             train(other, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[0])
@@ -432,7 +432,7 @@ class TestFullDisk:
 
 class TestWhenToStartAfresh:
     def interrupted(self, world, folder, monkeypatch, settings):
-        """Initialise and stop in the second epoch."""
+        """Initialize and stop in the second epoch."""
 
         def stop(*_, **__):
             raise KeyboardInterrupt
@@ -565,7 +565,7 @@ class TestWhenToStartAfresh:
 
 
 def work(folder, kill_before_write):
-    """Initialise (once, as `dvc repro` would) and train; die like kill -9 before the given write to disk."""
+    """Initialize (once, as `dvc repro` would) and train; die like kill -9 before the given write to disk."""
     torch.set_num_threads(1)
     world, settings = make_world(24, size=32)[0], make_settings()
     writes = 0

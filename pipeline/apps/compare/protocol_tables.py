@@ -172,7 +172,7 @@ def _fields(protocol: Protocol) -> tuple[str, ...]:
         str(protocol.size),
         protocol.rounding,
         protocol.consensus,
-        protocol.normalisation,
+        protocol.normalization,
         f"{protocol.interpolation}{', corners aligned' if protocol.align_corners else ''}",
         f"{protocol.comparator} {regions[protocol.threshold_rule]}",
         f"cIoU >= {protocol.success_threshold:g}",

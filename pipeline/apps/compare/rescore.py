@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.scoring.map_file`): raw, so that each rule normalises and enlarges
-them in its own way; a method that defines the normalisation of its maps keeps it under every rule. Every rule scores
+Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.scoring.map_file`): raw, so that each rule normalizes and enlarges
+them in its own way; a method that defines the normalization of its maps keeps it under every rule. Every rule scores
 the same clips, and the content-free rows stand under each rule as the models do: the difference of two numbers in one
 row is then the rule's alone. Scores are flat mappings of fractions (`pipeline.scoring.summary`).
 """

@@ -5,7 +5,7 @@ which the trace saw neither. Where an output differs by more than the tolerance,
 
 Conventions
 -----------
-Frames are uint8 (n, 3, S, S), log-mels float32 (n, mel, time), response maps R float32 (n, h, w) before they are normalised,
+Frames are uint8 (n, 3, S, S), log-mels float32 (n, mel, time), response maps R float32 (n, h, w) before they are normalized,
 audio embeddings float32 (n, d).
 """
 
@@ -137,7 +137,7 @@ def export_model(
     facts = export_facts(
         description,
         digest=model_digest(path),
-        normalisation=model.normalisation or "min-max",
+        normalization=model.normalization or "min-max",
         map_size=list(response.shape[1:]),
         embedding_dim=embedding.shape[1],
         n_frames=audio.n_frames,
@@ -189,13 +189,13 @@ def export_facts(description: Mapping[str, Any], *, digest: str, n_frames: int, 
     n_frames : int
         Time steps of a log-mel.
     **found
-        `normalisation`, `map_size` and `embedding_dim`.
+        `normalization`, `map_size` and `embedding_dim`.
     """
     size, audio = description["image_size"], description["audio"]
     shapes = {
         INPUTS[0]: f"uint8 (n, 3, {size}, {size}), RGB in 0..255, the whole frame squashed to a square",
         INPUTS[1]: f"float32 (n, {audio['n_mels']}, {n_frames}), natural logarithm of mel energies, peak of the wave 1",
-        OUTPUTS[0]: "float32 (n, h, w), before it is normalised; row 0 is the top",
+        OUTPUTS[0]: "float32 (n, h, w), before it is normalized; row 0 is the top",
         OUTPUTS[1]: "float32 (n, d), of length 1",
     }
     about = {"format_version": FACTS_VERSION, "program": f"soundspot {__version__}", "model_sha256": digest}

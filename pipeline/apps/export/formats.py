@@ -3,7 +3,7 @@
 Conventions
 -----------
 Inputs are ``frames`` uint8 (n, 3, S, S) RGB, S the model's image size, and ``log_mel`` float32 (n, mel, time); outputs are
-``response`` float32 (n, h, w), R before it is normalised, and ``audio_embedding`` float32 (n, d), a of length 1. n may be any
+``response`` float32 (n, h, w), R before it is normalized, and ``audio_embedding`` float32 (n, d), a of length 1. n may be any
 number, all else is fixed. uint8, since frames in 0..1 would then be an error and not a wrong map; TorchScript takes floats in
 0..255 as well.
 

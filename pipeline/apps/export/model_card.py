@@ -132,7 +132,7 @@ def _data(facts: Mapping[str, Any], around: Surroundings) -> str:
         items = {
             "Dataset": f"`{around.home.dataset}`: {_plain(card.title)}",
             "Source": _plain(card.source),
-            "Licence": _plain(card.licence),
+            "License": _plain(card.license),
             **items,
         }
     labels = facts["classes"]
@@ -146,7 +146,7 @@ def _settings(facts: Mapping[str, Any]) -> str:
     return _list(
         {
             "Frame": f"squashed to {facts['image_size']} × {facts['image_size']} pixels",
-            "Response map": f"{rows} × {columns} cells, normalised by {facts['normalisation']}; sounding above "
+            "Response map": f"{rows} × {columns} cells, normalized by {facts['normalization']}; sounding above "
             f"δ_v = {facts['delta_v']:g}",
             "Sound": f"{audio['clip_seconds']:g} s at {audio['sample_rate']} Hz, mono, scaled to peak 1",
             "Log-mel": f"{audio['n_mels']} bands (Slaney), Hann window and FFT of {audio['n_fft']}, hop {audio['hop_length']}, "
@@ -155,7 +155,7 @@ def _settings(facts: Mapping[str, Any]) -> str:
             "Audio encoder": f"{_resnet(encoder.audio)}, {encoder.audio_pooling} over its map",
             "Embedding": f"{facts['embedding_dim']} values"
             + (", projected" if encoder.embedding_dim else ", not projected")
-            + (", batch-normalised" if encoder.batch_norm else ""),
+            + (", batch-normalized" if encoder.batch_norm else ""),
         }
     )
 
@@ -169,7 +169,7 @@ def _resnet(settings: ResNetSettings) -> str:
 
 def _training(facts: Mapping[str, Any]) -> str:
     iteration = "\n".join(f"| `{name}` | {_plain(json.dumps(value))} |" for name, value in facts["iteration"].items())
-    start = "" if facts["stage"] == "initialize" else " from an initialisation by Eq. 3"
+    start = "" if facts["stage"] == "initialize" else " from an initialization by Eq. 3"
     return (
         f"Stage `{_plain(facts['stage'])}`, seed {facts['seed']}, {facts['epoch']} epochs{start}; the weights are the last "
         f"epoch's, not chosen by any score.\n\n| setting | value |\n| --- | --- |\n{iteration}"

@@ -35,7 +35,7 @@ mel = librosa.feature.melspectrogram(
 log_mel = np.log(np.maximum(mel, audio["log_floor"]))[None].astype(np.float32)
 
 {run}
-{normalise}
+{normalize}
 sounding = heat > facts["delta_v"]
 overlay = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)"""
 
@@ -55,7 +55,7 @@ RUN = {
 with torch.no_grad():
     response, embedding = (each.numpy() for each in model(torch.tensor(frames), torch.tensor(log_mel)))""",
 }
-NORMALISE = {
+NORMALIZE = {
     "min-max": "heat = (response[0] - response[0].min()) / np.ptp(response[0])",
     "relu-max": "heat = np.maximum(response[0], 0) / response[0].max()",
 }
@@ -78,7 +78,7 @@ def usage(name: str, format: str, facts: Mapping[str, Any]) -> str:
         imports=f"import {PACKAGES[format]}",
         open=OPEN[format].format(name=json.dumps(name)),
         run=RUN[format],
-        normalise=NORMALISE[facts["normalisation"]],
+        normalize=NORMALIZE[facts["normalization"]],
     )
     ports = "\n".join(f"| `{port}` | {facts[port]} |" for port in ("frames", "log_mel", "response", "audio_embedding"))
     return (

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-Frames are uint8 (row, column, channel); a clip whose frame is not at hand is drawn on grey. Maps are R̃ (h, w) in [0, 1];
+Frames are uint8 (row, column, channel); a clip whose frame is not at hand is drawn on gray. Maps are R̃ (h, w) in [0, 1];
 the outline of a sounding region follows its cells.
 """
 
@@ -22,12 +22,12 @@ from PIL import Image
 from pipeline.apps.inspection.measures import Comparison, Histogram
 from pipeline.apps.inspection.text import NAMES, PASSES
 from pipeline.apps.inspection.views import ClipView
-from pipeline.figures.figures import COLOURS, DPI, REGION_COLOUR, Panel, overlay_grid
+from pipeline.figures.figures import COLORS, DPI, REGION_COLOR, Panel, overlay_grid
 from pipeline.figures.heatmap import overlay as heat_over
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
 from pipeline.shards.reader import ShardSet
 
-GREY_FRAME = 96
+GRAY_FRAME = 96
 _SIDE = 128  # pixels of a frame that is not at hand
 _CELL = 16  # pixels of a cell when its region is outlined
 
@@ -44,9 +44,9 @@ class Frames:
         return self.shards.image_size if self.shards else _SIDE
 
     def of(self, clip_id: str) -> np.ndarray:
-        """Return a clip's frame, or a grey one if there is none. Raises ShardError where it is damaged."""
+        """Return a clip's frame, or a gray one if there is none. Raises ShardError where it is damaged."""
         if self.shards is None or clip_id not in self._position:
-            return np.full((self.side, self.side, 3), GREY_FRAME, dtype=np.uint8)
+            return np.full((self.side, self.side, 3), GRAY_FRAME, dtype=np.uint8)
         return self.shards.read([self._position[clip_id]])[0][0]
 
     @cached_property
@@ -55,11 +55,11 @@ class Frames:
 
 
 def clip_figure(view: ClipView, labels: PseudoLabels, frames: Frames, *, most: int = 8) -> Figure:
-    """Return a clip's frame and map, and then up to `most` of its neighbours by sound with theirs."""
+    """Return a clip's frame and map, and then up to `most` of its neighbors by sound with theirs."""
     panels, columns = [Panel(frames.of(view.clip_id), caption=view.clip_id)], ["frame"]
     panels.append(_panel(labels[view.clip_id], frames, caption=f"sounding {100 * view.sounding_fraction:.1f} %"))
     columns.append(f"epoch {view.epoch}")
-    for place, each in enumerate(view.neighbourhood.neighbours[:most], start=1):
+    for place, each in enumerate(view.neighborhood.neighbors[:most], start=1):
         caption = f"{each.clip_id}\n{each.similarity:.3f}, y = {int(each.related)}"
         panels.append(_panel(labels[each.clip_id], frames, caption=caption))
         columns.append(f"{place} by sound")
@@ -86,9 +86,9 @@ def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
         edges = np.linspace(each.low, each.high, len(each.counts) + 1)
         share = 100 * np.array(each.counts) / max(sum(each.counts), 1)
         axes.bar(
-            edges[:-1], share, width=np.diff(edges), align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.4
+            edges[:-1], share, width=np.diff(edges), align="edge", color=COLORS[0], edgecolor="white", linewidth=0.4
         )
-        axes.axvline(each.mark, color=COLOURS[1], linewidth=1.4, linestyle="--")
+        axes.axvline(each.mark, color=COLORS[1], linewidth=1.4, linestyle="--")
         axes.set_title(
             f"{100 * each.above:.1f} % {PASSES[each.mark_name]} {NAMES[each.mark_name]} = {each.mark:g}", fontsize=9
         )
@@ -110,7 +110,7 @@ def overlay(frame: np.ndarray, clip: ClipLabels) -> Image.Image:
     mask = pixels_of(clip.mask, *frame.shape[:2])
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    blended[mask & ~inner] = [int(REGION_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
+    blended[mask & ~inner] = [int(REGION_COLOR[i : i + 2], 16) for i in (1, 3, 5)]
     return Image.fromarray(blended)
 
 

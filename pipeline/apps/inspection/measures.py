@@ -23,13 +23,13 @@ _ROWS = 512  # of a sample's cosines at once
 BINS = 20
 
 
-def pair_cosines(labels: PseudoLabels, *, centre: bool, sample: int | None = None) -> Iterator[np.ndarray]:
+def pair_cosines(labels: PseudoLabels, *, center: bool, sample: int | None = None) -> Iterator[np.ndarray]:
     """Yield the cosines of ã of all pairs of different clips, each pair once, some thousands at a time.
 
     Parameters
     ----------
     labels : PseudoLabels
-    centre : bool
+    center : bool
         Subtract the mean of all clips first.
     sample : int
         Where there are more clips, so many of them are drawn, always the same; by default SAMPLE.
@@ -48,7 +48,7 @@ def pair_cosines(labels: PseudoLabels, *, centre: bool, sample: int | None = Non
         start += len(block)
     if n < 2:
         return
-    unit = np.concatenate(parts) - np.float32(total / n if centre else 0)
+    unit = np.concatenate(parts) - np.float32(total / n if center else 0)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     for first in range(0, len(unit) - 1, _ROWS):
         rows = unit[first : first + _ROWS]
@@ -151,12 +151,12 @@ def response_histogram(labels: PseudoLabels, *, bins: int = BINS) -> Histogram:
     return _histogram("response", (0, 1), counted, labels.attrs["delta_v"], "delta_v", bins, exact=True)
 
 
-def similarity_histogram(labels: PseudoLabels, *, centre: bool, bins: int = BINS) -> Histogram:
+def similarity_histogram(labels: PseudoLabels, *, center: bool, bins: int = BINS) -> Histogram:
     """Count the cosines of ã over pairs of clips (of a sample where there are many), with δ_a marked."""
     delta_a = labels.attrs["delta_a"]
     counted = [
         (np.histogram(cosines, bins=bins, range=(-1, 1))[0], int((cosines >= delta_a).sum()))
-        for cosines in pair_cosines(labels, centre=centre)
+        for cosines in pair_cosines(labels, center=center)
     ]
     exact = len(labels) <= SAMPLE
     return _histogram("audio similarity", (-1, 1), counted, delta_a, "delta_a", bins, exact=exact)

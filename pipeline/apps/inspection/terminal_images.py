@@ -19,7 +19,7 @@ from PIL import Image
 
 Protocol = Literal["kitty", "iterm2", "sixel"]
 _KITTY_CHUNK = 4096  # characters of base64 in one escape sequence, as its protocol demands
-_SIXEL_COLOURS = 255
+_SIXEL_COLORS = 255
 _SIXEL_TERMS = ("foot", "mlterm", "contour", "yaft")
 
 
@@ -72,23 +72,23 @@ def _iterm2(png: bytes) -> bytes:
 
 
 def _sixel(png: bytes) -> bytes:
-    """Six rows of pixels at a time: for each colour in them, which of the six have it, as one character a column."""
+    """Six rows of pixels at a time: for each color in them, which of the six have it, as one character a column."""
     with Image.open(io.BytesIO(png)) as opened:
-        image = opened.convert("RGB").quantize(_SIXEL_COLOURS)
+        image = opened.convert("RGB").quantize(_SIXEL_COLORS)
     pixels = np.asarray(image)
     height, width = pixels.shape
     palette = np.array(image.getpalette()).reshape(-1, 3)
-    colours = [f"#{i};2;" + ";".join(str(round(part / 2.55)) for part in palette[i]) for i in np.unique(pixels)]
+    colors = [f"#{i};2;" + ";".join(str(round(part / 2.55)) for part in palette[i]) for i in np.unique(pixels)]
     bands = []
     for top in range(0, height, 6):
         band = pixels[top : top + 6]
         weights = 1 << np.arange(len(band))[:, None]
         lines = []
-        for colour in np.unique(band):
-            bits = ((band == colour) * weights).sum(axis=0)
-            lines.append(f"#{colour}" + _run_lengths(bits))
+        for color in np.unique(band):
+            bits = ((band == color) * weights).sum(axis=0)
+            lines.append(f"#{color}" + _run_lengths(bits))
         bands.append("$".join(lines))
-    return f'\x1bPq"1;1;{width};{height}{"".join(colours)}{"-".join(bands)}\x1b\\'.encode("ascii")
+    return f'\x1bPq"1;1;{width};{height}{"".join(colors)}{"-".join(bands)}\x1b\\'.encode("ascii")
 
 
 def _run_lengths(bits: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.apps.inspection.measures import Comparison, Histogram
-from pipeline.apps.inspection.views import ClipView, EpochSummary, Neighbourhood
+from pipeline.apps.inspection.views import ClipView, EpochSummary, Neighborhood
 from pipeline.scoring.tables import MISSING, Table
 
 _SHADES, _SOLID, _PEAK = ("  ", "··", "░░", "▒▒"), "██", "◆◆"
@@ -42,7 +42,7 @@ def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> st
 
 
 def clip_text(view: ClipView, *, plain: bool = False) -> str:
-    """Return one clip's numbers, its map, and its neighbours by sound."""
+    """Return one clip's numbers, its map, and its neighbors by sound."""
     (row, col), (x, y) = view.peak, view.peak_xy
     lines = [
         f"{view.clip_id}, epoch {view.epoch} ({view.objective})",
@@ -52,7 +52,7 @@ def clip_text(view: ClipView, *, plain: bool = False) -> str:
         "",
         map_text(np.array(view.response), delta_v=view.delta_v, plain=plain),
     ]
-    return "\n".join(lines) + "\n" + neighbours_text(view.neighbourhood)
+    return "\n".join(lines) + "\n" + neighbors_text(view.neighborhood)
 
 
 def map_text(response: np.ndarray, *, delta_v: float, plain: bool = False) -> str:
@@ -75,12 +75,12 @@ def map_text(response: np.ndarray, *, delta_v: float, plain: bool = False) -> st
     return "\n".join([edge, *lines, edge]) + "\n"
 
 
-def neighbours_text(found: Neighbourhood) -> str:
-    """Return the table of a clip's neighbours by sound, and how many clips Eq. 6 relates to it."""
-    rows = [(each.clip_id, f"{each.similarity:.4f}", "yes" if each.related else "no") for each in found.neighbours]
-    centred = "mean subtracted" if found.centred else "mean not subtracted"
+def neighbors_text(found: Neighborhood) -> str:
+    """Return the table of a clip's neighbors by sound, and how many clips Eq. 6 relates to it."""
+    rows = [(each.clip_id, f"{each.similarity:.4f}", "yes" if each.related else "no") for each in found.neighbors]
+    centered = "mean subtracted" if found.centered else "mean not subtracted"
     table = Table(("nearest by sound", "similarity", f"y = 1 at {found.delta_a:g}"), tuple(rows)).text()
-    return f"{table}{found.n_related} other clips have y = 1 with it ({centred})\n"
+    return f"{table}{found.n_related} other clips have y = 1 with it ({centered})\n"
 
 
 def comparison_text(comparison: Comparison, *, plain: bool = False) -> str:

@@ -96,7 +96,7 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         if content["stage"] != TRAIN:
             return _Made(
                 fingerprint, method, 0, ()
-            )  # the initialisation labels once, whatever the number of its epochs
+            )  # the initialization labels once, whatever the number of its epochs
         return _Made(
             fingerprint, method, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"]))
         )

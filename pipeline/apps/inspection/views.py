@@ -3,7 +3,7 @@
 Conventions
 -----------
 Fractions are in [0, 1]; cells are (row, col) from 0, row 0 at the top; y_ij (Eq. 6) is taken from one artifact's own ã and
-δ_a, with the mean subtracted if `centre` is set, as training takes it. Results are dataclasses of plain values, which
+δ_a, with the mean subtracted if `center` is set, as training takes it. Results are dataclasses of plain values, which
 `dataclasses.asdict` turns into JSON.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from pipeline.apps.inspection.measures import SAMPLE, pair_cosines, shared_mask_ious
 from pipeline.common.errors import CheckpointError, PseudoLabelError
-from pipeline.evaluation.retrieval import neighbours
+from pipeline.evaluation.retrieval import neighbors
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.run_artifacts import centres_audio, labels_by_epoch
+from pipeline.training.run_artifacts import centers_audio, labels_by_epoch
 from pipeline.training.run_folder import labels_path
 
 
@@ -103,10 +103,10 @@ def find_clip(labels: PseudoLabels, text: str) -> str:
     raise PseudoLabelError(f"no clip {text!r} among the {len(labels)} of {labels.path}; near it: {', '.join(near)}")
 
 
-def centring(run: Path) -> bool | None:
+def centering(run: Path) -> bool | None:
     """Tell from a run's ``model.pt`` whether Eq. 6 subtracts the mean embedding; None if no readable model says."""
     try:
-        return centres_audio(run)
+        return centers_audio(run)
     except CheckpointError:
         return None
 
@@ -133,14 +133,14 @@ class EpochSummary:
     path: str
 
 
-def list_epochs(artifacts: Artifacts, *, centre: bool) -> Iterator[EpochSummary]:
+def list_epochs(artifacts: Artifacts, *, center: bool) -> Iterator[EpochSummary]:
     """Yield what each epoch's artifact holds, in order. Raises PseudoLabelError where one is damaged."""
     previous = None
     for path in artifacts.paths.values():
         labels = PseudoLabels.open(path)
         pairs = [
             (len(cosines), int((cosines >= labels.attrs["delta_a"]).sum()))
-            for cosines in pair_cosines(labels, centre=centre)
+            for cosines in pair_cosines(labels, center=center)
         ]
         n_pairs, n_related = (sum(column) for column in zip(*pairs, strict=True)) if pairs else (0, 0)
         yield EpochSummary(
@@ -161,7 +161,7 @@ def list_epochs(artifacts: Artifacts, *, centre: bool) -> Iterator[EpochSummary]
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A clip by its sound; `related` is y_ij."""
 
     clip_id: str
@@ -170,30 +170,30 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
+class Neighborhood:
     """The clips whose sound is most like one clip's; `n_related` counts all other clips with y_ij = 1."""
 
     clip_id: str
     epoch: int
     delta_a: float
-    centred: bool
+    centered: bool
     n_related: int
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
-def clip_neighbours(labels: PseudoLabels, clip_id: str, *, k: int, centre: bool) -> Neighbourhood:
+def clip_neighbors(labels: PseudoLabels, clip_id: str, *, k: int, center: bool) -> Neighborhood:
     """Find the `k` clips most like one by ã, and whether Eq. 6 relates them to it at the artifact's δ_a."""
     query = labels.rows([clip_id])
-    (indices,), (similarity,) = neighbours(labels.audio_embedding, query, k=max(len(labels) - 1, 1), centre=centre)
+    (indices,), (similarity,) = neighbors(labels.audio_embedding, query, k=max(len(labels) - 1, 1), center=center)
     related = similarity >= labels.attrs["delta_a"]
     nearest = zip(indices[:k], similarity[:k], related[:k], strict=True)
-    return Neighbourhood(
+    return Neighborhood(
         clip_id=clip_id,
         epoch=labels.attrs["epoch"],
         delta_a=labels.attrs["delta_a"],
-        centred=centre,
+        centered=center,
         n_related=int(related.sum()),
-        neighbours=[Neighbour(labels.clip_ids[i], float(cosine), bool(y)) for i, cosine, y in nearest],
+        neighbors=[Neighbor(labels.clip_ids[i], float(cosine), bool(y)) for i, cosine, y in nearest],
     )
 
 
@@ -211,11 +211,11 @@ class ClipView:
     peak: tuple[int, int]
     peak_xy: tuple[float, float]
     response: list[list[float]]
-    neighbourhood: Neighbourhood
+    neighborhood: Neighborhood
 
 
-def view_clip(labels: PseudoLabels, clip_id: str, *, k: int, centre: bool) -> ClipView:
-    """Look at one clip: its R̃, the range of R, its peak, and its neighbours by sound."""
+def view_clip(labels: PseudoLabels, clip_id: str, *, k: int, center: bool) -> ClipView:
+    """Look at one clip: its R̃, the range of R, its peak, and its neighbors by sound."""
     clip = labels[clip_id]
     height, width = clip.response.shape
     row, col = (int(i) for i in np.unravel_index(int(clip.response.argmax()), clip.response.shape))
@@ -230,5 +230,5 @@ def view_clip(labels: PseudoLabels, clip_id: str, *, k: int, centre: bool) -> Cl
         peak=(row, col),
         peak_xy=((col + 0.5) / width, (row + 0.5) / height),
         response=[[round(float(value), 4) for value in line] for line in clip.response],
-        neighbourhood=clip_neighbours(labels, clip_id, k=k, centre=centre),
+        neighborhood=clip_neighbors(labels, clip_id, k=k, center=center),
     )

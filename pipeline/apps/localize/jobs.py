@@ -1,4 +1,4 @@
-"""Which of one's own files are localised, and into which outputs.
+"""Which of one's own files are localized, and into which outputs.
 
 Conventions
 -----------
@@ -63,7 +63,7 @@ class Job:
 
 
 def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None, as_json: bool = False) -> list[Job]:
-    """Find what is to be localised.
+    """Find what is to be localized.
 
     Parameters
     ----------
@@ -163,10 +163,10 @@ def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, 
         # Whoever names two files can name two folders; in a folder of thousands, one such pair must not end the rest.
         if job.source not in roots or roots[job.source] != roots.get(other):
             raise LocalizationError(
-                f"{other} and {job.source} would both become {taken}; localise them into two folders"
+                f"{other} and {job.source} would both become {taken}; localize them into two folders"
             )
         reason = (
-            f"{job.source}: would become {taken}, as {other.name} does; localise it into another folder, or rename it"
+            f"{job.source}: would become {taken}, as {other.name} does; localize it into another folder, or rename it"
         )
         settled.append(replace(job, conflict=reason))
     return settled

@@ -6,7 +6,7 @@ Frames are uint8 RGB (row, col, 3) of any size; windows of sound are float32 (sa
 of the file. Both are prepared exactly as extraction prepares clips. Raw response maps R are (h, w), in cells of the model.
 
 There are three verdicts. "silent": the loudest sample of the window, a constant offset taken off, lies below `silence_dbfs`, so
-there is nothing to localise.
+there is nothing to localize.
 "not found": the model responds so weakly that fewer than `miss_rate` of the calibration clips had no stronger response; only
 with a calibration (see `pipeline.evaluation.calibration`). "sounding": all else. The second is a statement about the model, not about the
 world: it tells only some of the sounds that come from outside the frame.
@@ -42,8 +42,8 @@ from pipeline.media.video import squash
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import localize as response_and_embedding
 from pipeline.model.inference import select_device
-from pipeline.scoring.protocols import Normalisation
-from pipeline.scoring.upsampling import normalise
+from pipeline.scoring.protocols import Normalization
+from pipeline.scoring.upsampling import normalize
 from pipeline.training.checkpoints import load_model
 
 # ours: 16 steps of 16-bit sound. Scaled to full range, what lies below is the noise of a recorder or of a codec.
@@ -129,7 +129,7 @@ class Localizer:
         self.silence_dbfs = silence_dbfs
         self.miss_rate = miss_rate
         self.name = name
-        self._normalisation: Normalisation = model.normalisation or "min-max"
+        self._normalization: Normalization = model.normalization or "min-max"
 
     @classmethod
     def load(cls, path: Path | str, *, calibration: Path | str | None = None, **settings: Any) -> Localizer:
@@ -197,7 +197,7 @@ class Localizer:
         """
         found = self.localize_batch([frame], [self.window(audio, sample_rate)])[0]
         if found.verdict == "silent":
-            raise MediaError(f"the sound is silent ({found.level_dbfs:.0f} dBFS); there is nothing to localise")
+            raise MediaError(f"the sound is silent ({found.level_dbfs:.0f} dBFS); there is nothing to localize")
         return enlarged(found.response, height=frame.shape[0], width=frame.shape[1])
 
     def window(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -246,8 +246,8 @@ class Localizer:
         return found
 
     def heat(self, response: np.ndarray) -> np.ndarray:
-        """R̃, the map normalised to [0, 1] by the model's method (Eq. 1, second line): float32 of the same shape."""
-        heat: np.ndarray = normalise(response[None], self._normalisation).cells[0]
+        """R̃, the map normalized to [0, 1] by the model's method (Eq. 1, second line): float32 of the same shape."""
+        heat: np.ndarray = normalize(response[None], self._normalization).cells[0]
         return heat
 
     def regions(self, response: np.ndarray) -> list[Region]:

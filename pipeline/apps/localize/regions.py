@@ -41,7 +41,7 @@ def sounding_boxes(heat: np.ndarray, response: np.ndarray, *, delta_v: float) ->
     Parameters
     ----------
     heat : np.ndarray [shape=(row, col)]
-        Normalised response map, in [0, 1].
+        Normalized response map, in [0, 1].
     response : np.ndarray [shape=(row, col)]
         The raw map on the same grid.
     delta_v : float in [0, 1]

@@ -1,4 +1,4 @@
-"""One job of localising: from the media to the outputs on disk.
+"""One job of localizing: from the media to the outputs on disk.
 
 Outputs are written whole or not at all, the one that is looked at last, so that a job that was stopped at any moment is begun
 anew. Every output but PNG knows what made it: model, settings, and the content of the inputs.
@@ -155,7 +155,7 @@ def _run_picture(run: _Run) -> str:
     found = localizer.localize_batch([picture], [_middle_window(job.sound, localizer, run.settings.time_limit_s)])[0]
     if found.verdict == "silent":
         raise MediaError(
-            f"{job.sound}: silent where it is listened to ({found.level_dbfs:.0f} dBFS); nothing to localise"
+            f"{job.sound}: silent where it is listened to ({found.level_dbfs:.0f} dBFS); nothing to localize"
         )
     height, width = picture.shape[:2]
     regions = localizer.regions(found.response) if found.verdict == "sounding" else []

@@ -41,7 +41,7 @@ class SlidingWindows:
         self._end = Fraction(source.zero)
 
     def window(self, moment: Fraction) -> np.ndarray:
-        """Return the window centred at a moment.
+        """Return the window centered at a moment.
 
         Parameters
         ----------

@@ -29,7 +29,7 @@ from pipeline.apps.preflight.file_sizes import (
 from pipeline.apps.preflight.findings import DryRun, Output, human_bytes
 from pipeline.apps.preflight.memory import available_bytes, forecast_bytes, resident_bytes
 from pipeline.apps.preflight.timing import rehearse, stage_times
-from pipeline.common.config import Card, LabelledSettings, Params, TrainingSettings, load_card
+from pipeline.common.config import Card, LabeledSettings, Params, TrainingSettings, load_card
 from pipeline.common.errors import SoundspotError
 from pipeline.evaluation.evaluate import boxes_path, read_split_boxes
 from pipeline.manifests.clips import TRAIN_SPLIT, Clip
@@ -135,7 +135,7 @@ def _check_labels(
 ) -> None:
     """Check that the methods that learn from labels find one for each training clip; each source of them once."""
     of_methods = [method_settings(settings, name) for name in variants] if clips else []
-    sources = dict.fromkeys(own.label_file for own in of_methods if isinstance(own, LabelledSettings))
+    sources = dict.fromkeys(own.label_file for own in of_methods if isinstance(own, LabeledSettings))
     for label_file in [None if name is None else Path(name) for name in sources]:
         ids = [clip.clip_id for clip in clips]
         run.holds(partial(classes_of_clips, clips, ids, where=path, label_file=label_file))

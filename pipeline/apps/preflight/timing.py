@@ -99,7 +99,7 @@ def rehearse(
     device: torch.device,
     tell: Callable[[str], None],
 ) -> Rehearsal:
-    """Initialise, then train each method for one epoch of `n_batches` synthetic batches.
+    """Initialize, then train each method for one epoch of `n_batches` synthetic batches.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def stage_times(
     Returns
     -------
     list of StageTime
-        The initialisation, each method, and the maps of each.
+        The initialization, each method, and the maps of each.
     """
     n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN_SPLIT, params.score_split))
     n_pairs = n_train // settings.batch_size * settings.batch_size
@@ -190,7 +190,7 @@ def stage_times(
         epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
         if not first and _takes_weights(settings, stage, methods):
             epoch = 0.0
-        # The initialisation labels once, every other stage after each epoch.
+        # The initialization labels once, every other stage after each epoch.
         total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
         times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
     passes = 2 * n_seeds * n_scored  # own sounds and shuffled ones
@@ -232,5 +232,5 @@ def _pace(timings: Path, n_clips: int) -> Pace:
     """Read the last epoch of a rehearsal."""
     with timings.open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[-1]
-    labelling = float(row["seconds"]) * float(row["label_pass_fraction"])
-    return Pace(1 / float(row["pairs_per_second"]), labelling / n_clips)
+    labeling = float(row["seconds"]) * float(row["label_pass_fraction"])
+    return Pace(1 / float(row["pairs_per_second"]), labeling / n_clips)

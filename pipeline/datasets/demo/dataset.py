@@ -31,7 +31,7 @@ _CARD = """\
 # The values here are ours, not the paper's, chosen so that two CPU cores suffice and the method can be seen to learn.
 title: {title}
 source: rendered by pipeline/datasets/demo/dataset.py
-licence: Apache-2.0, like the program that renders it
+license: Apache-2.0, like the program that renders it
 media_root: {media_root}
 image_size: 128  # objects are about 50 pixels wide: large enough for their textures, and a quarter of 256²'s work
 audio:

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-Pictures are Pillow RGB images, colours 0-255. The static scene is drawn once on a canvas that is `BORDER` pixels larger
+Pictures are Pillow RGB images, colors 0-255. The static scene is drawn once on a canvas that is `BORDER` pixels larger
 than the frame on every side; a frame is a crop of the canvas with the sprites pasted where they are at that time, under
 the scene's light, with fresh grain.
 """
@@ -69,15 +69,15 @@ def draw_sprite(thing: Thing, *, rng: np.random.Generator) -> tuple[Image.Image,
     points = np.concatenate([patch.points for patch in patches]) * SIDE
     left, top = (int(v) for v in np.floor(points.min(axis=0)))
     width, height = (int(v) for v in np.ceil(points.max(axis=0)) - (left, top))
-    # A transparent ground of the object's own colour: downsampling then leaves no dark fringe.
+    # A transparent ground of the object's own color: downsampling then leaves no dark fringe.
     size = (max(1, width) * SUPERSAMPLING, max(1, height) * SUPERSAMPLING)
-    image = Image.new("RGBA", size, (*thing.colours["main"], 0))
+    image = Image.new("RGBA", size, (*thing.colors["main"], 0))
     draw = ImageDraw.Draw(image)
     for patch in patches:
-        # Pillow's pixel (i, j) covers [i, i+1): half a pixel less centres the polygon's edge.
+        # Pillow's pixel (i, j) covers [i, i+1): half a pixel less centers the polygon's edge.
         outline = ((patch.points * SIDE - (left, top)) * SUPERSAMPLING - 0.5).ravel().tolist()
-        edge = thing.colours["ink"] if patch.edge else None
-        draw.polygon(outline, fill=thing.colours[patch.tone], outline=edge, width=SUPERSAMPLING)
+        edge = thing.colors["ink"] if patch.edge else None
+        draw.polygon(outline, fill=thing.colors[patch.tone], outline=edge, width=SUPERSAMPLING)
     return _shaded(image.reduce(SUPERSAMPLING), thing.light, rng), left, top
 
 

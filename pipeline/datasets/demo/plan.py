@@ -14,7 +14,7 @@ import math
 import random
 from dataclasses import replace
 
-from pipeline.datasets.demo.scene import Bounds, Colour, Scene, Sound, Thing, bounding_box
+from pipeline.datasets.demo.scene import Bounds, Color, Scene, Sound, Thing, bounding_box
 from pipeline.datasets.demo.shapes import CLUTTER, KINDS
 
 BACKGROUNDS = ("bricks", "checker", "leaves", "wood", "night", "landscape")
@@ -126,7 +126,7 @@ def _object(rng: random.Random, kind: str, size: float) -> Thing:
     shift = rng.random() if rng.random() < RANDOM_HUE else 0.0
     hue, accent = (usual + shift + rng.gauss(0, 0.025) for usual in PALETTE[kind])
     saturation, value = rng.uniform(0.45, 0.85), rng.uniform(0.65, 0.95)
-    colours = {
+    colors = {
         "main": _rgb(hue, saturation, value),
         "shade": _rgb(hue, saturation, value * 0.6),
         "light": _rgb(hue, saturation * 0.6, min(1.0, value * 1.2)),
@@ -140,14 +140,14 @@ def _object(rng: random.Random, kind: str, size: float) -> Thing:
     sway = (rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03), rng.uniform(0.15, 0.45))
     variation = (rng.random(), rng.random(), rng.random(), rng.random())
     light = rng.uniform(0, 2 * math.pi)
-    return Thing(kind, 0.5, 0.5, size, angle, rng.random() < 0.5, variation, colours, light, sway)
+    return Thing(kind, 0.5, 0.5, size, angle, rng.random() < 0.5, variation, colors, light, sway)
 
 
 def _clutter(rng: random.Random) -> Thing:
-    colours = {"main": _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.9))}
+    colors = {"main": _rgb(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.9))}
     variation = (rng.random(), rng.random(), rng.random(), rng.random())
     x, y, size, angle = rng.random(), rng.random(), rng.uniform(*CLUTTER_SIZES), rng.uniform(0, 2 * math.pi)
-    return Thing(rng.choice(CLUTTER), x, y, size, angle, False, variation, colours, angle, (0.0, 0.0, 0.0))
+    return Thing(rng.choice(CLUTTER), x, y, size, angle, False, variation, colors, angle, (0.0, 0.0, 0.0))
 
 
 def _sound(rng: random.Random, kind: str) -> Sound:
@@ -155,7 +155,7 @@ def _sound(rng: random.Random, kind: str) -> Sound:
         kind=kind,
         pitch=rng.random(),
         tempo=rng.random(),
-        colour=rng.random(),
+        color=rng.random(),
         noise=rng.choice(NOISES),
         snr_db=rng.uniform(10, 20),
         peak=rng.uniform(0.25, 0.95),
@@ -163,6 +163,6 @@ def _sound(rng: random.Random, kind: str) -> Sound:
     )
 
 
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
+def _rgb(hue: float, saturation: float, value: float) -> Color:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)

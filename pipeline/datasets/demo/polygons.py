@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Patch:
-    """One filled polygon: points float64 (point, 2), its tone (a key of the object's colours), with or without edge."""
+    """One filled polygon: points float64 (point, 2), its tone (a key of the object's colors), with or without edge."""
 
     points: np.ndarray
     tone: str

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-Positions, sizes and displacements are fractions of the image side, origin top left, y down; times in seconds; colours
+Positions, sizes and displacements are fractions of the image side, origin top left, y down; times in seconds; colors
 RGB in 0-255. The plan describes the scene at its central moment, the only one that boxes are exact for; elsewhere
 in the shot the camera and the objects have moved on (`displacement`).
 """
@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.datasets.demo.polygons import Patch
 from pipeline.datasets.demo.shapes import Variation, shape
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Bounds = tuple[float, float, float, float]
 
 
@@ -26,25 +26,25 @@ class Thing:
     """An object or a piece of clutter at the central moment."""
 
     kind: str
-    x: float  # centre of its bounding box
+    x: float  # center of its bounding box
     y: float
     size: float  # longer side of its bounding box
     angle: float  # radians
     mirrored: bool
     variation: Variation
-    colours: dict[str, Colour]  # tone → colour
+    colors: dict[str, Color]  # tone → color
     light: float  # direction of its shading, radians
     sway: tuple[float, float, float]  # amplitude in x and y, and its rate in Hz
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What the sounding object plays. `pitch`, `tempo` and `colour` lie in [0, 1] within the kind's own range."""
+    """What the sounding object plays. `pitch`, `tempo` and `color` lie in [0, 1] within the kind's own range."""
 
     kind: str
     pitch: float
     tempo: float
-    colour: float
+    color: float
     noise: str
     snr_db: float
     peak: float
@@ -60,7 +60,7 @@ class Scene:
     sounding: int  # index into `objects`
     clutter: tuple[Thing, ...]
     background: str
-    background_hue: float | None  # None: the background's usual colours
+    background_hue: float | None  # None: the background's usual colors
     brightness: float
     light: float  # direction of the scene's light, radians
     pan: tuple[float, float]  # of the camera, image sides per second

@@ -39,14 +39,14 @@ def synthesise(sound: Sound, n_samples: int) -> np.ndarray:
     rng = np.random.default_rng(sound.seed)
     signal = _TIMBRES[sound.kind](_Score(sound.pitch, sound.tempo, n_samples, rng))
     # A first-order filter darkens or brightens it, as a room and a microphone do.
-    signal[1:] += np.float32(sound.colour - 0.5) * signal[:-1].copy()
-    noise = coloured_noise(sound.noise, n_samples, rng)
+    signal[1:] += np.float32(sound.color - 0.5) * signal[:-1].copy()
+    noise = colored_noise(sound.noise, n_samples, rng)
     noise *= _rms(signal) / _rms(noise) * np.float32(10 ** (-sound.snr_db / 20))
     mixed = signal + noise
     return mixed * (np.float32(sound.peak) / np.abs(mixed).max())
 
 
-def coloured_noise(kind: str, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+def colored_noise(kind: str, n_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Return white, pink or brown noise, float32 (n_samples,), of any level."""
     noise = rng.standard_normal(n_samples, dtype=np.float32)
     slope = _SPECTRAL_SLOPE[kind]

@@ -32,7 +32,7 @@ from pipeline.media.container import Deadline, MediaSource
 CARD = CardText(
     title="Own videos",
     source="A folder of this machine",
-    licence="To be filled in by the owner of the videos",
+    license="To be filled in by the owner of the videos",
     image_size=256,
     protocol="paper256",
     comments=(

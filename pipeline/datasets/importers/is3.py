@@ -33,7 +33,7 @@ LAYOUTS = (Layout("published", frames="visual_frames", sounds="audio_wav"), FLAT
 CARD = CardText(
     title="IS3",
     source="Synthetic frames and boxes of Senocak et al. (IS3)",
-    licence="Not ours to give: frames, sounds and boxes come from their publishers",
+    license="Not ours to give: frames, sounds and boxes come from their publishers",
     image_size=SIDE,
     protocol="iiou224",
     comments=(

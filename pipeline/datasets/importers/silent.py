@@ -55,7 +55,7 @@ def read_silent_pairs(path: Path | None, report: ImportReport, *, pattern: re.Pa
         if frame == sound:
             report.leave_out(SILENT_SPLIT, clip_id, "frame and sound are of one clip")
         elif cells[2:] not in ([], [_LABEL]):
-            report.leave_out(SILENT_SPLIT, clip_id, f"labelled {cells[2]!r}")
+            report.leave_out(SILENT_SPLIT, clip_id, f"labeled {cells[2]!r}")
         else:
             pairs[clip_id] = (frame, sound)
     if path:

@@ -27,7 +27,7 @@ LAYOUTS = (Layout("official", frames="Data/{last}", sounds="Data/{last}", videos
 CARD = CardText(
     title="SoundNet-Flickr",
     source="Flickr clips of SoundNet; boxes by three annotators each, of Senocak et al. 2018",
-    licence="Not ours to give: media and boxes come from their publishers, for research only",
+    license="Not ours to give: media and boxes come from their publishers, for research only",
     image_size=SIDE,
     protocol="paper256",
     comments=(

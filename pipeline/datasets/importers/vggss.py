@@ -4,7 +4,7 @@ Annotations are JSON, a list of ``{"file": "<ytid>_<start>", "class": …, "bbox
 fractions of the full frame. The official file has faulty boxes (no width, no height, numbers of about -2.9e16): they are
 reported and left out, and with them the clips that keep no box.
 
-The boxes were drawn on frame 125 of the 10-s clip at 25 frames per second, so a clip's centre is 125 / 25 = 5 s whatever
+The boxes were drawn on frame 125 of the 10-s clip at 25 frames per second, so a clip's center is 125 / 25 = 5 s whatever
 the frame rate of the copy at hand.
 
 Media, below the media root: ``video/<ytid>_<start>.mp4``, or flat ``frames/<id>.jpg`` with ``audio/<id>.wav``. In flat
@@ -44,7 +44,7 @@ LAYOUTS = (Layout("video", videos="video"), FLAT)
 CARD = CardText(
     title="VGG-SS",
     source="VGGSound test videos; boxes of Chen et al. 2021 (VGG-SS)",
-    licence="Not ours to give: annotations from their publishers, videos from those who put them on YouTube",
+    license="Not ours to give: annotations from their publishers, videos from those who put them on YouTube",
     image_size=224,
     protocol="vggss224",
     comments=(

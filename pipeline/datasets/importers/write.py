@@ -48,7 +48,7 @@ class CardText:
 
     title: str
     source: str
-    licence: str
+    license: str
     image_size: int
     protocol: str
     threshold: float = 0.5
@@ -256,12 +256,12 @@ def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -
         *(f"# {comment}" for comment in card.comments),
         f"title: {_quoted(card.title)}",
         f"source: {_quoted(card.source)}",
-        f"licence: {_quoted(card.licence)}",
+        f"license: {_quoted(card.license)}",
         f"media_root: {_quoted(media_root)}   # relative to the project; an environment variable overrides it",
         f"image_size: {card.image_size}   # side of the stored frame, pixels; the whole frame is squashed to it",
         "audio:",
         f"  sample_rate: {audio.sample_rate}   # Hz",
-        f"  clip_seconds: {audio.clip_seconds}   # window around the clip's centre",
+        f"  clip_seconds: {audio.clip_seconds}   # window around the clip's center",
         f"  n_fft: {audio.n_fft}   # samples, Hann window",
         f"  hop_length: {audio.hop_length}   # samples",
         f"  n_mels: {audio.n_mels}",

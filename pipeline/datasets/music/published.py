@@ -45,7 +45,7 @@ def music_card(source: str, comments: tuple[str, ...] = ()) -> CardText:
     return CardText(
         title="MUSIC-Synthetic",
         source=source,
-        licence="The videos belong to those who put them on YouTube; the MUSIC lists are for research. Fetch your own copy.",
+        license="The videos belong to those who put them on YouTube; the MUSIC lists are for research. Fetch your own copy.",
         image_size=224,
         protocol=PROTOCOL,
         threshold=THRESHOLD,

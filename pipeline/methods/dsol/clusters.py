@@ -3,7 +3,7 @@
 Conventions
 -----------
 Features are (clip, feature) arrays, computed with in float64 on one thread: with several, scikit-learn adds partial sums
-in the order in which threads finish, and the last bit of a centre would change from run to run. Pseudo-classes are int64
+in the order in which threads finish, and the last bit of a center would change from run to run. Pseudo-classes are int64
 (clip,) in 0 .. clusters - 1; keys are float32 (cluster, feature) of length 1.
 """
 
@@ -20,7 +20,7 @@ REGULARIZATION = 1.0  # inverse strength, scikit-learn's own default, for featur
 
 
 def cluster(features: np.ndarray, *, clusters: int, seed: int) -> np.ndarray:
-    """Return pseudo-classes by k-means of L2-normalised features. Raises TrainingError where all features are alike."""
+    """Return pseudo-classes by k-means of L2-normalized features. Raises TrainingError where all features are alike."""
     from sklearn.cluster import KMeans  # importing it takes a second
 
     points = normalize(features)
@@ -56,7 +56,7 @@ def match_clusters(found: np.ndarray, before: np.ndarray, *, clusters: int) -> n
 
 
 def dictionary(features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int) -> np.ndarray:
-    """Return the keys: the mean feature of each pseudo-class, L2-normalised; zeros for one without clips."""
+    """Return the keys: the mean feature of each pseudo-class, L2-normalized; zeros for one without clips."""
     total = np.zeros((clusters, features.shape[1]))
     np.add.at(total, pseudo_class, features.astype(np.float64))
     return normalize(total).astype(np.float32)
@@ -78,7 +78,7 @@ def linear_classifier(
     Returns
     -------
     weights : np.ndarray (cluster, feature) float32
-        Each row L2-normalised; zeros for a class without clips.
+        Each row L2-normalized; zeros for a class without clips.
     probabilities : np.ndarray (clip, cluster) float32
         What the classifier says of the same clips; rows sum to 1.
     """

@@ -4,7 +4,7 @@ Source: Hu et al., "Discriminative Sounding Objects Localization via Self-superv
 
 Conventions
 -----------
-A batch has k pairs and c clusters ("classes"). Features V (k, d, h, w) and dictionary keys D (c, d) are L2-normalised, so that
+A batch has k pairs and c clusters ("classes"). Features V (k, d, h, w) and dictionary keys D (c, d) are L2-normalized, so that
 a class mask is a cosine. Location logits are (k, h, w); the location map l is their sigmoid. Everything is computed in the
 dtype it comes in: callers hand over float32 or better.
 """
@@ -51,7 +51,7 @@ def correspondence_loss(positive: Tensor, negative: Tensor, *, grid: int) -> Ten
 def class_masks(features: Tensor, keys: Tensor) -> Tensor:
     """Where each class is, whether it sounds or not: m (k, c, h, w) = max(0, D · V), in [0, 1].
 
-    The paper's features follow a ReLU, so that its inner products are never negative; ours are centred, and the negative
+    The paper's features follow a ReLU, so that its inner products are never negative; ours are centered, and the negative
     half is cut off here: what is unlike a class says nothing about where the class is.
     """
     # k d h w, c d -> k c h w

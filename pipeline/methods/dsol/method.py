@@ -1,4 +1,4 @@
-"""DSOL: localise objects without sound first, as entries of a dictionary, then match what is seen to what is heard.
+"""DSOL: localize objects without sound first, as entries of a dictionary, then match what is seen to what is heard.
 
 Source: Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual Matching", NeurIPS 2020,
 and its public code where the text is silent. The two rows:
@@ -9,7 +9,7 @@ tell apart. Stage two freezes the clusters' mean features, the dictionary, as ke
 classes that the frame sounds with those that the sound is of.
 
 `dsol`, the comparison of the seed paper (its section 4): stage two alone, from pretrained encoders, with CAM (Zhou et
-al., CVPR 2016) in place of the dictionary. The CAM there are those of classifiers pretrained on labelled data, which
+al., CVPR 2016) in place of the dictionary. The CAM there are those of classifiers pretrained on labeled data, which
 encoders started from Eq. 3 do not have. Ours: the clips' object features under the initial model are clustered once, and
 one linear classifier of the clusters is fitted to the same object features, another to the sounds; the first one's
 weights give the CAM, the second one's probabilities are p_a. Both are frozen, as theirs are. (A classifier of the whole
@@ -18,13 +18,13 @@ only a cluster: on the demo it names half of its own training clips, and finds h
 
 Conventions
 -----------
-V (n, d, h, w) and a (n, d) are L2-normalised, c is the number of clusters. l = σ(w · cos(V, a)) is the location map, w a learned
+V (n, d, h, w) and a (n, d) are L2-normalized, c is the number of clusters. l = σ(w · cos(V, a)) is the location map, w a learned
 factor; m the class masks; p_so which classes sound in the frame; p_a which classes are heard. Losses are in float32.
 
 Where the sources leave something open, or the code departs from the text, ours:
 
 - The mask of an object feature is Eq. 2 on the pseudo-labels of the epoch before (the code: l above a fixed 0.05, dilated,
-  which covers nearly the whole frame until w has grown). The initialisation has made such labels, so pseudo-classes exist
+  which covers nearly the whole frame until w has grown). The initialization has made such labels, so pseudo-classes exist
   from the first epoch on, and the code's first epochs without clusters fall away.
 - Clusters are numbered after those of the epoch before, by the clips that they share, and the class layers go on; the code
   sets them back to random each epoch because its numbers are arbitrary. Correspondence and classification are summed in

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-V (k, d, h, w) and a (k, d) are L2-normalised features of the current weights, R̃ (k, h, w) in [0, 1] the response map of the
+V (k, d, h, w) and a (k, d) are L2-normalized features of the current weights, R̃ (k, h, w) in [0, 1] the response map of the
 epoch before, in the view of the frames.
 """
 

@@ -94,7 +94,7 @@ def alignment_loss(
     Parameters
     ----------
     audio, visual : Tensor (k, C, p) floating
-        L2-normalised.
+        L2-normalized.
     audible, visible : Tensor (k, C) bool
         Which of them take part.
     margin : float > 0

@@ -1,4 +1,4 @@
-"""Multiple sound sources localisation (MSSL; Qian et al., ECCV 2020): a row of Table 1, and the upper rows of Table 2.
+"""Multiple sound sources localization (MSSL; Qian et al., ECCV 2020): a row of Table 1, and the upper rows of Table 2.
 
 Stage I learns which frames and sounds belong together, and the classes of each; stage II also brings what a sound says of
 a class near to what its frame does. The sounding region is where the classes that are heard are seen.
@@ -13,7 +13,7 @@ The rows of Table 2, as we read the paper (§4.3, "Comparison with MSSL"):
 
 - `mssl`: stage I, then stage II; the map is the similarity of each cell with what the sound says of its classes.
 - `mssl_stage1`: stage I alone; the map is the CAM of the frame, weighted by the classes that are heard.
-- `…_unlabelled`: the correspondence alone teaches the encoders. The class layers stay as they were drawn, so that the map
+- `…_unlabeled`: the correspondence alone teaches the encoders. The class layers stay as they were drawn, so that the map
   is that of random classes, which would explain the paper's 10.8 against 42.2.
 - `…_eq2`: the CAM gives way to the response ⟨V, a⟩.
 - `…_eq1`: maps are stretched from their minimum to their maximum (Eq. 1). Without it they are divided by their maximum,
@@ -24,8 +24,8 @@ where the first of them is there already, the others take its weights instead of
 
 Where the sources leave it open, or do not fit what all methods share:
 
-- Start, optimiser and schedule are those of every other method; MSSL has SGD with a smaller rate in stage II.
-- The correspondence reads V and a before their L2 normalisation. Without a projection, as in the paper's setting, these are
+- Start, optimizer and schedule are those of every other method; MSSL has SGD with a smaller rate in stage II.
+- The correspondence reads V and a before their L2 normalization. Without a projection, as in the paper's setting, these are
   the encoders' raw features, as in MSSL; with one, it learns, too, and Eq. 2 has something to say.
 - Labels are the training set's (see `pipeline.training.class_labels`). MSSL takes them from two pretrained classifiers, of frames and
   of sounds, whose probabilities it sums up into 7 classes; a label file can hold those of one.
@@ -47,7 +47,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.common.config import Count, Fraction, IterationSettings, LabelledSettings, Positive
+from pipeline.common.config import Count, Fraction, IterationSettings, LabeledSettings, Positive
 from pipeline.common.hdf5 import NamedArray
 from pipeline.methods.base import Method
 from pipeline.methods.contrastive import localize_by_response
@@ -76,7 +76,7 @@ class CommonSettings(IterationSettings):
     class_threshold: Fraction = 0.3  # probability above which a class is heard or seen
 
 
-class MSSLSettings(CommonSettings, LabelledSettings):
+class MSSLSettings(CommonSettings, LabeledSettings):
     """Settings of the rows with labels; those after the first two play a part in `mssl` alone."""
 
     stage_two_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the epochs, the last ones; rounded up
@@ -85,7 +85,7 @@ class MSSLSettings(CommonSettings, LabelledSettings):
     margin: Positive = 1.4  # see `alignment_loss`
 
 
-class UnlabelledSettings(CommonSettings):
+class UnlabeledSettings(CommonSettings):
     """Settings of the rows without labels."""
 
     untrained_classes: Count = 7  # how many random classes the map is made from; MSSL has 7
@@ -119,15 +119,15 @@ class Heads(nn.Module):
         return logits
 
     def heard(self, sounds: Tensor, activation: Tensor) -> Tensor:
-        """Return what sounds say of each class: (k, C, p), L2-normalised."""
+        """Return what sounds say of each class: (k, C, p), L2-normalized."""
         return F.normalize(self.audio_projection(activated_features(sounds, activation)), dim=2)
 
     def seen(self, features: Tensor, activation: Tensor) -> Tensor:
-        """Return what frames show of each class: (k, C, p), L2-normalised."""
+        """Return what frames show of each class: (k, C, p), L2-normalized."""
         return F.normalize(self.visual_projection(activated_features(features, activation)), dim=2)
 
     def cells(self, features: Tensor) -> Tensor:
-        """Return the cells of frames in the space of `heard` and `seen`: (k, h, w, p), L2-normalised."""
+        """Return the cells of frames in the space of `heard` and `seen`: (k, h, w, p), L2-normalized."""
         return F.normalize(self.visual_projection(features.permute(0, 2, 3, 1)), dim=3)
 
 
@@ -137,13 +137,13 @@ class MSSL(Method):
     Parameters
     ----------
     settings : MSSLSettings
-        UnlabelledSettings for `UnlabelledMSSL`.
+        UnlabeledSettings for `UnlabeledMSSL`.
     stage_two : bool
         The last epochs, by `stage_two_share`, also learn by stage II.
     eq2 : bool
         The map is the response ⟨V, a⟩; for stage I only.
     eq1 : bool
-        Min-max normalisation of the maps.
+        Min-max normalization of the maps.
     """
 
     Settings: ClassVar[type[IterationSettings]] = MSSLSettings
@@ -152,17 +152,17 @@ class MSSL(Method):
         self, settings: CommonSettings, *, stage_two: bool = False, eq2: bool = False, eq1: bool = False
     ) -> None:
         self.settings = settings
-        self.labelled = isinstance(settings, LabelledSettings)
+        self.labeled = isinstance(settings, LabeledSettings)
         self.second = settings if stage_two and isinstance(settings, MSSLSettings) else None
         if stage_two and (eq2 or self.second is None):
             raise ValueError("stage II needs labels, and has a map of its own")
         self.eq2 = eq2
-        self.normalisation: Literal["min-max", "relu-max"] = "min-max" if eq1 else "relu-max"
+        self.normalization: Literal["min-max", "relu-max"] = "min-max" if eq1 else "relu-max"
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Make the heads; without labels the class layers are for so many classes as the settings say."""
         settings = self.settings
-        n_classes = settings.untrained_classes if isinstance(settings, UnlabelledSettings) else len(classes)
+        n_classes = settings.untrained_classes if isinstance(settings, UnlabeledSettings) else len(classes)
         heads = Heads(model, hidden=settings.hidden, n_classes=n_classes)
         if self.second:
             heads.add_projections(model, hidden=self.second.projection_hidden, dim=self.second.projection_dim)
@@ -185,7 +185,7 @@ class MSSL(Method):
         with torch.autocast(features.device.type, enabled=False):
             heads = _heads(model)
             loss = correspondence_loss(heads.correspondence(visual, audio))
-            if self.labelled:
+            if self.labeled:
                 if batch.targets is None:
                     raise ValueError("this row of MSSL needs the clips' labels, the batch has none")
                 features, sounds = features.float(), sounds.float()
@@ -203,7 +203,7 @@ class MSSL(Method):
         return loss
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the row's map, before it is normalised (see the module), and a of Eq. 1."""
+        """Return the row's map, before it is normalized (see the module), and a of Eq. 1."""
         if self.eq2:
             return localize_by_response(model, frames, log_mel)
         heads, features, sounds = _heads(model), model.visual_features(frames), model.audio_maps(log_mel)
@@ -219,10 +219,10 @@ class MSSL(Method):
         return weighted_map(maps, weights), audio
 
 
-class UnlabelledMSSL(MSSL):
+class UnlabeledMSSL(MSSL):
     """Stage I without labels: the correspondence alone."""
 
-    Settings: ClassVar[type[IterationSettings]] = UnlabelledSettings
+    Settings: ClassVar[type[IterationSettings]] = UnlabeledSettings
 
 
 def _heads(model: AudioVisualModel) -> Heads:

@@ -40,7 +40,7 @@ def success_chart(source: Source) -> dict[str, Any]:
         }
         for name in source.variants
     }
-    grey = {name: np.array(values) for (kind, name), values in curves.items() if kind == "content_free"}
+    gray = {name: np.array(values) for (kind, name), values in curves.items() if kind == "content_free"}
     threshold = source.card.evaluation.threshold
     return {
         "id": "success",
@@ -51,7 +51,7 @@ def success_chart(source: Source) -> dict[str, Any]:
         "percent": True,
         "mark": [threshold, f"success rate at {threshold:g}"],
         "panels": [
-            {"title": title, "curves": [_curve(curve) for curve in panel_curves(names, columns, grey)]}
+            {"title": title, "curves": [_curve(curve) for curve in panel_curves(names, columns, gray)]}
             for title, names in panel_names(source.variants).items()
         ],
     }
@@ -61,7 +61,7 @@ def relation_chart(source: Source) -> dict[str, Any]:
     """Return precision and recall of y and the IoU of sounding masks over the epochs, means over the seeds."""
     rows = _read(source.folder / f"{report_relation.STEM}.csv")
     epochs = sorted({int(row["epoch"]) for row in rows})
-    # First, as among the success curves: the same method has the same colour in both.
+    # First, as among the success curves: the same method has the same color in both.
     names = sorted(source.variants, key=lambda name: name != OURS)
     panels = []
     for key, chance in RELATION_PANELS.items():

@@ -32,7 +32,7 @@ from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.protocols import Protocol, get_protocol
 from pipeline.scoring.score import score
 from pipeline.scoring.tables import label_of
-from pipeline.scoring.upsampling import EnlargedMap, enlarge, enlargement_matrix, normalise, threshold_of
+from pipeline.scoring.upsampling import EnlargedMap, enlarge, enlargement_matrix, normalize, threshold_of
 from pipeline.shards.reader import ShardSet
 
 SCORED_CLIPS = 48
@@ -150,7 +150,7 @@ def _add_method(
 
 def _scored_map(raw: np.ndarray, boxes: Sequence[Box], rule: Protocol) -> tuple[np.ndarray, float, np.ndarray]:
     """Return a map's cells in [0, 1], the level of its sounding region, and its enlarged values."""
-    maps = normalise(raw[None], rule.normalisation)
+    maps = normalize(raw[None], rule.normalization)
     enlarged = EnlargedMap(maps, 0, rule)
     truth = ground_truth(boxes, rule.size, rounding=rule.rounding, consensus="union")
     level = threshold_of(enlarged, rule, truth[0].n_support if truth else 0)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.common.errors import ManifestError, MediaError
-from pipeline.figures.heatmap import heat_colours
+from pipeline.figures.heatmap import heat_colors
 from pipeline.manifests.clips import Clip, media_path
 from pipeline.media.clip import read_audio
 
@@ -43,14 +43,14 @@ def frame_picture(frame: np.ndarray) -> str:
 
 
 def log_mel_picture(log_mel: np.ndarray) -> str:
-    """Return a spectrogram, float32 (mel, time), as a data URI: low bands at the bottom, its own range as the colours'."""
+    """Return a spectrogram, float32 (mel, time), as a data URI: low bands at the bottom, its own range as the colors'."""
     low, high = np.quantile(log_mel, 0.02), log_mel.max()
-    grey = np.clip((log_mel - low) / (high - low if high > low else 1), 0, 1)
-    picture = Image.fromarray(np.rint(255 * grey[::-1]).astype(np.uint8))
+    gray = np.clip((log_mel - low) / (high - low if high > low else 1), 0, 1)
+    picture = Image.fromarray(np.rint(255 * gray[::-1]).astype(np.uint8))
     size = (min(picture.width, MEL_COLUMNS), min(picture.height, MEL_ROWS))
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BOX)
-    return data_uri("image/jpeg", _jpeg(Image.fromarray(heat_colours()[np.asarray(picture)]), MEL_QUALITY))
+    return data_uri("image/jpeg", _jpeg(Image.fromarray(heat_colors()[np.asarray(picture)]), MEL_QUALITY))
 
 
 def clip_sound(clip: Clip | None, media_root: Path, *, clip_seconds: float, sample_rate: int) -> tuple[str, str]:

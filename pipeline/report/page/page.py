@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipeline.common.files import write_text
-from pipeline.figures.heatmap import heat_colours
+from pipeline.figures.heatmap import heat_colors
 from pipeline.report.page.charts import relation_chart, success_chart
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
@@ -84,7 +84,7 @@ def write_page(
             charts[kind] = _CHARTS[kind](source)
         parts.append(_part(section, source, number))
     data = {
-        "palette": base64.b64encode(heat_colours().tobytes()).decode("ascii"),
+        "palette": base64.b64encode(heat_colors().tobytes()).decode("ascii"),
         "charts": charts,
         "galleries": galleries,
     }
@@ -125,7 +125,7 @@ def json_for_script(data: Any) -> str:
 
 
 def headline(source: Source) -> list[Tile]:
-    """Return the numbers at the head: success with own and with another clip's sound, the initialisation, the best blind row."""
+    """Return the numbers at the head: success with own and with another clip's sound, the initialization, the best blind row."""
     name, metrics, content_free = source.shown, source.metrics, source.content_free
     chosen: list[tuple[str, Mapping[str, Any], str]] = [
         (label_of(name), metrics[name], ""),

@@ -24,12 +24,12 @@ def success_section(source: Source) -> Section:
     columns = {name: _read_curves(source.results / name / "success_curve.csv") for name in source.variants}
     evaluation = source.card.evaluation
     scored = score_content_free(source.scored_shards, source.manifest, split=source.split, evaluation=evaluation)
-    grey = {name: by_rule[""].curve for name, by_rule in scored.items()}
-    panels = {title: panel_curves(names, columns, grey) for title, names in panel_names(source.variants).items()}
+    gray = {name: by_rule[""].curve for name, by_rule in scored.items()}
+    panels = {title: panel_curves(names, columns, gray) for title, names in panel_names(source.variants).items()}
     save(success_panels(THRESHOLDS, panels, threshold=evaluation.threshold), source.folder / f"{STEM}.png")
     rows = [(name, "model", curves["success_rate"]) for name, curves in columns.items()]
     rows += [(name, "shuffled", curves[SHUFFLED + "success_rate"]) for name, curves in columns.items()]
-    rows += [(name, "content_free", curve) for name, curve in grey.items()]
+    rows += [(name, "content_free", curve) for name, curve in gray.items()]
     lines = [
         [name, kind, float(threshold), float(rate)]
         for name, kind, curve in rows
@@ -37,8 +37,8 @@ def success_section(source: Source) -> Section:
     ]
     write_csv(source.folder / f"{STEM}.csv", ["row", "kind", "threshold", "success_rate"], lines)
     text = (
-        "Share of clips whose cIoU reaches each threshold. The area under a curve is the table's AUC. Grey: rows that know "
-        "nothing of the clip. Dotted: the model of the same colour, given the sound of another clip; the data have this "
+        "Share of clips whose cIoU reaches each threshold. The area under a curve is the table's AUC. Gray: rows that know "
+        "nothing of the clip. Dotted: the model of the same color, given the sound of another clip; the data have this "
         "curve of every model."
     )
     return Section("Success over thresholds (Figure 3)", text, f"{STEM}.png", (f"{STEM}.csv",), kind="curves")
@@ -66,13 +66,13 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
 
 
 def panel_curves(
-    names: Sequence[str], columns: Mapping[str, Mapping[str, np.ndarray]], grey: Mapping[str, np.ndarray]
+    names: Sequence[str], columns: Mapping[str, Mapping[str, np.ndarray]], gray: Mapping[str, np.ndarray]
 ) -> list[Curve]:
     """Return one panel's curves: its models, the first one's with shuffled audio, and the content-free rows."""
     curves = [Curve(label_of(name), columns[name]["success_rate"]) for name in names]
     # One dotted curve tells how much of a score is the sound's; one of each model would hide the models.
     curves.append(Curve(label_of(names[0]), columns[names[0]][SHUFFLED + "success_rate"], "shuffled"))
-    return curves + [Curve(label_of(name), curve, "content_free") for name, curve in grey.items()]
+    return curves + [Curve(label_of(name), curve, "content_free") for name, curve in gray.items()]
 
 
 def _read_curves(path: Path) -> dict[str, np.ndarray]:

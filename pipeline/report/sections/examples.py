@@ -75,7 +75,7 @@ def epochs_section(source: Source) -> Section:
     )
     text = (
         f"Response maps (of seed {source.seed}) of {len(clip_ids)} training clips, at equal steps through the clip "
-        "list, after each epoch. Epoch 0 is the common initialisation. The maps are those of the pseudo-label artifacts; "
+        "list, after each epoch. Epoch 0 is the common initialization. The maps are those of the pseudo-label artifacts; "
         "the blue line surrounds the cells of the sounding region (Eq. 2) that the next epoch learns from."
     )
     return Section("Maps over the epochs (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",), kind="epochs")

@@ -22,7 +22,7 @@ from pipeline.common.files import write_csv, write_text
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.source import Section, Source
 from pipeline.scoring.protocols import get_protocol
-from pipeline.scoring.tables import LABELS, MISSING, Table, interval, label_of, normalisation_note
+from pipeline.scoring.tables import LABELS, MISSING, Table, interval, label_of, normalization_note
 
 METRICS = ("success_rate", "auc")
 ROWS_1 = {
@@ -181,7 +181,7 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
 def _explanation(source: Source, published: Published | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     several = len(source.seeds) > 1
     spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
-    own = normalisation_note(metrics, get_protocol(source.card.evaluation.protocol).normalisation)
+    own = normalization_note(metrics, get_protocol(source.card.evaluation.protocol).normalization)
     return (
         f"The split {source.split} under the card's protocol {source.card.evaluation.protocol}, in percent: {spread}, and "
         "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "

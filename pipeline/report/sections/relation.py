@@ -13,14 +13,14 @@ import numpy as np
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
 from pipeline.evaluation.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
-from pipeline.figures.figures import COLOURS, save
+from pipeline.figures.figures import COLORS, save
 from pipeline.figures.lines import Line, LinePanel, line_panels
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.source import ABLATION, Section, Source
 from pipeline.scoring.tables import MISSING, Table, label_of
 from pipeline.training.class_labels import read_label_sets
-from pipeline.training.run_artifacts import artifact_paths, centres_audio
+from pipeline.training.run_artifacts import artifact_paths, centers_audio
 from pipeline.training.run_folder import seed_folder
 
 STEM = "relation_quality"
@@ -44,7 +44,7 @@ class EpochRow:
     ----------
     variant : str
     seed, epoch : int
-        Epoch 0 is the initialisation.
+        Epoch 0 is the initialization.
     values : mapping of str to float
         `loss` and the keys of COLUMNS; NaN where there is none. `loss` is that of the epoch's own training, `positives_per_clip`
         counts, as the next epoch's training did, the other clips of a batch that are related, and `mask_iou_previous` compares
@@ -72,7 +72,7 @@ def relation_section(source: Source) -> Section:
     write_csv(source.folder / f"{STEM}.csv", ["variant", "seed", "epoch", *keys], lines)
     measured = len(positions) > 1
     save(line_panels(_panels(source.variants, rows, measured=measured)), source.folder / f"{STEM}.png")
-    text = _text(source, rows, n_labelled=sum(map(bool, label_sets)), n_measured=len(positions))
+    text = _text(source, rows, n_labeled=sum(map(bool, label_sets)), n_measured=len(positions))
     return Section("What each epoch leaves for the next", text, f"{STEM}.png", (f"{STEM}.csv",), kind="relation")
 
 
@@ -80,7 +80,7 @@ def _run_rows(
     folder: Path, variant: str, seed: int, clip_ids: Sequence[str], positions: Sequence[int], alike: np.ndarray
 ) -> list[EpochRow]:
     paths = artifact_paths(folder, variant=variant)
-    centre = centres_audio(folder)
+    center = centers_audio(folder)
     history = _read_history(folder / "history.csv", variant)
     rows = []
     for path in paths:
@@ -88,7 +88,7 @@ def _run_rows(
         epoch = int(labels.attrs["epoch"])
         values = dict.fromkeys(COLUMNS, math.nan)
         if len(positions) > 1:
-            relation = relation_of_labels(labels, clip_ids, positions, centre_audio=centre)
+            relation = relation_of_labels(labels, clip_ids, positions, center_audio=center)
             quality = relation_quality(relation, alike)
             values |= {key: getattr(quality, key) for key in PERCENT}
         values |= {key: history.get(epoch, {}).get(key, math.nan) for key in (LOSS, "mask_iou_previous")}
@@ -110,8 +110,8 @@ def _read_history(path: Path, variant: str) -> dict[int, dict[str, float]]:
 
 def _panels(variants: Sequence[str], rows: Sequence[EpochRow], *, measured: bool) -> list[LinePanel]:
     """Return a panel for each of precision, recall and IoU; only the last where there are no labels."""
-    # As many lines as there are colours; the rows of the ablation, where they were trained.
-    shown = [name for name in ABLATION if name in variants] or list(variants[: len(COLOURS)])
+    # As many lines as there are colors; the rows of the ablation, where they were trained.
+    shown = [name for name in ABLATION if name in variants] or list(variants[: len(COLORS)])
 
     def lines(key: str) -> list[Line]:
         each = [(name, _over_epochs(rows, name)) for name in shown]
@@ -130,18 +130,18 @@ def _panels(variants: Sequence[str], rows: Sequence[EpochRow], *, measured: bool
     return [*panels, LinePanel("IoU of sounding masks\nwith the epoch before", "epoch", lines("mask_iou_previous"))]
 
 
-def _text(source: Source, rows: Sequence[EpochRow], *, n_labelled: int, n_measured: int) -> str:
+def _text(source: Source, rows: Sequence[EpochRow], *, n_labeled: int, n_measured: int) -> str:
     seeds = f"means over the seeds {', '.join(map(str, source.seeds))}" if len(source.seeds) > 1 else "one seed"
     n_clips = len(source.train_shards)
     parts = [
-        f"The pseudo-labels that each epoch leaves of the training set, and epoch 0 the initialisation; {seeds}. The IoU "
+        f"The pseudo-labels that each epoch leaves of the training set, and epoch 0 the initialization; {seeds}. The IoU "
         "of sounding masks (Eq. 2) with those of the epoch before says how far they have settled. Positives per clip: how "
         "many other clips of a batch Eq. 6 relates to a clip while the next epoch learns."
     ]
     if n_measured > 1:
         parts.append(
             f"y of Eq. 6 is measured against the clips' labels, which it does not see, over all pairs of {n_measured} clips "
-            f"({n_labelled} of {n_clips} have labels): its precision is the share of related pairs that share a label, "
+            f"({n_labeled} of {n_clips} have labels): its precision is the share of related pairs that share a label, "
             "its recall the share of the pairs with a label in common that are related. In percent; a relation of as many "
             "pairs by chance would have the values beside them."
         )

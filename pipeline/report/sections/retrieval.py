@@ -1,7 +1,7 @@
 """The report's retrieval by sound (Figure 7): query clips, the clips that sound most alike, and the precision of it.
 
-The clips are those of the training set, and the embeddings those of the last pseudo-labels: what Eq. 6 reads, and centred
-if the run centred them. So no model is run. Precision is measured on labels that no unsupervised method has seen.
+The clips are those of the training set, and the embeddings those of the last pseudo-labels: what Eq. 6 reads, and centered
+if the run centered them. So no model is run. Precision is measured on labels that no unsupervised method has seen.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 from pipeline.common.equal_steps import spread
 from pipeline.common.files import write_csv
-from pipeline.evaluation.retrieval import chance_precision, neighbours, precision_at_k
+from pipeline.evaluation.retrieval import chance_precision, neighbors, precision_at_k
 from pipeline.figures.figures import Panel, overlay_grid, save
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.source import Section, Source
 from pipeline.scoring.tables import label_of
 from pipeline.training.class_labels import read_label_sets
-from pipeline.training.run_artifacts import artifact_paths, centres_audio
+from pipeline.training.run_artifacts import artifact_paths, centers_audio
 
 TITLE = "Retrieval by sound (Figure 7)"
 STEM = "figure7_retrieval"
@@ -37,24 +37,24 @@ def retrieval_section(source: Source) -> Section:
     last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
     if len(last.clip_ids) < 2:
         return Section(TITLE, "No picture: there is one training clip, and so no other to find.")
-    centre = centres_audio(source.runs / name)
+    center = centers_audio(source.runs / name)
     labels = read_label_sets(source.clips, TRAIN_SPLIT, last.clip_ids)
     # The ends of the list are left out, as in Figure 6.
     queries = spread(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
-    indices, similarity = neighbours(last.audio_embedding, queries, k=FOUND, centre=centre)
+    indices, similarity = neighbors(last.audio_embedding, queries, k=FOUND, center=center)
     _draw(source, last.clip_ids, labels, queries, indices, similarity)
     text = (
         f"Training clips, {len(queries)} at equal steps through the clip list, each with the {indices.shape[1]} others whose "
         "sound is most like its own, by the cosine of the audio embeddings that Eq. 6 reads: those in the last pseudo-labels "
-        f"of “{label_of(name)}” (seed {source.seed}){', less the mean of the training set' if centre else ''}. "
+        f"of “{label_of(name)}” (seed {source.seed}){', less the mean of the training set' if center else ''}. "
     )
-    labelled = [row for row, names in enumerate(labels) if names]
-    if len(labelled) < 2:
+    labeled = [row for row, names in enumerate(labels) if names]
+    if len(labeled) < 2:
         return Section(
             TITLE, text + "The clips have no labels, so there is no precision.", f"{STEM}.png", (f"{STEM}.csv",)
         )
-    measured = [labelled[i] for i in spread(len(labelled), MOST_QUERIES)]
-    found, _ = neighbours(last.audio_embedding, measured, k=FOUND, centre=centre)
+    measured = [labeled[i] for i in spread(len(labeled), MOST_QUERIES)]
+    found, _ = neighbors(last.audio_embedding, measured, k=FOUND, center=center)
     text += _write_precision(source.folder / PRECISION, labels, measured, precision_at_k(found, measured, labels))
     return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION))
 
@@ -107,6 +107,6 @@ def _write_precision(
     _, clips, overall, by_chance = lines[0]
     which = "all" if len(measured) == sum(map(bool, labels)) else "at equal steps through the list"
     return (
-        f"Precision@{FOUND} is {100 * overall:.1f} % over {clips:,} labelled clips as queries ({which}), where clips drawn at "
+        f"Precision@{FOUND} is {100 * overall:.1f} % over {clips:,} labeled clips as queries ({which}), where clips drawn at "
         f"random would share a label with the query in {100 * by_chance:.1f} %."
     )

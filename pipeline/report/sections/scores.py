@@ -8,7 +8,7 @@ from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.tables import (
     Row,
     comparison,
-    normalisation_note,
+    normalization_note,
     per_seed,
     rules,
     with_shuffled,
@@ -30,7 +30,7 @@ def comparison_section(source: Source) -> Section:
         parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]
     if len(source.seeds) > 1:
         parts += ["Each seed, under the card's protocol:", per_seed(models, seeds=source.seeds).markdown().strip()]
-    parts.append(normalisation_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalisation))
+    parts.append(normalization_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalization))
     text = "\n\n".join(part for part in parts if part)
     write_text(source.folder / "table.md", text + "\n")
     write_comparison_csv(source.folder / "table.csv", [*rows, *models])

@@ -1,4 +1,4 @@
-"""The size and the colours of a painted video, and decoded pictures brought into them.
+"""The size and the colors of a painted video, and decoded pictures brought into them.
 
 Pictures are packed yuv420p of limited range (luma 16..235), uint8 (3/2 row, col), upright; row and col are even.
 """
@@ -21,7 +21,7 @@ _FULL_RANGE = 2
 
 
 class Canvas:
-    """Size and colours of the output, from the first picture; later ones of another size are scaled to it."""
+    """Size and colors of the output, from the first picture; later ones of another size are scaled to it."""
 
     def __init__(self, picture: Any, stream: Any) -> None:
         # Coded in halves of the resolution, so both sides must be even.
@@ -34,7 +34,7 @@ class Canvas:
         unknown: Matrix = "bt709" if min(probe.shape) >= 720 else "bt601"
         self._matrix = _MATRICES.get(int(picture.colorspace), unknown)
         # Of pictures in RGB, the tags would not be true of the output.
-        self.colours = picture if int(picture.colorspace) in _MATRICES else None
+        self.colors = picture if int(picture.colorspace) in _MATRICES else None
         self._notices: dict[str, Layer] = {}
 
     def planes(self, picture: Any, path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A video → the same video with the heat map over it and its sound kept.
 
-Every map belongs to one picture and the window of sound centred at that picture's time. `maps_per_second` bounds how many are
+Every map belongs to one picture and the window of sound centered at that picture's time. `maps_per_second` bounds how many are
 computed; the pictures in between show the last one *held*, nothing is interpolated. Unless `smooth_s` asks for it, maps are
 not averaged over time either: what flickers in the output flickers in the model. Where the verdict is "silent" or "not found"
 the picture stays as it is, and a line of text says so.
@@ -111,9 +111,9 @@ def overlay_video(
         MediaSource(source, deadline=deadline) as track,
     ):
         if sound.audio is None:
-            raise MediaError(f"{source}: has no sound; there is nothing to localise")
+            raise MediaError(f"{source}: has no sound; there is nothing to localize")
         if video.video is None:
-            raise MediaError(f"{source}: has no pictures; there is nothing to localise in")
+            raise MediaError(f"{source}: has no pictures; there is nothing to localize in")
         stream = video.video
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise MediaError(f"{source}: pictures of more than {MAX_PIXELS // 10**6} megapixels; scale the video down")
@@ -121,7 +121,7 @@ def overlay_video(
             # A constant offset is no sound, and with it taken off no sample lies further from 0 than all lie apart. To know costs
             # one block of a loud sound, and of a silent one far less than to code the video in vain.
             if stays_within(whole, 10 ** (localizer.silence_dbfs / 20)):
-                raise MediaError(f"{source}: silent throughout; there is nothing to localise")
+                raise MediaError(f"{source}: silent throughout; there is nothing to localize")
         overlay = _Overlay(video, sound, track, target, localizer, settings, comment, tell, note)
         return overlay.run()
 
@@ -177,7 +177,7 @@ class _Overlay:
                 raise MediaError(f"{self.video.path}: no picture can be decoded; the file is damaged or truncated")
             self._flush(end=previous[1] + (previous[0].duration * time_base if previous[0].duration else usual))
             if self.summary.verdicts["silent"] == sum(self.summary.verdicts.values()):
-                raise MediaError(f"{self.video.path}: silent wherever there are pictures; there is nothing to localise")
+                raise MediaError(f"{self.video.path}: silent wherever there are pictures; there is nothing to localize")
             while self.coding:
                 self.coding.popleft().result()
         except BaseException as error:
@@ -261,7 +261,7 @@ class _Overlay:
             time_base=self.video.stream("video").time_base,
             sound=self.track,
             zero=self.video.zero,
-            colours=canvas.colours,
+            colors=canvas.colors,
             aspect=canvas.aspect,
             comment=self.comment,
             crf=self.settings.crf,

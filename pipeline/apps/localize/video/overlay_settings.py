@@ -1,4 +1,4 @@
-"""How a video is localised: how often, how smooth, how well coded, and how long it may take."""
+"""How a video is localized: how often, how smooth, how well coded, and how long it may take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OverlaySettings:
-    """How a video is localised; all defaults are ours.
+    """How a video is localized; all defaults are ours.
 
     Attributes
     ----------

@@ -44,8 +44,8 @@ class VideoWriter:
         Where the sound comes from; nothing else may read from it meanwhile.
     zero : Fraction
         Time zero on the clock of the sources.
-    colours : picture or None
-        A decoded picture, whose colour tags are kept.
+    colors : picture or None
+        A decoded picture, whose color tags are kept.
     aspect : Fraction
         Width of a pixel over its height.
     comment : str
@@ -63,7 +63,7 @@ class VideoWriter:
         time_base: Fraction,
         sound: MediaSource | None,
         zero: Fraction,
-        colours: Any = None,
+        colors: Any = None,
         aspect: Fraction = Fraction(1),
         comment: str = "",
         crf: int = 18,
@@ -81,8 +81,8 @@ class VideoWriter:
         coder.width, coder.height, coder.pix_fmt = width, height, "yuv420p"
         coder.time_base, coder.sample_aspect_ratio = self._tick, aspect
         coder.color_range = _LIMITED_RANGE
-        for tag in ("colorspace", "color_primaries", "color_trc") if colours is not None else ():
-            setattr(coder, tag, getattr(colours, tag))
+        for tag in ("colorspace", "color_primaries", "color_trc") if colors is not None else ():
+            setattr(coder, tag, getattr(colors, tag))
         coder.options = {"crf": str(crf), "preset": preset}
         self._track = None if sound is None else _track(self._container, sound, zero)
         self._last = -1

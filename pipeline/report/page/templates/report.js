@@ -94,17 +94,17 @@ function enlarge(gallery, cells, rows, columns, step) {
 
 const scratch = document.createElement("canvas");
 
-/** Lay a map over what the canvas shows; weak responses let the frame through, so that it stays recognisable. */
+/** Lay a map over what the canvas shows; weak responses let the frame through, so that it stays recognizable. */
 function drawHeat(context, values, n, side, opacity) {
   scratch.width = scratch.height = n;
   const inner = scratch.getContext("2d");
   const image = inner.createImageData(n, n);
   for (let i = 0; i < n * n; i++) {
     const value = clamp(values[i], 0, 1);
-    const colour = 3 * Math.round(255 * value);
-    image.data[4 * i] = PALETTE[colour];
-    image.data[4 * i + 1] = PALETTE[colour + 1];
-    image.data[4 * i + 2] = PALETTE[colour + 2];
+    const color = 3 * Math.round(255 * value);
+    image.data[4 * i] = PALETTE[color];
+    image.data[4 * i + 1] = PALETTE[color + 1];
+    image.data[4 * i + 2] = PALETTE[color + 2];
     image.data[4 * i + 3] = 255 * opacity * (0.15 + 0.85 * value);
   }
   inner.putImageData(image, 0, 0);
@@ -516,7 +516,7 @@ const SHAPES = [
   "M-3.2,0a3.2,3.2 0 1,0 6.4,0a3.2,3.2 0 1,0 -6.4,0", "M-3,-3h6v6h-6z", "M0,-3.8L3.6,3H-3.6z", "M0,-4L4,0L0,4L-4,0z",
   "M0,3.8L3.6,-3H-3.6z", "M-3.5,-1.2h2.3v-2.3h2.4v2.3h2.3v2.4h-2.3v2.3h-2.4v-2.3h-2.3z", "M-3,-1.5L0,-3.6L3,-1.5V3H-3z",
 ];
-const GREY_DASHES = ["7 4", "8 3 2 3", "2 3", "12 4"];
+const GRAY_DASHES = ["7 4", "8 3 2 3", "2 3", "12 4"];
 
 class Chart {
   constructor(root, data) {
@@ -559,11 +559,11 @@ class Chart {
     const models = this.curves.filter((each) => each.kind === "model");
     if (curve.kind === "model") {
       const place = models.indexOf(curve);
-      return { className: `colour-${place % 7}`, dash: place < 7 ? "" : "6 2", shape: SHAPES[place % 7], width: 2.2 };
+      return { className: `color-${place % 7}`, dash: place < 7 ? "" : "6 2", shape: SHAPES[place % 7], width: 2.2 };
     }
-    if (curve.kind === "shuffled") return { className: "colour-0", dash: "1.5 3.5", shape: "", width: 1.6 };
-    const grey = this.curves.filter((each) => each.kind === curve.kind);
-    return { className: "colour-grey", dash: GREY_DASHES[grey.indexOf(curve) % 4], shape: "", width: 1.5 };
+    if (curve.kind === "shuffled") return { className: "color-0", dash: "1.5 3.5", shape: "", width: 1.6 };
+    const gray = this.curves.filter((each) => each.kind === curve.kind);
+    return { className: "color-gray", dash: GRAY_DASHES[gray.indexOf(curve) % 4], shape: "", width: 1.5 };
   }
 
   fill() {

@@ -40,11 +40,11 @@ def make_labels(epoch, clips=CLIPS, **attrs):
     return PseudoLabels.from_responses(list(clips), make_responses(epoch, len(clips)), make_sounds(len(clips)), **own)
 
 
-def make_run(folder: Path, *, epochs=(0, 1, 2), centre_audio=True, fingerprint=FINGERPRINT, **attrs):
+def make_run(folder: Path, *, epochs=(0, 1, 2), center_audio=True, fingerprint=FINGERPRINT, **attrs):
     """Write a run's artifacts, and a model.pt and kept weights with as much as inspection reads of them."""
     for epoch in epochs:
         write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
-    iteration = json.dumps({"centre_audio": centre_audio, "keep_epochs": 3})
+    iteration = json.dumps({"center_audio": center_audio, "keep_epochs": 3})
     last = max(epochs)
     for epoch in (*kept_epochs(last, 3), last):
         path = folder / "model.pt" if epoch == last else weights_path(folder, epoch)
