@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # One process of tests for each core; a file of tests stays in one, since its tests share what is made once.
-PYTEST := OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+PYTEST := pytest -n auto --dist loadfile
 
 .PHONY: install demo test tables check format bench docs
 .DEFAULT_GOAL := demo

@@ -140,7 +140,7 @@ def test_a_name_that_is_no_text(project):
         "model.pt",
         "--json",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert rb"caf\udce9.mp4 -> out/caf\udce9.mp4: 0.94 s" in done.stdout
@@ -441,8 +441,7 @@ def test_a_json_that_is_no_longer_true_does_not_stay(project):
 def test_a_kill_leaves_no_half_file(project):
     video(project / "long.mp4", seconds=30)
     command = [sys.executable, "-m", "pipeline.cli.main", "localize", "long.mp4", "-o", "out", "--model", "model.pt"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "--maps-per-second", "0"], env=environment)
+    process = subprocess.Popen([*command, "--maps-per-second", "0"])
     begun = project / "out" / "long.mp4.tmp"
     end = time.monotonic() + 240
     while process.poll() is None and not begun.exists() and time.monotonic() < end:

@@ -24,14 +24,6 @@ from tests.support.easy_world import SHARP, easy_scores, make_easy_world, overfi
 from tests.support.synthetic import ENCODER, make_settings
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def unit_cells(*shape, seed=0, dtype=torch.float64):
     cells = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return torch.nn.functional.normalize(cells, dim=-1)

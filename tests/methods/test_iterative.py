@@ -24,14 +24,6 @@ SETTINGS = make_settings(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Shards, and the folder in which the rows share an initialization."""

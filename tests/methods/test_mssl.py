@@ -43,14 +43,6 @@ LABELED = [name for name in ROWS if "unlabeled" not in name]
 SMALL_HEADS = {"hidden": 16, "projection_hidden": 16, "projection_dim": 8}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 

@@ -43,15 +43,6 @@ def read_history(folder, name="history.csv"):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads wait for each other longer than such small tensors take, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def world():
     return make_world(24, size=32)[0]
@@ -566,7 +557,6 @@ class TestWhenToStartAfresh:
 
 def work(folder, kill_before_write):
     """Initialize (once, as `dvc repro` would) and train; die like kill -9 before the given write to disk."""
-    torch.set_num_threads(1)
     world, settings = make_world(24, size=32)[0], make_settings()
     writes = 0
     replace = os.replace
