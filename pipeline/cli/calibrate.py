@@ -49,27 +49,27 @@ def calibrate(
     from pipeline.cli.targets import resolve_model
     from pipeline.common.config import load_params
     from pipeline.common.errors import EvaluationError, ShardError
-    from pipeline.common.project import find_home
+    from pipeline.common.project import locate
     from pipeline.evaluation.calibrating import calibrate as measure
     from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
     from pipeline.manifests.clips import TRAIN_SPLIT
     from pipeline.shards.reader import ShardSet
 
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
-    home = find_home(model)
+    paths = locate(model)
     if folder is None:
-        if home is None:
+        if paths is None:
             raise click.UsageError(f"{model} lies outside a project, whose clips would be taken; give --shards")
-        split = load_params(home.project / params_path).score_split
-        folder = home.project / "data" / home.dataset / "shards" / split
+        split = load_params(paths.project / params_path).score_split
+        folder = paths.project / "data" / paths.dataset / "shards" / split
         if not folder.is_dir():
             raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
-    if output is None and home and home.metrics.is_file():
+    if output is None and paths and paths.metrics.is_file():
         raise EvaluationError(
-            f"{home.metrics}: this variant has been evaluated, which calibrates it; run `dvc repro evaluate@{home.variant}`, or "
+            f"{paths.metrics}: this variant has been evaluated, which calibrates it; run `dvc repro evaluate@{paths.variant}`, or "
             "give -o"
         )
-    path = output or (home.calibration if home else model.with_name(CALIBRATION_FILE))
+    path = output or (paths.calibration if paths else model.with_name(CALIBRATION_FILE))
     calibration = measure(
         model, ShardSet.open(folder), split=Path(os.path.normpath(folder.absolute())).name, device=device
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts, find_artifacts
 from pipeline.common.errors import PseudoLabelError
-from pipeline.common.project import find_run
+from pipeline.common.project import find_variant
 from pipeline.shards.reader import ShardSet
 
 
@@ -38,11 +38,11 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
                 f"{path}: no folder seed_{seed} in it; the first seed of a run has none, leave --seed out"
             )
         return find_artifacts(path if seed is None else path / f"seed_{seed}")
-    found = find_run(word, dataset=dataset, params_path=params_path, holding="pseudo_labels")
+    found = find_variant(word, dataset=dataset, params_path=params_path, holding="pseudo_labels")
     if not found.folder.is_dir():
-        hint = f"there are {', '.join(found.others)}" if found.others else "train first: dvc repro train"
+        hint = f"there are {', '.join(found.available)}" if found.available else "train first: dvc repro train"
         raise PseudoLabelError(f"{found.folder}: no such run; {hint}")
-    folder = found.of_seed(seed)
+    folder = found.folder_of_seed(seed)
     if folder is None:
         raise PseudoLabelError(
             f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.common.errors import CheckpointError
-from pipeline.common.project import find_run
+from pipeline.common.project import find_variant
 
 MODEL_FILE = "model.pt"
 
@@ -34,11 +34,13 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     path = Path(word)
     if "/" in word or path.suffix == ".pt" or path.is_file() or (path / MODEL_FILE).is_file():
         return _model_at(path, seed)
-    found = find_run(word, dataset=dataset, params_path=params_path, holding=MODEL_FILE)
-    if not found.is_there:
-        hint = f"there are models of {', '.join(found.others)}" if found.others else "train first: dvc repro train"
+    found = find_variant(word, dataset=dataset, params_path=params_path, holding=MODEL_FILE)
+    if not found.exists:
+        hint = (
+            f"there are models of {', '.join(found.available)}" if found.available else "train first: dvc repro train"
+        )
         raise CheckpointError(f"{found.folder / MODEL_FILE}: no such model; {hint}")
-    folder = found.of_seed(seed)
+    folder = found.folder_of_seed(seed)
     if folder is None:
         raise CheckpointError(
             f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "

@@ -1,110 +1,192 @@
-"""Where a run lies in a project, from the name of its variant or from the path of its model.
+"""The paths of a project: every file and folder name that more than one module uses.
 
 ```
-PROJECT/runs/DATASET/VARIANT/model.pt       or VARIANT/seed_N/model.pt
-PROJECT/data_manifests/DATASET/dataset.yaml
-PROJECT/results/DATASET/VARIANT/metrics.json, baselines.json, maps/VARIANT/calibration.json
+PROJECT/params.yaml
+PROJECT/data_manifests/DATASET/      dataset.yaml  SPLIT.csv  SPLIT_boxes.csv
+PROJECT/data/DATASET/                clips.csv  shards/SPLIT/shard-00000.h5 …
+PROJECT/runs/DATASET/VARIANT/        the run folder of the first seed:
+                                     model.pt  state.pt  history.csv  timings.csv
+                                     pseudo_labels/epoch_000.h5  start_001.h5 …  weights/epoch_000.pt …
+                      …/seed_N/      the same for each further seed
+PROJECT/results/DATASET/             baselines.json
+                      …/VARIANT/     metrics.json  scores.csv  success_curve.csv
+                      …/maps/VARIANT/          maps.h5  calibration.json  (further seeds: …/seed_N/)
+                      …/on/OTHER/    the same layout, scored on the dataset OTHER
 ```
+Most functions take a folder and not the project, because a stage gets its folders as options.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.config import load_params
-from pipeline.training.run_folder import seed_folder
 
-CALIBRATION_FILE = "calibration.json"
+PARAMS_FILE = "params.yaml"
+MANIFESTS_FOLDER, DATA_FOLDER, RUNS_FOLDER, RESULTS_FOLDER = "data_manifests", "data", "runs", "results"
+CARD_FILE = "dataset.yaml"
+CLIPS_FILE = "clips.csv"
+SHARD_PATTERN = "shard-*.h5"
+INITIAL_RUN = "initialize"  # the run that the variants start from
+
+MODEL_FILE, STATE_FILE, HISTORY_FILE, TIMINGS_FILE = "model.pt", "state.pt", "history.csv", "timings.csv"
+LABELS_FOLDER, WEIGHTS_FOLDER = "pseudo_labels", "weights"
+LABELS_PATTERN, START_PATTERN, WEIGHTS_PATTERN = "epoch_*.h5", "start_*.h5", "epoch_*.pt"
+SEED_PATTERN = "seed_*"
+
+MAPS_FOLDER = "maps"
+MAPS_FILE, CALIBRATION_FILE = "maps.h5", "calibration.json"
+METRICS_FILE, BASELINES_FILE = "metrics.json", "baselines.json"
+SCORES_FILE, SUCCESS_CURVE_FILE = "scores.csv", "success_curve.csv"
+
+
+def manifest_folder(project: Path, dataset: str) -> Path:
+    """Folder of a dataset's card, clip lists and boxes."""
+    return project / MANIFESTS_FOLDER / dataset
+
+
+def shards_folder(project: Path, dataset: str, split: str) -> Path:
+    """Folder of the shards of one split."""
+    return project / DATA_FOLDER / dataset / "shards" / split
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Path of shard number `index`, from 0, in a split's folder of shards."""
+    return folder / f"shard-{index:05d}.h5"
+
+
+def runs_folder(project: Path, dataset: str) -> Path:
+    """Folder of all training runs on a dataset."""
+    return project / RUNS_FOLDER / dataset
+
+
+def results_folder(project: Path, dataset: str, *, scored_on: str | None = None) -> Path:
+    """Folder of the scores of models trained on `dataset`; `scored_on` names the scored dataset if it is another one."""
+    folder = project / RESULTS_FOLDER / dataset
+    return folder / "on" / scored_on if scored_on else folder
+
+
+def seed_name(seed: int) -> str:
+    """Name of the folder of a seed other than the first."""
+    return f"seed_{seed}"
+
+
+def seed_folder(folder: Path, seeds: Sequence[int], seed: int) -> Path:
+    """Folder of one seed of a run: `folder` itself for the first seed, ``seed_<seed>`` inside it for each further one."""
+    return folder if seed == seeds[0] else folder / seed_name(seed)
+
+
+def is_seed_folder(folder: Path) -> bool:
+    """Whether a folder is that of a further seed, by its name."""
+    return re.fullmatch(r"seed_\d+", folder.name) is not None
+
+
+def labels_path(run: Path, epoch: int) -> Path:
+    """Path of the pseudo-labels of one epoch in a run folder; epoch 0 is the initialization."""
+    return run / LABELS_FOLDER / f"epoch_{epoch:03d}.h5"
+
+
+def start_path(run: Path, epoch: int) -> Path:
+    """Path of what the method computed from the training set before `epoch`, such as clusters."""
+    return run / LABELS_FOLDER / f"start_{epoch:03d}.h5"
+
+
+def weights_path(run: Path, epoch: int) -> Path:
+    """Path of the intermediate checkpoint of one epoch in a run folder."""
+    return run / WEIGHTS_FOLDER / f"epoch_{epoch:03d}.pt"
 
 
 @dataclass(frozen=True)
-class Home:
-    """Where a model lies in a project; the files need not exist."""
+class ProjectPaths:
+    """Paths that belong to one trained model of a project; the files need not exist."""
 
     project: Path
     dataset: str
     variant: str
-    seed_part: tuple[str, ...]  # ("seed_N",) of a further seed
+    seed_part: tuple[str, ...] = ()  # ("seed_N",) for a further seed
 
     @property
     def manifest(self) -> Path:
         """Folder of the dataset's card and lists."""
-        return self.project / "data_manifests" / self.dataset
+        return manifest_folder(self.project, self.dataset)
+
+    @property
+    def results(self) -> Path:
+        """Folder of all scores on the dataset."""
+        return results_folder(self.project, self.dataset)
 
     @property
     def metrics(self) -> Path:
         """Scores of the variant, over all its seeds."""
-        return self.project / "results" / self.dataset / self.variant / "metrics.json"
+        return self.results / self.variant / METRICS_FILE
 
     @property
     def baselines(self) -> Path:
-        """Scores of the rows that know nothing of the clip."""
-        return self.project / "results" / self.dataset / "baselines.json"
+        """Scores of the content-free baselines."""
+        return self.results / BASELINES_FILE
 
     @property
     def calibration(self) -> Path:
-        """Of the weights that it names: those that were evaluated or, without boxes, calibrated."""
-        maps = self.project / "results" / self.dataset / "maps"
-        return maps.joinpath(self.variant, *self.seed_part, CALIBRATION_FILE)
+        """Calibration of this seed's model."""
+        return (self.results / MAPS_FOLDER).joinpath(self.variant, *self.seed_part, CALIBRATION_FILE)
 
 
-def find_home(model: Path) -> Home | None:
-    """Return where a ``model.pt`` lies in a project, by its path alone; None for one that lies elsewhere."""
+def locate(model: Path) -> ProjectPaths | None:
+    """Return the project paths of a ``model.pt``, derived from its path alone; None if it is not in a ``runs`` folder."""
     parts = model.absolute().parent.parts
-    for i in reversed([i for i, part in enumerate(parts) if part == "runs"]):
+    for i in reversed([i for i, part in enumerate(parts) if part == RUNS_FOLDER]):
         below = parts[i + 1 :]
-        if len(below) == 2 or (len(below) == 3 and below[2].startswith("seed_")):
-            return Home(Path(*parts[:i]), below[0], below[1], below[2:])
+        if len(below) == 2 or (len(below) == 3 and is_seed_folder(model.absolute().parent)):
+            return ProjectPaths(Path(*parts[:i]), below[0], below[1], below[2:])
     return None
 
 
 @dataclass(frozen=True)
-class FoundRun:
-    """What the name of a variant leads to.
+class VariantRun:
+    """The run folder of a variant, as found by `find_variant`.
 
     Attributes
     ----------
     folder : Path
-        Of the variant, relative to the project; it need not exist.
-    is_there : bool
-        Whether it holds what was looked for.
-    others : sequence of str
-        All variants that hold it; for the message where this one does not.
+        Relative to the project; it need not exist.
+    exists : bool
+        Whether it holds the file or folder that was looked for.
+    available : sequence of str
+        All variants that hold it, for error messages.
     seeds : sequence of int
-        Of the settings file.
+        From the settings file.
     """
 
     folder: Path
-    is_there: bool
-    others: Sequence[str]
+    exists: bool
+    available: Sequence[str]
     seeds: Sequence[int]
 
-    def of_seed(self, seed: int | None) -> Path | None:
-        """Return the folder of a seed, by default the first; None where it has none.
-
-        The run may have been trained with other seeds than the settings file has now: a folder of the seed's name is the seed's.
-        """
+    def folder_of_seed(self, seed: int | None) -> Path | None:
+        """Return the folder of a seed (None: the first), or None if the run has no such seed."""
         if seed is None:
             return self.folder
-        own = self.folder / f"seed_{seed}"
+        # The settings may have changed since training, so an existing folder of that name wins.
+        own = self.folder / seed_name(seed)
         if own.is_dir():
             return own
         return seed_folder(self.folder, self.seeds, seed) if seed in self.seeds else None
 
 
-def find_run(variant: str, *, dataset: str | None, params_path: Path, holding: str) -> FoundRun:
-    """Look for a variant's run in ``runs/DATASET`` of the present folder.
+def find_variant(variant: str, *, dataset: str | None, params_path: Path, holding: str) -> VariantRun:
+    """Look for a variant's run folder in ``runs/DATASET`` of the current directory.
 
     Parameters
     ----------
     variant : str
     dataset : str, optional
-        By default the active one of the settings file.
+        Default: the active dataset of the settings file.
     params_path : Path
     holding : str
-        Name of the file or folder without which a run is none.
+        The file or folder that a run folder must contain to count.
 
     Raises
     ------
@@ -112,6 +194,6 @@ def find_run(variant: str, *, dataset: str | None, params_path: Path, holding: s
         The settings file cannot be read.
     """
     params = load_params(params_path)
-    runs = Path("runs") / (dataset or params.dataset)
-    there = sorted(each.parent.name for each in runs.glob(f"*/{holding}"))
-    return FoundRun(runs / variant, (runs / variant / holding).exists(), there, params.seeds)
+    runs = runs_folder(Path(), dataset or params.dataset)
+    available = sorted(each.parent.name for each in runs.glob(f"*/{holding}"))
+    return VariantRun(runs / variant, (runs / variant / holding).exists(), available, params.seeds)

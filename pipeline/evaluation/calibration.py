@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest, write_json
-from pipeline.common.project import CALIBRATION_FILE, find_home
+from pipeline.common.project import CALIBRATION_FILE, locate
 
 FORMAT_VERSION = 2
 MAKE_ONE = "run `dvc repro evaluate` or, without boxes, `soundspot calibrate`"
@@ -109,8 +109,8 @@ def find_calibration(model: Path) -> Calibration | None:
     ``runs/NAME/VARIANT/model.pt`` is evaluated in ``results/NAME/maps/VARIANT``. A calibration of other weights is none.
     """
     digest = model_digest(model)
-    home = find_home(model)
-    for path in (model.with_name(CALIBRATION_FILE), *([home.calibration] if home else [])):
+    paths = locate(model)
+    for path in (model.with_name(CALIBRATION_FILE), *([paths.calibration] if paths else [])):
         if path.is_file() and (found := read_calibration(path)).model == digest:
             return found
     return None

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv, write_json
+from pipeline.common.project import seed_folder
 from pipeline.evaluation.calibrating import calibrate_on
 from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
@@ -31,7 +32,6 @@ from pipeline.scoring.score import score_all
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
-from pipeline.training.run_folder import seed_folder
 
 THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
 

@@ -39,10 +39,10 @@ from pipeline.training.batches import Batch, PreviousEpoch, Timed, training_batc
 from pipeline.training.checkpoints import load_model, load_weights, read_checkpoint
 from pipeline.training.parallel import run_side_by_side
 from pipeline.training.plan import Plan, initialize_plans, train_plans
-from pipeline.training.run_folder import Run, begin, seed_folder
+from pipeline.training.run_folder import Run, begin
 from pipeline.training.state import HISTORY, TIMINGS, Progress, read_history, start_or_resume
 
-__all__ = ["HISTORY", "initialize", "load_model", "response_maps", "seed_folder", "train"]
+__all__ = ["HISTORY", "initialize", "load_model", "response_maps", "train"]
 
 
 def initialize(

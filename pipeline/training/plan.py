@@ -22,6 +22,7 @@ from pipeline.common.config import (
 )
 from pipeline.common.errors import CheckpointError, TrainingError
 from pipeline.common.files import fingerprint
+from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.methods import build_method, method_entry, method_settings
 from pipeline.model.pretrained import weights_advice
@@ -29,7 +30,7 @@ from pipeline.pseudo_labels import artifact as pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
 from pipeline.training.class_labels import ClipClasses, read_clip_classes
-from pipeline.training.run_folder import Run, kept_epochs, labels_path, seed_folder
+from pipeline.training.run_folder import Run, kept_epochs
 
 # Eq. 3 has no thresholds. What the initialization's artifact and model state instead is ours: half of the range, which is the
 # field's fixed threshold of a map, and a relation of every sound with itself alone.
@@ -140,7 +141,7 @@ def train_plans(
     plans = []
     for seed in seeds:
         initial = seed_folder(initial_folder, seeds, seed)
-        start = _digest(initial / "model.pt") + _digest(labels_path(initial, 0))
+        start = _digest(initial / MODEL_FILE) + _digest(labels_path(initial, 0))
         plan = partial(
             _plan,
             shards,

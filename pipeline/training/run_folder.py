@@ -24,6 +24,19 @@ from typing import Any
 from pipeline.common.equal_steps import spread
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import CODE_FILE, code_digest, write_text
+from pipeline.common.project import (
+    HISTORY_FILE,
+    LABELS_FOLDER,
+    MODEL_FILE,
+    SEED_PATTERN,
+    STATE_FILE,
+    TIMINGS_FILE,
+    WEIGHTS_FOLDER,
+    is_seed_folder,
+    labels_path,
+    start_path,
+    weights_path,
+)
 from pipeline.training.checkpoints import read_checkpoint
 
 
@@ -50,22 +63,22 @@ class Run:
     @property
     def model(self) -> Path:
         """The finished model."""
-        return self.folder / "model.pt"
+        return self.folder / MODEL_FILE
 
     @property
     def state(self) -> Path:
         """Where an incomplete run stands."""
-        return self.folder / "state.pt"
+        return self.folder / STATE_FILE
 
     @property
     def history(self) -> Path:
         """One row per epoch."""
-        return self.folder / "history.csv"
+        return self.folder / HISTORY_FILE
 
     @property
     def timings(self) -> Path:
         """Seconds and throughput, one row per epoch."""
-        return self.folder / "timings.csv"
+        return self.folder / TIMINGS_FILE
 
     def labels(self, epoch: int) -> Path:
         """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialization."""
@@ -77,7 +90,7 @@ class Run:
 
     def start(self, epoch: int) -> Path:
         """What the method made of the training set before `epoch`; many methods make nothing."""
-        return self.folder / "pseudo_labels" / f"start_{epoch:03d}.h5"
+        return start_path(self.folder, epoch)
 
     def has_all_weights(self) -> bool:
         """Tell whether the run has ended under this fingerprint and the present program, and kept every epoch's weights."""
@@ -98,7 +111,7 @@ class Run:
         # What makes a run complete, or one to go on with, goes first: a kill in between leaves neither.
         for path in (self.model, self.state, self.history, self.timings):
             path.unlink(missing_ok=True)
-        for name in ("pseudo_labels", "weights"):
+        for name in (LABELS_FOLDER, WEIGHTS_FOLDER):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def finish(self) -> None:
@@ -106,24 +119,9 @@ class Run:
         self.state.unlink(missing_ok=True)
 
 
-def labels_path(folder: Path, epoch: int) -> Path:
-    """Path of an epoch's pseudo-labels in a run's folder."""
-    return folder / "pseudo_labels" / f"epoch_{epoch:03d}.h5"
-
-
-def weights_path(folder: Path, epoch: int) -> Path:
-    """Path of the model as it was after an epoch, in a run's folder."""
-    return folder / "weights" / f"epoch_{epoch:03d}.pt"
-
-
 def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
     """Return the epochs before the `last` whose weights a training run keeps, of `keep` in all with the last itself."""
     return tuple(spread(last + 1, keep)[:-1])
-
-
-def seed_folder(folder: Path, seeds: Sequence[int], seed: int) -> Path:
-    """The folder of one seed of a run: `folder` itself for the first, ``seed_<seed>`` in it for each further one."""
-    return folder if seed == seeds[0] else folder / f"seed_{seed}"
 
 
 def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
@@ -133,11 +131,11 @@ def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
     the program began the folder, or if nothing tells which did.
     """
     own = {run.folder for run in runs}
-    for stale in set(folder.glob("seed_*")) - own:
+    for stale in set(folder.glob(SEED_PATTERN)) - own:
         shutil.rmtree(stale)
     for run in runs:
         # What a kill in the middle of writing left behind.
-        for pattern in ("*.tmp", "pseudo_labels/*.tmp", "weights/*.tmp"):
+        for pattern in ("*.tmp", f"{LABELS_FOLDER}/*.tmp", f"{WEIGHTS_FOLDER}/*.tmp"):
             for temporary in run.folder.glob(pattern):
                 temporary.unlink()
     todo = [run for run in runs if not run.is_complete()]
@@ -153,7 +151,7 @@ def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
 
 def begun_by_this_program(folder: Path) -> bool:
     """Tell whether the program in its present state began the folder of a stage, or of one of its further seeds."""
-    code = (folder.parent if folder.name.startswith("seed_") else folder) / CODE_FILE
+    code = (folder.parent if is_seed_folder(folder) else folder) / CODE_FILE
     return code.is_file() and code.read_text() == code_digest()
 
 

@@ -18,6 +18,7 @@ import torch
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
 from pipeline.common.files import write_csv
+from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
 from pipeline.methods import Method, build_method
 from pipeline.model.encoders import AudioVisualModel, build_model
@@ -25,7 +26,6 @@ from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
 from pipeline.training.plan import Plan
-from pipeline.training.run_folder import labels_path
 
 # Timings differ from run to run, so they have a file of their own: all the rest of a run is the same, byte by byte.
 HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
@@ -106,7 +106,7 @@ def start_or_resume(plan: Plan, shards: ShardSet, device: torch.device) -> Progr
 def _start(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
     if plan.initial_folder is None:
         return _fresh(plan, device)
-    path = plan.initial_folder / "model.pt"
+    path = plan.initial_folder / MODEL_FILE
     initial, description = checkpoints.load_model(path)
     if description["encoder"] != plan.encoder.model_dump(mode="json"):
         raise TrainingError(f"{path}: was trained with other settings of `encoder`; run initialize again")

@@ -24,10 +24,10 @@ from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import centering, clip_neighbors, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.cli.inspection_targets import open_shards, resolve_target
 from pipeline.common.errors import PseudoLabelError, ShardError
+from pipeline.common.project import labels_path, weights_path
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint, write_checkpoint
-from pipeline.training.run_folder import labels_path, weights_path
 from tests.cli.test_evaluate import PARAMS
 from tests.shards.test_shards import SIZE, clip_values
 from tests.support.labeled_runs import CLIPS, make_labels, make_run, make_train_shards

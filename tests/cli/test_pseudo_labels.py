@@ -11,9 +11,9 @@ from PIL import Image
 
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
+from pipeline.common.project import labels_path
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.run_folder import labels_path
 from tests.cli.test_evaluate import PARAMS
 from tests.support.labeled_runs import make_run, make_train_shards
 

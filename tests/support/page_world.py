@@ -13,6 +13,7 @@ import torch
 
 from pipeline.common.config import load_card
 from pipeline.common.files import write_csv
+from pipeline.common.project import labels_path, weights_path
 from pipeline.manifests.clips import CLIP_COLUMNS, Box, write_boxes
 from pipeline.model.encoders import build_model
 from pipeline.pseudo_labels.artifact import write_pseudo_labels
@@ -20,7 +21,6 @@ from pipeline.report.page.page import write_page
 from pipeline.report.source import Section, Source
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.checkpoints import model_content, write_checkpoint
-from pipeline.training.run_folder import labels_path, weights_path
 from tests.support.labeled_runs import make_labels
 from tests.support.media_files import write_media
 from tests.support.scored_world import SETTINGS, SIZE, boxes_of, make_manifest, make_split

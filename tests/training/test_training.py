@@ -28,7 +28,7 @@ from pipeline.model.inference import predict, select_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training import batches as batches_module
 from pipeline.training.batches import PreviousEpoch, Timed, training_batches
-from pipeline.training.loop import HISTORY, _autocast, initialize, load_model, response_maps, seed_folder, train
+from pipeline.training.loop import HISTORY, _autocast, initialize, load_model, response_maps, train
 from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
 
@@ -126,10 +126,6 @@ class TestWhatIsWritten:
     def test_seeds_differ(self, trained):
         found = digests(trained)
         assert found["iterative/model.pt"] != found["iterative/seed_3/model.pt"]
-
-    def test_seed_folders(self, tmp_path):
-        assert seed_folder(tmp_path, [4, 7], 4) == tmp_path
-        assert seed_folder(tmp_path, [4, 7], 7) == tmp_path / "seed_7"
 
 
 class TestMethods:

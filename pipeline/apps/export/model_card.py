@@ -21,7 +21,7 @@ from pipeline.apps.export.formats import FORMATS
 from pipeline.apps.export.model_card_usage import usage
 from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_card
 from pipeline.common.errors import ExportError
-from pipeline.common.project import Home, find_home
+from pipeline.common.project import ProjectPaths, locate
 from pipeline.evaluation.calibration import model_digest, read_calibration
 from pipeline.methods import method_entry
 from pipeline.model.encoders import cell_stride, receptive_field
@@ -34,7 +34,7 @@ class Surroundings:
 
     Attributes
     ----------
-    home : Home or None
+    paths : ProjectPaths or None
     card : Card or None
         Of the dataset that it was trained on.
     metrics : mapping or None
@@ -45,7 +45,7 @@ class Surroundings:
         Whether the scores are those of these weights; None where nothing tells.
     """
 
-    home: Home | None = None
+    paths: ProjectPaths | None = None
     card: Card | None = None
     metrics: Mapping[str, Any] | None = None
     baselines: Mapping[str, Mapping[str, Any]] | None = None
@@ -60,12 +60,12 @@ def look_around(model: Path) -> Surroundings:
     SettingsError, CheckpointError, ExportError
         A card, a calibration or a file of scores is there and cannot be read.
     """
-    home = find_home(model)
-    if home is None:
+    paths = locate(model)
+    if paths is None:
         return Surroundings()
-    card = load_card(home.manifest) if (home.manifest / "dataset.yaml").is_file() else None
-    same = read_calibration(home.calibration).model == model_digest(model) if home.calibration.is_file() else None
-    return Surroundings(home, card, _read_scores(home.metrics), _read_scores(home.baselines), same)
+    card = load_card(paths.manifest) if (paths.manifest / "dataset.yaml").is_file() else None
+    same = read_calibration(paths.calibration).model == model_digest(model) if paths.calibration.is_file() else None
+    return Surroundings(paths, card, _read_scores(paths.metrics), _read_scores(paths.baselines), same)
 
 
 def model_card(exported: Exported, around: Surroundings) -> str:
@@ -123,14 +123,14 @@ def _data(facts: Mapping[str, Any], around: Surroundings) -> str:
     items = {
         "Clips": f"{facts['n_clips']:,}, each one frame with {facts['audio']['clip_seconds']:g} s of sound around it"
     }
-    if around.home is None:
+    if around.paths is None:
         items = {"Dataset": "not known; the model's file does not name it", **items}
     elif around.card is None:
-        items = {"Dataset": f"`{around.home.dataset}`, without a card that says more", **items}
+        items = {"Dataset": f"`{around.paths.dataset}`, without a card that says more", **items}
     else:
         card = around.card
         items = {
-            "Dataset": f"`{around.home.dataset}`: {_plain(card.title)}",
+            "Dataset": f"`{around.paths.dataset}`: {_plain(card.title)}",
             "Source": _plain(card.source),
             "License": _plain(card.license),
             **items,

@@ -14,10 +14,11 @@ from pathlib import Path
 from pipeline.apps.inspection.views import Artifacts
 from pipeline.common.errors import CheckpointError, PseudoLabelError
 from pipeline.common.hdf5 import read_about
+from pipeline.common.project import labels_path, weights_path
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint
-from pipeline.training.run_folder import kept_epochs, labels_path, weights_path
+from pipeline.training.run_folder import kept_epochs
 
 TRAIN = "train"  # the stage; the other is "initialize"
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from pipeline.apps.inspection.measures import SAMPLE, pair_cosines, shared_mask_ious
 from pipeline.common.errors import CheckpointError, PseudoLabelError
+from pipeline.common.project import labels_path
 from pipeline.evaluation.retrieval import neighbors
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training.run_artifacts import centers_audio, labels_by_epoch
-from pipeline.training.run_folder import labels_path
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
+from pipeline.common.project import seed_folder
 from pipeline.evaluation.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
 from pipeline.figures.figures import COLORS, save
 from pipeline.figures.lines import Line, LinePanel, line_panels
@@ -21,7 +22,6 @@ from pipeline.report.source import ABLATION, Section, Source
 from pipeline.scoring.tables import MISSING, Table, label_of
 from pipeline.training.class_labels import read_label_sets
 from pipeline.training.run_artifacts import artifact_paths, centers_audio
-from pipeline.training.run_folder import seed_folder
 
 STEM = "relation_quality"
 COLUMNS = {
