@@ -8,7 +8,7 @@ import click
 
 from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
-from pipeline.evaluation.evaluate import evaluate_content_free
+from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, manifest_option, params_option
 

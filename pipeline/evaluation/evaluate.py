@@ -23,17 +23,14 @@ from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.figures import Curve, save, success_curves
 from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Box, Clip, read_boxes
 from pipeline.manifests.prepared import read_prepared_clips
-from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.map_file import MAPS_FILE, ResponseMaps, write_maps
-from pipeline.scoring.metrics import CURVE_STEPS
+from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.protocols import Protocol, get_protocol
 from pipeline.scoring.results import Scores
-from pipeline.scoring.score import score_all
+from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
-
-THRESHOLDS = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
 
 
 def evaluate(
@@ -66,7 +63,7 @@ def evaluate(
     maps_folder : Path
         Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further one.
     baselines : Path
-        ``baselines.json``, made by `evaluate_content_free`.
+        ``baselines.json``, written by `pipeline.scoring.baselines.evaluate_content_free`.
     split : str
     evaluation : EvaluationSettings
         Protocol, and the threshold of a success.
@@ -129,52 +126,13 @@ def evaluate(
         print(by_class)
 
 
-def evaluate_content_free(
-    shards: ShardSet, manifest: Path, path: Path, *, split: str, evaluation: EvaluationSettings
-) -> None:
-    """Score maps that know nothing of the clip, and write them as a mapping of row → flat scores.
-
-    Parameters
-    ----------
-    shards : ShardSet
-        The scored split; only its clip ids are read.
-    manifest : Path
-        Folder with ``<split>_boxes.csv``; boxes of other splits in it, but never those of the test split, give the row
-        `mean_of_boxes`.
-    path : Path
-        ``baselines.json``.
-    split, evaluation
-        As for `evaluate`.
-
-    Raises
-    ------
-    EvaluationError
-        As for `evaluate`.
-    """
-    scored = score_content_free(shards, manifest, split=split, evaluation=evaluation)
-    write_json(path, {name: {"split": split, **flat_metrics([by_rule])} for name, by_rule in scored.items()})
-
-
-def score_content_free(
-    shards: ShardSet, manifest: Path, *, split: str, evaluation: EvaluationSettings
-) -> dict[str, dict[str, Scores]]:
-    """Return the scores of each content-free row under each rule; see `evaluate_content_free`."""
-    boxes = read_split_boxes(manifest, split)
-    elsewhere = read_prior_boxes(manifest, split)
-    rules = scoring_rules(get_protocol(evaluation.protocol))
-    return {
-        name: _score(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold)
-        for name, maps in content_free_maps(shards.clip_ids, prior_boxes=elsewhere).items()
-    }
-
-
 def score_maps(
     maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
 ) -> dict[str, Scores]:
     """Return the scores of one model by prefix ``<audio><rule>``."""
     rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}
     own, shuffled = (
-        _score(response, maps.clip_ids, boxes, rules, threshold=threshold)
+        score_rules(response, maps.clip_ids, boxes, rules, threshold=threshold)
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
@@ -240,13 +198,6 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
         # The paper's tables have ± for the deviation over seeds.
         + "; ±: half the bootstrap 95 % interval over clips"
     )
-
-
-def _score(
-    maps: np.ndarray, clip_ids: Sequence[str], boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
-) -> dict[str, Scores]:
-    scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
-    return {prefix: scores[protocol.name] for prefix, protocol in rules.items()}
 
 
 def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:

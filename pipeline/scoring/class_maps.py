@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pipeline.common.errors import EvaluationError
 from pipeline.manifests.clips import Box
 from pipeline.scoring.ground_truth import ground_truth
+from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import Protocol
 from pipeline.scoring.results import COUNTS, Scores
-from pipeline.scoring.score import SILENCE, agreement, checked_maps, sounding_boxes
+from pipeline.scoring.score import SILENCE, checked_maps, group_sounding_boxes
 from pipeline.scoring.upsampling import enlarge
 
 
@@ -58,7 +59,7 @@ def score_class_maps(
     maps = checked_maps(maps, clip_ids, n_axes=4)
     if maps.ndim != 4 or maps.shape[1] != len(class_names):
         raise EvaluationError(f"class maps of shape {maps.shape} for {len(class_names)} classes and their clips")
-    by_clip = sounding_boxes(boxes)
+    by_clip = group_sounding_boxes(boxes)
     counts = dict.fromkeys(COUNTS, 0) | {"n_missing_maps": len(by_clip.keys() - set(clip_ids))}
     scored: list[str] = []
     rows: list[tuple[float, ...]] = []
@@ -108,6 +109,6 @@ def _score_clip(
         peak = heard == heard.max()
         counts["n_flat_maps"] += bool(peak.all())
         region = heard > np.float32(protocol.map_threshold * float(heard.max()))
-        values.append((*agreement(region, truth), float(truth.support[peak].mean())))
+        values.append((*ciou_and_iou(region, truth), float(truth.support[peak].mean())))
     quiet = [float(np.mean(one <= SILENCE)) for name, one in enlarged.items() if name not in sources]
     return (*(float(value) for value in np.mean(values, axis=0)), float(np.mean(quiet)) if quiet else float("nan"))

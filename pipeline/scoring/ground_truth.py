@@ -6,23 +6,21 @@ A box is x0, y0, x1, y1 in fractions of the full frame, corners, origin top left
 between two pixels. For files that count pixels from 1 (SoundNet-Flickr, 256×256), pixel c begins at the fraction
 (c - 1) / 256. A grid is (row, col); a box covers the pixels from its first to the one before its last edge.
 
-Public code turns edges into pixel indices in different ways, which moves a box by up to a pixel; see `ROUNDINGS`.
+Public code turns edges into pixel indices in different ways, which moves a box by up to a pixel; see `Rounding`.
 What lies outside the frame is cut off. A box of which nothing is left is counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.manifests.clips import Box
+from pipeline.scoring.protocols import Consensus, Rounding
 
-Rounding = Literal["nearest", "floor", "one-based-floor", "xywh-floor"]
-Consensus = Literal["annotators", "union", "per-source"]
-ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 SOURCE_SIDE = 256  # side in pixels of the frames on which the SoundNet-Flickr boxes were drawn
 _SIZE_ERROR = 1.0e-9  # pixels; a size that is the difference of two corners misses a whole number by less
 

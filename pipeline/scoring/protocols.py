@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.common.errors import EvaluationError
-from pipeline.scoring.ground_truth import Consensus, Rounding
 
+Rounding = Literal["nearest", "floor", "one-based-floor", "xywh-floor"]
+Consensus = Literal["annotators", "union", "per-source"]
 Normalization = Literal["min-max", "min-max-enlarged", "relu-max"]
 Interpolation = Literal["bilinear", "bicubic"]
 ThresholdRule = Literal["fixed", "relative-to-max", "median", "oracle-area"]
@@ -63,7 +64,7 @@ class Protocol:
     success_threshold : float
         cIoU from which a clip counts as a success, unless the caller says otherwise.
     extras : tuple of {"iiou", "slavc", "nsa"}
-        Further metric sets, see `pipeline.scoring.extended` and `pipeline.scoring.score`.
+        Further metric sets, see `pipeline.scoring.metrics` and `pipeline.scoring.score`.
     """
 
     name: str

@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.extended import average_precision, localization_accuracy, max_f1, worst_of_each_frame
-from pipeline.scoring.metrics import FloatArray, auc, bootstrap_interval, curve_of_each_clip, succeeds, success_curve
+from pipeline.scoring.metrics import (
+    FloatArray,
+    auc,
+    average_precision,
+    bootstrap_interval,
+    curve_of_each_clip,
+    localization_accuracy,
+    max_f1,
+    succeeds,
+    success_curve,
+    worst_of_each_frame,
+)
 from pipeline.scoring.protocols import Protocol
 
 COUNTS = (

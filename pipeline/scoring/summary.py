@@ -12,6 +12,9 @@ Scores are flat mappings of fractions, as ``metrics.json`` holds them. A key is 
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
   protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
+A row of ``baselines.json`` also has ``success_curve``: success rate at the 21 cIoU thresholds 0, 0.05, …, 1 under the
+card's protocol.
+
 ``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalization``
 stands there if the method's own took the place of the protocol's.
 

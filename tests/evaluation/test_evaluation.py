@@ -18,9 +18,10 @@ from pipeline.common.files import write_csv
 from pipeline.evaluation import calibrating
 from pipeline.evaluation import response_maps as model_maps
 from pipeline.evaluation.calibration import CALIBRATION_FILE, model_digest, read_calibration
-from pipeline.evaluation.evaluate import evaluate, evaluate_content_free, read_prior_boxes, read_split_boxes
+from pipeline.evaluation.evaluate import evaluate, read_prior_boxes, read_split_boxes
 from pipeline.evaluation.response_maps import derangement
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, clip_row, write_boxes
+from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.summary import scoring_rules
@@ -351,9 +352,10 @@ def test_content_free_rows_under_the_same_keys(world):
     assert list(rows) == ["random", "all_ones", "centered_gaussian", "mean_of_boxes"]
     world.respond(at_random)
     own = {key for key in world.evaluate() if not key.startswith("shuffled_")}
-    assert all(set(row) == own - {"seeds"} for row in rows.values())
+    assert all(set(row) == own - {"seeds"} | {"success_curve"} for row in rows.values())
     assert {row["split"] for row in rows.values()} == {"test"}
     # One box of 3/8 × 3/8 of the frame: all ones has this IoU with it, and points at it with this chance.
+    assert rows["all_ones"]["success_curve"] == [float(k / 20 <= (3 / 8) ** 2) for k in range(21)]
     for key in ("mean_ciou", "mean_iou", "pointing_accuracy", "median_mean_ciou"):
         assert rows["all_ones"][key] == pytest.approx((3 / 8) ** 2)
 

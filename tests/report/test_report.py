@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.common.config import TrainingSettings, load_card
 from pipeline.common.equal_steps import spread
 from pipeline.common.errors import EvaluationError
-from pipeline.evaluation.evaluate import evaluate, evaluate_content_free
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.examples import EpochMaps, cell_region, maps_over_epochs, ranked_clips, read_epoch_maps
 from pipeline.report.report import Section, markdown_page, write_report
@@ -26,6 +26,7 @@ from pipeline.report.sections.curves import panel_names
 from pipeline.report.sections.examples import methods_section
 from pipeline.report.sections.retrieval import retrieval_section
 from pipeline.report.source import Source
+from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.training.loop import initialize, train

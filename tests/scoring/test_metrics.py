@@ -9,9 +9,16 @@ from sklearn import metrics as sklearn_metrics
 
 from pipeline.common.errors import EvaluationError
 from pipeline.scoring import metrics
+from pipeline.scoring.ground_truth import GroundTruth
+from tests.scoring import reference
 
 LEVELS = st.sampled_from([0.0, 0.5, 1.0])
 PAIRS = st.tuples(arrays(bool, (5, 6)), arrays(np.float64, (5, 6), elements=LEVELS))
+
+
+def ciou_and_iou(region, g):
+    support, full = g > 0, g == 1
+    return metrics.ciou_and_iou(region, GroundTruth(support, full, int(support.sum()), float(g.sum()), 0))
 
 
 def loop_ciou(region, g):
@@ -26,15 +33,17 @@ def loop_ciou(region, g):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ciou_equals_plain_loop(seed):
+def test_ciou_and_iou_equal_plain_loops(seed):
     generator = np.random.default_rng(seed)
-    region = generator.random((4, 9, 7)) > generator.random()
-    g = generator.choice([0.0, 0.25, 0.5, 1.0], size=(4, 9, 7))
+    region = generator.random((9, 7)) > generator.random()
+    g = generator.choice([0.0, 0.5, 1.0], size=(9, 7))
 
-    computed = metrics.ciou(region, g)
+    ciou, iou = ciou_and_iou(region, g)
 
-    assert computed.dtype == np.float64
-    np.testing.assert_allclose(computed, [loop_ciou(p, t) for p, t in zip(region, g, strict=True)], rtol=0, atol=1e-12)
+    assert ciou == pytest.approx(loop_ciou(region, g), abs=1e-12)
+    assert ciou == pytest.approx(float(reference.ciou(region, g)), abs=1e-12)
+    assert iou == pytest.approx(loop_ciou(region, (g > 0).astype(float)), abs=1e-12)
+    assert iou == pytest.approx(float(reference.iou(region, g > 0)), abs=1e-12)
 
 
 def test_ciou_of_everything_is_mass_over_mass_plus_background():
@@ -42,41 +51,32 @@ def test_ciou_of_everything_is_mass_over_mass_plus_background():
     g[:4] = 0.5
     g[:2] = 1.0
 
-    assert metrics.ciou(np.ones((10, 10), bool), g) == pytest.approx(30 / (30 + 60))
-    assert metrics.ciou(g > 0, g) == 1.0
+    assert ciou_and_iou(np.ones((10, 10), bool), g)[0] == pytest.approx(30 / (30 + 60))
+    assert ciou_and_iou(g > 0, g) == (1, 1)
     # Leaving out half-agreed pixels costs their half weight; hitting them costs nothing.
-    assert metrics.ciou(g == 1, g) == pytest.approx(20 / 30)
-    assert metrics.ciou(np.zeros((10, 10), bool), g) == 0.0
+    assert ciou_and_iou(g == 1, g)[0] == pytest.approx(20 / 30)
+    assert ciou_and_iou(np.zeros((10, 10), bool), g) == (0, 0)
 
 
 def test_iou_counts_half_agreed_pixels_fully():
-    sounding = np.zeros((4, 4), bool)
-    sounding[:2] = True
+    g = np.zeros((4, 4))
+    g[0], g[1] = 0.5, 1
     region = np.zeros((4, 4), bool)
     region[1:3] = True
 
-    assert metrics.iou(region, sounding) == pytest.approx(4 / 12)
-
-
-def test_empty_consensus_is_undefined_not_zero():
-    values = metrics.ciou(np.ones((2, 3, 3), bool), np.stack([np.zeros((3, 3)), np.ones((3, 3))]))
-
-    assert np.isnan(values[0])
-    assert values[1] == 1.0
-    assert np.isnan(metrics.iou(np.zeros((3, 3), bool), np.zeros((3, 3), bool)))
+    assert ciou_and_iou(region, g)[1] == pytest.approx(4 / 12)
 
 
 @settings(max_examples=60, deadline=None)
 @given(PAIRS)
 def test_ciou_is_a_fraction_and_moves_with_flips(pair):
     region, g = pair
-    value = float(metrics.ciou(region, g))
-    if g.any():
-        assert 0 <= value <= 1
-        assert value == metrics.ciou(region[:, ::-1], g[:, ::-1])
-        assert value == metrics.ciou(region.T, g.T)
-    else:
-        assert np.isnan(value)
+    if not g.any():
+        return
+    values = ciou_and_iou(region, g)
+    assert all(0 <= value <= 1 for value in values)
+    assert values == ciou_and_iou(region[:, ::-1], g[:, ::-1])
+    assert values == ciou_and_iou(region.T, g.T)
 
 
 def test_success_curve_and_auc_equal_loop_and_scikit_learn():

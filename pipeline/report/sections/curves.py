@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
-from pipeline.evaluation.evaluate import THRESHOLDS, score_content_free
 from pipeline.figures.figures import Curve, save, success_panels
 from pipeline.report.source import ABLATION, COMPARED, OURS, Section, Source
+from pipeline.scoring.baselines import score_content_free
+from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.summary import SHUFFLED
 from pipeline.scoring.tables import label_of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.scoring import extended, metrics
+from pipeline.scoring import metrics
 
 
 def loop_precision_recall(has_box, cious, confidences, cut):
@@ -49,10 +49,10 @@ def test_detection_metrics_equal_plain_loops(n_clips, n_silent, ties):
     padded = np.concatenate([cious, np.zeros(n_silent)])
     split = confidences[:n_clips], confidences[n_clips:]
 
-    assert extended.average_precision(cious, *split) == pytest.approx(
+    assert metrics.average_precision(cious, *split) == pytest.approx(
         loop_average_precision(has_box, padded, confidences), abs=1e-9
     )
-    assert extended.max_f1(cious, *split) == pytest.approx(loop_max_f1(has_box, padded, confidences), abs=1e-9)
+    assert metrics.max_f1(cious, *split) == pytest.approx(loop_max_f1(has_box, padded, confidences), abs=1e-9)
 
 
 def test_perfect_detector_with_and_without_silent_clips():
@@ -60,20 +60,20 @@ def test_perfect_detector_with_and_without_silent_clips():
     silent = np.linspace(0.1, 0.4, 100)
 
     # All but the dropped first segment: the two most confident clips lie before the second threshold.
-    assert extended.average_precision(cious, confidences, silent) == pytest.approx(0.98)
-    assert extended.max_f1(cious, confidences, silent) == pytest.approx(1.0)
+    assert metrics.average_precision(cious, confidences, silent) == pytest.approx(0.98)
+    assert metrics.max_f1(cious, confidences, silent) == pytest.approx(1.0)
     # Confidence the wrong way round: half of what is found is silent.
-    assert extended.max_f1(cious, silent, confidences) == pytest.approx(2 / 3)
+    assert metrics.max_f1(cious, silent, confidences) == pytest.approx(2 / 3)
 
 
 def test_localization_accuracy_is_strict():
-    assert extended.localization_accuracy([0.5, 0.51, 0.2, 0.9]) == 0.5
+    assert metrics.localization_accuracy([0.5, 0.51, 0.2, 0.9]) == 0.5
 
 
 def test_frames_of_clips():
-    assert extended.frame_of("accordion_female_10438_accordion") == "accordion_female_10438"
-    assert extended.frame_of("10000130166") == "10000130166"
-    assert extended.frame_of("_x") == "_x"
+    assert metrics.frame_of("accordion_female_10438_accordion") == "accordion_female_10438"
+    assert metrics.frame_of("10000130166") == "10000130166"
+    assert metrics.frame_of("_x") == "_x"
 
 
 def test_iiou_equals_plain_loop_over_pairs():
@@ -85,7 +85,7 @@ def test_iiou_equals_plain_loop_over_pairs():
     def loop(threshold):
         return np.mean([min(cious[2 * k] >= threshold, cious[2 * k + 1] >= threshold) for k in range(30)])
 
-    worst = extended.worst_of_each_frame(cious[order], [ids[k] for k in order])
+    worst = metrics.worst_of_each_frame(cious[order], [ids[k] for k in order])
     assert len(worst) == 30
     assert metrics.succeeds(worst, 0.5).mean() == pytest.approx(loop(0.5))
     curve = [loop(k / 20 - 1e-12) for k in range(21)]
