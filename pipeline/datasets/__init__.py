@@ -1,1 +1,7 @@
-"""Datasets: the rendered demo, and importers of the public benchmarks."""
+"""Datasets: where clip lists, boxes and media come from.
+
+- `demo`: a small synthetic dataset, rendered from a seed.
+- `importers`: write clip lists, boxes and a card for public benchmarks, or for a folder of your own videos.
+- `music`: MUSIC-Synthetic, imported as published or rebuilt from solo videos.
+- `prepare`: checks a dataset's lists against the media on disk (stage `prepare`).
+"""

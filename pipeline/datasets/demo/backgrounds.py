@@ -1,8 +1,8 @@
-"""The six kinds of background of the demo's scenes.
+"""The demo's six background types.
 
 Conventions
 -----------
-Fields are float32 (row, col) or (row, col, channel) on the whole canvas, colors 0-255.
+Fields are float32 (row, col) or (row, col, channel) and cover the whole canvas; colors are 0-255.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-SIDE = 160  # pixels of a frame
-BORDER = 24  # more of the background on every side, for the camera to move over
+SIDE = 160  # frame width and height, pixels
+BORDER = 24  # extra background on each side, so that the camera can pan without leaving the canvas
 _CANVAS = SIDE + 2 * BORDER
 
 
 def draw_background(kind: str, *, hue: float | None, rng: np.random.Generator) -> Image.Image:
-    """Draw a background of one kind, in its usual colors or in a given hue (turns), on the whole canvas (RGB)."""
+    """Draw one background type on the whole canvas (RGB).
+
+    `hue` is a shift of the usual colors, in turns [0, 1); None keeps them.
+    """
     field = _BACKGROUNDS[kind](rng)
     field *= 1 + 0.05 * rng.standard_normal((_CANVAS, _CANVAS, 1), dtype=np.float32)
     image = Image.fromarray(np.clip(field, 0, 255).astype(np.uint8))
@@ -33,26 +36,26 @@ def _recolored(image: Image.Image, hue: float) -> Image.Image:
 
 
 def _noise(rng: np.random.Generator, cells: int, *, blocky: bool = False) -> np.ndarray:
-    """Return smooth (or blocky) random values around 0, float32 (row, col), `cells` to the side."""
+    """Return smooth (or blocky) zero-mean noise, float32 (row, col), from a grid of `cells` x `cells` values."""
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     method = Image.Resampling.NEAREST if blocky else Image.Resampling.BICUBIC
     return np.asarray(grid.resize((_CANVAS, _CANVAS), method))
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """Return y (row, 1) and x (1, col) in pixels of the canvas."""
+    """Return canvas coordinates in pixels: y (row, 1) and x (1, col)."""
     steps = np.arange(_CANVAS, dtype=np.float32)
     return steps[:, None], steps[None, :]
 
 
 def _color(rng: np.random.Generator, hue: float, saturation: float, value: float, spread: float = 1.0) -> np.ndarray:
-    """Return a color near the given one, float32 (3,)."""
+    """Return a random RGB color close to the given HSV color, float32 (3,)."""
     h, s, v = (hue, saturation, value) + spread * rng.uniform(-1, 1, 3) * (0.03, 0.12, 0.12)
     return np.array(colorsys.hsv_to_rgb(h % 1, np.clip(s, 0, 1), np.clip(v, 0, 1)), dtype=np.float32) * 255
 
 
 def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return ``a`` where `weight` (row, col) is 0 and ``b`` where it is 1."""
+    """Interpolate linearly from ``a`` (where `weight`, (row, col), is 0) to ``b`` (where it is 1)."""
     return a + (b - a) * np.clip(weight, 0, 1).astype(np.float32)[..., None]
 
 
@@ -62,6 +65,7 @@ def _bricks(rng: np.random.Generator) -> np.ndarray:
     width = height * rng.uniform(1.7, 2.3)
     y, x = y + rng.uniform(0, height), x + rng.uniform(0, width)
     row = np.floor(y / height).astype(int)
+    # Every other row is shifted by half a brick.
     across = x / width + 0.5 * (row % 2)
     column = np.floor(across).astype(int)
     joint = np.maximum((y / height % 1) * height < 2, (across % 1) * width < 2)

@@ -1,10 +1,11 @@
-"""The demo dataset: real video files of a small invented world, rendered from a seed.
+"""The demo dataset: a small synthetic world, rendered from a seed into real video files.
 
-Each clip is a short shot of two to four objects before a cluttered background. One of them sounds, with the timbre of
-its kind; the silent ones are of other kinds, which sound in other clips, so that only what is seen and heard together
-over many clips tells which it is. A tenth of the clips is a frame file and an audio file instead of a video.
+Each clip is a short shot of two to four objects in front of a cluttered background. One object sounds, with the timbre
+of its kind. The silent objects are of other kinds, which sound in other clips, so a single clip does not reveal which
+object is the source: only the audio-visual co-occurrence over many clips does. A tenth of the clips are a frame file
+plus an audio file instead of a video.
 
-The committed lists in ``data_manifests/demo`` are what ``write_manifest(Path("data_manifests/demo"), seed=0)`` writes.
+``write_manifest(Path("data_manifests/demo"), seed=0)`` reproduces the committed lists in ``data_manifests/demo``.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from pathlib import Path
 from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import RenderError
 from pipeline.common.files import fingerprint, locked, write_bytes, write_json, write_text
-from pipeline.datasets.demo.media import encode_audio, encode_picture, encode_video
+from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
 from pipeline.datasets.demo.plan import plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box
 from pipeline.manifests.clips import Box, Clip, write_boxes, write_clips
 
-VERSION = 1  # of the generator; another number renders everything again
+VERSION = 1  # of the generator; a new number makes existing media stale, so everything is rendered again
 STAMP = ".generated.json"
 ANNOTATOR = "renderer"
 _CLIPS_PER_TASK = 16
 _CARD = """\
-# A small invented world, rendered from a seed: it shows that everything works, on any computer, within minutes.
-# The values here are ours, not the paper's, chosen so that two CPU cores suffice and the method can be seen to learn.
+# A small synthetic dataset, rendered from a seed, for trying out the whole pipeline within minutes on any computer.
+# These values are ours, not the paper's. With them, two CPU cores are enough to see that the method learns.
 title: {title}
 source: rendered by pipeline/datasets/demo/dataset.py
 license: Apache-2.0, like the program that renders it
 media_root: {media_root}
-image_size: 128  # objects are about 50 pixels wide: large enough for their textures, and a quarter of 256²'s work
+image_size: 128  # objects are about 50 pixels wide, enough to show their textures, at a quarter of the cost of 256²
 audio:
-  sample_rate: 16000  # the paper's second setting; every timbre lies below 8 kHz
-  clip_seconds: 2.0  # holds a few strokes of the slowest instrument, and keeps the spectrogram small
+  sample_rate: 16000  # the paper's second setting; all timbres are below 8 kHz
+  clip_seconds: 2.0  # long enough for a few strokes of the slowest instrument; keeps the spectrogram small
   n_fft: 640  # 40 ms
   hop_length: 320  # 20 ms: 101 frames
   n_mels: 64
@@ -47,8 +48,8 @@ evaluation:
   threshold: 0.5
 render:
   seed: {seed}
-  # Probability that the background is the one tied to the sounding kind. Above 0 the background predicts the sound, as
-  # a stage does a guitar: this is what the intra-frame term (Eq. 5) is for.
+  # Probability that the background is the one tied to the sounding kind. Above 0, the background predicts the sound, as
+  # a concert stage predicts a guitar. The intra-frame term (Eq. 5) is meant for this case.
   context: {context}
 """
 
@@ -64,20 +65,20 @@ def write_manifest(
     title: str = "Demo: ten kinds of sounding objects",
     media_root: str = "data/demo/media",
 ) -> None:
-    """Write the card, the clip lists, and the boxes of the splits that are scored.
+    """Write the card, the clip lists, and the boxes of the validation and test splits.
 
     Parameters
     ----------
     folder : Path
-        Such as ``data_manifests/demo``.
+        For example ``data_manifests/demo``.
     seed : int
-        Of everything random; the same seed gives the same files.
+        Seed of the dataset; the same seed gives the same files.
     train, validation, test : int
-        Clips of each split, at least 1; `validation` 0 leaves that split out.
+        Number of clips in each split, at least 1. With `validation` 0 there is no validation split.
     context : float in [0, 1]
-        Goes into the card; the lists do not depend on it.
+        Written to the card; the lists do not depend on it.
     title, media_root : str
-        Go into the card.
+        Written to the card.
     """
     values = {"seed": seed, "context": float(context), "title": json.dumps(title), "media_root": json.dumps(media_root)}
     write_text(folder / "dataset.yaml", _CARD.format(**values))
@@ -99,15 +100,15 @@ def render_media(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> str:
-    """Render the media of the listed clips that are not there yet.
+    """Render the media files that the clips list and that do not exist yet.
 
-    What lies in `media_root` is kept if its stamp says that it was made by this version of the generator with the same
-    `seed` and `context`; otherwise it is removed and rendered again. The files do not depend on `workers`.
+    Existing files are kept if the stamp file in `media_root` shows the same generator version, `seed` and `context`.
+    Otherwise they are removed and rendered again. The output does not depend on `workers`.
 
     Parameters
     ----------
     clips : sequence of Clip
-        Their ids and paths; `centre_s` and `label` are not read.
+        Only the ids and paths are used, not `centre_s` and `label`.
     media_root : Path
     seed : int
     context : float in [0, 1]
@@ -115,7 +116,7 @@ def render_media(
     scheduler : str or None
         Address of a Dask scheduler; None renders in local processes.
     workers : int or None
-        Number of local processes; None takes one per core.
+        Number of local processes; None starts one per core.
 
     Returns
     -------
@@ -125,12 +126,12 @@ def render_media(
     Raises
     ------
     RenderError
-        The disk is full, the folder is not writable or another process is rendering into it, or a clip's file has an
-        ending that is not rendered.
+        The disk is full, the folder is not writable, another process is rendering into it, or a file has a suffix that
+        cannot be rendered.
     """
     recipe = {"generator": VERSION, "seed": seed, "context": context}
     for medium in (medium for clip in clips for medium in clip.media):
-        _encoder(medium)  # an ending that cannot be rendered shall show at once, not after minutes
+        _encoder(medium)  # reject unsupported suffixes now, not after minutes of rendering
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(media_root, RenderError))
@@ -150,7 +151,13 @@ def render_media(
 
 
 def render_clips(clips: Sequence[Clip], media_root: str, seed: int, context: float) -> int:
-    """Render the media of some clips, in this process. Returns how many; raises RenderError as `render_media` does."""
+    """Render the media of some clips in this process, and return the number of clips.
+
+    Raises
+    ------
+    RenderError
+        As `render_media`.
+    """
     for clip in clips:
         scene = plan_scene(clip.clip_id, seed=seed, context=context)
         for medium in clip.media:
@@ -166,10 +173,10 @@ def render_clips(clips: Sequence[Clip], media_root: str, seed: int, context: flo
 def _clip(scene: Scene, split: str) -> Clip:
     stem = f"{split}/{scene.clip_id}"
     label = scene.objects[scene.sounding].kind
-    if scene.picture is None:
+    if scene.image is None:
         return Clip(scene.clip_id, video=f"{stem}.mp4", centre_s=scene.centre_s, label=label)
-    picture, audio = f"{stem}.{scene.picture}", f"{stem}.{scene.audio}"
-    return Clip(scene.clip_id, frame=picture, audio=audio, centre_s=scene.centre_s, label=label)
+    frame, audio = f"{stem}.{scene.image}", f"{stem}.{scene.audio}"
+    return Clip(scene.clip_id, frame=frame, audio=audio, centre_s=scene.centre_s, label=label)
 
 
 def _boxes(scene: Scene) -> Iterator[Box]:
@@ -179,14 +186,14 @@ def _boxes(scene: Scene) -> Iterator[Box]:
 
 
 def _encoder(medium: str) -> Callable[[Scene], bytes]:
-    ending = Path(medium).suffix.lstrip(".")
-    if ending == "mp4":
+    suffix = Path(medium).suffix.lstrip(".")
+    if suffix == "mp4":
         return encode_video
-    if ending in ("png", "jpg"):
-        return lambda scene: encode_picture(scene, ending)
-    if ending in ("wav", "flac"):
-        return lambda scene: encode_audio(scene, ending)
-    raise RenderError(f"{medium}: cannot render files that end in {ending!r}; there are mp4, png, jpg, wav, flac")
+    if suffix in ("png", "jpg"):
+        return lambda scene: encode_image(scene, suffix)
+    if suffix in ("wav", "flac"):
+        return lambda scene: encode_audio(scene, suffix)
+    raise RenderError(f"{medium}: cannot render {suffix!r} files; use mp4, png, jpg, wav or flac")
 
 
 def _read_stamp(path: Path) -> object:
@@ -197,7 +204,7 @@ def _read_stamp(path: Path) -> object:
 
 
 def _discard(media_root: Path, clips: Sequence[Clip]) -> None:
-    """Remove what an earlier generator may have left, so that a killed rendering never mixes two of them."""
+    """Remove all media of an earlier generator, so that an interrupted rendering never mixes two versions."""
     for medium in (medium for clip in clips for medium in clip.media):
         (media_root / medium).unlink(missing_ok=True)
     for split in ("train", "validation", "test"):
@@ -207,6 +214,6 @@ def _discard(media_root: Path, clips: Sequence[Clip]) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> RenderError:
     return RenderError(
-        f"{path}: cannot write the rendered media: {error.strerror or error}; make room or make it writable, "
-        "or change media_root in the card"
+        f"{path}: cannot write the rendered media: {error.strerror or error}; free some disk space, fix the "
+        "permissions, or change media_root in the card"
     )

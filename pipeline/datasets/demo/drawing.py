@@ -1,10 +1,10 @@
-"""Drawing of demo scenes: objects as antialiased, textured sprites that move over a background.
+"""Draws demo scenes: antialiased, textured sprites that move in front of a background.
 
 Conventions
 -----------
-Pictures are Pillow RGB images, colors 0-255. The static scene is drawn once on a canvas that is `BORDER` pixels larger
-than the frame on every side; a frame is a crop of the canvas with the sprites pasted where they are at that time, under
-the scene's light, with fresh grain.
+Images are Pillow RGB, colors 0-255. The static background is drawn once, on a canvas that extends `BORDER` pixels
+beyond the frame on each side. A frame is a crop of that canvas, plus the sprites at their current positions, the
+scene's lighting, and per-frame grain.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pipeline.datasets.demo.backgrounds import BORDER, SIDE, draw_background
 from pipeline.datasets.demo.scene import Scene, Thing, displacement, placed_patches
 
 SUPERSAMPLING = 3
-_GRAIN = 5.0  # standard deviation of a frame's grain, of 255
+_GRAIN = 5.0  # standard deviation of the grain, on the 0-255 scale
 
 
 def draw_frames(scene: Scene, frames: range) -> Iterator[Image.Image]:
-    """Draw some frames of a scene.
+    """Draw the requested frames of a scene.
 
     Parameters
     ----------
     scene : Scene
     frames : range
-        Indices of the wanted frames, within ``range(scene.n_frames)``.
+        Frame indices, within ``range(scene.n_frames)``.
 
     Yields
     ------
@@ -42,6 +42,7 @@ def draw_frames(scene: Scene, frames: range) -> Iterator[Image.Image]:
         canvas.paste(sprite, (x + BORDER, y + BORDER), sprite)
     sprites = [(thing, *draw_sprite(thing, rng=rng)) for thing in scene.objects]
     light, grain = _light(scene), _grain(rng)
+    # Each frame uses another crop of one noise image: much cheaper than new noise, and it looks just as random.
     shifts = rng.integers(0, grain.width - SIDE + 1, size=(scene.n_frames, 2))
     for index in frames:
         dx, dy = _pixels(displacement(scene, None, index))
@@ -63,18 +64,18 @@ def draw_sprite(thing: Thing, *, rng: np.random.Generator) -> tuple[Image.Image,
     sprite : Image.Image
         RGBA.
     x, y : int
-        Where its top left corner belongs in the frame at the central moment, pixels.
+        Position of its top left corner in the central frame, pixels.
     """
     patches = placed_patches(thing)
     points = np.concatenate([patch.points for patch in patches]) * SIDE
     left, top = (int(v) for v in np.floor(points.min(axis=0)))
     width, height = (int(v) for v in np.ceil(points.max(axis=0)) - (left, top))
-    # A transparent ground of the object's own color: downsampling then leaves no dark fringe.
+    # The transparent background has the object's own color, so that downsampling leaves no dark fringe.
     size = (max(1, width) * SUPERSAMPLING, max(1, height) * SUPERSAMPLING)
     image = Image.new("RGBA", size, (*thing.colors["main"], 0))
     draw = ImageDraw.Draw(image)
     for patch in patches:
-        # Pillow's pixel (i, j) covers [i, i+1): half a pixel less centers the polygon's edge.
+        # Pillow puts integer coordinates at pixel centers, ours are pixel edges: hence half a pixel less.
         outline = ((patch.points * SIDE - (left, top)) * SUPERSAMPLING - 0.5).ravel().tolist()
         edge = thing.colors["ink"] if patch.edge else None
         draw.polygon(outline, fill=thing.colors[patch.tone], outline=edge, width=SUPERSAMPLING)
@@ -86,7 +87,7 @@ def _pixels(shift: tuple[float, float]) -> tuple[int, int]:
 
 
 def _shaded(sprite: Image.Image, light: float, rng: np.random.Generator) -> Image.Image:
-    """Shade a sprite across the direction of its light, and roughen its surface."""
+    """Shade a sprite along the direction of its light, and roughen its surface with noise."""
     pixels = np.asarray(sprite, dtype=np.float32).copy()
     rows, columns = pixels.shape[:2]
     y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
@@ -98,7 +99,7 @@ def _shaded(sprite: Image.Image, light: float, rng: np.random.Generator) -> Imag
 
 
 def _light(scene: Scene) -> Image.Image:
-    """Return the scene's light as a picture to multiply with: brightest on one side, `brightness` at most."""
+    """Return the scene's lighting as an image to multiply by: brightest on one side, at most `brightness`."""
     y, x = np.mgrid[-1:1:8j, -1:1:8j]
     field = scene.brightness * (0.86 + 0.14 * (np.cos(scene.light) * x + np.sin(scene.light) * y) / np.sqrt(2))
     small = Image.fromarray((255 * field).astype(np.uint8))

@@ -1,10 +1,11 @@
-"""Planning a demo scene: a pure function of seed and clip id.
+"""Plans demo scenes: a scene is a pure function of seed and clip id.
 
-Sounding and silent objects are drawn from the same distributions and placed together before one is chosen to sound,
-so that nothing in the picture alone tells which it is. Background and noise are independent of the kinds, unless
-`context` ties the background to the sounding kind.
-Random numbers come from Python's own generator, whose stream for a seed has stayed the same over versions, so that a
-committed manifest stays true; a test compares them.
+Sounding and silent objects come from the same distributions, and all are placed before one is chosen to sound, so the
+image alone does not reveal the source. Background and noise are independent of the object kinds, unless `context` ties
+the background to the sounding kind.
+
+Random numbers come from Python's own generator, because its stream for a given seed does not change between Python
+versions. The committed manifest therefore stays valid (a test compares them).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pipeline.datasets.demo.shapes import CLUTTER, KINDS
 
 BACKGROUNDS = ("bricks", "checker", "leaves", "wood", "night", "landscape")
 NOISES = ("white", "pink", "brown")
-# Usual hue of a kind (turns) and of its accent; both spread, and RANDOM_HUE of the objects take any hue.
+# Mean hue of each kind and of its accent color, in turns. Hues vary around it; a share RANDOM_HUE of the objects gets
+# any hue, so that color alone does not identify a kind.
 PALETTE = {
     "bell": (0.13, 0.10),
     "drum": (0.98, 0.09),
@@ -34,8 +36,8 @@ PALETTE = {
 }
 RANDOM_HUE = 0.15
 SIZES = (0.36, 0.54)
-MARGIN = 0.01  # between a box and the frame's border at the central moment
-MAX_OVERLAP = 0.08  # of two boxes, as a share of the smaller
+MARGIN = 0.01  # smallest distance of a box from the frame's border, in the central frame
+MAX_OVERLAP = 0.08  # largest intersection of two boxes, as a share of the smaller box
 CLUTTER_SIZES = (0.07, 0.22)
 FPS = 8
 
@@ -47,9 +49,9 @@ def plan_scene(clip_id: str, *, seed: int, context: float = 0.0) -> Scene:
     ----------
     clip_id : str
     seed : int
-        Of the whole dataset.
+        Seed of the whole dataset.
     context : float in [0, 1]
-        Probability that the background is the one tied to the sounding kind. It changes nothing but the background.
+        Probability that the background is the one tied to the sounding kind. Only the background depends on it.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def plan_scene(clip_id: str, *, seed: int, context: float = 0.0) -> Scene:
     kind = objects[sounding].kind
     background, tied = rng.choice(BACKGROUNDS), rng.random() < context
     explicit = rng.random() < 0.2
-    # An odd number of frames puts the middle of the shot well inside a frame, not on the seam of two.
+    # With an odd number of frames, the middle of the shot is in the middle of a frame, not on a frame boundary.
     n_frames = 41 if explicit else rng.choice((31, 33))
     central_frame = rng.randint(11, 29) if explicit else n_frames // 2
     as_files = rng.random() < 0.1
@@ -79,7 +81,7 @@ def plan_scene(clip_id: str, *, seed: int, context: float = 0.0) -> Scene:
         n_frames=n_frames,
         central_frame=central_frame,
         centre_s=(central_frame + 0.5) / FPS if explicit else None,
-        picture=rng.choice(("png", "jpg")) if as_files else None,
+        image=rng.choice(("png", "jpg")) if as_files else None,
         audio=rng.choice(("wav", "flac")) if as_files else None,
         sound=_sound(rng, kind),
         texture_seed=rng.getrandbits(32),
@@ -103,11 +105,11 @@ def _place_objects(rng: random.Random) -> tuple[Thing, ...]:
             placed.append(replace(thing, x=(box[0] + box[2]) / 2, y=(box[1] + box[3]) / 2))
         if len(placed) == count:
             return tuple(placed)
-        largest = max(largest - 0.01, SIZES[0])  # a crowd of four fits only when they are small
+        largest = max(largest - 0.01, SIZES[0])  # four objects fit only if they are small
 
 
 def _free_place(rng: random.Random, width: float, height: float, taken: list[Bounds]) -> Bounds | None:
-    """Return a random box of this size within the frame that hardly overlaps those taken, or None if none turns up."""
+    """Return a random box of this size with little overlap with those in `taken`, or None after 12 failed tries."""
     for _ in range(12):
         x, y = rng.uniform(MARGIN, 1 - MARGIN - width), rng.uniform(MARGIN, 1 - MARGIN - height)
         box = (x, y, x + width, y + height)
@@ -135,7 +137,7 @@ def _object(rng: random.Random, kind: str, size: float) -> Thing:
         "ink": _rgb(hue, saturation, value * 0.22),
         "white": (245, 245, 240),
     }
-    # Rotation-symmetric kinds take any angle; the others stay within a quarter turn of upright.
+    # Rotationally symmetric kinds get any angle; the others stay within 0.6 rad (34°) of upright.
     angle = rng.uniform(0, 2 * math.pi) if kind in ("gear", "flower") else rng.uniform(-0.6, 0.6)
     sway = (rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03), rng.uniform(0.15, 0.45))
     variation = (rng.random(), rng.random(), rng.random(), rng.random())

@@ -1,8 +1,8 @@
-"""Polygons that the demo's objects are made of.
+"""Polygon primitives for drawing the demo's objects.
 
 Conventions
 -----------
-Points are float64 (point, 2), x to the right and y down, in units of the object's own.
+Points are float64 (point, 2), x to the right and y down, in the object's own units.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Patch:
-    """One filled polygon: points float64 (point, 2), its tone (a key of the object's colors), with or without edge."""
+    """One filled polygon.
+
+    Attributes
+    ----------
+    points : np.ndarray [shape=(point, 2), dtype=float64]
+    tone : str
+        Key into the object's colors.
+    edge : bool
+        Whether the outline is drawn, too.
+    """
 
     points: np.ndarray
     tone: str
@@ -22,7 +31,7 @@ class Patch:
 
 
 def polygon(points: list[tuple[float, float]], tone: str, edge: bool = False) -> Patch:
-    """Return the polygon through the points."""
+    """Return the polygon with the given corners."""
     return Patch(np.array(points, dtype=np.float64), tone, edge)
 
 
@@ -37,18 +46,18 @@ def ellipse(
 
 
 def bar(x0: float, y0: float, x1: float, y1: float, tone: str, edge: bool = False) -> Patch:
-    """Return an upright rectangle."""
+    """Return an axis-aligned rectangle."""
     return polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], tone, edge)
 
 
 def profile(y: np.ndarray, half_width: np.ndarray, tone: str, edge: bool = False) -> Patch:
-    """Return a body that is symmetric about x = 0, from its half widths at the heights `y`."""
+    """Return a shape that is symmetric about x = 0, from its half widths at the heights `y`."""
     right = np.stack([half_width, y], axis=1)
     return Patch(np.concatenate([right, (right * (-1, 1))[::-1]]), tone, edge)
 
 
 def line(points: list[tuple[float, float]], thickness: float, tone: str) -> Patch:
-    """Return a stroke of vertical thickness `thickness` along points whose x increases."""
+    """Return a stroke with vertical thickness `thickness` along points with increasing x."""
     middle = np.array(points, dtype=np.float64)
     half = np.array([0.0, thickness / 2])
     return Patch(np.concatenate([middle + half, (middle - half)[::-1]]), tone)

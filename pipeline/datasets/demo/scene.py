@@ -1,10 +1,10 @@
-"""What one demo scene is: objects, motion, sound, and where everything is at a given time.
+"""Data model of a demo scene: objects, motion and sound, and the geometry of each frame.
 
 Conventions
 -----------
-Positions, sizes and displacements are fractions of the image side, origin top left, y down; times in seconds; colors
-RGB in 0-255. The plan describes the scene at its central moment, the only one that boxes are exact for; elsewhere
-in the shot the camera and the objects have moved on (`displacement`).
+Positions, sizes and displacements are fractions of the image side, origin top left, y down; times are in seconds;
+colors are RGB, 0-255. A scene describes its central frame, and boxes are exact for that frame only. In other frames,
+camera and objects are displaced (`displacement`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Thing:
-    """An object or a piece of clutter at the central moment."""
+    """An object or a piece of clutter, as it is in the central frame."""
 
     kind: str
     x: float  # center of its bounding box
@@ -34,12 +34,12 @@ class Thing:
     variation: Variation
     colors: dict[str, Color]  # tone → color
     light: float  # direction of its shading, radians
-    sway: tuple[float, float, float]  # amplitude in x and y, and its rate in Hz
+    sway: tuple[float, float, float]  # amplitude in x and y, and frequency in Hz
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What the sounding object plays. `pitch`, `tempo` and `color` lie in [0, 1] within the kind's own range."""
+    """The sound of the sounding object. `pitch`, `tempo` and `color` are in [0, 1], relative to the kind's range."""
 
     kind: str
     pitch: float
@@ -53,34 +53,34 @@ class Sound:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip: what is seen, how it moves, what is heard, and which files hold it."""
+    """One clip: its objects, their motion, its sound, and its file types."""
 
     clip_id: str
     objects: tuple[Thing, ...]  # back to front
     sounding: int  # index into `objects`
     clutter: tuple[Thing, ...]
     background: str
-    background_hue: float | None  # None: the background's usual colors
+    background_hue: float | None  # shift in turns; None keeps the background's usual colors
     brightness: float
     light: float  # direction of the scene's light, radians
-    pan: tuple[float, float]  # of the camera, image sides per second
+    pan: tuple[float, float]  # camera motion, image sides per second
     fps: int
     n_frames: int
     central_frame: int
     centre_s: float | None  # None: the middle of the shot
-    picture: str | None  # ending of the frame file when the clip is a frame file and an audio file
-    audio: str | None
+    image: str | None  # suffix of the frame file, if the clip is a frame file plus an audio file
+    audio: str | None  # suffix of the audio file
     sound: Sound
     texture_seed: int
 
     @property
     def duration_s(self) -> float:
-        """Length of the shot."""
+        """Length of the shot in seconds."""
         return self.n_frames / self.fps
 
 
 def displacement(scene: Scene, thing: Thing | None, frame: int) -> tuple[float, float]:
-    """Return how far a thing (None: the background) is, in a frame, from its place at the central moment (x, y)."""
+    """Return the displacement (x, y) of a thing (None: the background) relative to the central frame."""
     time_s = (frame - scene.central_frame) / scene.fps
     dx, dy = scene.pan[0] * time_s, scene.pan[1] * time_s
     if thing is None:
@@ -90,7 +90,7 @@ def displacement(scene: Scene, thing: Thing | None, frame: int) -> tuple[float, 
 
 
 def bounding_box(thing: Thing) -> Bounds:
-    """Return the box (x0, y0, x1, y1) of a thing at the central moment, fractions of the frame."""
+    """Return the box (x0, y0, x1, y1) of a thing in the central frame, in fractions of the frame."""
     points = np.concatenate([patch.points for patch in placed_patches(thing)])
     x0, y0 = points.min(axis=0).tolist()
     x1, y1 = points.max(axis=0).tolist()
@@ -98,11 +98,12 @@ def bounding_box(thing: Thing) -> Bounds:
 
 
 def placed_patches(thing: Thing) -> list[Patch]:
-    """Return a thing's patches in fractions of the frame, at the central moment."""
+    """Return a thing's patches in the central frame, in fractions of the frame."""
     patches = shape(thing.kind, thing.variation)
     c, s = math.cos(thing.angle), math.sin(thing.angle)
     turn = np.array([[c, s], [-s, c]]) * ([[-1], [1]] if thing.mirrored else [[1], [1]])
     turned = [patch.points @ turn for patch in patches]
+    # Scale after the rotation, so that the bounding box in the frame has the planned size at any angle.
     low = np.min([points.min(axis=0) for points in turned], axis=0)
     high = np.max([points.max(axis=0) for points in turned], axis=0)
     scale = thing.size / (high - low).max()

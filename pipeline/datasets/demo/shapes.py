@@ -1,12 +1,12 @@
-"""The ten kinds of object of the demo dataset, as polygons.
+"""The demo's ten kinds of objects, as polygons.
 
 Conventions
 -----------
-A shape is a list of patches from back to front. Points are float64 (point, 2), x to the right and y down, in units of
-the object's own; only proportions matter, because the scene scales a rotated shape so that its bounding box has the
-wanted size. The box of an object is therefore known from its points alone, without drawing anything.
-`variation` holds four numbers in [0, 1) that change the proportions and the counts (petals, teeth, stripes) of a kind.
-Each kind has a texture of its own, since a network that sees a quarter of the object must still know it.
+A shape is a list of patches, back to front. Points are float64 (point, 2), x to the right and y down, in the object's
+own units. Only proportions matter, because the scene scales each rotated shape to the planned size. The bounding box
+therefore follows from the points, without drawing anything.
+`variation` holds four numbers in [0, 1) that vary the proportions and the counts (petals, teeth, stripes) of a kind.
+Each kind has its own texture, so that a network can recognize it from a quarter of the object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def shape(kind: str, variation: Variation) -> list[Patch]:
     Parameters
     ----------
     kind : str
-        A name of `KINDS`, or of `CLUTTER`.
+        One of `KINDS` or `CLUTTER`.
     variation : tuple of four floats in [0, 1)
 
     Returns
