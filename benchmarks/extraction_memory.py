@@ -25,9 +25,9 @@ import numpy as np
 
 from pipeline.common.config import AudioSettings
 from pipeline.common.files import write_json
+from pipeline.common.project import shard_path
 from pipeline.extraction.build_shard import ShardTask, build_shard
 from pipeline.manifests.clips import Clip
-from pipeline.shards.reader import shard_path
 
 AUDIO = AudioSettings(sample_rate=22_050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64)
 N_FILES = 4

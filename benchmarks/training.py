@@ -27,12 +27,13 @@ import torch
 
 from pipeline.common.config import AudioSettings, TrainingSettings, load_params
 from pipeline.common.files import write_json
+from pipeline.common.project import shard_path
 from pipeline.extraction.extract import REJECTS_FILE
 from pipeline.methods import Method, build_method, method_settings
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import predict
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.shards.reader import ShardSet, shard_path
+from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.batches import Batch, PreviousEpoch, Timed, training_batches
 

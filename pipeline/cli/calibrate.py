@@ -49,9 +49,9 @@ def calibrate(
     from pipeline.cli.targets import resolve_model
     from pipeline.common.config import load_params
     from pipeline.common.errors import EvaluationError, ShardError
-    from pipeline.common.project import locate
+    from pipeline.common.project import CALIBRATION_FILE, locate, shards_folder
     from pipeline.evaluation.calibrating import calibrate as measure
-    from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
+    from pipeline.evaluation.calibration import write_calibration
     from pipeline.manifests.clips import TRAIN_SPLIT
     from pipeline.shards.reader import ShardSet
 
@@ -61,7 +61,7 @@ def calibrate(
         if paths is None:
             raise click.UsageError(f"{model} lies outside a project, whose clips would be taken; give --shards")
         split = load_params(paths.project / params_path).score_split
-        folder = paths.project / "data" / paths.dataset / "shards" / split
+        folder = shards_folder(paths.project, paths.dataset, split)
         if not folder.is_dir():
             raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
     if output is None and paths and paths.metrics.is_file():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.common.console import note
+from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
 
 if TYPE_CHECKING:
     from pipeline.apps.compare.rescore import RescoredRow
@@ -72,11 +73,11 @@ def evaluate(
     if other:
         _check_other(other, dataset)
     scored = other or dataset
-    manifest = Path("data_manifests") / scored
+    manifest = manifest_folder(Path(), scored)
     boxes = read_split_boxes(manifest, split)
-    results = Path("results") / dataset / "on" / other if other else Path("results") / dataset
+    results = results_folder(Path(), dataset, scored_on=other)
     remedy = f"put {other} into cross_datasets, and run `dvc repro`" if other else "run `dvc repro evaluate`"
-    stored = _read_maps(variants, results / "maps", params, split=split, remedy=remedy)
+    stored = _read_maps(variants, results / MAPS_FOLDER, params, split=split, remedy=remedy)
     rows = rescore(
         stored,
         boxes,
@@ -124,7 +125,7 @@ def _check_other(other: str, dataset: str) -> None:
 
     if other == dataset:
         raise EvaluationError(f"--on {other}: is the dataset that was trained on; leave --on out")
-    if not (Path("data_manifests") / other).is_dir():
+    if not manifest_folder(Path(), other).is_dir():
         raise EvaluationError(f"--on {other}: no such dataset in data_manifests; import it, or mend the name")
 
 
@@ -134,7 +135,7 @@ def _read_maps(
     """Read the maps of the variants asked for, or of those in the settings that have been evaluated."""
     from pipeline.apps.compare.rescore import read_stored_maps
     from pipeline.common.errors import EvaluationError
-    from pipeline.scoring.map_file import MAPS_FILE
+    from pipeline.common.project import MAPS_FILE
 
     chosen = list(dict.fromkeys(variants or params.variants))
     absent = [variant for variant in chosen if not (folder / variant / MAPS_FILE).exists()]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.common.console import LazyGroup
+from pipeline.common.project import DATA_FOLDER, PARAMS_FILE, manifest_folder
 
 if TYPE_CHECKING:
     from pipeline.datasets.importers.report import ImportReport
@@ -57,7 +58,7 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             from pipeline.datasets.importers.write import ImportOptions
             from pipeline.manifests.prepared import media_root_from_environment
 
-            media = media or media_root_from_environment(name) or Path("data") / name / "media"
+            media = media or media_root_from_environment(name) or Path(DATA_FOLDER) / name / "media"
             options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
             try:
                 _show(function(options, **rest), options)
@@ -114,7 +115,9 @@ def _show(report: ImportReport, options: ImportOptions) -> None:
         click.echo(line)
     if options.check_only and options.leaks == "refuse" and report.leaks:
         raise ManifestError(leak_message(report))
-    click.echo("checked; nothing was written" if options.check_only else f"wrote data_manifests/{options.name}")
+    click.echo(
+        "checked; nothing was written" if options.check_only else f"wrote {manifest_folder(Path(), options.name)}"
+    )
 
 
 train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Draw so many of the training clips.")
@@ -146,16 +149,16 @@ def demo(name: str, seed: int, train: int, validation: int, test: int, force: bo
     from pipeline.datasets.importers.write import building_folder, check_name
 
     folder = check_name(name, Path.cwd(), force=force)
-    params, hint = params_with_block(Path("params.yaml"), name, preset="demo")
+    params, hint = params_with_block(Path(PARAMS_FILE), name, preset="demo")
     sizes = {"train": train, "validation": validation, "test": test}
     with building_folder(folder) as building:
         write_manifest(
             building, seed=seed, train=train, validation=validation, test=test, media_root=f"data/{name}/media"
         )
     if params:
-        write_text(Path("params.yaml"), params)
+        write_text(Path(PARAMS_FILE), params)
     click.echo(f"{name}: {', '.join(f'{split} {count}' for split, count in sizes.items())} clips\n{name}: {hint}")
-    click.echo(f"wrote data_manifests/{name}")
+    click.echo(f"wrote {manifest_folder(Path(), name)}")
 
 
 @imports.command("soundnet-flickr")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts, find_artifacts
+from pipeline.common.config import load_params
 from pipeline.common.errors import PseudoLabelError
-from pipeline.common.project import find_variant
+from pipeline.common.project import LABELS_FOLDER, RUNS_FOLDER, SHARD_PATTERN, find_variant, seed_name, shards_folder
+from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.shards.reader import ShardSet
 
 
@@ -32,13 +34,14 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
         The settings file cannot be read.
     """
     path = Path(word)
-    if "/" in word or path.is_file() or (path / "pseudo_labels").is_dir():
-        if seed is not None and not (path / f"seed_{seed}").is_dir():
+    if "/" in word or path.is_file() or (path / LABELS_FOLDER).is_dir():
+        if seed is not None and not (path / seed_name(seed)).is_dir():
             raise PseudoLabelError(
-                f"{path}: no folder seed_{seed} in it; the first seed of a run has none, leave --seed out"
+                f"{path}: no folder {seed_name(seed)} in it; the first seed of a run has none, leave --seed out"
             )
-        return find_artifacts(path if seed is None else path / f"seed_{seed}")
-    found = find_variant(word, dataset=dataset, params_path=params_path, holding="pseudo_labels")
+        return find_artifacts(path if seed is None else path / seed_name(seed))
+    params = load_params(params_path)
+    found = find_variant(word, dataset=dataset or params.dataset, seeds=params.seeds, holding=LABELS_FOLDER)
     if not found.folder.is_dir():
         hint = f"there are {', '.join(found.available)}" if found.available else "train first: dvc repro train"
         raise PseudoLabelError(f"{found.folder}: no such run; {hint}")
@@ -46,7 +49,7 @@ def resolve_target(word: str, *, dataset: str | None, seed: int | None, params_p
     if folder is None:
         raise PseudoLabelError(
             f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "
-            f"{', '.join(map(str, found.seeds))}"
+            f"{', '.join(map(str, params.seeds))}"
         )
     return find_artifacts(folder)
 
@@ -74,7 +77,7 @@ def open_shards(run: Path, folder: Path | None) -> ShardSet | None:
         return ShardSet.open(folder)
     run = run.resolve()
     for runs in run.parents:
-        if runs.name == "runs":
-            found = runs.parent / "data" / run.relative_to(runs).parts[0] / "shards" / "train"
-            return ShardSet.open(found) if any(found.glob("shard-*.h5")) else None
+        if runs.name == RUNS_FOLDER:
+            found = shards_folder(runs.parent, run.relative_to(runs).parts[0], TRAIN_SPLIT)
+            return ShardSet.open(found) if any(found.glob(SHARD_PATTERN)) else None
     return None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.common.project import results_folder
+
 PATH = click.Path(path_type=Path)
 
 
@@ -63,7 +65,7 @@ def sensitivity(
     series = compare(read_experiments(text), setting, dataset=dataset, split=split, variants=variants)
     table = sensitivity_table(series, setting)
     click.echo(f"{dataset}, {split}; percent, with the 95 % interval over clips\n\n{table.text()}")
-    stem = (output or Path("results") / dataset / "sensitivity") / setting
+    stem = (output or results_folder(Path(), dataset) / "sensitivity") / setting
     title = f"Scores on the split `{split}` of {dataset}, in percent, with the bootstrap 95 % interval over clips."
     write_text(stem.with_name(f"{setting}.md"), f"{title}\n\n{table.markdown()}")
     write_csv(stem.with_name(f"{setting}.csv"), *sensitivity_rows(series))

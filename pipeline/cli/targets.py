@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.common.config import load_params
 from pipeline.common.errors import CheckpointError
-from pipeline.common.project import find_variant
-
-MODEL_FILE = "model.pt"
+from pipeline.common.project import MODEL_FILE, find_variant, seed_name
 
 
 def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
@@ -34,7 +33,8 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     path = Path(word)
     if "/" in word or path.suffix == ".pt" or path.is_file() or (path / MODEL_FILE).is_file():
         return _model_at(path, seed)
-    found = find_variant(word, dataset=dataset, params_path=params_path, holding=MODEL_FILE)
+    params = load_params(params_path)
+    found = find_variant(word, dataset=dataset or params.dataset, seeds=params.seeds, holding=MODEL_FILE)
     if not found.exists:
         hint = (
             f"there are models of {', '.join(found.available)}" if found.available else "train first: dvc repro train"
@@ -44,14 +44,14 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     if folder is None:
         raise CheckpointError(
             f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "
-            f"{', '.join(map(str, found.seeds))}"
+            f"{', '.join(map(str, params.seeds))}"
         )
     return _model_at(folder, None)
 
 
 def _model_at(path: Path, seed: int | None) -> Path:
     if seed is not None:
-        path = (path.parent if path.is_file() else path) / f"seed_{seed}"
+        path = (path.parent if path.is_file() else path) / seed_name(seed)
     model = path / MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         hint = "the first seed of a run has no folder of its own, leave --seed out; else " if seed is not None else ""

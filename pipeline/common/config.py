@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.common.errors import SettingsError
+from pipeline.common.project import CARD_FILE
 
 
 def _odd(number: int) -> int:
@@ -245,7 +246,7 @@ def load_params(path: Path) -> Params:
 
 def load_card(folder: Path) -> Card:
     """Read and validate the card ``dataset.yaml`` in a manifest folder. Raises SettingsError as `load_params` does."""
-    path = folder / "dataset.yaml"
+    path = folder / CARD_FILE
     return _validated(Card, _read_yaml(path), str(path))
 
 

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.common.config import load_params
-
 PARAMS_FILE = "params.yaml"
 MANIFESTS_FOLDER, DATA_FOLDER, RUNS_FOLDER, RESULTS_FOLDER = "data_manifests", "data", "runs", "results"
 CARD_FILE = "dataset.yaml"
@@ -157,7 +155,7 @@ class VariantRun:
     available : sequence of str
         All variants that hold it, for error messages.
     seeds : sequence of int
-        From the settings file.
+        As given to `find_variant`.
     """
 
     folder: Path
@@ -176,24 +174,17 @@ class VariantRun:
         return seed_folder(self.folder, self.seeds, seed) if seed in self.seeds else None
 
 
-def find_variant(variant: str, *, dataset: str | None, params_path: Path, holding: str) -> VariantRun:
+def find_variant(variant: str, *, dataset: str, seeds: Sequence[int], holding: str) -> VariantRun:
     """Look for a variant's run folder in ``runs/DATASET`` of the current directory.
 
     Parameters
     ----------
-    variant : str
-    dataset : str, optional
-        Default: the active dataset of the settings file.
-    params_path : Path
+    variant, dataset : str
+    seeds : sequence of int
+        Seeds of the settings file; the first one has the run folder itself.
     holding : str
         The file or folder that a run folder must contain to count.
-
-    Raises
-    ------
-    SettingsError
-        The settings file cannot be read.
     """
-    params = load_params(params_path)
-    runs = runs_folder(Path(), dataset or params.dataset)
+    runs = runs_folder(Path(), dataset)
     available = sorted(each.parent.name for each in runs.glob(f"*/{holding}"))
-    return VariantRun(runs / variant, (runs / variant / holding).exists(), available, params.seeds)
+    return VariantRun(runs / variant, (runs / variant / holding).exists(), available, seeds)

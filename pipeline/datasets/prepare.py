@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.common.files import fingerprint, write_csv, write_json
+from pipeline.common.project import CLIPS_FILE
 from pipeline.datasets.demo.dataset import render_media
 from pipeline.manifests.clips import (
     CLIP_COLUMNS,
@@ -31,7 +32,7 @@ from pipeline.manifests.clips import (
     read_boxes,
     read_clips,
 )
-from pipeline.manifests.prepared import CLIPS_FILE, COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
+from pipeline.manifests.prepared import COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
 from pipeline.scoring.protocols import get_protocol
 
 _BOXES = "_boxes"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.common.project import MODEL_FILE
 from pipeline.manifests.clips import TRAIN_SPLIT, Box
 from pipeline.methods.dsol.method import Dsol, dsol_head
 from pipeline.model.encoders import AudioVisualModel
@@ -114,7 +115,7 @@ def class_metrics(
     """
     scored = []
     for run in runs:
-        model, _ = load_model(run / "model.pt")
+        model, _ = load_model(run / MODEL_FILE)
         if not isinstance(model.method, Dsol):
             return {}, ""
         learned_from = PseudoLabels.open(artifact_paths(run, variant=variant)[-1]).clip_ids

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN
 from pipeline.model.inference import localize, select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model, read_checkpoint
@@ -52,10 +53,10 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
     CheckpointError
         Weights are damaged.
     """
-    paths = sorted((run / "weights").glob("epoch_*.pt"), key=lambda path: int(path.stem.split("_")[1]))
+    paths = sorted((run / WEIGHTS_FOLDER).glob(WEIGHTS_PATTERN), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise EvaluationError(
-            f"{run}/weights: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
+            f"{run / WEIGHTS_FOLDER}: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
         )
     chosen = select_device(device)
     places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
@@ -67,4 +68,4 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
         epochs.append(int(description["epoch"]))
         response, _ = localize(model.to(chosen), *pairs)
         maps.append(response.float().cpu().numpy())
-    return EarlierMaps([*epochs, int(read_checkpoint(run / "model.pt")["epoch"])], np.stack(maps))
+    return EarlierMaps([*epochs, int(read_checkpoint(run / MODEL_FILE)["epoch"])], np.stack(maps))

@@ -15,15 +15,23 @@ import numpy as np
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv, write_json
-from pipeline.common.project import seed_folder
+from pipeline.common.project import (
+    CALIBRATION_FILE,
+    MAPS_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SCORES_FILE,
+    SUCCESS_CURVE_FILE,
+    seed_folder,
+)
 from pipeline.evaluation.calibrating import calibrate_on
-from pipeline.evaluation.calibration import CALIBRATION_FILE, write_calibration
+from pipeline.evaluation.calibration import write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.figures import Curve, save, success_curves
 from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Box, Clip, read_boxes
 from pipeline.manifests.prepared import read_prepared_clips
-from pipeline.scoring.map_file import MAPS_FILE, ResponseMaps, write_maps
+from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.protocols import Protocol, get_protocol
 from pipeline.scoring.results import Scores
@@ -87,7 +95,7 @@ def evaluate(
     boxes = read_split_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
-    models = {seed: seed_folder(run_folder, seeds, seed) / "model.pt" for seed in seeds}
+    models = {seed: seed_folder(run_folder, seeds, seed) / MODEL_FILE for seed in seeds}
     for path in models.values():
         if not path.is_file():
             raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
@@ -114,8 +122,8 @@ def evaluate(
             device=device,
         )
         metrics |= further
-    write_json(folder / "metrics.json", metrics)
-    _write_scores(folder / "scores.csv", runs, seeds)
+    write_json(folder / METRICS_FILE, metrics)
+    _write_scores(folder / SCORES_FILE, runs, seeds)
     _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
     rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
     print(describe(metrics, shards))
@@ -212,6 +220,6 @@ def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Seque
 def _write_curves(folder: Path, curves: Mapping[str, np.ndarray], name: str, *, threshold: float) -> None:
     header = ["threshold", *(f"{prefix}success_rate" for prefix in curves)]
     columns = [THRESHOLDS, *curves.values()]
-    write_csv(folder / "success_curve.csv", header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
+    write_csv(folder / SUCCESS_CURVE_FILE, header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
     drawn = [Curve(name, curves[""]), Curve(name, curves[SHUFFLED], "shuffled")]
-    save(success_curves(THRESHOLDS, drawn, threshold=threshold), folder / "success_curve.png")
+    save(success_curves(THRESHOLDS, drawn, threshold=threshold), (folder / SUCCESS_CURVE_FILE).with_suffix(".png"))

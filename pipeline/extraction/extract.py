@@ -20,9 +20,10 @@ from pipeline.common.cluster import run_tasks
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
 from pipeline.common.files import CODE_FILE, code_digest, fingerprint, locked, write_csv, write_text
+from pipeline.common.project import SHARD_PATTERN, shard_path
 from pipeline.extraction.build_shard import ShardTask, build_shard, storing
 from pipeline.manifests.clips import Clip, media_path
-from pipeline.shards.reader import REJECTS_FILE, read_rejects, shard_path
+from pipeline.shards.reader import REJECTS_FILE, read_rejects
 
 PARTIAL_REJECTS_FILE = "rejects.partial.csv"
 
@@ -164,7 +165,7 @@ def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
     afresh = finished.exists() or before[:1] != begun[:1]
     again = partial.exists() or before != begun
     expected = {task.path for task in tasks}
-    for path in folder.glob("shard-*.h5"):
+    for path in folder.glob(SHARD_PATTERN):
         if afresh or path not in expected or (again and _has_rejects(path)):
             path.unlink()
     # rejects.csv goes last: killed before, the next run sees a finished split and starts afresh just so.

@@ -12,7 +12,7 @@ from pipeline.common.errors import ManifestError
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip, read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
-CLIPS_FILE, MISSING_FILE, COVERAGE_FILE = "clips.csv", "missing.csv", "coverage.json"
+MISSING_FILE, COVERAGE_FILE = "missing.csv", "coverage.json"
 # What DVC compares, so that a changed clip list reruns the stages of its split alone.
 FINGERPRINTS_FILE = "fingerprints.json"
 

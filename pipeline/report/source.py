@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.common.config import Card
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import replacing
+from pipeline.common.project import BASELINES_FILE, MAPS_FILE, MAPS_FOLDER, METRICS_FILE, SCORES_FILE
 from pipeline.report.examples import Scored, read_ciou
-from pipeline.scoring.map_file import MAPS_FILE, read_maps
+from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.summary import read_baselines, read_metrics
 from pipeline.shards.reader import ShardSet
 
@@ -109,21 +110,21 @@ class Source:
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Variant → its flat scores. Raises EvaluationError where some are missing."""
-        return {name: read_metrics(self.results / name / "metrics.json") for name in self.variants}
+        return {name: read_metrics(self.results / name / METRICS_FILE) for name in self.variants}
 
     @cached_property
     def content_free(self) -> dict[str, dict[str, Any]]:
         """Content-free row → its flat scores. Raises EvaluationError where they are missing."""
-        return read_baselines(self.results / "baselines.json")
+        return read_baselines(self.results / BASELINES_FILE)
 
 
 def read_scored(source: Source, name: str) -> Scored:
     """Read the maps and scores of one variant. Raises EvaluationError where they are missing, or of other shards."""
-    path = source.results / "maps" / name / MAPS_FILE
+    path = source.results / MAPS_FOLDER / name / MAPS_FILE
     maps, shards = read_maps(path), source.scored_shards
     if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
         raise EvaluationError(f"{path}: made from other shards or another seed; run `dvc repro evaluate@{name}`")
-    return Scored(name, maps, read_ciou(source.results / name / "scores.csv", seed=source.seed))
+    return Scored(name, maps, read_ciou(source.results / name / SCORES_FILE, seed=source.seed))
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:

@@ -22,7 +22,6 @@ from pipeline.common.files import write_bytes
 from pipeline.scoring.protocols import Normalization, Protocol
 
 FORMAT_VERSION = 3
-MAPS_FILE = "maps.h5"
 _CLIPS_PER_CHUNK = 256
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
+from pipeline.common.project import SHARD_PATTERN, shard_path
 from pipeline.shards.writer import FIELDS, FORMAT_VERSION, ShardWriter
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "check_all_there",
     "read_rejects",
     "read_shard_fingerprint",
-    "shard_path",
     "verify_shard",
 ]
 
@@ -64,7 +64,7 @@ class ShardSet:
             The folder has no shards or its extraction did not finish; shards are not numbered from 0 to the last,
             differ in settings or format, hold a clip twice or no clip at all, or cannot be read.
         """
-        paths = sorted(folder.glob("shard-*.h5"))
+        paths = sorted(folder.glob(SHARD_PATTERN))
         again = f"run `dvc repro extract@{folder.name}`"
         if not paths:
             raise ShardError(f"{folder}: no shards; {again}")
@@ -143,14 +143,9 @@ class ShardSet:
         return self._handles[key]
 
 
-def shard_path(folder: Path, index: int) -> Path:
-    """Return the path of a split's shard number `index`, from 0."""
-    return folder / f"shard-{index:05d}.h5"
-
-
 def check_all_there(folder: Path) -> None:
     """Compare how many shards lie in a folder with how many the first of them says there are. Raises ShardError."""
-    paths = sorted(folder.glob("shard-*.h5"))
+    paths = sorted(folder.glob(SHARD_PATTERN))
     wanted = _read_header(paths[0])["settings"]["n_shards"]
     if len(paths) != wanted:
         raise ShardError(

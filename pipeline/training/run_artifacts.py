@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 
 from pipeline.common.errors import CheckpointError, EvaluationError
+from pipeline.common.project import LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
     """Return the pseudo-label artifacts of a run's folder by rising epoch; there may be none."""
     # Sorted by number: as text, epoch_1000 would stand before epoch_101.
-    numbered = ((re.fullmatch(r"epoch_(\d{3,})\.h5", each.name), each) for each in (run / "pseudo_labels").glob("*.h5"))
+    numbered = (
+        (re.fullmatch(r"epoch_(\d{3,})\.h5", each.name), each) for each in (run / LABELS_FOLDER).glob(LABELS_PATTERN)
+    )
     return dict(sorted((int(match[1]), each) for match, each in numbered if match))
 
 
@@ -35,9 +38,9 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
     paths = labels_by_epoch(run)
     again = f"run `dvc repro train@{variant}`"
     if not paths:
-        raise EvaluationError(f"{run}/pseudo_labels: no artifacts; {again}")
+        raise EvaluationError(f"{run / LABELS_FOLDER}: no artifacts; {again}")
     if missing := set(range(max(paths))) - paths.keys():
-        raise EvaluationError(f"{run}/pseudo_labels: no artifact of epoch {min(missing)}; {again}")
+        raise EvaluationError(f"{run / LABELS_FOLDER}: no artifact of epoch {min(missing)}; {again}")
     return list(paths.values())
 
 
@@ -51,7 +54,7 @@ def centers_audio(run: Path) -> bool:
     """
     import torch  # takes a second; most commands that list artifacts do without
 
-    path = run / "model.pt"
+    path = run / MODEL_FILE
     try:
         # Mapped and not read: the weights, which may be hundreds of megabytes, are of no interest.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

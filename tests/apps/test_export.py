@@ -21,12 +21,12 @@ from pipeline.apps.export.export import BATCHES, export_model, invented_inputs
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.cli.targets import resolve_model
 from pipeline.common.errors import CheckpointError, ExportError
+from pipeline.common.project import shard_path
 from pipeline.evaluation.calibration import Calibration, model_digest, read_calibration, write_calibration
 from pipeline.media.log_mel import mel_frequencies
 from pipeline.methods import METHODS
 from pipeline.methods.iterative import Iterative
 from pipeline.model.inference import localize
-from pipeline.shards.reader import shard_path
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.checkpoints import load_model
 from tests.cli.test_main import run

@@ -17,8 +17,8 @@ from pipeline.apps.localize.regions import sounding_boxes
 from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.common.errors import CheckpointError, MediaError
 from pipeline.common.files import write_csv
+from pipeline.common.project import CALIBRATION_FILE, shard_path
 from pipeline.evaluation.calibration import (
-    CALIBRATION_FILE,
     Calibration,
     find_calibration,
     model_digest,
@@ -43,7 +43,7 @@ from pipeline.media.audio import window_at
 from pipeline.media.clip import is_still, read_still
 from pipeline.media.container import Deadline, MediaSource
 from pipeline.model.inference import response_maps
-from pipeline.shards.reader import REJECTS_FILE, ShardSet, shard_path
+from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
 from tests.support.media_files import steady, write_media
 

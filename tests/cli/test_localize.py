@@ -26,7 +26,8 @@ from pipeline.cli import localize as cli_localize
 from pipeline.cli.options import FiniteRange
 from pipeline.common.errors import LocalizationError
 from pipeline.common.files import locked
-from pipeline.evaluation.calibration import CALIBRATION_FILE, Calibration, model_digest, write_calibration
+from pipeline.common.project import CALIBRATION_FILE
+from pipeline.evaluation.calibration import Calibration, model_digest, write_calibration
 from pipeline.media.clip import read_frame
 from tests.cli.test_evaluate import PARAMS
 from tests.cli.test_main import run

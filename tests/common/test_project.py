@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.common.errors import SettingsError
 from pipeline.common.project import find_variant, labels_path, locate, seed_folder, start_path, weights_path
-from tests.cli.test_evaluate import PARAMS
 
 
 @pytest.mark.parametrize(
@@ -48,15 +46,14 @@ def test_files_of_an_epoch():
 def project(tmp_path, monkeypatch):
     """Runs of two variants, of which one has no model."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(PARAMS)
     for name in ("good", "noisy"):
         (tmp_path / "runs/squares" / name / "pseudo_labels").mkdir(parents=True)
     (tmp_path / "runs/squares/good/model.pt").touch()
     return tmp_path
 
 
-def find(word, holding="model.pt", dataset=None, params_path=Path("params.yaml")):
-    return find_variant(word, dataset=dataset, params_path=params_path, holding=holding)
+def find(word, holding="model.pt", dataset="squares"):
+    return find_variant(word, dataset=dataset, seeds=[0, 7], holding=holding)
 
 
 def test_a_variant_and_its_seeds(project):
@@ -77,8 +74,3 @@ def test_the_others_are_all_that_hold_what_is_looked_for(project):
     assert find("nosy", holding="pseudo_labels").available == ["good", "noisy"]
     assert not find("noisy").exists
     assert (find("good", dataset="none").available, find("good", dataset="none").folder) == ([], Path("runs/none/good"))
-
-
-def test_settings_that_are_not_there(project):
-    with pytest.raises(SettingsError, match=r"none\.yaml: no such file"):
-        find("good", params_path=Path("none.yaml"))

@@ -10,10 +10,11 @@ import pytest
 
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import shard_path
 from pipeline.evaluation import calibrating
 from pipeline.evaluation.calibrating import NOISES, noise_peaks
 from pipeline.evaluation.calibration import find_calibration, read_calibration
-from pipeline.shards.reader import ShardSet, shard_path
+from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
 from tests.cli.test_main import run
 from tests.support.localizing import AUDIO, IMAGE_SIZE, save_model

@@ -15,9 +15,10 @@ from pipeline.apps.compare.rescore import rescore
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
+from pipeline.common.project import CALIBRATION_FILE
 from pipeline.evaluation import calibrating
 from pipeline.evaluation import response_maps as model_maps
-from pipeline.evaluation.calibration import CALIBRATION_FILE, model_digest, read_calibration
+from pipeline.evaluation.calibration import model_digest, read_calibration
 from pipeline.evaluation.evaluate import evaluate, read_prior_boxes, read_split_boxes
 from pipeline.evaluation.response_maps import derangement
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, clip_row, write_boxes

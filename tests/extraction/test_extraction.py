@@ -23,6 +23,7 @@ from PIL import Image
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError
 from pipeline.common.files import locked
+from pipeline.common.project import shard_path
 from pipeline.extraction import build_shard as shard_building
 from pipeline.extraction import extract as extraction
 from pipeline.extraction.build_shard import ShardTask, build_shard
@@ -30,7 +31,7 @@ from pipeline.extraction.extract import ExtractionSummary, extract_split
 from pipeline.manifests.clips import Clip
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel
-from pipeline.shards.reader import ShardSet, shard_path, verify_shard
+from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.shards.writer import ShardWriter
 
 AUDIO = AudioSettings(sample_rate=8000, clip_seconds=0.5, n_fft=256, hop_length=200, n_mels=8)

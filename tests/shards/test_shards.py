@@ -15,7 +15,8 @@ import pytest
 import xarray
 
 from pipeline.common.errors import ShardError
-from pipeline.shards.reader import ShardSet, ShardWriter, read_rejects, read_shard_fingerprint, shard_path, verify_shard
+from pipeline.common.project import shard_path
+from pipeline.shards.reader import ShardSet, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
 
 SIZE, MELS, FRAMES = 6, 4, 5
 SETTINGS: dict[str, Any] = {

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.common.project import labels_path, weights_path
+from pipeline.common.project import labels_path, shard_path, weights_path
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.shards.reader import shard_path
 from pipeline.training.checkpoints import write_checkpoint
 from pipeline.training.run_folder import kept_epochs
 from tests.shards.test_shards import make_shard

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.common.project import shard_path
 from pipeline.manifests.clips import Box, write_boxes
-from pipeline.shards.reader import ShardSet, ShardWriter, shard_path
+from pipeline.shards.reader import ShardSet, ShardWriter
 
 SIZE, MELS, FRAMES = 32, 8, 20
 SETTINGS = {

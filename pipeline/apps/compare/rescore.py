@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from pipeline.common.bars import bars_off
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import MAPS_FILE, SEED_PATTERN
 from pipeline.manifests.clips import Box
 from pipeline.scoring.baselines import content_free_maps
-from pipeline.scoring.map_file import MAPS_FILE, ResponseMaps, read_maps
+from pipeline.scoring.map_file import ResponseMaps, read_maps
 from pipeline.scoring.protocols import Protocol
 from pipeline.scoring.score import score_all
 from pipeline.scoring.summary import flat_metrics
@@ -68,7 +69,9 @@ def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
     EvaluationError
         There are none, a file is damaged, or of another split.
     """
-    further = sorted(folder.glob(f"seed_*/{MAPS_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    further = sorted(
+        folder.glob(f"{SEED_PATTERN}/{MAPS_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name)
+    )
     stored = {path: read_maps(path) for path in (folder / MAPS_FILE, *further)}
     for path, maps in stored.items():
         if maps.split != split:

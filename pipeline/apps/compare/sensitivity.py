@@ -23,10 +23,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import METRICS_FILE, PARAMS_FILE, RESULTS_FOLDER
 from pipeline.figures.lines import Line, LinePanel, line_panels
 from pipeline.scoring.tables import Table, interval, label_of
 
-PARAMS_FILE = "params.yaml"
 METRICS = {"success_rate": "success rate", "auc": "AUC"}
 NOT_COMPARED = ("variants", "cross_datasets")
 # Dotted keys, or their last part: how much lies in a file, when to give up, and what stays of a run.
@@ -213,7 +213,7 @@ def _scores(experiment: Experiment, dataset: str) -> Iterator[tuple[str, Mapping
     keys = [key + end for key in METRICS for end in ("", "_low", "_high")]
     for path, metrics in experiment.metrics.items():
         parts = PurePosixPath(path).parts
-        own = len(parts) == 4 and parts[:2] == ("results", dataset) and parts[3] == "metrics.json"
+        own = len(parts) == 4 and parts[:2] == (RESULTS_FOLDER, dataset) and parts[3] == METRICS_FILE
         if own and all(key in metrics for key in keys) and metrics.get("split") == _split(experiment):
             yield parts[2], metrics
 

@@ -21,7 +21,7 @@ from pipeline.apps.export.formats import FORMATS
 from pipeline.apps.export.model_card_usage import usage
 from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_card
 from pipeline.common.errors import ExportError
-from pipeline.common.project import ProjectPaths, locate
+from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.evaluation.calibration import model_digest, read_calibration
 from pipeline.methods import method_entry
 from pipeline.model.encoders import cell_stride, receptive_field
@@ -63,7 +63,7 @@ def look_around(model: Path) -> Surroundings:
     paths = locate(model)
     if paths is None:
         return Surroundings()
-    card = load_card(paths.manifest) if (paths.manifest / "dataset.yaml").is_file() else None
+    card = load_card(paths.manifest) if (paths.manifest / CARD_FILE).is_file() else None
     same = read_calibration(paths.calibration).model == model_digest(model) if paths.calibration.is_file() else None
     return Surroundings(paths, card, _read_scores(paths.metrics), _read_scores(paths.baselines), same)
 

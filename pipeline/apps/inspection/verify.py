@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.apps.inspection.views import Artifacts
 from pipeline.common.errors import CheckpointError, PseudoLabelError
 from pipeline.common.hdf5 import read_about
-from pipeline.common.project import labels_path, weights_path
+from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint
@@ -63,7 +63,7 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
     fingerprint = made.fingerprint if made else None
     for epoch, path in artifacts.paths.items():
         verification.artifacts.append(Finding(str(path), epoch, _problems(path, epoch, fingerprint, shards)))
-    for path in sorted(artifacts.run.glob("pseudo_labels/start_*.h5")) if artifacts.is_whole else ():
+    for path in sorted(artifacts.run.glob(f"{LABELS_FOLDER}/{START_PATTERN}")) if artifacts.is_whole else ():
         number = path.stem.removeprefix("start_")
         if not number.isdigit():
             continue
@@ -85,7 +85,7 @@ class _Made:
 
 
 def _read_model(run: Path, verification: Verification) -> _Made | None:
-    model = run / "model.pt"
+    model = run / MODEL_FILE
     if not model.exists():
         verification.notes.append(
             f"{model}: not there, so the run is incomplete; neither the fingerprint nor the number of epochs was compared"
@@ -113,10 +113,10 @@ def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
     last = made.last if made else max(there)
     for epoch in sorted(set(range(last + 1)) - there.keys()):
         yield f"{labels_path(run, epoch)}: missing" + (
-            f"; {run}/model.pt is of epoch {last}" if made else " before others"
+            f"; {run / MODEL_FILE} is of epoch {last}" if made else " before others"
         )
     for epoch in sorted(each for each in there if each > last):
-        yield f"{there[epoch]}: of an epoch that {run}/model.pt, of epoch {last}, knows nothing of"
+        yield f"{there[epoch]}: of an epoch that {run / MODEL_FILE}, of epoch {last}, knows nothing of"
     for epoch in made.kept if made else ():
         path = weights_path(run, epoch)
         try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.apps.inspection.measures import SAMPLE, pair_cosines, shared_mask_ious
 from pipeline.common.errors import CheckpointError, PseudoLabelError
-from pipeline.common.project import labels_path
+from pipeline.common.project import LABELS_FOLDER, labels_path
 from pipeline.evaluation.retrieval import neighbors
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training.run_artifacts import centers_audio, labels_by_epoch
@@ -70,9 +70,9 @@ def find_artifacts(path: Path) -> Artifacts:
         There are none.
     """
     if path.is_file():
-        run = path.parent.parent if path.parent.name == "pseudo_labels" else path.parent
+        run = path.parent.parent if path.parent.name == LABELS_FOLDER else path.parent
         return Artifacts(run, {int(PseudoLabels.open(path).attrs["epoch"]): path}, is_whole=False)
-    run = path.parent if path.name == "pseudo_labels" else path
+    run = path.parent if path.name == LABELS_FOLDER else path
     paths = labels_by_epoch(run)
     if not paths:
         raise PseudoLabelError(

@@ -31,6 +31,22 @@ from pipeline.apps.preflight.memory import available_bytes, forecast_bytes, resi
 from pipeline.apps.preflight.timing import rehearse, stage_times
 from pipeline.common.config import Card, LabeledSettings, Params, TrainingSettings, load_card
 from pipeline.common.errors import SoundspotError
+from pipeline.common.project import (
+    INITIAL_RUN,
+    LABELS_FOLDER,
+    LABELS_PATTERN,
+    MAPS_FILE,
+    MAPS_FOLDER,
+    MODEL_FILE,
+    SHARD_PATTERN,
+    STATE_FILE,
+    WEIGHTS_FOLDER,
+    WEIGHTS_PATTERN,
+    manifest_folder,
+    results_folder,
+    runs_folder,
+    shards_folder,
+)
 from pipeline.evaluation.evaluate import boxes_path, read_split_boxes
 from pipeline.manifests.clips import TRAIN_SPLIT, Clip
 from pipeline.manifests.prepared import resolve_media_root
@@ -75,7 +91,7 @@ def check_dataset(
             f"training.{dataset}: no such block of settings; copy one of {', '.join(params.training)} and adapt it"
         )
         return run
-    manifest = project / "data_manifests" / dataset
+    manifest = manifest_folder(project, dataset)
     cards: list[Card] = []
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return run
@@ -153,7 +169,7 @@ def _foresee_files(
 ) -> None:
     """List what will be written."""
     n_train, n_scored = (run.clips[s].found if s in run.clips else 0 for s in (TRAIN_SPLIT, params.score_split))
-    n_seeds, root = len(params.seeds), f"runs/{run.dataset}"
+    n_seeds, root = len(params.seeds), runs_folder(Path(), run.dataset)
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings.encoder.model_copy(update={"visual_weights": None}))
     shape = (card.audio.n_mels, card.audio.n_frames)
@@ -161,20 +177,22 @@ def _foresee_files(
     for split, n in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
         per_shard = params.extract.clips_per_shard
         size = split_bytes(n, clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
-        run.outputs.append(Output("shards", f"data/{run.dataset}/shards/{split}", -(-n // per_shard), size))
+        run.outputs.append(Output("shards", str(shards_folder(Path(), run.dataset, split)), -(-n // per_shard), size))
     one = model_bytes(model)
     settings_of = {name: method_settings(settings, name) for name in variants}
-    for name, own in {"initialize": None, **settings_of}.items():
+    for name, own in {INITIAL_RUN: None, **settings_of}.items():
         count = n_seeds * (own.epochs + 1 if own else 1)
-        run.outputs.append(Output("pseudo-labels", f"{root}/{name}/pseudo_labels", count, count * labels))
-        run.outputs.append(Output("model.pt", f"{root}/{name}", n_seeds, n_seeds * one))
+        run.outputs.append(Output("pseudo-labels", str(root / name / LABELS_FOLDER), count, count * labels))
+        run.outputs.append(Output(MODEL_FILE, str(root / name), n_seeds, n_seeds * one))
         if own:
             kept = n_seeds * (min(own.epochs + 1, own.keep_epochs) - 1)
-            run.outputs.append(Output("kept weights", f"{root}/{name}/weights", kept, kept * one))
-    run.outputs.append(Output("state.pt, while training", root, 1, state_bytes(model)))
+            run.outputs.append(Output("kept weights", str(root / name / WEIGHTS_FOLDER), kept, kept * one))
+    run.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, state_bytes(model)))
     maps = maps_bytes(n_scored, side=side, id_bytes=id_bytes)
     for name in variants:
-        run.outputs.append(Output("maps", f"results/{run.dataset}/maps/{name}", n_seeds, n_seeds * maps))
+        run.outputs.append(
+            Output("maps", str(results_folder(Path(), run.dataset) / MAPS_FOLDER / name), n_seeds, n_seeds * maps)
+        )
 
 
 def _check_disk(run: DryRun, project: Path) -> None:
@@ -196,11 +214,11 @@ def _check_disk(run: DryRun, project: Path) -> None:
 def _present(output: Output, project: Path) -> int:
     """Return how many bytes of an output are there, those of all seeds."""
     patterns = {
-        "shards": "shard-*.h5",
-        "pseudo-labels": "epoch_*.h5",
-        "model.pt": "model.pt",
-        "kept weights": "epoch_*.pt",
-        "maps": "maps.h5",
+        "shards": SHARD_PATTERN,
+        "pseudo-labels": LABELS_PATTERN,
+        MODEL_FILE: MODEL_FILE,
+        "kept weights": WEIGHTS_PATTERN,
+        "maps": MAPS_FILE,
     }
     if output.what not in patterns:
         return 0

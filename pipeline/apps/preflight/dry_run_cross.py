@@ -9,6 +9,7 @@ from pipeline.apps.preflight.datasets import check_lists, check_media
 from pipeline.apps.preflight.file_sizes import maps_bytes, split_bytes
 from pipeline.apps.preflight.findings import DryRun, Output
 from pipeline.common.config import Card, Params, load_card
+from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, results_folder, shards_folder
 from pipeline.evaluation.evaluate import read_split_boxes, trained_on_too
 from pipeline.manifests.clips import Clip
 from pipeline.manifests.prepared import resolve_media_root
@@ -42,7 +43,7 @@ def check_cross_dataset(
     side : int
         Of a response map, cells.
     """
-    manifest, split = project / "data_manifests" / other, params.score_split
+    manifest, split = manifest_folder(project, other), params.score_split
     cards: list[Card] = []
     if not run.holds(lambda: cards.append(load_card(manifest))):
         return
@@ -50,7 +51,7 @@ def check_cross_dataset(
     for name in ("image_size", "audio"):
         if getattr(theirs, name) != getattr(card, name):
             run.problems.append(
-                f"{manifest}/dataset.yaml: its {name} is not that of {run.dataset}, whose models would be scored on clips of "
+                f"{manifest / CARD_FILE}: its {name} is not that of {run.dataset}, whose models would be scored on clips of "
                 "another kind than they learned from; copy it"
             )
     splits = check_lists(run, manifest, theirs, needed=(split,))
@@ -65,8 +66,8 @@ def check_cross_dataset(
     id_bytes = max((len(clip.clip_id) for clip in there), default=0)
     per_shard, shape = params.extract.clips_per_shard, (card.audio.n_mels, card.audio.n_frames)
     size = split_bytes(len(there), clips_per_shard=per_shard, image_size=card.image_size, log_mel_shape=shape)
-    run.outputs.append(Output("shards", f"data/{other}/shards/{split}", -(-len(there) // per_shard), size))
+    run.outputs.append(Output("shards", str(shards_folder(Path(), other, split)), -(-len(there) // per_shard), size))
     maps = maps_bytes(len(there), side=side, id_bytes=id_bytes)
     for name in variants:
-        folder = f"results/{run.dataset}/on/{other}/maps/{name}"
+        folder = str(results_folder(Path(), run.dataset, scored_on=other) / MAPS_FOLDER / name)
         run.outputs.append(Output("maps", folder, len(params.seeds), len(params.seeds) * maps))

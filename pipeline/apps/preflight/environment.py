@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.common.project import PARAMS_FILE, manifest_folder
+
 PACKAGES = ("torch", "torchaudio", "av", "librosa", "h5py", "numpy", "pillow", "dask", "dvc", "click")
 DISK_NEEDED = 4 * 2**30  # bytes: the demo's media, shards, runs, and DVC's copies of them
 DVC_WAITS = "another DVC command runs in this folder: wait for it, or end it"
@@ -192,8 +194,8 @@ def _project(project: Path) -> Iterator[Finding]:
         yield Finding("project", "note", f"{project} has no dvc.yaml", "the pipeline runs in a clone of the project")
         return
     try:
-        params = load_params(project / "params.yaml")
-        card = load_card(project / "data_manifests" / params.dataset)
+        params = load_params(project / PARAMS_FILE)
+        card = load_card(manifest_folder(project, params.dataset))
     except SoundspotError as error:
         yield Finding("project", "bad", str(error), "mend the file that it names")
         return

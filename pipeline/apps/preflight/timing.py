@@ -25,6 +25,7 @@ from pipeline.apps.preflight.findings import StageTime
 from pipeline.apps.preflight.memory import peak, reset_peak
 from pipeline.common.config import Params, TrainingSettings
 from pipeline.common.files import write_csv
+from pipeline.common.project import CLIPS_FILE, INITIAL_RUN, TIMINGS_FILE
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.clips import CLIP_COLUMNS, TRAIN_SPLIT
 from pipeline.methods import method_settings
@@ -127,11 +128,11 @@ def rehearse(
     reset_peak(device)
     paces = {}
     with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
-        initial = Path(name) / "initialize"
+        initial = Path(name) / INITIAL_RUN
         tell("initialize")
         with redirect_stderr(io.StringIO()):
             initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
-        clips = Path(name) / "clips.csv"
+        clips = Path(name) / CLIPS_FILE
         _write_labels(clips, shards.clip_ids)
         for method in methods:
             tell(method)
@@ -147,8 +148,8 @@ def rehearse(
                     clips=clips,
                     device=str(device),
                 )
-            paces[method] = _pace(folder / "timings.csv", len(shards))
-        first = _pace(initial / "timings.csv", len(shards))
+            paces[method] = _pace(folder / TIMINGS_FILE, len(shards))
+        first = _pace(initial / TIMINGS_FILE, len(shards))
     return Rehearsal({"initialize": first, **paces}, peak(device))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import RenderError
 from pipeline.common.files import fingerprint, locked, write_bytes, write_json, write_text
+from pipeline.common.project import CARD_FILE
 from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
 from pipeline.datasets.demo.plan import plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box
@@ -81,7 +82,7 @@ def write_manifest(
         Written to the card.
     """
     values = {"seed": seed, "context": float(context), "title": json.dumps(title), "media_root": json.dumps(media_root)}
-    write_text(folder / "dataset.yaml", _CARD.format(**values))
+    write_text(folder / CARD_FILE, _CARD.format(**values))
     for split, count in (("train", train), ("validation", validation), ("test", test)):
         if count == 0:
             continue

@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.common.config import AudioSettings, load_card
 from pipeline.common.errors import ManifestError
 from pipeline.common.files import write_json, write_text
+from pipeline.common.project import CARD_FILE, PARAMS_FILE, manifest_folder
 from pipeline.datasets.importers.lists import shortened
 from pipeline.datasets.importers.params_block import PRESET, params_with_block
 from pipeline.datasets.importers.report import ImportReport
@@ -126,7 +127,7 @@ def check_name(name: str, project: Path, *, force: bool) -> Path:
     """Return the manifest folder for a dataset's name; ManifestError if the name is bad, or taken and not `force`."""
     if not _NAME.fullmatch(name):
         raise ManifestError(f"dataset name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
-    folder = project / "data_manifests" / name
+    folder = manifest_folder(project, name)
     if folder.exists() and not force:
         raise ManifestError(f"{folder}: exists; give --force to replace it, or another name with --name")
     return folder
@@ -153,12 +154,12 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
     folder = check_name(dataset.name, project, force=force)
     _check(dataset)
     _describe(dataset, project)
-    params, hint = params_with_block(project / "params.yaml", dataset.name, preset=dataset.card.preset)
+    params, hint = params_with_block(project / PARAMS_FILE, dataset.name, preset=dataset.card.preset)
     dataset.report.hints.append(hint)
     with building_folder(folder) as building:
         _write_folder(dataset, building, _media_root(dataset, project))
     if params:
-        write_text(project / "params.yaml", params)
+        write_text(project / PARAMS_FILE, params)
 
 
 def _check(dataset: Dataset) -> None:
@@ -210,7 +211,7 @@ def _media_root(dataset: Dataset, project: Path) -> str:
 
 
 def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
-    write_text(folder / "dataset.yaml", card_text(dataset.card, media_root, leaks_allowed=dataset.leaks_allowed))
+    write_text(folder / CARD_FILE, card_text(dataset.card, media_root, leaks_allowed=dataset.leaks_allowed))
     for split, clips in dataset.clips.items():
         if clips:
             write_clips(folder / f"{split}.csv", clips)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
+from pipeline.common.project import SUCCESS_CURVE_FILE
 from pipeline.figures.figures import Curve, save, success_panels
 from pipeline.report.source import ABLATION, COMPARED, OURS, Section, Source
 from pipeline.scoring.baselines import score_content_free
@@ -22,7 +23,7 @@ STEM = "figure3_success_curves"
 
 def success_section(source: Source) -> Section:
     """Draw the success curves of all rows (Figure 3)."""
-    columns = {name: _read_curves(source.results / name / "success_curve.csv") for name in source.variants}
+    columns = {name: _read_curves(source.results / name / SUCCESS_CURVE_FILE) for name in source.variants}
     evaluation = source.card.evaluation
     scored = score_content_free(source.scored_shards, source.manifest, split=source.split, evaluation=evaluation)
     gray = {name: by_rule[""].curve for name, by_rule in scored.items()}

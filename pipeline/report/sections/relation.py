@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
-from pipeline.common.project import seed_folder
+from pipeline.common.project import HISTORY_FILE, seed_folder
 from pipeline.evaluation.relation_quality import measured_clips, relation_of_labels, relation_quality, share_a_label
 from pipeline.figures.figures import COLORS, save
 from pipeline.figures.lines import Line, LinePanel, line_panels
@@ -81,7 +81,7 @@ def _run_rows(
 ) -> list[EpochRow]:
     paths = artifact_paths(folder, variant=variant)
     center = centers_audio(folder)
-    history = _read_history(folder / "history.csv", variant)
+    history = _read_history(folder / HISTORY_FILE, variant)
     rows = []
     for path in paths:
         labels = PseudoLabels.open(path)
