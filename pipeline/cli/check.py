@@ -1,4 +1,4 @@
-"""`soundspot check`: what is missing, how large, how long, and whether it fits, before hours are spent."""
+"""`soundspot check`: what is missing, how large, how long, and whether it fits, before you spend hours training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from pipeline.cli.options import PATH
 
 
 @click.command()
@@ -17,12 +17,12 @@ PATH = click.Path(path_type=Path)
     type=click.IntRange(min=0),
     default=2,
     show_default=True,
-    help="Batches of each epoch that is tried out for time and memory; 0 tries none.",
+    help="Batches per epoch of the test run that measures time and memory; 0 skips it.",
 )
 @click.option(
     "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
 @click.pass_context
 def check(
@@ -34,11 +34,11 @@ def check(
     as_json: bool,
     params_path: Path,
 ) -> None:
-    """Tell what a dataset still lacks, and what training on it will take, without writing anything.
+    """Report what a dataset lacks and what training on it costs. Writes nothing.
 
-    Looks for lists, boxes, media and weights; computes the size of all files from their formats; tries the stages of
-    VARIANTS, by default those of the settings file, on a few synthetic batches for time and memory. The exit code is 0
-    if the pipeline can run and 1 if something is in its way.
+    Checks lists, boxes, media and weights, estimates the size of all files, and runs the stages of VARIANTS (default:
+    those of the settings file) on a few synthetic batches to measure time and memory. The exit code is 0 if the
+    pipeline can run and 1 if there are problems.
 
     \b
     Example:
@@ -57,12 +57,18 @@ def check(
     chosen = list(dict.fromkeys(variants or params.variants))
     with tqdm(total=len(chosen) + 1 if batches else 0, unit="stage", leave=False, disable=bars_off()) as bar:
 
-        def tell(stage: str) -> None:
-            bar.set_description(f"trying {stage}")
+        def on_stage(stage: str) -> None:
+            bar.set_description(f"testing {stage}")
             bar.update()
 
         run = check_dataset(
-            Path.cwd(), params, dataset or params.dataset, variants=chosen, n_batches=batches, device=device, tell=tell
+            Path.cwd(),
+            params,
+            dataset or params.dataset,
+            variants=chosen,
+            n_batches=batches,
+            device=device,
+            on_stage=on_stage,
         )
     if as_json:
         click.echo(json.dumps(run.as_json(), indent=2))
@@ -70,6 +76,6 @@ def check(
         click.echo(run.text(), nl=False)
         for problem in run.problems:
             click.echo(f"problem: {problem}", err=True)
-        verdict = f"cannot run yet, problems: {len(run.problems)}" if run.problems else "can run"
+        verdict = f"cannot run yet ({len(run.problems)} problems)" if run.problems else "ready to run"
         click.echo(f"{run.dataset}: {verdict}")
     ctx.exit(1 if run.problems else 0)

@@ -1,4 +1,4 @@
-"""The part of a dry run that looks at a dataset's clip lists and media, be it learned from or only scored on."""
+"""Check clip lists, boxes and media: of the dataset to train on, and of those the models are only scored on."""
 
 from __future__ import annotations
 
@@ -6,79 +6,146 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.apps.preflight.findings import DryRun
-from pipeline.common.config import Card
+from pipeline.apps.preflight.outputs import map_output, shard_output
+from pipeline.common.config import Card, Params, load_card
+from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, results_folder
 from pipeline.datasets.prepare import SplitCoverage, media_problems, nothing_found, read_splits
+from pipeline.evaluation.evaluate import boxes_path, read_split_boxes, trained_on_too
 from pipeline.manifests.clips import Clip
+from pipeline.manifests.prepared import resolve_media_root
 from pipeline.scoring.protocols import get_protocol
 
 
 def check_lists(run: DryRun, manifest: Path, card: Card, *, needed: Sequence[str]) -> dict[str, list[Clip]]:
-    """Check the scoring rule and the clip lists of a dataset.
+    """Check the scoring protocol and the clip lists of a dataset.
 
     Parameters
     ----------
     run : DryRun
-        Gets problems.
+        Collects the problems.
     manifest : Path
         Folder of the lists.
     card : Card
     needed : sequence of str
-        Splits that must be among them.
+        Splits that must have a list.
 
     Returns
     -------
     dict of str to list of Clip
-        By split; empty where the lists cannot be read.
+        By split; empty if the lists cannot be read.
     """
-    run.holds(lambda: get_protocol(card.evaluation.protocol))
-    splits: dict[str, list[Clip]] = {}
-    if run.holds(lambda: splits.update(read_splits(manifest, leaks_allowed=card.leaks_allowed))):
-        run.problems += [
-            f"{manifest / split}.csv: no such clip list; import the dataset again, or add it"
-            for split in dict.fromkeys(needed)
-            if split not in splits
-        ]
+    run.attempt(lambda: get_protocol(card.evaluation.protocol))
+    splits = run.attempt(lambda: read_splits(manifest, leaks_allowed=card.leaks_allowed))
+    if splits is None:
+        return {}
+    run.problems += [
+        f"{manifest / split}.csv: no such clip list; import the dataset again, or add it"
+        for split in dict.fromkeys(needed)
+        if split not in splits
+    ]
     return splits
+
+
+def check_boxes(run: DryRun, manifest: Path, split: str) -> None:
+    """Check the boxes of the scored split. Without any the dataset can still be trained on."""
+    if boxes_path(manifest, split).is_file():
+        run.attempt(lambda: read_split_boxes(manifest, split))
+    else:
+        run.notes.append(
+            f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train@VARIANT` works"
+        )
 
 
 def check_media(
     run: DryRun, splits: Mapping[str, Sequence[Clip]], card: Card, *, dataset: str, root: Path
 ) -> dict[str, list[Clip]]:
-    """Look for the media of all splits, of each of which `prepare` asks for some clips.
+    """Look for the media of all splits. `prepare` requires that each split has some.
 
     Parameters
     ----------
     run : DryRun
-        Gets clips, problems and notes.
+        Collects coverage, problems and notes.
     splits : mapping of str to sequence of Clip
     card : Card
     dataset : str
-        That they belong to; its name stands before each split unless it is the one of `run`.
+        Prefixes the names of the splits unless it is the dataset of `run`.
     root : Path
         Folder of the media.
 
     Returns
     -------
     dict of str to list of Clip
-        Those whose media are there or will be rendered.
+        By split, the clips whose media exist or will be rendered.
     """
     prefix = "" if dataset == run.dataset else f"{dataset}: "
-    there: dict[str, list[Clip]] = {}
+    available: dict[str, list[Clip]] = {}
     for split, clips in splits.items():
         name = prefix + split
         found = [clip for clip in clips if not media_problems(clip, root)]
         n_missing = len(clips) - len(found)
         if card.render is not None:
             if n_missing:
-                run.notes.append(f"{name}: {n_missing} of {len(clips)} videos are still to be rendered")
+                run.notes.append(f"{name}: {n_missing} of {len(clips)} videos will be rendered")
             found = list(clips)
         elif not found:
             run.problems.append(prefix + nothing_found(dataset, split, clips, root))
         elif n_missing:
             run.notes.append(
                 f"{name}: {n_missing} of {len(clips)} clips have no media under {root} and will be left out; "
-                f"data/{dataset}/missing.csv lists them when they have been prepared"
+                f"stage prepare lists them in data/{dataset}/missing.csv"
             )
-        there[split] = found
+        available[split] = found
         run.clips[name] = SplitCoverage(len(clips), len(found))
-    return there
+    return available
+
+
+def check_cross_dataset(
+    run: DryRun,
+    project: Path,
+    params: Params,
+    card: Card,
+    other: str,
+    *,
+    train: Sequence[Clip],
+    variants: Sequence[str],
+    side: int,
+) -> None:
+    """Check one of `cross_datasets`: card, lists, boxes, media, and overlap with the training clips.
+
+    Parameters
+    ----------
+    run : DryRun
+        Collects coverage, problems, notes and outputs.
+    project : Path
+    params : Params
+    card : Card
+        Of the dataset that the models are trained on.
+    other : str
+    train : sequence of Clip
+        Training clips.
+    variants : sequence of str
+    side : int
+        Rows and columns of a response map.
+    """
+    manifest, split = manifest_folder(project, other), params.score_split
+    theirs = run.attempt(lambda: load_card(manifest))
+    if theirs is None:
+        return
+    for name in ("image_size", "audio"):
+        if getattr(theirs, name) != getattr(card, name):
+            run.problems.append(
+                f"{manifest / CARD_FILE}: {name} differs from that of {run.dataset}, which the models are trained on; "
+                "copy it from there"
+            )
+    splits = check_lists(run, manifest, theirs, needed=(split,))
+    if split not in splits:
+        return
+    run.attempt(lambda: read_split_boxes(manifest, split))
+    if not theirs.leaks_allowed:
+        clip_ids = [clip.clip_id for clip in splits[split]]
+        run.attempt(lambda: trained_on_too(clip_ids, train, where=f"{manifest / split}.csv"))
+    found = check_media(run, splits, theirs, dataset=other, root=resolve_media_root(theirs, project, other))[split]
+    run.outputs.append(shard_output(params, card, other, split, len(found)))
+    for name in variants:
+        folder = results_folder(Path(), run.dataset, scored_on=other) / MAPS_FOLDER / name
+        run.outputs.append(map_output(params, folder, len(found), side=side))

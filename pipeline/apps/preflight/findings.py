@@ -1,20 +1,19 @@
-"""What a dry run has found, and how it is told.
+"""The result of a dry run, as data and as text.
 
-Conventions
------------
-Sizes are bytes, times wall-clock s on this machine. A problem is something that would stop a stage, said in one line
-with what to do; a note is something to know.
+Sizes are bytes, times wall-clock s on this machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.common.errors import SoundspotError
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.scoring.tables import Table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,12 @@ class Output:
     Attributes
     ----------
     what : str
+        Kind of file.
     folder : str
-        Where they go, relative to the project.
+        Relative to the project.
     count : int
     size : int
-        Of all together, bytes.
+        Total of all files.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Output:
 
 @dataclass(frozen=True)
 class StageTime:
-    """How long one stage takes, s.
+    """Estimated duration of one stage, s.
 
     Attributes
     ----------
@@ -47,11 +47,11 @@ class StageTime:
     epochs : int
         Of all seeds together.
     epoch_seconds : float
-        Training alone; 0 for a row that labels with the weights of another one.
+        Training only; 0 for a variant that reuses the weights of another one.
     label_seconds : float
         One pass over the training set that writes pseudo-labels.
     total_seconds : float
-        All epochs and passes, of all seeds.
+        All epochs and label passes of all seeds.
     """
 
     stage: str
@@ -63,22 +63,22 @@ class StageTime:
 
 @dataclass
 class DryRun:
-    """What a dry run has found; empty where it did not get so far.
+    """The result of a dry run. Fields stay empty if the checks did not get that far.
 
     Attributes
     ----------
     dataset, device : str
-    problems, notes : list of str
+    problems : list of str
+        What would stop a stage, each with what to do.
+    notes : list of str
     clips : dict of str to SplitCoverage
-        Clips that are listed, and those whose media are there (or will be rendered).
+        By split: clips listed, and clips whose media exist or will be rendered.
     outputs : list of Output
     disk_needed, disk_free : int
-        Still to be written, and free where the project lies.
+        Still to be written, and free in the project's file system.
     times : list of StageTime
     memory_needed, memory_available : int
-        Peak of a training stage, and what there is for it.
-    measured : bool
-        Whether times and memory come from a rehearsal; without one there are no times, and memory is a forecast.
+        Measured peak of a training stage (0 if it was not measured), and what the device offers.
     """
 
     dataset: str
@@ -92,23 +92,25 @@ class DryRun:
     times: list[StageTime] = field(default_factory=list)
     memory_needed: int = 0
     memory_available: int = 0
-    measured: bool = False
 
-    def holds(self, action: Callable[[], object]) -> bool:
-        """Do something that a stage will do; note as a problem what would stop the stage there."""
+    def attempt(self, action: Callable[[], T]) -> T | None:
+        """Run something that a stage will run. Return its result; on an error record the problem and return None."""
         try:
-            action()
+            return action()
         except SoundspotError as error:
             self.problems.append(" ".join(str(error).split()))
-            return False
-        return True
+            return None
+
+    def n_found(self, split: str) -> int:
+        """Return how many clips of a split have their media."""
+        return self.clips[split].found if split in self.clips else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON-like values, with ``can_run``."""
+        """Return all fields as JSON-like values, plus ``can_run``."""
         return {"can_run": not self.problems, **asdict(self)}
 
     def text(self) -> str:
-        """Return everything for a terminal, but for the problems."""
+        """Return everything except the problems as text for a terminal."""
         notes = "".join(f"note: {note}\n" for note in self.notes)
         return "".join(
             f"{part}\n" for part in (_clips(self), _outputs(self), _times(self), _memory(self), notes) if part
@@ -117,16 +119,16 @@ class DryRun:
 
 def _clips(run: DryRun) -> str:
     rows = [(name, str(count.listed), str(count.found)) for name, count in run.clips.items()]
-    return Table(("clips", "listed", "there"), tuple(rows)).text() if rows else ""
+    return Table(("clips", "listed", "found"), tuple(rows)).text() if rows else ""
 
 
 def _outputs(run: DryRun) -> str:
     if not run.outputs:
         return ""
     rows = [(o.folder, o.what, str(o.count), human_bytes(o.size)) for o in run.outputs]
-    total = ("all", "", str(sum(o.count for o in run.outputs)), human_bytes(sum(o.size for o in run.outputs)))
-    table = Table(("files", "kind", "number", "together"), (*rows, total)).text()
-    return f"{table}disk: {human_bytes(run.disk_needed)} still to be written, {human_bytes(run.disk_free)} free\n"
+    total = ("total", "", str(sum(o.count for o in run.outputs)), human_bytes(sum(o.size for o in run.outputs)))
+    table = Table(("folder", "files", "count", "size"), (*rows, total)).text()
+    return f"{table}disk: {human_bytes(run.disk_needed)} still to write, {human_bytes(run.disk_free)} free\n"
 
 
 def _times(run: DryRun) -> str:
@@ -142,17 +144,16 @@ def _times(run: DryRun) -> str:
         )
         for time in run.times
     ]
-    total = ("all", "", "", "", human_seconds(sum(time.total_seconds for time in run.times)))
-    table = Table((f"time on {run.device}", "epochs", "an epoch", "label pass", "together"), (*rows, total)).text()
-    return f"{table}Rendering and extraction are not in it.\n"
+    total = ("total", "", "", "", human_seconds(sum(time.total_seconds for time in run.times)))
+    table = Table((f"time on {run.device}", "epochs", "per epoch", "label pass", "total"), (*rows, total)).text()
+    return f"{table}Rendering and extraction are not included.\n"
 
 
 def _memory(run: DryRun) -> str:
     if not run.memory_needed:
         return ""
-    how = "measured" if run.measured else "forecast"
     needed, available = human_bytes(run.memory_needed), human_bytes(run.memory_available)
-    return f"memory on {run.device}: {needed} at the peak of training ({how}), {available} available\n"
+    return f"memory on {run.device}: peak of training {needed}, {available} available\n"
 
 
 def human_bytes(size: float) -> str:

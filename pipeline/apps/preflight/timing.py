@@ -1,10 +1,10 @@
-"""The real stages on a few synthetic batches: how long a pair takes on this machine, and how much memory a batch.
+"""Profile the real training stages on a few synthetic batches: seconds per pair, and peak memory.
 
 Conventions
 -----------
-Times are wall-clock s, memory is bytes. Frames and spectrograms are noise of the right shape: time and memory do not
-depend on what is in them. The rehearsal runs `pipeline.training.loop` itself, in a temporary folder, so whatever a
-method does in an epoch is in the figures. The first epoch, in which libraries warm up, is not counted.
+Times are wall-clock s, memory is bytes. Frames and spectrograms are noise of the right shape, because time and memory
+do not depend on their content. The stages run in a temporary folder with the code that `dvc repro` runs, so the
+measurement includes whatever a method does in an epoch. The first epoch, in which libraries warm up, is not counted.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from pipeline.training.loop import initialize, train
 from pipeline.training.plan import twin_method
 from pipeline.training.run_folder import kept_epochs
 
-_WARM_UP = 1  # epochs of the rehearsal of `initialize` that are not counted
+_WARM_UP_EPOCHS = 1  # of `initialize`, not counted
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast one stage went.
+class Throughput:
+    """How fast one stage runs.
 
     Attributes
     ----------
     pair_seconds : float
-        s of training for each pair.
+        Training time per pair.
     label_seconds : float
-        s of a pass without gradient for each clip.
+        Time per clip of a pass that writes pseudo-labels.
     """
 
     pair_seconds: float
@@ -54,23 +54,23 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What the rehearsal found.
+class Profile:
+    """Measurements of the training stages.
 
     Attributes
     ----------
-    paces : dict of str to Pace
-        "initialize" and each method.
+    throughput : dict of str to Throughput
+        By stage: "initialize" and each method.
     peak_bytes : int
-        Most memory in use: of this process on a CPU, of the device's tensors on CUDA.
+        Peak memory: of this process on a CPU, of tensors on CUDA.
     """
 
-    paces: dict[str, Pace]
+    throughput: dict[str, Throughput]
     peak_bytes: int
 
 
 class SyntheticShards:
-    """The part of `ShardSet` that training uses, with noise in it. One batch is held, whatever the number of clips."""
+    """The part of `ShardSet` that training uses, filled with noise. One batch is kept in memory and served again and again."""
 
     def __init__(self, n_clips: int, *, held: int, image_size: int, log_mel_shape: tuple[int, int]) -> None:
         random = np.random.default_rng(0)
@@ -90,7 +90,7 @@ class SyntheticShards:
         return self._frames[rows], self._log_mel[rows]
 
 
-def rehearse(
+def profile_stages(
     settings: TrainingSettings,
     methods: Sequence[str],
     *,
@@ -98,14 +98,14 @@ def rehearse(
     log_mel_shape: tuple[int, int],
     n_batches: int,
     device: torch.device,
-    tell: Callable[[str], None],
-) -> Rehearsal:
+    on_stage: Callable[[str], None],
+) -> Profile:
     """Initialize, then train each method for one epoch of `n_batches` synthetic batches.
 
     Parameters
     ----------
     settings : TrainingSettings
-        Published weights are not read: they change neither time nor memory.
+        Pretrained weights are not loaded; they change neither time nor memory.
     methods : sequence of str
     image_size : int
         Pixels.
@@ -113,8 +113,8 @@ def rehearse(
         (mel, time).
     n_batches : int
     device : torch.device
-    tell : callable
-        Is given the name of each stage as it begins.
+    on_stage : callable
+        Called with the name of each stage before it runs.
 
     Raises
     ------
@@ -122,21 +122,23 @@ def rehearse(
         A batch does not fit into the device's memory.
     """
     size = settings.batch_size
-    made = SyntheticShards(size * n_batches, held=size, image_size=image_size, log_mel_shape=log_mel_shape)
-    shards = cast(ShardSet, made)
-    settings = _short(settings)
+    noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, log_mel_shape=log_mel_shape)
+    shards = cast(ShardSet, noise)
+    settings = _shortened(settings)
     reset_peak(device)
-    paces = {}
+    throughput = {}
     with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
         initial = Path(name) / INITIAL_RUN
-        tell("initialize")
-        with redirect_stderr(io.StringIO()):
+        on_stage("initialize")
+        with redirect_stderr(io.StringIO()):  # hides the stages' own progress bars
             initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
+        throughput["initialize"] = _read_throughput(initial / TIMINGS_FILE, len(shards))
         clips = Path(name) / CLIPS_FILE
         _write_labels(clips, shards.clip_ids)
         for method in methods:
-            tell(method)
-            folder = Path(name) / method / "run"  # by itself, so that no twin is found whose weights would serve
+            on_stage(method)
+            # Each run in its own parent folder: next to another one it would reuse that run's weights and not train.
+            folder = Path(name) / method / "run"
             with redirect_stderr(io.StringIO()):
                 train(
                     shards,
@@ -148,75 +150,74 @@ def rehearse(
                     clips=clips,
                     device=str(device),
                 )
-            paces[method] = _pace(folder / TIMINGS_FILE, len(shards))
-        first = _pace(initial / TIMINGS_FILE, len(shards))
-    return Rehearsal({"initialize": first, **paces}, peak(device))
+            throughput[method] = _read_throughput(folder / TIMINGS_FILE, len(shards))
+    return Profile(throughput, peak(device))
 
 
 def stage_times(
-    rehearsal: Rehearsal,
+    profile: Profile,
     clips: Mapping[str, SplitCoverage],
     *,
     params: Params,
     settings: TrainingSettings,
     methods: Sequence[str],
 ) -> list[StageTime]:
-    """Reckon from the paces of a rehearsal how long each stage will take.
+    """Estimate stage durations from measured throughput.
 
     Parameters
     ----------
-    rehearsal : Rehearsal
+    profile : Profile
         Of these methods.
     clips : mapping of str to SplitCoverage
-        Clips that are there, by split.
+        By split.
     params : Params
-        Its seeds, and the split that it scores.
+        Its seeds and scored split are used.
     settings : TrainingSettings
-        Its epochs and the size of a batch.
+        Its epochs and batch size are used.
     methods : sequence of str
 
     Returns
     -------
     list of StageTime
-        The initialization, each method, and the maps of each.
+        The initialization, each method, and the response maps of each method.
     """
     n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN_SPLIT, params.score_split))
-    n_pairs = n_train // settings.batch_size * settings.batch_size
+    n_pairs = n_train // settings.batch_size * settings.batch_size  # an incomplete batch is dropped
     n_seeds = len(params.seeds)
     times = []
     for stage in ("initialize", *methods):
-        pace = rehearsal.paces[stage]
+        measured = profile.throughput[stage]
         first = stage == "initialize"
         epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
-        epoch, label = n_pairs * pace.pair_seconds, n_train * pace.label_seconds
-        if not first and _takes_weights(settings, stage, methods):
+        epoch, label = n_pairs * measured.pair_seconds, n_train * measured.label_seconds
+        if not first and _reuses_weights(settings, stage, methods):
             epoch = 0.0
         # The initialization labels once, every other stage after each epoch.
         total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
         times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
-    passes = 2 * n_seeds * n_scored  # own sounds and shuffled ones
+    passes = 2 * n_seeds * n_scored  # own audio and shuffled audio
     for stage in methods:
-        label = rehearsal.paces[stage].label_seconds
+        label = profile.throughput[stage].label_seconds
         times.append(StageTime(f"maps of {stage}", 0, 0.0, 0.0, passes * label))
     return times
 
 
-def _takes_weights(settings: TrainingSettings, method: str, methods: Sequence[str]) -> bool:
-    """Tell whether a method will not train, but label with the weights that one before it keeps of every epoch."""
+def _reuses_weights(settings: TrainingSettings, method: str, methods: Sequence[str]) -> bool:
+    """Tell whether a method reuses the checkpoints of an earlier one that trains identically, and only labels."""
     own = method_settings(settings, method)
     all_kept = kept_epochs(own.epochs, own.keep_epochs) == tuple(range(own.epochs))
     return all_kept and twin_method(settings, method) in methods[: methods.index(method)]
 
 
-def _short(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings for a rehearsal: few epochs, and no file of weights or labels."""
+def _shortened(settings: TrainingSettings) -> TrainingSettings:
+    """Return settings with few epochs, and without files of weights or labels."""
     methods = {name: {**changes, "epochs": 1} for name, changes in settings.methods.items()}
     for changes in methods.values():
         changes.pop("label_file", None)
     return settings.model_copy(
         update={
             "encoder": settings.encoder.model_copy(update={"visual_weights": None}),
-            "initialize": settings.initialize.model_copy(update={"epochs": _WARM_UP + 1}),
+            "initialize": settings.initialize.model_copy(update={"epochs": _WARM_UP_EPOCHS + 1}),
             "iterate": settings.iterate.model_copy(update={"epochs": 1}),
             "methods": methods,
         }
@@ -224,14 +225,14 @@ def _short(settings: TrainingSettings) -> TrainingSettings:
 
 
 def _write_labels(path: Path, clip_ids: Sequence[str]) -> None:
-    """Give every clip one of ten classes, for the methods that learn from labels."""
+    """Assign one of ten classes to every clip, for methods that learn from labels."""
     rows = [[TRAIN_SPLIT, clip_id, f"{clip_id}.mp4", "", "", "", str(i % 10)] for i, clip_id in enumerate(clip_ids)]
     write_csv(path, ["split", *CLIP_COLUMNS], rows)
 
 
-def _pace(timings: Path, n_clips: int) -> Pace:
-    """Read the last epoch of a rehearsal."""
+def _read_throughput(timings: Path, n_clips: int) -> Throughput:
+    """Read the last epoch of a measured run."""
     with timings.open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[-1]
     labeling = float(row["seconds"]) * float(row["label_pass_fraction"])
-    return Pace(1 / float(row["pairs_per_second"]), labeling / n_clips)
+    return Throughput(1 / float(row["pairs_per_second"]), labeling / n_clips)

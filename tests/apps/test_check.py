@@ -1,19 +1,24 @@
-"""`soundspot check`: what is missing, what it takes, and that nothing is written."""
+"""`soundspot check`: what it finds missing, what it estimates and measures, and that it writes nothing."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
-from pipeline.apps.preflight import check as dry_run
+from pipeline.apps.preflight import check as preflight
+from pipeline.apps.preflight import outputs
 from pipeline.apps.preflight.check import check_dataset
 from pipeline.apps.preflight.findings import human_bytes, human_seconds
-from pipeline.apps.preflight.memory import forecast_bytes, peak, reset_peak
-from pipeline.apps.preflight.timing import Pace, Rehearsal, rehearse, stage_times
+from pipeline.apps.preflight.memory import peak, reset_peak
+from pipeline.apps.preflight.timing import Profile, Throughput, profile_stages, stage_times
 from pipeline.cli.main import soundspot
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
@@ -21,9 +26,11 @@ from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.clips import Clip, write_boxes, write_clips
 from pipeline.methods import METHODS, Entry
 from pipeline.methods.contrastive import Contrastive
+from pipeline.model.encoders import build_model
+from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.loop import initialize, train
 from tests.support.importing import tree
-from tests.support.scored_world import boxes_of, make_manifest
+from tests.support.scored_world import FRAMES, MELS, SIZE, boxes_of, make_manifest, make_split
 from tests.support.synthetic import make_settings, make_world
 
 PARAMS = """\
@@ -91,9 +98,9 @@ def test_a_dataset_that_can_run(project, capsys):
     before = tree(project)
     assert run("--device", "cpu", "--batches", 1) == 0
     printed = capsys.readouterr()
-    assert printed.out.endswith("squares: can run\n")
+    assert printed.out.endswith("squares: ready to run\n")
     assert "problem" not in printed.err
-    for text in ("train      40     40", "runs/squares/itr/pseudo_labels", "maps of itr", "(measured)"):
+    for text in ("train      40     40", "runs/squares/itr/pseudo_labels", "maps of itr", "peak of training"):
         assert text in printed.out
     assert tree(project) == before
 
@@ -124,19 +131,19 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
         "test: not one of 6 clips is there under the media root",
         "weights/none.pth: no such file; set encoder.visual_weights",
         "no method 'no_such_method'",
-        "batch_size is 64, and only 39 training clips are there; lower it",
+        "batch_size is 64, but only 39 training clips",
     ):
         assert sum(text in problem for problem in problems) == 1, text
     assert len(problems) == 5
     assert "train: 1 of 40 clips have no media" in printed.out
-    assert "cannot run yet, problems: 5" in printed.out
+    assert "cannot run yet (5 problems)" in printed.out
 
 
 def test_a_batch_that_cannot_be_filled_is_not_measured(project):
     change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
     found = check(project, n_batches=1)
     assert [problem for problem in found.problems if "batch_size is 64" in problem] == found.problems != []
-    assert (found.times, found.measured) == ([], False)
+    assert (found.times, found.memory_needed) == ([], 0)
 
 
 def test_without_boxes_training_can_start(project):
@@ -144,7 +151,7 @@ def test_without_boxes_training_can_start(project):
     boxes.unlink()
     run_ = check(project)
     assert run_.problems == []
-    assert any(note.startswith("no boxes for the split 'test': nothing can be scored;") for note in run_.notes)
+    assert any(note.startswith("no boxes for the split 'test'") for note in run_.notes)
     boxes.write_text("nonsense\n")
     (problem,) = check(project).problems
     assert "test_boxes.csv" in problem
@@ -166,7 +173,7 @@ def test_other_datasets_that_are_scored_are_looked_at_too(project, elsewhere):
     found = check(project)
     assert found.problems == []
     (note,) = [note for note in found.notes if note.startswith("elsewhere: test: 1 of 4 clips have no media under ")]
-    assert note.endswith("; data/elsewhere/missing.csv lists them when they have been prepared")
+    assert "data/elsewhere/missing.csv" in note
     assert found.clips["elsewhere: test"] == SplitCoverage(4, 3)
     folders = {output.folder: output.count for output in found.outputs}
     assert folders["data/elsewhere/shards/test"] == 1
@@ -177,7 +184,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
     card = (elsewhere / "dataset.yaml").read_text()
     change(project, "data_manifests/elsewhere/dataset.yaml", "image_size: ", "image_size: 1")
     (problem,) = check(project).problems
-    assert "elsewhere/dataset.yaml: its image_size is not that of squares" in problem
+    assert "elsewhere/dataset.yaml: image_size differs from that of squares" in problem
     (elsewhere / "dataset.yaml").write_text(card)
     write_clips(
         elsewhere / "test.csv",
@@ -203,7 +210,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
 
 def test_without_card_or_settings_or_lists(project, capsys):
     assert run("--dataset", "other") == 1
-    assert "training.other: no such block of settings; copy one of squares" in capsys.readouterr().err
+    assert "training.other: no such block; copy one of squares" in capsys.readouterr().err
     (project / "data_manifests/squares/train.csv").unlink()
     assert "train.csv: no such clip list" in check(project).problems[0]
     shutil.rmtree(project / "data_manifests")
@@ -249,11 +256,21 @@ def test_rendered_media_need_not_be_there(project):
     found = check(project)
     assert not found.problems
     assert found.clips["train"].found == 40
-    assert found.notes[0] == "train: 40 of 40 videos are still to be rendered"
+    assert found.notes[0].startswith("train: 40 of 40 videos")
 
 
-def test_foreseen_files_of_training_are_those_that_it_writes(tmp_path, project):
-    """Train for real on as many clips of the same shape, and compare every kind of file."""
+def stored_bytes(path):
+    """Sum the arrays in an HDF5 file or a checkpoint, without ids, which the estimate leaves out."""
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            found = [file[name] for name in file if file[name].dtype.kind in "fiu" and file[name].dims[0].keys()]
+            return sum(values.nbytes for values in found)
+    tensors = torch.load(path, weights_only=True)
+    return sum(value.nbytes for value in tensors.values() if isinstance(value, torch.Tensor))
+
+
+def test_estimated_outputs_are_the_arrays_that_training_stores(tmp_path, project):
+    """Train on as many clips of the same shape, and compare every kind of file."""
     shards = world()
     settings = load_params(project / "params.yaml").training["squares"]
     initialize(shards, project / "runs/squares/initialize", settings=settings, seeds=[0, 3], device="cpu")
@@ -263,21 +280,51 @@ def test_foreseen_files_of_training_are_those_that_it_writes(tmp_path, project):
         for what, pattern, place in (
             ("pseudo-labels", "epoch_*.h5", f"runs/squares/{name}/pseudo_labels"),
             ("model.pt", "model.pt", f"runs/squares/{name}"),
+            ("checkpoints", "epoch_*.pt", f"runs/squares/{name}/weights"),
         ):
             files = list(folder.rglob(pattern))
+            if name == "initialize" and what == "checkpoints":
+                assert files == []
+                continue
             assert found[what, place].count == len(files)
-            assert found[what, place].size == pytest.approx(sum(f.stat().st_size for f in files), rel=0.05)
+            assert found[what, place].size == sum(map(stored_bytes, files)) > 0
+
+
+def test_estimated_shards_and_maps_are_their_arrays(project, tmp_path):
+    make_split(tmp_path, TEST)
+    shape = {"image_size": SIZE, "n_mels": MELS, "n_frames": FRAMES}
+    with h5py.File(tmp_path / "shard-00000.h5") as file:
+        stored = file["frame"].nbytes + file["log_mel"].nbytes
+    card = SimpleNamespace(image_size=SIZE, audio=SimpleNamespace(**shape))
+    params = load_params(project / "params.yaml")
+    found = outputs.shard_output(params, card, "squares", "test", len(TEST))
+    assert (found.count, found.size) == (1, stored)
+    assert outputs.shard_output(params, card, "squares", "test", 33).count == 3
+    response = np.zeros((6, 4, 4), dtype=np.float32)
+    write_maps(tmp_path / "maps.h5", ResponseMaps(TEST, response, response, TEST, "test", 0, "0" * 32))
+    with h5py.File(tmp_path / "maps.h5") as file:
+        stored = file["response"].nbytes + file["shuffled_response"].nbytes
+    assert outputs.map_output(params, Path("x"), 6, side=4).size == 2 * stored  # two seeds
+
+
+@pytest.mark.parametrize("size", [64, 63, 50, 33])
+def test_the_side_of_a_map_is_the_models(size):
+    settings = make_settings()
+    model = build_model(settings.encoder).eval()
+    with torch.inference_mode():
+        side = model.encode_frames(torch.zeros(1, 3, size, size)).shape[-1]
+    assert outputs.map_side(SimpleNamespace(image_size=size), settings) == side
 
 
 def test_what_is_written_already_needs_no_room(project):
     empty = check(project).disk_needed
-    shards = world()
-    settings = load_params(project / "params.yaml").training["squares"]
-    initialize(shards, project / "runs/squares/initialize", settings=settings, seeds=[0], device="cpu")
-    written = sum(path.stat().st_size for path in (project / "runs").rglob("*.*5")) + sum(
-        path.stat().st_size for path in (project / "runs").rglob("model.pt")
-    )
-    assert empty - check(project).disk_needed == written
+    for number, name in enumerate(
+        ("model.pt", "seed_3/model.pt", "pseudo_labels/epoch_000.h5", "seed_3/pseudo_labels/epoch_001.h5")
+    ):
+        path = project / "runs/squares/itr" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1000))
+        assert empty - check(project).disk_needed == 1000 * (number + 1), name
 
 
 def test_what_is_there_of_another_split_or_dataset_makes_no_room(project, elsewhere):
@@ -295,37 +342,40 @@ def test_what_is_there_of_another_split_or_dataset_makes_no_room(project, elsewh
 def test_a_full_disk(project, monkeypatch):
     needed = check(project).disk_needed
     usage = shutil.disk_usage(project)
-    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage._replace(free=needed - 5000))
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: usage._replace(free=needed - 5000))
     (problem,) = check(project).problems
-    assert "5 kB of disk space are missing; make room" in problem
-    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage._replace(free=needed + 5000))
+    assert "5 kB of disk space missing" in problem
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: usage._replace(free=needed + 5000))
     found = check(project)
     assert not found.problems
     assert "DVC's cache" in found.notes[0]
 
 
-def test_a_batch_that_does_not_fit_is_not_tried(project, monkeypatch):
-    needed = check(project).memory_needed
-    monkeypatch.setattr(dry_run, "available_bytes", lambda device: needed // 2)
-    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: pytest.fail("tried"))
-    (problem,) = check(project, n_batches=1).problems
-    assert "a batch of 8 needs about" in problem
+def test_a_batch_that_needs_more_memory_than_there_is(project, monkeypatch):
+    throughput = {"initialize": Throughput(0.5, 0.25), "itr": Throughput(2.0, 1.0)}
+    monkeypatch.setattr(preflight, "available_bytes", lambda device: 5 * 10**8)
+    monkeypatch.setattr(preflight, "profile_stages", lambda *a, **k: Profile(throughput, 10**9))
+    found = check(project, n_batches=1)
+    (problem,) = found.problems
+    assert "a batch of 8 needs about 1 GB on cpu, but only 500 MB" in problem
     assert "lower it to about 3" in problem
+    # Beside what was measured, the pseudo-labels of 40 clips.
+    assert 10**9 + 4 * 40 * 4 * 16 < found.memory_needed < 1.001e9
 
 
 def test_a_device_that_runs_out_of_memory(project, monkeypatch):
     def too_much(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(dry_run, "rehearse", too_much)
+    monkeypatch.setattr(preflight, "profile_stages", too_much)
     (problem,) = check(project, n_batches=1).problems
-    assert "a batch of 8 needs about" in problem
+    assert "a batch of 8 does not fit" in problem
     assert "device 'cuda:99' cannot be used" in check(project, device="cuda:99").problems[0]
 
 
 def test_times_are_those_of_the_schedule(project, monkeypatch):
-    paces = {"initialize": Pace(0.5, 0.25), "itr": Pace(2.0, 1.0)}
-    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
+    throughput = {"initialize": Throughput(0.5, 0.25), "itr": Throughput(2.0, 1.0)}
+    monkeypatch.setattr(preflight, "profile_stages", lambda *a, **k: Profile(throughput, 1000))
     change(project, "params.yaml", "batch_size: 8", "batch_size: 12")
     first, second, maps = check(project, n_batches=1).times
     # 40 clips fill three batches of 12. Two seeds; the initialization labels once, each epoch of itr does.
@@ -345,11 +395,11 @@ TWINS = ("mssl_stage1", "mssl_stage1_eq2")
     (3, TWINS[1:], {}, True),
     (3, TWINS, {"temperature": 0.5}, True),
 ])  # fmt: skip
-def test_a_row_that_takes_the_weights_of_another_only_labels(project, monkeypatch, keep_epochs, methods, own, trains):
+def test_a_variant_that_reuses_weights_only_labels(project, monkeypatch, keep_epochs, methods, own, trains):
     iterate = make_settings().iterate.model_copy(update={"keep_epochs": keep_epochs})
     settings = make_settings(iterate=iterate, methods={TWINS[0]: {}, TWINS[1]: own})
     params = load_params(project / "params.yaml")
-    found = Rehearsal({name: Pace(2.0, 1.0) for name in ("initialize", *methods)}, 1000)
+    found = Profile({name: Throughput(2.0, 1.0) for name in ("initialize", *methods)}, 1000)
     clips = {"train": SplitCoverage(40, 40), "test": SplitCoverage(6, 6)}
     times = {t.stage: t for t in stage_times(found, clips, params=params, settings=settings, methods=methods)}
     assert times[TWINS[1]].epoch_seconds == (80.0 if trains else 0.0)
@@ -357,23 +407,23 @@ def test_a_row_that_takes_the_weights_of_another_only_labels(project, monkeypatc
     assert TWINS[0] not in methods or times[TWINS[0]].total_seconds == 2 * 2 * 120.0
 
 
-def test_a_row_that_takes_the_weights_of_another_is_tried_by_itself():
+def test_a_variant_that_reuses_weights_is_measured_by_itself():
     settings = make_settings(methods={name: {} for name in TWINS})
-    found = rehearse(
-        settings, TWINS, image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, tell=lambda stage: None
+    found = profile_stages(
+        settings, TWINS, image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, on_stage=lambda stage: None
     )
-    assert all(pace.pair_seconds > 0 and pace.label_seconds > 0 for pace in found.paces.values())
+    assert all(each.pair_seconds > 0 and each.label_seconds > 0 for each in found.throughput.values())
 
 
 def test_seeds_side_by_side_are_mentioned(project, monkeypatch):
-    paces = {"initialize": Pace(0.5, 0.25), "itr": Pace(2.0, 1.0)}
-    monkeypatch.setattr(dry_run, "rehearse", lambda *a, **k: Rehearsal(paces, 1000))
+    throughput = {"initialize": Throughput(0.5, 0.25), "itr": Throughput(2.0, 1.0)}
+    monkeypatch.setattr(preflight, "profile_stages", lambda *a, **k: Profile(throughput, 1000))
     assert any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
     change(project, "params.yaml", "seeds: [0, 3]", "seeds: [0]")
     assert not any("SOUNDSPOT_SEEDS_AT_ONCE" in note for note in check(project, n_batches=1).notes)
 
 
-def test_the_rehearsal_runs_the_real_loss(monkeypatch):
+def test_the_test_run_uses_the_real_loss(monkeypatch):
     calls = []
 
     class Slow(Contrastive):
@@ -385,26 +435,16 @@ def test_the_rehearsal_runs_the_real_loss(monkeypatch):
     monkeypatch.setitem(METHODS, "slow", Entry(Slow))
     settings = make_settings(methods={"slow": {}, "initial": {}})
     told = []
-    found = rehearse(
-        settings, ["slow"], image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, tell=told.append
+    found = profile_stages(
+        settings, ["slow"], image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, on_stage=told.append
     )
     assert calls == [(8, 3, 32, 32)] * 2
     assert told == ["initialize", "slow"]
-    assert found.paces["slow"].pair_seconds > 0.01 > found.paces["slow"].label_seconds > 0
+    assert found.throughput["slow"].pair_seconds > 0.01 > found.throughput["slow"].label_seconds > 0
     assert found.peak_bytes > 0
 
 
-def test_the_forecast_of_memory_grows_with_the_batch():
-    shape = {"image_size": 64, "log_mel_shape": (16, 20)}
-    sizes = [forecast_bytes(make_settings(batch_size=n), **shape) for n in (8, 16, 32)]
-    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=1e-6)
-    # The stem alone keeps 8 channels of a quarter of the pixels, before and after its BatchNorm, in float32.
-    assert (sizes[1] - sizes[0]) / 8 > 2 * 8 * 32 * 32 * 4
-    larger = forecast_bytes(make_settings(), image_size=128, log_mel_shape=(16, 20))
-    assert larger > sizes[0]
-
-
-def test_the_peak_is_measured_anew():
+def test_the_peak_is_measured_again():
     reset_peak(CPU)
     before = peak(CPU)
     ballast = torch.ones(30_000_000)

@@ -1,0 +1,113 @@
+"""What the pipeline will write for a dataset: estimated file sizes, and whether the disk has room for them.
+
+Sizes are bytes of the stored arrays, from their shapes and dtypes. Indices, checksums and compression are ignored: they
+matter for files of a few kilobytes only.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.apps.preflight.findings import DryRun, Output, human_bytes
+from pipeline.common.config import Card, Params, TrainingSettings
+from pipeline.common.project import (
+    INITIAL_RUN,
+    LABELS_FOLDER,
+    LABELS_PATTERN,
+    MAPS_FILE,
+    MAPS_FOLDER,
+    MODEL_FILE,
+    SHARD_PATTERN,
+    STATE_FILE,
+    WEIGHTS_FOLDER,
+    WEIGHTS_PATTERN,
+    results_folder,
+    runs_folder,
+    shards_folder,
+)
+from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.methods import method_settings
+from pipeline.model.encoders import AudioVisualModel, cell_stride
+
+_PATTERNS = {
+    "shards": SHARD_PATTERN,
+    "pseudo-labels": LABELS_PATTERN,
+    MODEL_FILE: MODEL_FILE,
+    "checkpoints": WEIGHTS_PATTERN,
+    "maps": MAPS_FILE,
+}
+
+
+def map_side(card: Card, settings: TrainingSettings) -> int:
+    """Return the rows and columns of a response map; each stride of the visual encoder rounds up."""
+    return math.ceil(card.image_size / cell_stride(settings.encoder.visual))
+
+
+def shard_output(params: Params, card: Card, dataset: str, split: str, n_clips: int) -> Output:
+    """Return the shards of a split: uint8 RGB frames and float32 spectrograms."""
+    size = n_clips * (3 * card.image_size**2 + 4 * card.audio.n_mels * card.audio.n_frames)
+    count = math.ceil(n_clips / params.extract.clips_per_shard)
+    return Output("shards", str(shards_folder(Path(), dataset, split)), count, size)
+
+
+def map_output(params: Params, folder: Path, n_clips: int, *, side: int) -> Output:
+    """Return the response maps of one variant: float32, with own and with shuffled audio."""
+    n_seeds = len(params.seeds)
+    return Output("maps", str(folder), n_seeds, n_seeds * n_clips * 2 * 4 * side**2)
+
+
+def estimate_outputs(
+    run: DryRun,
+    params: Params,
+    card: Card,
+    settings: TrainingSettings,
+    variants: Sequence[str],
+    model: AudioVisualModel,
+) -> None:
+    """Add to `run` everything that extraction, training and evaluation of its dataset write."""
+    n_seeds, side, root = len(params.seeds), map_side(card, settings), runs_folder(Path(), run.dataset)
+    n_train, n_scored = run.n_found(TRAIN_SPLIT), run.n_found(params.score_split)
+    for split, n_clips in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
+        run.outputs.append(shard_output(params, card, run.dataset, split, n_clips))
+    labels = n_train * (2 * side**2 + 2 * model.dim + 3 * 4)  # maps and embeddings float16, three float32 values
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    moments = 2 * sum(value.nbytes for value in model.parameters())  # of AdamW
+    for name in (INITIAL_RUN, *variants):
+        own = method_settings(settings, name) if name in variants else None
+        count = n_seeds * (own.epochs + 1 if own else 1)
+        run.outputs.append(Output("pseudo-labels", str(root / name / LABELS_FOLDER), count, count * labels))
+        run.outputs.append(Output(MODEL_FILE, str(root / name), n_seeds, n_seeds * weights))
+        if own:
+            kept = n_seeds * (min(own.epochs + 1, own.keep_epochs) - 1)
+            run.outputs.append(Output("checkpoints", str(root / name / WEIGHTS_FOLDER), kept, kept * weights))
+    run.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, weights + moments))
+    maps = results_folder(Path(), run.dataset) / MAPS_FOLDER
+    run.outputs += [map_output(params, maps / name, n_scored, side=side) for name in variants]
+
+
+def check_disk(run: DryRun, project: Path) -> None:
+    """Compare the outputs that do not exist yet with the free disk space."""
+    run.disk_needed = sum(max(0, output.size - _existing_bytes(output, project)) for output in run.outputs)
+    run.disk_free = shutil.disk_usage(project).free
+    if run.disk_needed > run.disk_free:
+        short = human_bytes(run.disk_needed - run.disk_free)
+        run.problems.append(f"{project.resolve()}: {short} of disk space missing; free some, or train fewer variants")
+    elif 2 * run.disk_needed > run.disk_free:
+        # DVC copies outputs into its cache where the file system supports neither links nor reflinks.
+        run.notes.append(
+            f"disk: DVC's cache may need another {human_bytes(run.disk_needed)}, which does not fit; "
+            "`dvc config cache.type hardlink,symlink` avoids the copies"
+        )
+
+
+def _existing_bytes(output: Output, project: Path) -> int:
+    """Return the size of the files of this output that exist already, over all seeds."""
+    if output.what not in _PATTERNS:
+        return 0
+    folder = project / output.folder
+    # RUN/seed_N/pseudo_labels lies next to RUN/pseudo_labels, so these two are searched from RUN.
+    top = folder.parent if output.what in ("pseudo-labels", "checkpoints") else folder
+    return sum(path.stat().st_size for path in top.rglob(_PATTERNS[output.what]))
