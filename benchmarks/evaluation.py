@@ -30,7 +30,7 @@ from training import write_shards
 from pipeline.common.config import load_params
 from pipeline.common.files import write_json
 from pipeline.evaluation.response_maps import BATCH_SIZE
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import response_maps
 from pipeline.scoring.protocols import get_protocol

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.common.files import write_json
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
 from pipeline.scoring.score import score, score_all
 

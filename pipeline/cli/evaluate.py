@@ -63,7 +63,7 @@ def evaluate(
     from pipeline.apps.compare.protocol_tables import check_output, write_rescored
     from pipeline.apps.compare.rescore import rescore
     from pipeline.common.config import load_params
-    from pipeline.evaluation.evaluate import read_prior_boxes, read_split_boxes
+    from pipeline.manifests.boxes import read_prior_boxes, read_split_boxes
 
     if output:
         check_output(output)

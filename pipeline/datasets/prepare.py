@@ -20,6 +20,7 @@ from pipeline.common.errors import ManifestError
 from pipeline.common.files import fingerprint, write_csv, write_json
 from pipeline.common.project import CLIPS_FILE
 from pipeline.datasets.demo.dataset import render_media
+from pipeline.manifests.boxes import BOXES_SUFFIX, read_boxes
 from pipeline.manifests.clips import (
     CLIP_COLUMNS,
     TEST_SPLIT,
@@ -29,13 +30,12 @@ from pipeline.manifests.clips import (
     clip_row,
     find_leaks,
     media_path,
-    read_boxes,
     read_clips,
 )
 from pipeline.manifests.prepared import COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
 from pipeline.scoring.protocols import get_protocol
 
-_BOXES = "_boxes"
+_BOXES = BOXES_SUFFIX.removesuffix(".csv")
 _SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
 _SHOWN = 3  # examples in a message
 

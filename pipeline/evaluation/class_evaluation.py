@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from pipeline.common.project import MODEL_FILE
-from pipeline.manifests.clips import TRAIN_SPLIT, Box
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.methods.dsol.method import Dsol, dsol_head
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import select_device

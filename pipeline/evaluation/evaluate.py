@@ -29,7 +29,8 @@ from pipeline.evaluation.calibration import write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.figures import Curve, save, success_curves
-from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Box, Clip, read_boxes
+from pipeline.manifests.boxes import Box, read_split_boxes
+from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.metrics import THRESHOLDS
@@ -91,7 +92,7 @@ def evaluate(
         learned from.
     """
     if clips is not None and not leaks_allowed:
-        trained_on_too(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
+        check_held_out(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
     boxes = read_split_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
@@ -144,51 +145,6 @@ def score_maps(
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
-
-
-def trained_on_too(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str) -> None:
-    """Refuse to score clips that were learned from, be they of another dataset. Raises EvaluationError."""
-    known = {clip.clip_id for clip in train}
-    both = [clip_id for clip_id in clip_ids if clip_id in known]
-    if both:
-        raise EvaluationError(
-            f"{where}: {len(both)} of {len(clip_ids)} clips have the id of one that was trained on, such as {both[0]!r}; take them out of "
-            "the training set, or write `leaks_allowed: true` into the card of the scored dataset, which lets its own splits overlap too"
-        )
-
-
-def boxes_path(manifest: Path, split: str) -> Path:
-    """Path of a split's boxes."""
-    return manifest / f"{split}_boxes.csv"
-
-
-def other_splits(manifest: Path, split: str) -> list[str]:
-    """Return the names of the other splits that have boxes, sorted."""
-    suffix = "_boxes.csv"
-    splits = (path.name[: -len(suffix)] for path in manifest.glob(f"*{suffix}"))
-    return sorted(name for name in splits if name != split)
-
-
-def read_prior_boxes(manifest: Path, split: str) -> list[Box]:
-    """Read the boxes that a prior may know: those of clips that are neither in the scored split nor in the test split."""
-    paths = {name: boxes_path(manifest, name) for name in dict.fromkeys((split, TEST_SPLIT))}
-    # Splits that are only scored may overlap, so that leaving out the file would not be enough.
-    secret = {box.clip_id for path in paths.values() if path.is_file() for box in read_boxes(path)}
-    splits = [other for other in other_splits(manifest, split) if other != TEST_SPLIT]
-    boxes = [box for other in splits for box in read_boxes(boxes_path(manifest, other))]
-    return [box for box in boxes if box.clip_id not in secret]
-
-
-def read_split_boxes(manifest: Path, split: str) -> list[Box]:
-    """Read the boxes of the scored split. Raises EvaluationError where there is no such file."""
-    path = boxes_path(manifest, split)
-    if not path.is_file():
-        having = ", ".join(other_splits(manifest, split)) or "none"
-        raise EvaluationError(
-            f"{path}: no boxes for the split {split!r}, so nothing to score against; set score_split to a split that "
-            f"has them ({having}), or add the file"
-        )
-    return read_boxes(path)
 
 
 def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:

@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from pipeline.common.files import replacing
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GRAY = "#6e6e6e"

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from pipeline.common.equal_steps import spread
 from pipeline.common.errors import EvaluationError
 from pipeline.figures.figures import Panel, overlay_grid
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.map_file import ResponseMaps

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_json
-from pipeline.evaluation.evaluate import read_prior_boxes, read_split_boxes
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box, read_prior_boxes, read_split_boxes
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import Scores, group_sounding_boxes, score_rules

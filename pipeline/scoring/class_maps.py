@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.common.errors import EvaluationError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import Protocol

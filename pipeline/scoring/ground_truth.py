@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.protocols import Consensus, Rounding
 
 SOURCE_SIDE = 256  # side in pixels of the frames on which the SoundNet-Flickr boxes were drawn

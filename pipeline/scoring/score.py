@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.common.errors import EvaluationError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import GroundTruth, box_edges, ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import Consensus, Protocol, Rounding

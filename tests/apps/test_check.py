@@ -23,7 +23,8 @@ from pipeline.cli.main import soundspot
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
 from pipeline.datasets.prepare import SplitCoverage
-from pipeline.manifests.clips import Clip, write_boxes, write_clips
+from pipeline.manifests.boxes import write_boxes
+from pipeline.manifests.clips import Clip, write_clips
 from pipeline.methods import METHODS, Entry
 from pipeline.methods.contrastive import Contrastive
 from pipeline.model.encoders import build_model
@@ -191,7 +192,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
         [Clip(f"other-{i}", video=f"other-{i}.mp4") for i in range(4)] + [Clip(TRAIN[3], video="x.mp4")],
     )
     (problem,) = check(project).problems
-    assert f"1 of 5 clips have the id of one that was trained on, such as '{TRAIN[3]}'" in problem
+    assert f"1 of 5 clips have an id that is also in the training set, such as '{TRAIN[3]}'" in problem
     (elsewhere / "dataset.yaml").write_text(card + "leaks_allowed: true\n")
     assert check(project).problems == []
     for path in (project / "nowhere").glob("other-*"):

@@ -11,7 +11,7 @@ import pytest
 from pipeline.apps.compare.protocol_tables import fitted
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
-from pipeline.manifests.clips import Box, write_boxes
+from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
 from pipeline.scoring.score import score

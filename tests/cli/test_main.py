@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
-from pipeline.manifests.clips import Clip, read_boxes, read_clips, write_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import Clip, read_clips, write_clips
 from tests.shards.test_shards import make_shard
 from tests.support.importing import make_project, tree, write_files, write_json, write_lines, write_video
 

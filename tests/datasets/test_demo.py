@@ -25,7 +25,8 @@ from pipeline.datasets.demo.plan import BACKGROUNDS, MAX_OVERLAP, NOISES, SIZES,
 from pipeline.datasets.demo.scene import Scene, bounding_box, displacement
 from pipeline.datasets.demo.shapes import KINDS
 from pipeline.datasets.demo.sounds import RATE, colored_noise, synthesize
-from pipeline.manifests.clips import Clip, find_leaks, read_boxes, read_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import Clip, find_leaks, read_clips
 
 COMMITTED = Path(__file__).parents[2] / "data_manifests" / "demo"
 

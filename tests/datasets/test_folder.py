@@ -6,7 +6,8 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.folder import found_videos, import_folder, slug
 from pipeline.datasets.importers.report import ImportReport
-from pipeline.manifests.clips import Box, Clip, read_boxes, read_clips, write_boxes, write_clips
+from pipeline.manifests.boxes import Box, read_boxes, write_boxes
+from pipeline.manifests.clips import Clip, read_clips, write_clips
 from tests.support.importing import make_project, options, write_files, write_lines, write_video
 
 

@@ -22,7 +22,7 @@ from distributed import LocalCluster
 
 from pipeline.cli.main import soundspot
 from pipeline.common.config import load_card
-from pipeline.manifests.clips import read_boxes
+from pipeline.manifests.boxes import read_boxes
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score
 from pipeline.shards.reader import ShardSet

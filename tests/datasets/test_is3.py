@@ -4,7 +4,8 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.is3 import import_is3, read_entries
 from pipeline.datasets.importers.report import ImportReport
-from pipeline.manifests.clips import Clip, read_boxes, read_clips, write_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import Clip, read_clips, write_clips
 from tests.support.importing import make_project, options, write_files, write_json
 
 NAMES = ["accordion_female_10438_accordion", "accordion_female_10438_female", "fox_train_subway"]

@@ -27,7 +27,8 @@ from pipeline.datasets.music.segments import CutSettings, audible_seconds, cut_s
 from pipeline.datasets.music.solos import Solo, find_solos, split_videos
 from pipeline.datasets.music.spectrograms import sound_of_spectrogram
 from pipeline.datasets.prepare import prepare_dataset
-from pipeline.manifests.clips import read_boxes, read_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import read_clips
 from pipeline.media.clip import decode_clip, read_audio
 from pipeline.scoring.protocols import get_protocol
 from tests.support.importing import tree

@@ -11,7 +11,8 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import EvaluationError, ManifestError
 from pipeline.datasets import prepare as preparation
 from pipeline.datasets.prepare import Coverage, SplitCoverage, prepare_dataset
-from pipeline.manifests.clips import Box, Clip, write_boxes, write_clips
+from pipeline.manifests.boxes import Box, write_boxes
+from pipeline.manifests.clips import Clip, write_clips
 from pipeline.manifests.prepared import read_media_fingerprint, read_prepared_clips, resolve_media_root
 
 CARD = """

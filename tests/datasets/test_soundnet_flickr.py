@@ -10,7 +10,8 @@ from pipeline.datasets.importers.flickr_boxes import fractional_boxes, read_raw_
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.soundnet_flickr import import_soundnet_flickr
 from pipeline.datasets.prepare import read_splits
-from pipeline.manifests.clips import read_boxes, read_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import read_clips
 from tests.support.importing import flickr_xml, make_project, options, tree, write_files, write_json, write_lines
 
 BOXES = {"10": [[83, 108, 167, 256], [88, 104, 151, 256]], "21": [[1, 1, 256, 256]], "32": [[1, 2, 3, 4], [5, 6, 7, 8]]}

@@ -7,7 +7,8 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.vggss import import_vggss, read_annotations, read_train_list, video_of
-from pipeline.manifests.clips import Clip, read_boxes, read_clips
+from pipeline.manifests.boxes import read_boxes
+from pipeline.manifests.clips import Clip, read_clips
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score
 from tests.support.importing import make_project, options, write_files, write_json, write_lines

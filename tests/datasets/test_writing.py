@@ -10,7 +10,8 @@ from pipeline.common.errors import ManifestError, SettingsError
 from pipeline.datasets.importers.params_block import params_with_block
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, building_folder, card_text, write_dataset
-from pipeline.manifests.clips import Box, Clip, read_clips
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import Clip, read_clips
 from tests.support.importing import PARAMS, make_project, tree
 
 CARD = CardText(title="A set", source="here", license="none", image_size=64, protocol="paper256")

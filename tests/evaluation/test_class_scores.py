@@ -12,7 +12,7 @@ import torch
 from pipeline.common.config import EvaluationSettings
 from pipeline.evaluation.class_evaluation import class_metrics, class_of_clusters, cluster_maps
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.manifests.clips import Box, write_boxes
+from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.scoring.class_maps import score_class_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.results import summarize

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.figures.figures import Curve, Panel, overlay_grid, save, success_curves, success_panels
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 
 THRESHOLDS = np.arange(21) / 20
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.common.errors import ManifestError
-from pipeline.manifests.clips import Box, Clip, find_leaks, read_boxes, read_clips, write_boxes, write_clips
+from pipeline.manifests.boxes import Box, read_boxes, write_boxes
+from pipeline.manifests.clips import Clip, find_leaks, read_clips, write_clips
 
 CLIP_HEADER = "clip_id,video,frame,audio,centre_s,label"
 BOX_HEADER = "clip_id,source,annotator,sounding,x0,y0,x1,y1"
@@ -47,22 +48,22 @@ def test_bom_crlf_blank_lines_and_column_order_are_tolerated(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a/b,a.mp4,,,,", "clip_id 'a/b' is not 1 to 128 of the characters"),
-        (",a.mp4,,,,", "clip_id '' is not"),
-        ("x" * 129 + ",a.mp4,,,,", "is not 1 to 128"),
-        ("a,,,,,", "give either video, or frame and audio; given: none"),
+        ("a/b,a.mp4,,,,", "clip_id 'a/b'"),
+        (",a.mp4,,,,", "clip_id ''"),
+        ("x" * 129 + ",a.mp4,,,,", "x" * 129),
+        ("a,,,,,", "given: none"),
         ("a,a.mp4,a.png,a.wav,,", "given: video, frame, audio"),
         ("a,a.mp4,,a.wav,,", "given: video, audio"),
         ("a,,a.png,,,", "given: frame"),
-        ("a,../a.mp4,,,,", "path '../a.mp4' leaves the media root"),
-        ("a,,ok/a.png,ok/../../a.wav,,", "path 'ok/../../a.wav' leaves the media root"),
-        ("a,/etc/a.mp4,,,,", "leaves the media root"),
-        ("a,C:/a.mp4,,,,", "leaves the media root"),
-        ("a,b\\a.mp4,,,,", "forward slashes"),
-        ("a,a.mp4,,,half,", "centre_s is 'half', not a number"),
+        ("a,../a.mp4,,,,", "path '../a.mp4' leaves"),
+        ("a,,ok/a.png,ok/../../a.wav,,", "path 'ok/../../a.wav' leaves"),
+        ("a,/etc/a.mp4,,,,", "'/etc/a.mp4' leaves"),
+        ("a,C:/a.mp4,,,,", "'C:/a.mp4' leaves"),
+        ("a,b\\a.mp4,,,,", r"'b\\a.mp4': use forward"),
+        ("a,a.mp4,,,half,", "centre_s is 'half'"),
         ("a,a.mp4,,,-1,", "centre_s is -1.0"),
         ("a,a.mp4,,,nan,", "centre_s is nan"),
-        ("a,a.mp4,,", "4 values where the header names 6 columns"),
+        ("a,a.mp4,,", "4 values"),
         ('a,a.mp4,,,,"bell', "not readable as CSV"),
     ],
 )
@@ -84,7 +85,7 @@ def test_a_bad_clip_is_named_by_line(tmp_path: Path, line: str, message: str) ->
         (b"clip_id,video,frame,audio,centre_s\n", "missing column label"),
         (CLIP_HEADER.encode() + b",start\n", "unknown column start"),
         (b"clip_id," + CLIP_HEADER.encode() + b"\n", "repeated column clip_id"),
-        (CLIP_HEADER.encode() + b"\n", "no clips below the header"),
+        (CLIP_HEADER.encode() + b"\n", "no clips"),
         (CLIP_HEADER.encode() + b"\na,a.mp4,,,,\xff\n", "not UTF-8"),
     ],
 )
@@ -114,13 +115,13 @@ def test_a_duplicate_id_names_both_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("corners", "message"),
     [
-        ("0.1,0.1,nan,0.5", "is not finite"),
-        ("10,20,110,120", "is not within the frame; corners are fractions"),
-        ("-0.1,0.1,0.5,0.5", "is not within the frame"),
-        ("0.5,0.6,0.2,0.3", "looks like xywh"),
-        ("0.9,0.9,0.8,0.8", "corners are reversed, or it has no area"),
-        ("0.7,0.7,0.7,0.9", "corners are reversed, or it has no area"),
-        ("0.1,0.1,wide,0.5", "x1 is 'wide', not a number"),
+        ("0.1,0.1,nan,0.5", "nan.* not finite"),
+        ("10,20,110,120", r"\(10.0, 20.0, 110.0, 120.0\) exceeds"),
+        ("-0.1,0.1,0.5,0.5", "-0.1.* exceeds"),
+        ("0.5,0.6,0.2,0.3", "xywh"),
+        ("0.9,0.9,0.8,0.8", "no area"),
+        ("0.7,0.7,0.7,0.9", "no area"),
+        ("0.1,0.1,wide,0.5", "x1 is 'wide'"),
     ],
 )
 def test_a_bad_box_is_named_by_line(tmp_path: Path, corners: str, message: str) -> None:
@@ -137,7 +138,7 @@ def test_sounding_is_0_or_1(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text(f"{BOX_HEADER}\na,bell,me,yes,0.1,0.1,0.5,0.5\n")
 
-    with pytest.raises(ManifestError, match="sounding is 'yes'; write 0 or 1"):
+    with pytest.raises(ManifestError, match="sounding is 'yes'"):
         read_boxes(path)
 
 

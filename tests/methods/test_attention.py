@@ -8,7 +8,7 @@ import torch
 
 from pipeline.common.config import AugmentationSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.methods import build_method, method_settings
 from pipeline.methods.attention import EMBEDDING, QUERY, another_clip, attend, margin_loss, triplet_loss
 from pipeline.model.encoders import build_model

@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.cli.main import soundspot
 from pipeline.common.console import INTERRUPTED
-from pipeline.manifests.clips import BOX_COLUMNS, CLIP_COLUMNS
+from pipeline.manifests.boxes import BOX_COLUMNS
+from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.methods import METHODS
 from pipeline.pseudo_labels.hdf5_file import ATTRIBUTES, AXES
 from pipeline.shards.writer import FIELDS

@@ -27,7 +27,8 @@ from PIL import Image
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
 from pipeline.datasets.demo.dataset import write_manifest
-from pipeline.manifests.clips import read_boxes, read_clips, write_boxes
+from pipeline.manifests.boxes import read_boxes, write_boxes
+from pipeline.manifests.clips import read_clips
 from pipeline.methods import METHODS
 from tests.support.documentation import (
     Command,

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.methods import METHODS
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.sections.paper_tables import (

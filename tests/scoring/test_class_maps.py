@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import EvaluationError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.class_maps import score_class_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.results import summarize

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import ground_truth, pixel_edges
 
 EDGES = st.lists(st.integers(1, 256), min_size=2, max_size=2, unique=True).map(sorted)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import EvaluationError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring import baselines as content_free
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
 from pipeline.scoring.score import score, score_all

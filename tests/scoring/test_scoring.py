@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import EvaluationError
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring import metrics
 from pipeline.scoring import score as scoring
 from pipeline.scoring.metrics import average_precision

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.common.files import write_csv
-from pipeline.manifests.clips import CLIP_COLUMNS, Box
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.model.inference import response_maps
 from pipeline.scoring.baselines import all_ones, centered_gaussian
 from pipeline.scoring.protocols import get_protocol

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets.music.mosaic import wav_bytes
-from pipeline.manifests.clips import Box, Clip, write_boxes, write_clips
+from pipeline.manifests.boxes import Box, write_boxes
+from pipeline.manifests.clips import Clip, write_clips
 from tests.datasets.test_music import BOX, published, write_solo_boxes, write_solos
 from tests.support.importing import flickr_xml, write_json, write_lines
 from tests.support.media_files import impulses, picture, steady, write_media

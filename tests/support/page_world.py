@@ -14,7 +14,8 @@ import torch
 from pipeline.common.config import load_card
 from pipeline.common.files import write_csv
 from pipeline.common.project import labels_path, weights_path
-from pipeline.manifests.clips import CLIP_COLUMNS, Box, write_boxes
+from pipeline.manifests.boxes import Box, write_boxes
+from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.model.encoders import build_model
 from pipeline.pseudo_labels.artifact import write_pseudo_labels
 from pipeline.report.page.page import write_page

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.common.project import shard_path
-from pipeline.manifests.clips import Box, write_boxes
+from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.shards.reader import ShardSet, ShardWriter
 
 SIZE, MELS, FRAMES = 32, 8, 20

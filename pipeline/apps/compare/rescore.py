@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pipeline.common.bars import bars_off
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MAPS_FILE, SEED_PATTERN
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.map_file import ResponseMaps, read_maps
 from pipeline.scoring.protocols import Protocol

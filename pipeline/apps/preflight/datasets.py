@@ -10,8 +10,8 @@ from pipeline.apps.preflight.outputs import map_output, shard_output
 from pipeline.common.config import Card, Params, load_card
 from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, results_folder
 from pipeline.datasets.prepare import SplitCoverage, media_problems, nothing_found, read_splits
-from pipeline.evaluation.evaluate import boxes_path, read_split_boxes, trained_on_too
-from pipeline.manifests.clips import Clip
+from pipeline.manifests.boxes import boxes_path, read_split_boxes
+from pipeline.manifests.clips import Clip, check_held_out
 from pipeline.manifests.prepared import resolve_media_root
 from pipeline.scoring.protocols import get_protocol
 
@@ -143,7 +143,7 @@ def check_cross_dataset(
     run.attempt(lambda: read_split_boxes(manifest, split))
     if not theirs.leaks_allowed:
         clip_ids = [clip.clip_id for clip in splits[split]]
-        run.attempt(lambda: trained_on_too(clip_ids, train, where=f"{manifest / split}.csv"))
+        run.attempt(lambda: check_held_out(clip_ids, train, where=f"{manifest / split}.csv"))
     found = check_media(run, splits, theirs, dataset=other, root=resolve_media_root(theirs, project, other))[split]
     run.outputs.append(shard_output(params, card, other, split, len(found)))
     for name in variants:

@@ -22,7 +22,8 @@ from pipeline.common.project import CARD_FILE
 from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
 from pipeline.datasets.demo.plan import plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box
-from pipeline.manifests.clips import Box, Clip, write_boxes, write_clips
+from pipeline.manifests.boxes import Box, boxes_path, write_boxes
+from pipeline.manifests.clips import Clip, write_clips
 
 VERSION = 1  # of the generator; a new number makes existing media stale, so everything is rendered again
 STAMP = ".generated.json"
@@ -89,7 +90,7 @@ def write_manifest(
         scenes = [plan_scene(f"{split}-{index:05d}", seed=seed) for index in range(count)]
         write_clips(folder / f"{split}.csv", [_clip(scene, split) for scene in scenes])
         if split != "train":
-            write_boxes(folder / f"{split}_boxes.csv", [box for scene in scenes for box in _boxes(scene)])
+            write_boxes(boxes_path(folder, split), [box for scene in scenes for box in _boxes(scene)])
 
 
 def render_media(

@@ -26,7 +26,7 @@ from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
 from pipeline.datasets.importers.lists import BoxFault, bare_id, box_faults, checked_id, read_json, refuse_other_schema
 from pipeline.datasets.importers.report import ImportReport
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 
 FLICKR_ID = re.compile(r"\d{1,20}")
 SIDE = 256  # pixels of the frame that the boxes were drawn on

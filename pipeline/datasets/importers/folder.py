@@ -26,7 +26,8 @@ from pipeline.datasets.importers.leaks import apply_leak_policy
 from pipeline.datasets.importers.lists import ranked, read_rows, shortened
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
-from pipeline.manifests.clips import Box, Clip, read_boxes, read_clips
+from pipeline.manifests.boxes import Box, read_boxes
+from pipeline.manifests.clips import Clip, read_clips
 from pipeline.media.container import Deadline, MediaSource
 
 CARD = CardText(

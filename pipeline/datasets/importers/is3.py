@@ -26,7 +26,8 @@ from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
 from pipeline.datasets.importers.lists import BoxFault, box_faults, checked_id, read_json, refuse_other_schema
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
-from pipeline.manifests.clips import Box, Clip, read_clips
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import Clip, read_clips
 
 SIDE = 224  # pixels of the frame that the boxes refer to
 LAYOUTS = (Layout("published", frames="visual_frames", sounds="audio_wav"), FLAT)

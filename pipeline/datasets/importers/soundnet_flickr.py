@@ -21,7 +21,7 @@ from pipeline.datasets.importers.lists import drawn, ranked
 from pipeline.datasets.importers.report import ImportReport, listed_ids
 from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 
 LAYOUTS = (Layout("official", frames="Data/{last}", sounds="Data/{last}", videos="Data/{last}"), FLAT)
 CARD = CardText(

@@ -36,7 +36,7 @@ from pipeline.datasets.importers.lists import (
 from pipeline.datasets.importers.report import ImportReport, listed_ids, note_repeats
 from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
-from pipeline.manifests.clips import Box
+from pipeline.manifests.boxes import Box
 
 VGG_ID = re.compile(r"[A-Za-z0-9_-]{11}_\d{6}")  # YouTube id, start second
 BOX_TIME_S = 125 / 25  # frame 125 at 25 frames per second

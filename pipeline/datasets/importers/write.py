@@ -24,16 +24,8 @@ from pipeline.common.project import CARD_FILE, PARAMS_FILE, manifest_folder
 from pipeline.datasets.importers.lists import shortened
 from pipeline.datasets.importers.params_block import PRESET, params_with_block
 from pipeline.datasets.importers.report import ImportReport
-from pipeline.manifests.clips import (
-    Box,
-    Clip,
-    find_leaks,
-    leaking_clips,
-    read_boxes,
-    read_clips,
-    write_boxes,
-    write_clips,
-)
+from pipeline.manifests.boxes import BOXES_SUFFIX, Box, boxes_path, read_boxes, write_boxes
+from pipeline.manifests.clips import Clip, find_leaks, leaking_clips, read_clips, write_clips
 from pipeline.manifests.prepared import media_variable
 
 # The paper: 5 s at 22.05 kHz; window and hop (40 and 20 ms) and 64 bands as in MSSL, which it follows.
@@ -217,11 +209,11 @@ def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
             write_clips(folder / f"{split}.csv", clips)
     for split, boxes in dataset.boxes.items():
         if boxes:
-            write_boxes(folder / f"{split}_boxes.csv", boxes)
+            write_boxes(boxes_path(folder, split), boxes)
     write_json(folder / "import_report.json", dataset.report.as_json())
     load_card(folder)
     for path in folder.glob("*.csv"):
-        if path.name.endswith("_boxes.csv"):
+        if path.name.endswith(BOXES_SUFFIX):
             read_boxes(path)
         else:
             read_clips(path)

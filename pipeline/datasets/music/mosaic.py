@@ -20,7 +20,8 @@ from pipeline.common.files import write_bytes
 from pipeline.datasets.music.boxes import Corners
 from pipeline.datasets.music.schedule import Item, Mosaic
 from pipeline.datasets.music.segments import load_frame, load_sound
-from pipeline.manifests.clips import Box, Clip
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import Clip
 
 MOSAIC_COLUMNS = (
     "clip_id",

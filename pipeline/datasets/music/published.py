@@ -28,7 +28,8 @@ from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, 
 from pipeline.datasets.music.boxes import corners_of_xywh, instrument_of_category
 from pipeline.datasets.music.media import media_fingerprint
 from pipeline.datasets.music.spectrograms import rebuild_sounds
-from pipeline.manifests.clips import Box, Clip
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import Clip
 
 # A 10 ms window of 16 kHz has 81 frequencies: two of the 64 mel bands are empty and stay at the floor. That is the set's own setting.
 MUSIC_AUDIO = AudioSettings(

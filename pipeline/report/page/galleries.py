@@ -22,8 +22,8 @@ import numpy as np
 
 from pipeline.common.equal_steps import spread
 from pipeline.evaluation.epoch_maps import EarlierMaps, earlier_maps
-from pipeline.evaluation.evaluate import read_split_boxes
-from pipeline.manifests.clips import TRAIN_SPLIT, Box
+from pipeline.manifests.boxes import Box, read_split_boxes
+from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.report.examples import ranked_clips, read_epoch_maps
 from pipeline.report.page.media import clip_sound, frame_picture, log_mel_picture
