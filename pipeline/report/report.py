@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 from pipeline.common.files import write_text
 from pipeline.report.page.page import PAGE, headline, write_page
+from pipeline.report.section import Section
 from pipeline.report.sections.curves import success_section
 from pipeline.report.sections.examples import ablation_section, epochs_section, methods_section
 from pipeline.report.sections.paper_tables import paper_sections
 from pipeline.report.sections.relation import relation_section
 from pipeline.report.sections.retrieval import retrieval_section
 from pipeline.report.sections.scores import comparison_section
-from pipeline.report.source import Section, Source
+from pipeline.report.source import Source
 
 
 def write_report(source: Source) -> None:
@@ -48,8 +49,8 @@ def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     parts = [f"# {title}", lead]
     for section in sections:
         parts += [f"## {section.title}", section.text.strip()]
-        if section.picture:
-            parts.append(f"![{section.title}]({section.picture})")
+        if section.figure:
+            parts.append(f"![{section.title}]({section.figure})")
         if section.data:
             parts.append("Data: " + ", ".join(f"[{name}]({name})" for name in section.data))
     return "\n\n".join(parts) + "\n"

@@ -1,9 +1,9 @@
-"""What a report is made of and made from: its sections, their source, and the reading that they share."""
+"""What a report is made from, and the readers that several sections share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,38 +20,13 @@ from pipeline.scoring.summary import read_baselines, read_metrics
 from pipeline.shards.reader import ShardSet
 
 OURS, INITIAL = "iterative", "initial"
-COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # the columns of the paper's Figure 4
-ABLATION = (INITIAL, "itr", "itr_intra", "itr_inter", OURS)  # those of its Figure 5
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page.
-
-    Attributes
-    ----------
-    title : str
-    text : str
-        Markdown: what is shown, and how it was chosen.
-    picture : str
-        File name of a PNG in the report's folder, or empty.
-    data : tuple of str
-        File names of the numbers behind it.
-    kind : str
-        What a page that can draw shows in the picture's place: ``"curves"``, ``"maps"`` (of scored clips), ``"epochs"`` (maps
-        of training clips), ``"relation"``, or empty for the picture.
-    """
-
-    title: str
-    text: str
-    picture: str = ""
-    data: tuple[str, ...] = field(default=())
-    kind: str = ""
+COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # columns of the paper's Figure 4
+ABLATION = (INITIAL, "itr", "itr_intra", "itr_inter", OURS)  # columns of its Figure 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the sections are made from.
+    """The inputs of a report, and the folder that it is written to.
 
     Attributes
     ----------
@@ -60,12 +35,12 @@ class Source:
     runs : Path
         ``runs/NAME``, with the pseudo-labels of each variant.
     folder : Path
-        Gets the report.
+        Output folder of the report.
     train_shards, scored_shards : ShardSet
     manifest : Path
-        Folder with the card and the boxes.
+        Folder with the dataset card and the boxes.
     clips : Path
-        ``clips.csv``, whose labels some sections read; without labels they say so.
+        ``clips.csv``. Some sections read its class labels, and report that there are none if it has none.
     split : str
         The scored split.
     variants : sequence of str
@@ -73,9 +48,9 @@ class Source:
     seeds : sequence of int
     card : Card
     media_root : Path
-        What the clips' files are relative to, for their sound; they may be gone.
+        Folder of the clips' media files, for their audio; the files may be missing.
     device : str
-        On which the weights of earlier epochs run.
+        Device that runs intermediate checkpoints.
     """
 
     results: Path
@@ -94,40 +69,41 @@ class Source:
 
     @property
     def seed(self) -> int:
-        """The first one, whose maps are shown."""
+        """The first seed, whose maps are shown."""
         return self.seeds[0]
 
     @property
     def shown(self) -> str:
-        """The variant that stands for all where only one can: `iterative`, or the last one where it was not trained."""
+        """The variant to show where there is room for one: `iterative`, or the last one if it was not trained."""
         return OURS if OURS in self.variants else self.variants[-1]
 
     @property
     def shown_over_epochs(self) -> list[str]:
-        """The shown variant, and beside it `initial`, which learns nothing from the epoch before."""
+        """The shown variant and, for comparison, `initial`, which learns nothing from the previous epoch."""
         return list(dict.fromkeys([self.shown, *(name for name in self.variants if name == INITIAL)]))
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Variant → its flat scores. Raises EvaluationError where some are missing."""
+        """Variant → its flat scores. Raises EvaluationError if some are missing."""
         return {name: read_metrics(self.results / name / METRICS_FILE) for name in self.variants}
 
     @cached_property
     def content_free(self) -> dict[str, dict[str, Any]]:
-        """Content-free row → its flat scores. Raises EvaluationError where they are missing."""
+        """Content-free baseline → its flat scores. Raises EvaluationError if they are missing."""
         return read_baselines(self.results / BASELINES_FILE)
 
 
 def read_scored(source: Source, name: str) -> Scored:
-    """Read the maps and scores of one variant. Raises EvaluationError where they are missing, or of other shards."""
+    """Read the maps and scores of one variant. Raises EvaluationError if they are missing or belong to other shards."""
     path = source.results / MAPS_FOLDER / name / MAPS_FILE
     maps, shards = read_maps(path), source.scored_shards
+    # Maps of other clips would be drawn over the wrong frames without any error.
     if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
         raise EvaluationError(f"{path}: made from other shards or another seed; run `dvc repro evaluate@{name}`")
     return Scored(name, maps, read_ciou(source.results / name / SCORES_FILE, seed=source.seed))
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays by name, whole or not at all; the same arrays give the same bytes."""
+    """Write named arrays atomically; the same arrays give the same bytes."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

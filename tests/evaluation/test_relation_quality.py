@@ -1,4 +1,4 @@
-"""Precision and recall of y against labels: closed forms, a naive loop, and the report's section."""
+"""Precision and recall of y against labels: closed forms and a naive loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.common.errors import EvaluationError
 from pipeline.evaluation.relation_quality import (
     measured_clips,
     relation_of_labels,
@@ -15,7 +14,6 @@ from pipeline.evaluation.relation_quality import (
     share_a_label,
 )
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.report.sections.relation import EpochRow, _panels, _run_rows, _text
 
 BELL, DRUM, BOTH, NONE = frozenset({"bell"}), frozenset({"drum"}), frozenset({"bell", "drum"}), frozenset()
 
@@ -150,46 +148,3 @@ def test_the_center_is_that_of_all_clips_and_not_of_those_measured():
     alone = labels_of(embedding[:2], delta_a=0.9)
     assert some[0, 1]
     assert not relation_of_labels(alone, alone.clip_ids, [0, 1], center_audio=True)[0, 1]
-
-
-def row(variant, seed, epoch, **values):
-    keys = ("precision", "recall", "alike", "related", "positives_per_clip", "mask_iou_previous")
-    return EpochRow(variant, seed, epoch, {key: values.get(key, math.nan) for key in keys})
-
-
-class FakeSource:
-    seeds, variants, train_shards, shown = [0, 1], ["itr", "iterative"], range(30), "iterative"
-
-
-ROWS = [
-    row(variant, seed, epoch, precision=0.3 + 0.1 * epoch + 0.02 * seed, recall=0.5, alike=0.1, related=0.2, **more)
-    for variant in ("itr", "iterative")
-    for seed in (0, 1)
-    for epoch, more in ((0, {"positives_per_clip": 2.0 + seed}), (1, {"mask_iou_previous": 0.4 + 0.2 * seed}))
-]
-
-
-def test_the_page_shows_means_over_seeds():
-    text = _text(FakeSource, ROWS, n_labeled=30, n_measured=30)
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
-    ]
-    assert lines[2] == ["0", "31.0", "50.0", "10.0", "20.0", "2.50", "–"]
-    assert lines[3] == ["1", "41.0", "50.0", "10.0", "20.0", "–", "0.50"]
-    assert lines[-1] == ["iterative (Eq. 7)", "41.0", "50.0", "10.0", "20.0", "2.50", "0.50"]
-    assert "(30 of 30 have labels)" in text
-
-
-def test_without_labels_the_page_says_so_and_shows_the_masks_alone():
-    rows = [row("iterative", 0, epoch, mask_iou_previous=0.4) for epoch in (0, 1)]
-    text = _text(FakeSource, [*rows, row("itr", 0, 0)], n_labeled=0, n_measured=0)
-    assert "The clips have no labels" in text
-    assert "precision" not in text
-    assert [panel.title.split("\n")[0] for panel in _panels(["itr", "iterative"], ROWS, measured=False)] == [
-        "IoU of sounding masks"
-    ]
-
-
-def test_a_run_without_artifacts_names_its_stage(tmp_path):
-    with pytest.raises(EvaluationError, match=r"no artifacts; run `dvc repro train@itr`"):
-        _run_rows(tmp_path / "itr", "itr", 0, [], [], np.empty((0, 0)))

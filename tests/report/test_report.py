@@ -21,7 +21,8 @@ from pipeline.common.errors import EvaluationError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.examples import EpochMaps, cell_region, maps_over_epochs, ranked_clips, read_epoch_maps
-from pipeline.report.report import Section, markdown_page, write_report
+from pipeline.report.report import markdown_page, write_report
+from pipeline.report.section import Section
 from pipeline.report.sections.curves import panel_names
 from pipeline.report.sections.examples import methods_section
 from pipeline.report.sections.retrieval import retrieval_section
@@ -214,6 +215,26 @@ def test_success_curves_hold_every_row(project):
     assert curves["iterative", "shuffled"] == [float(row["shuffled_success_rate"]) for row in own]
 
 
+@pytest.mark.slow
+def test_the_page_draws_the_numbers_of_the_csv_files(project):
+    folder = project[0] / "report"
+    page = (folder / "index.html").read_text()
+    charts = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])["charts"]
+    success = list(csv.DictReader((folder / "figure3_success_curves.csv").open()))
+    own = [float(row["success_rate"]) for row in success if (row["row"], row["kind"]) == ("iterative", "model")]
+    drawn = charts["curves"]["panels"][0]["curves"][0]
+    assert drawn["label"] == "iterative (Eq. 7)"
+    assert drawn["values"] == pytest.approx(own, abs=1e-5)
+    quality = list(csv.DictReader((folder / "relation_quality.csv").open()))
+    for panel, key in zip(charts["relation"]["panels"], ("precision", "recall", "mask_iou_previous"), strict=True):
+        for epoch, value in enumerate(panel["curves"][0]["values"]):
+            rows = [row for row in quality if (row["variant"], row["epoch"]) == ("iterative", str(epoch))]
+            known = [float(row[key]) for row in rows if row[key]]
+            assert len(rows) == len(SEEDS)
+            assert (value is None) == (not known)
+            assert value is None or value == pytest.approx(np.mean(known), abs=2e-5)
+
+
 def dvc_plot(project, title):
     """Fill the template of one of dvc.yaml's plots, which must be of a file that the report writes."""
     entries = {
@@ -325,7 +346,7 @@ def test_what_cannot_be_shown_is_said(project):
     source = make_source(*project, name="less", clips="unlabeled.csv", variants=["initial"])
     methods, retrieval = methods_section(source), retrieval_section(source)
     assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative` is among the `variants`" in methods.text
-    assert (methods.picture, methods.data) == ("", ())
+    assert (methods.figure, methods.data) == ("", ())
     assert "pseudo-labels of “initial (Eq. 3)”" in retrieval.text
     assert "The clips have no labels, so there is no precision." in retrieval.text
     assert retrieval.data == ("figure7_retrieval.csv",)
@@ -431,16 +452,16 @@ def test_ranking_does_not_depend_on_the_order_of_equal_clips():
 @pytest.mark.parametrize(
     ("variants", "panels"),
     [
-        (["initial", "itr_intra", "iterative"], {"The parts of the method (Table 2)": "iterative initial itr_intra"}),
-        (["attention", "iterative"], {"The systems of Table 1": "iterative attention"}),
-        (["iterative"], {"The systems of Table 1": "iterative"}),
-        (["mine"], {"Variants of the other systems": "mine"}),
+        (["initial", "itr_intra", "iterative"], {"Ablation (Table 2)": "iterative initial itr_intra"}),
+        (["attention", "iterative"], {"Systems of Table 1": "iterative attention"}),
+        (["iterative"], {"Systems of Table 1": "iterative"}),
+        (["mine"], {"Variants of other systems": "mine"}),
         (
             ["dmc", "mssl", "mssl_stage1", "initial", "iterative"],
             {
-                "The systems of Table 1": "iterative dmc mssl",
-                "The parts of the method (Table 2)": "iterative initial",
-                "Variants of the other systems": "iterative mssl mssl_stage1",
+                "Systems of Table 1": "iterative dmc mssl",
+                "Ablation (Table 2)": "iterative initial",
+                "Variants of other systems": "iterative mssl mssl_stage1",
             },
         ),
     ],

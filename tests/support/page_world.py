@@ -19,7 +19,8 @@ from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.model.encoders import build_model
 from pipeline.pseudo_labels.artifact import write_pseudo_labels
 from pipeline.report.page.page import write_page
-from pipeline.report.source import Section, Source
+from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section
+from pipeline.report.source import Source
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.checkpoints import model_content, write_checkpoint
 from tests.support.labeled_runs import make_labels
@@ -71,7 +72,6 @@ def make_source(folder: Path) -> Source:
         for epoch in range(3):
             labels = make_labels(epoch if name == "iterative" else epoch // 2, TRAIN).restated(epoch=epoch)
             write_pseudo_labels(labels_path(source.runs / name, epoch), labels)
-    write_chart_data(source.folder)
     return source
 
 
@@ -80,13 +80,17 @@ def make_page(folder: Path) -> Path:
     source = make_source(folder)
     sections = [
         Section(f"Table 1: {HOSTILE}", TABLE + HOSTILE),
-        Section("Success over thresholds (Figure 3)", "Curves.", "figure3.png", kind="curves"),
-        Section("Maps of the systems (Figure 4)", "Not shown.", "figure4.png", ("figure4.csv",), kind="maps"),
+        Section("Success over thresholds (Figure 3)", "Curves.", "figure3.png", kind="curves", chart=success_chart()),
+        Section("Response maps by system (Figure 4)", "Not shown.", "figure4.png", ("figure4.csv",), kind="maps"),
         Section(
-            "Maps of the parts (Figure 5)", "Not shown.", "figure5.png", ("figure5.csv", "figure5.npz"), kind="maps"
+            "Response maps, ablation (Figure 5)",
+            "Not shown.",
+            "figure5.png",
+            ("figure5.csv", "figure5.npz"),
+            kind="maps",
         ),
-        Section("Maps over the epochs (Figure 6)", "Not shown.", "figure6.png", ("figure6.npz",), kind="epochs"),
-        Section("What each epoch leaves for the next", "Relation.", kind="relation"),
+        Section("Response maps by epoch (Figure 6)", "Not shown.", "figure6.png", ("figure6.npz",), kind="epochs"),
+        Section("Pseudo-labels by epoch", "Relation.", kind="relation", chart=relation_chart()),
     ]
     path = source.folder / "index.html"
     write_page(path, title=source.card.title, lead=f"A `lead` {HOSTILE}", tiles=[], sections=sections, source=source)
@@ -144,22 +148,26 @@ def write_weights(run: Path, name: str, *, seed: int) -> None:
         write_checkpoint(path, model_content(build_model(ENCODER), description))
 
 
-def write_chart_data(folder: Path) -> None:
-    lines = [
-        [name, kind, threshold, round((1 - threshold) * share, 4)]
-        for name, kind, share in (
-            ("initial", "model", 0.8),
-            ("iterative", "model", 1.0),
-            ("initial", "shuffled", 0.3),
-            ("iterative", "shuffled", 0.2),
-            ("random", "content_free", 0.1),
+def success_chart() -> Chart:
+    """A panel with curves of every kind: straight lines from a success rate at 0 to none at 1."""
+    curves = [
+        ChartCurve(label, kind, [round((1 - threshold) * share, 4) for threshold in THRESHOLDS])
+        for label, kind, share in (
+            ("iterative (Eq. 7)", "model", 1.0),
+            ("initial (Eq. 3)", "model", 0.8),
+            ("iterative (Eq. 7), shuffled audio", "shuffled", 0.2),
+            ("random map", "content_free", 0.1),
         )
-        for threshold in THRESHOLDS
     ]
-    header = ["row", "kind", "threshold", "success_rate"]
-    write_csv(folder / "figure3_success_curves.csv", header, lines)
-    lines = [
-        [name, 0, epoch, 0.9, 0.5, 0.1, 0.2, 3, "" if epoch == 0 else 0.6] for name in VARIANTS for epoch in range(3)
+    mark = (0.5, "success rate at 0.5")
+    panels = [ChartPanel("Ablation (Table 2)", curves)]
+    return Chart("Success rate over cIoU thresholds", "cIoU threshold", "success rate", THRESHOLDS, True, mark, panels)
+
+
+def relation_chart() -> Chart:
+    """Two panels over three epochs, one of them with a gap at the first."""
+    panels = [
+        ChartPanel("precision of y", [ChartCurve("iterative (Eq. 7)", "model", [0.9, 0.9, 0.9])]),
+        ChartPanel("IoU of masks", [ChartCurve("iterative (Eq. 7)", "model", [None, 0.6, 0.6])]),
     ]
-    header = ["variant", "seed", "epoch", "precision", "recall", "alike", "related", "positives_per_clip"]
-    write_csv(folder / "relation_quality.csv", [*header, "mask_iou_previous"], lines)
+    return Chart("Pseudo-labels by epoch", "epoch", "fraction", [0, 1, 2], True, None, panels)

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +23,15 @@ from PIL import Image
 
 from pipeline.common.files import write_text
 from pipeline.figures.heatmap import heat_colors
-from pipeline.report.page.charts import relation_chart, success_chart
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
 from pipeline.report.page.media import data_uri
-from pipeline.report.source import INITIAL, Section, Source
+from pipeline.report.section import Section
+from pipeline.report.source import INITIAL, Source
 from pipeline.scoring.tables import label_of
 
 PAGE = "index.html"
 PICTURE_QUALITY = 88
-_CHARTS = {"curves": success_chart, "relation": relation_chart}
 _GALLERIES = {"maps": ("scored", scored_gallery), "epochs": ("training", training_gallery)}
 _TITLES = {"maps": "Scored clips", "epochs": "Training clips, epoch by epoch"}
 _SHORT = {"curves": "Curves", "maps": "Scored clips", "epochs": "Training clips", "relation": "Epochs"}
@@ -80,8 +80,8 @@ def write_page(
                 next(part for part in parts if part["kind"] == kind)["data"] += _files(section)
                 continue
             galleries[name] = make(source)
-        elif kind in _CHARTS:
-            charts[kind] = _CHARTS[kind](source)
+        elif section.chart is not None:
+            charts[kind] = asdict(section.chart)
         parts.append(_part(section, source, number))
     data = {
         "palette": base64.b64encode(heat_colors().tobytes()).decode("ascii"),
@@ -147,8 +147,8 @@ def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
     """Return what the template needs of one section."""
     kind = section.kind
     picture = ""
-    if section.picture and not kind:
-        picture = _picture(source.folder / section.picture)
+    if section.figure and not kind:
+        picture = _picture(source.folder / section.figure)
     return {
         "id": _IDS.get(kind, f"part{number}"),
         "kind": kind,
@@ -163,7 +163,7 @@ def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
 
 def _files(section: Section) -> list[str]:
     """Return the names of what lies beside the page: the picture, at its full size, and the numbers."""
-    return [*([section.picture] if section.picture else []), *section.data]
+    return [*([section.figure] if section.figure else []), *section.data]
 
 
 def _picture(path: Path) -> str:

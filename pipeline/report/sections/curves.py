@@ -1,9 +1,13 @@
-"""The report's success curves (Figure 3), in panels that stay readable with every row of both tables."""
+"""Success curves (Figure 3): fraction of clips whose cIoU reaches each threshold.
+
+The rows of both tables are spread over panels, so that each panel stays readable.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,8 @@ from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
 from pipeline.common.project import SUCCESS_CURVE_FILE
 from pipeline.figures.figures import Curve, save, success_panels
-from pipeline.report.source import ABLATION, COMPARED, OURS, Section, Source
-from pipeline.scoring.baselines import score_content_free
+from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
+from pipeline.report.source import ABLATION, COMPARED, OURS, Source
 from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.summary import SHUFFLED
 from pipeline.scoring.tables import label_of
@@ -21,42 +25,90 @@ from pipeline.scoring.tables import label_of
 STEM = "figure3_success_curves"
 
 
+@dataclass(frozen=True)
+class SuccessCurves:
+    """Success rate at each of `THRESHOLDS`, float64 (21,), mean over the seeds.
+
+    Attributes
+    ----------
+    model, shuffled : mapping of str to np.ndarray
+        Variant → curve with its own audio, and with the audio of another clip.
+    content_free : mapping of str to np.ndarray
+        Content-free baseline → curve.
+    """
+
+    model: Mapping[str, np.ndarray]
+    shuffled: Mapping[str, np.ndarray]
+    content_free: Mapping[str, np.ndarray]
+
+    def panels(self) -> dict[str, list[Curve]]:
+        """Return the panels of Figure 3: title → curves."""
+        return {title: self._panel(names) for title, names in panel_names(list(self.model)).items()}
+
+    def _panel(self, names: Sequence[str]) -> list[Curve]:
+        curves = [Curve(label_of(name), self.model[name]) for name in names]
+        # One dotted curve shows how much of a score depends on the audio; one per model would hide the models.
+        curves.append(Curve(label_of(names[0]), self.shuffled[names[0]], "shuffled"))
+        return curves + [Curve(label_of(name), curve, "content_free") for name, curve in self.content_free.items()]
+
+
 def success_section(source: Source) -> Section:
     """Draw the success curves of all rows (Figure 3)."""
-    columns = {name: _read_curves(source.results / name / SUCCESS_CURVE_FILE) for name in source.variants}
-    evaluation = source.card.evaluation
-    scored = score_content_free(source.scored_shards, source.manifest, split=source.split, evaluation=evaluation)
-    gray = {name: by_rule[""].curve for name, by_rule in scored.items()}
-    panels = {title: panel_curves(names, columns, gray) for title, names in panel_names(source.variants).items()}
-    save(success_panels(THRESHOLDS, panels, threshold=evaluation.threshold), source.folder / f"{STEM}.png")
-    rows = [(name, "model", curves["success_rate"]) for name, curves in columns.items()]
-    rows += [(name, "shuffled", curves[SHUFFLED + "success_rate"]) for name, curves in columns.items()]
-    rows += [(name, "content_free", curve) for name, curve in gray.items()]
-    lines = [
-        [name, kind, float(threshold), float(rate)]
-        for name, kind, curve in rows
-        for threshold, rate in zip(THRESHOLDS, curve, strict=True)
-    ]
-    write_csv(source.folder / f"{STEM}.csv", ["row", "kind", "threshold", "success_rate"], lines)
+    curves = read_success_curves(source)
+    threshold = source.card.evaluation.threshold
+    save(success_panels(THRESHOLDS, curves.panels(), threshold=threshold), source.folder / f"{STEM}.png")
+    _write_csv(source.folder / f"{STEM}.csv", curves)
     text = (
-        "Share of clips whose cIoU reaches each threshold. The area under a curve is the table's AUC. Gray: rows that know "
-        "nothing of the clip. Dotted: the model of the same color, given the sound of another clip; the data have this "
-        "curve of every model."
+        "Fraction of clips whose cIoU reaches each threshold; the area under a curve is the AUC in the tables. Gray: "
+        "content-free baselines. Dotted: the model of the same color, given the audio of another clip; the CSV file has this "
+        "curve for every model."
     )
-    return Section("Success over thresholds (Figure 3)", text, f"{STEM}.png", (f"{STEM}.csv",), kind="curves")
+    return Section(
+        "Success over thresholds (Figure 3)",
+        text,
+        f"{STEM}.png",
+        (f"{STEM}.csv",),
+        kind="curves",
+        chart=success_chart(curves, threshold=threshold),
+    )
+
+
+def read_success_curves(source: Source) -> SuccessCurves:
+    """Read the curves of all rows. Raises EvaluationError if a variant has none."""
+    columns = {name: _read_columns(source.results / name / SUCCESS_CURVE_FILE) for name in source.variants}
+    return SuccessCurves(
+        model={name: each["success_rate"] for name, each in columns.items()},
+        shuffled={name: each[SHUFFLED + "success_rate"] for name, each in columns.items()},
+        content_free={name: np.array(row["success_curve"]) for name, row in source.content_free.items()},
+    )
+
+
+def success_chart(curves: SuccessCurves, *, threshold: float) -> Chart:
+    """Return the panels of Figure 3 as a chart for the page."""
+    return Chart(
+        title="Success rate over cIoU thresholds",
+        x="cIoU threshold",
+        y="success rate",
+        x_values=THRESHOLDS.tolist(),
+        percent=True,
+        mark=(threshold, f"success rate at {threshold:g}"),
+        panels=[
+            ChartPanel(title, [_chart_curve(curve) for curve in panel]) for title, panel in curves.panels().items()
+        ],
+    )
 
 
 def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
-    """Return the panels of Figure 3: title → the trained variants in it, `iterative` first in each that has it.
+    """Return the panels of Figure 3: title → its trained variants, `iterative` first if the panel has it.
 
-    A panel that would show nothing but what another shows is left out; every variant is in one at least.
+    A panel that only repeats curves of another is left out; every variant is in at least one.
     """
     others = [name for name in variants if name not in (*COMPARED, *ABLATION)]
     origins = [system for system in COMPARED if any(name.startswith(f"{system}_") for name in others)]
     panels = {
-        "The systems of Table 1": [OURS, *COMPARED],
-        "The parts of the method (Table 2)": [OURS, *ABLATION],
-        "Variants of the other systems": [OURS, *origins, *others],
+        "Systems of Table 1": [OURS, *COMPARED],
+        "Ablation (Table 2)": [OURS, *ABLATION],
+        "Variants of other systems": [OURS, *origins, *others],
     }
     # dict.fromkeys drops the second mention of a name and keeps the order.
     trained = {title: [name for name in dict.fromkeys(names) if name in variants] for title, names in panels.items()}
@@ -67,20 +119,26 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
     return {title: names for title, names in trained.items() if title in kept}
 
 
-def panel_curves(
-    names: Sequence[str], columns: Mapping[str, Mapping[str, np.ndarray]], gray: Mapping[str, np.ndarray]
-) -> list[Curve]:
-    """Return one panel's curves: its models, the first one's with shuffled audio, and the content-free rows."""
-    curves = [Curve(label_of(name), columns[name]["success_rate"]) for name in names]
-    # One dotted curve tells how much of a score is the sound's; one of each model would hide the models.
-    curves.append(Curve(label_of(names[0]), columns[names[0]][SHUFFLED + "success_rate"], "shuffled"))
-    return curves + [Curve(label_of(name), curve, "content_free") for name, curve in gray.items()]
-
-
-def _read_curves(path: Path) -> dict[str, np.ndarray]:
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         raise EvaluationError(f"{path}: no such curve; run `dvc repro evaluate@{path.parent.name}`") from None
     return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+
+
+def _write_csv(path: Path, curves: SuccessCurves) -> None:
+    by_kind = {"model": curves.model, "shuffled": curves.shuffled, "content_free": curves.content_free}
+    lines = [
+        [name, kind, float(threshold), float(rate)]
+        for kind, rows in by_kind.items()
+        for name, curve in rows.items()
+        for threshold, rate in zip(THRESHOLDS, curve, strict=True)
+    ]
+    write_csv(path, ["row", "kind", "threshold", "success_rate"], lines)
+
+
+def _chart_curve(curve: Curve) -> ChartCurve:
+    label = f"{curve.label}, shuffled audio" if curve.kind == "shuffled" else curve.label
+    return ChartCurve(label, curve.kind, chart_values(curve.success_rate))

@@ -11,7 +11,8 @@ from pipeline.common.files import write_csv
 from pipeline.figures.figures import save
 from pipeline.manifests.boxes import read_split_boxes
 from pipeline.report.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
-from pipeline.report.source import ABLATION, COMPARED, Section, Source, read_scored, write_npz
+from pipeline.report.section import Section
+from pipeline.report.source import ABLATION, COMPARED, Source, read_scored, write_npz
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.tables import label_of
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from pipeline.common.files import write_csv, write_text
 from pipeline.report.published import TABLE_1, TABLE_2, Published
-from pipeline.report.source import Section, Source
+from pipeline.report.section import Section
+from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.tables import LABELS, MISSING, Table, interval, label_of, normalization_note
 

@@ -17,7 +17,8 @@ from pipeline.evaluation.retrieval import chance_precision, neighbors, precision
 from pipeline.figures.figures import Panel, overlay_grid, save
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.report.source import Section, Source
+from pipeline.report.section import Section
+from pipeline.report.source import Source
 from pipeline.scoring.tables import label_of
 from pipeline.training.class_labels import read_label_sets
 from pipeline.training.run_artifacts import artifact_paths, centers_audio

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeline.common.files import write_text
-from pipeline.report.source import Section, Source
+from pipeline.report.section import Section
+from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.tables import (
     Row,

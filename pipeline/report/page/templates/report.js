@@ -546,7 +546,7 @@ class Chart {
   makeTabs() {
     const options = make("div", { className: "options" });
     this.data.panels.forEach((panel, i) => {
-      const radio = make("input", { type: "radio", name: `panel-${this.data.id}`, value: String(i), checked: i === 0 });
+      const radio = make("input", { type: "radio", name: `panel-${this.root.dataset.chart}`, value: String(i), checked: i === 0 });
       radio.addEventListener("change", () => { this.panel = i; this.hidden.clear(); this.fill(); });
       options.append(make("label", {}, radio, make("span", {}, panel.title)));
     });
