@@ -34,8 +34,8 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.apps.localize.video.writer import VideoWriter
 from pipeline.common.config import load_card, load_params
 from pipeline.common.files import write_json
-from pipeline.media.container import Deadline, MediaSource
-from pipeline.media.video import picture_time, pictures_of
+from pipeline.media.container import Deadline, MediaContainer
+from pipeline.media.video import decoded_frames, frame_time
 from pipeline.model.encoders import build_model
 
 WIDTH, HEIGHT, FPS, RATE = 1280, 720, 30, 44_100
@@ -68,7 +68,7 @@ def make_video(path: Path, seconds: float) -> None:
 def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> None:
     """Read a video and write it again, as the overlay does but for the overlay."""
     deadline = Deadline(600)
-    with MediaSource(source, deadline=deadline) as video, MediaSource(source, deadline=deadline) as track:
+    with MediaContainer(source, deadline=deadline) as video, MediaContainer(source, deadline=deadline) as track:
         time_base = video.stream("video").time_base
         writing = VideoWriter(
             target,
@@ -81,8 +81,8 @@ def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> 
             preset=settings.preset,
         )
         with writing as writer:
-            for picture in pictures_of(video):
-                shown = picture_time(video, picture) * time_base
+            for picture in decoded_frames(video):
+                shown = frame_time(video, picture) * time_base
                 writer.write(picture.to_ndarray(), time=shown, duration=Fraction(1, FPS))
 
 

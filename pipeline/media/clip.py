@@ -1,18 +1,18 @@
-"""Media files → one frame and one window of sound per clip.
+"""Decode media files into one frame and one audio window per clip.
 
 Conventions
 -----------
-- The *moment* of a clip is its `centre_s`, or the middle of the media when that is None; seconds after the media's
-  start (the earliest start of its video and audio stream).
-- The frame is the picture shown at the moment: the last one whose time is not after it. It is turned upright, and
-  squashed as a whole to a square, uint8 RGB ``(row, col, channel)``.
-- The sound is the window of `clip_seconds` centered at the moment: mono (mean of the channels), float32, resampled,
-  peak-normalized to 1, and exactly ``round(sample_rate * clip_seconds)`` samples long; where the window overhangs the
-  media, or the media are shorter, it holds zeros.
-- A clip is a video, or a picture file and a sound file. Each of the two then has its own middle.
-- Whatever is wrong with a file is a MediaError with one line; nothing that a file holds ends the process or hangs it.
+- A clip's center time is its `centre_s`, or the middle of the media if that is None; in seconds after the start of the
+  media (the earliest start of its video and audio streams).
+- The frame is the one displayed at the center time: the last one whose timestamp is not after it. It is rotated upright
+  and squashed, not cropped, to a square: uint8 RGB ``(row, col, channel)``.
+- The audio is the window of `clip_seconds` around the center time: mono (mean of the channels), float32, resampled,
+  peak-normalized to 1, exactly ``round(sample_rate * clip_seconds)`` samples. It is zero-padded where the window extends
+  beyond the media.
+- A clip is a video, or an image file plus an audio file. In the second case each file has its own middle.
+- Every problem with a file raises a MediaError with a one-line message. No file content can crash or hang the process.
 
-FFmpeg's own messages do not reach the terminal: PyAV silences them unless asked otherwise.
+PyAV suppresses FFmpeg's own messages by default, so they do not reach the console.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.common.errors import MediaError
 from pipeline.media.audio import window_at
-from pipeline.media.container import MAX_PIXELS, Deadline, MediaSource, require_file
+from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer, require_file
 from pipeline.media.video import frame_at, squash
 
-# Formats that Pillow decodes by itself (its PostScript reader, for one, would start another program).
+# Formats that Pillow decodes in-process. Others are risky: its PostScript reader starts another program.
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-# What Pillow's decoders raise on damaged files.
-_IMAGE_FAULTS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+# All of these are raised by Pillow's decoders on damaged files.
+_IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """One clip, decoded.
+    """A decoded clip.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class DecodedClip:
     waveform : np.ndarray [shape=(round(sample_rate * clip_seconds),)]
         float32 mono, largest magnitude 1.
     source_time_s : float
-        The moment: center of the window of sound, seconds after the start of the media that hold the sound.
+        Center of the audio window, seconds after the start of the file that contains the audio.
     """
 
     frame: np.ndarray
@@ -67,71 +67,73 @@ def decode_clip(
     clip_seconds: float,
     time_limit_s: float,
 ) -> DecodedClip:
-    """Decode a clip's frame and sound from its video, or from its picture file and its sound file.
+    """Decode a clip's frame and audio from its video, or from an image file and an audio file.
 
     Parameters
     ----------
     video : Path or None
-        A file with both pictures and sound; then `frame` and `audio` are None.
+        A file with a video and an audio stream; `frame` and `audio` are then None.
     frame, audio : Path or None
-        A picture file (or a video, of which the picture at the moment is taken) and a sound file.
+        An image file (or a video, whose frame at `centre_s` is used) and an audio file.
     centre_s : float or None
-        The moment, seconds; None is the middle of the media.
+        Center time in seconds; None selects the middle of the media.
     image_size : int > 0
         Side of the frame, pixels.
     sample_rate : int > 0
         Hz.
     clip_seconds : float > 0
-        Length of the window of sound.
+        Length of the audio window.
     time_limit_s : float > 0
-        Seconds that the clip may take, looked at between packets.
+        Time limit for decoding the clip in seconds, checked between packets.
 
     Raises
     ------
     MediaError
-        The clip cannot be used: the message names the file, the reason, and what to do.
+        The clip is unusable; the message names the file, the reason, and what to do.
     ValueError
-        Neither `video`, nor both `frame` and `audio` are given.
+        Neither `video` nor both `frame` and `audio` are given.
     """
     deadline = Deadline(time_limit_s)
     if video is not None:
-        with MediaSource(video, deadline=deadline) as source:
-            # Both, before either is decoded: a clip without one of them costs nothing.
-            source.stream("video")
-            source.stream("audio")
-            moment = source.moment(centre_s)
-            waveform = window_at(source, moment, clip_seconds=clip_seconds, sample_rate=sample_rate)
-            return DecodedClip(frame_at(source, moment, image_size=image_size), waveform, float(moment - source.zero))
+        with MediaContainer(video, deadline=deadline) as media:
+            # Check both streams before decoding either, so that a clip that lacks one is rejected cheaply.
+            media.stream("video")
+            media.stream("audio")
+            timestamp = media.timestamp(centre_s)
+            waveform = window_at(media, timestamp, clip_seconds=clip_seconds, sample_rate=sample_rate)
+            return DecodedClip(
+                frame_at(media, timestamp, image_size=image_size), waveform, float(timestamp - media.zero)
+            )
     if frame is None or audio is None:
         raise ValueError("a clip needs a video, or a frame and an audio file")
-    picture = _picture(frame, centre_s, image_size, deadline)
-    with MediaSource(audio, deadline=deadline) as source:
-        source.stream("audio")
-        moment = source.moment(centre_s)
-        waveform = window_at(source, moment, clip_seconds=clip_seconds, sample_rate=sample_rate)
-        return DecodedClip(picture, waveform, float(moment - source.zero))
+    pixels = _decode_frame(frame, centre_s, image_size, deadline)
+    with MediaContainer(audio, deadline=deadline) as media:
+        media.stream("audio")
+        timestamp = media.timestamp(centre_s)
+        waveform = window_at(media, timestamp, clip_seconds=clip_seconds, sample_rate=sample_rate)
+        return DecodedClip(pixels, waveform, float(timestamp - media.zero))
 
 
 def read_frame(path: Path, *, centre_s: float | None = None, image_size: int, time_limit_s: float = 30.0) -> np.ndarray:
-    """Read a picture file, or the picture shown at a moment of a video; the file's content decides which it is.
+    """Read an image file, or the frame of a video at a timestamp. The type is detected from the file's content.
 
     Returns
     -------
     np.ndarray [shape=(image_size, image_size, 3)]
-        uint8 RGB, upright (EXIF orientation and display matrix honored).
+        uint8 RGB, upright (EXIF orientation or display matrix applied).
 
     Raises
     ------
     MediaError
-        As `decode_clip`.
+        See `decode_clip`.
     """
-    return _picture(path, centre_s, image_size, Deadline(time_limit_s))
+    return _decode_frame(path, centre_s, image_size, Deadline(time_limit_s))
 
 
 def read_audio(
     path: Path, *, centre_s: float | None = None, clip_seconds: float, sample_rate: int, time_limit_s: float = 30.0
 ) -> np.ndarray:
-    """Read the window of sound around a moment of a sound file or a video.
+    """Read the window around a timestamp from an audio file or from a video's audio track.
 
     Returns
     -------
@@ -141,66 +143,69 @@ def read_audio(
     Raises
     ------
     MediaError
-        As `decode_clip`.
+        See `decode_clip`.
     """
-    with MediaSource(path, deadline=Deadline(time_limit_s)) as source:
-        source.stream("audio")
-        return window_at(source, source.moment(centre_s), clip_seconds=clip_seconds, sample_rate=sample_rate)
+    with MediaContainer(path, deadline=Deadline(time_limit_s)) as media:
+        media.stream("audio")
+        return window_at(media, media.timestamp(centre_s), clip_seconds=clip_seconds, sample_rate=sample_rate)
 
 
-def _picture(path: Path, centre_s: float | None, image_size: int, deadline: Deadline) -> np.ndarray:
+def _decode_frame(path: Path, centre_s: float | None, image_size: int, deadline: Deadline) -> np.ndarray:
     still = read_still(path)
     if still is not None:
         return squash(Image.fromarray(still), image_size)
-    with MediaSource(path, deadline=deadline) as source:
-        source.stream("video")
-        return frame_at(source, source.moment(centre_s), image_size=image_size)
+    with MediaContainer(path, deadline=deadline) as media:
+        media.stream("video")
+        return frame_at(media, media.timestamp(centre_s), image_size=image_size)
 
 
 def read_still(path: Path) -> np.ndarray | None:
-    """Read a picture file in its own size; None if the content is no picture file.
+    """Read an image file at its original size; return None if the content is not an image.
 
     Returns
     -------
     np.ndarray [shape=(row, col, 3)] or None
-        uint8 RGB, upright (EXIF orientation honored).
+        uint8 RGB, upright (EXIF orientation applied).
 
     Raises
     ------
     MediaError
-        The file is missing or empty, or a picture that is damaged or larger than 100 megapixels.
+        The file is missing or empty, or the image is damaged or larger than 100 megapixels.
     """
     require_file(path)
     try:
         with warnings.catch_warnings():
+            # Pillow warns about odd metadata and large images; the size is checked here, before anything is decoded.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_IMAGE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise MediaError(f"{path}: {image.width}×{image.height} pixels are too many; scale it down")
+                    raise MediaError(
+                        f"{path}: {image.width}×{image.height} pixels exceed the limit of 100 megapixels; scale it down"
+                    )
                 return np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError:
-        raise MediaError(f"{path}: holds too many pixels; scale it down") from None
-    except _IMAGE_FAULTS as error:
-        raise MediaError(f"{path}: the picture is damaged or truncated ({error}); fetch it again") from None
+        raise MediaError(f"{path}: exceeds the limit of 100 megapixels; scale it down") from None
+    except _IMAGE_ERRORS as error:
+        raise MediaError(f"{path}: the image is damaged or truncated ({error}); download it again") from None
 
 
 def is_still(path: Path) -> bool:
-    """Tell from a file's first bytes whether it is a picture file; False as well for one that cannot be read."""
+    """Return whether a file is an image, judging by its first bytes; False if it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_IMAGE_FORMATS):
                 return True
     except Image.DecompressionBombError:
-        return True
-    except _IMAGE_FAULTS:
+        return True  # an image, although too large to load
+    except _IMAGE_ERRORS:
         return False
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit gray to 8 bits rather than scale it.
+        # Pillow would clip 16-bit gray to 8 bits instead of scaling it.
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -1,13 +1,13 @@
-"""One opened media file: its streams, its time zero, its middle, and its packets from a moment on.
+"""Open a media file, find its streams and its duration, and read packets from a timestamp on.
 
 Conventions
 -----------
 - Times are ``Fraction`` seconds on the container's own clock, unless a name ends in ``_s``.
-- Time zero is the earliest start of the streams that are used (the best video and the best audio stream): a transport
-  stream that starts at 43,473 s has its first picture or sound at zero.
-- The middle is that of the duration which the container claims, provided that its last packets end within
-  `CLAIM_TOLERANCE` of it; a claim that is missing or refuted is replaced by what the packets really cover.
-- A moment up to a microsecond before a frame counts as at that frame: decimal seconds cannot express 1/30.
+- Time zero is the earliest start of the streams in use (the best video and the best audio stream). A transport stream
+  whose clock starts at 43,473 s therefore has its first frame or sample at zero.
+- The end of the media is the duration in the container's header if the last packets end within `DURATION_TOLERANCE` of
+  it. Otherwise (truncated file, missing or wrong header) it is the end of the last packet.
+- A timestamp up to a microsecond before a frame selects that frame, because decimal seconds cannot express 1/30.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from av.stream import Discard, Disposition
 
 from pipeline.common.errors import MediaError
 
-CLAIM_TOLERANCE = Fraction(1, 10)
+DURATION_TOLERANCE = Fraction(1, 10)
 MAX_PIXELS = 100_000_000
 MICROSECOND = Fraction(1, 1_000_000)
-_BACK_S = (0, 1, 4, 16)
+# Containers with a sparse or wrong index may seek too late; each retry starts further back.
+_SEEK_BACK_S = (0, 1, 4, 16)
 
 Kind = Literal["video", "audio"]
 
 
 class Deadline:
-    """The time that one clip may take, looked at between packets and frames.
+    """Time limit for one clip, checked between packets and frames.
 
     Parameters
     ----------
     limit_s : float > 0
         Seconds from now.
     setting : str
-        What the user raises to allow more, for the message.
+        Name of the setting that raises the limit, for the error message.
     """
 
     def __init__(self, limit_s: float, *, setting: str = "extract.clip_time_limit_s") -> None:
@@ -51,12 +52,12 @@ class Deadline:
         self._end = time.monotonic() + limit_s
 
     @property
-    def left_s(self) -> float:
-        """Seconds left; never quite zero, since FFmpeg takes that for no limit."""
+    def remaining_s(self) -> float:
+        """Remaining seconds; always positive, because FFmpeg treats zero as no limit."""
         return max(self._end - time.monotonic(), 0.001)
 
     def check(self, path: Path) -> None:
-        """Raise MediaError when the time is up."""
+        """Raise MediaError if the time limit is exceeded."""
         if time.monotonic() > self._end:
             raise MediaError(
                 f"{path}: time limit of {self.limit_s:g} s exceeded; raise {self.setting} or re-encode the file"
@@ -64,7 +65,7 @@ class Deadline:
 
 
 def require_file(path: Path) -> None:
-    """Raise MediaError unless `path` is a regular file that holds something."""
+    """Raise MediaError unless `path` is a regular, non-empty file."""
     try:
         status = path.stat()
     except OSError as error:
@@ -75,30 +76,30 @@ def require_file(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(f"{path}: is not a regular file")
     if status.st_size == 0:
-        raise MediaError(f"{path}: is empty (0 bytes); fetch it again")
+        raise MediaError(f"{path}: is empty (0 bytes); download it again")
 
 
-class MediaSource:
-    """An opened container. Use as a context manager.
+class MediaContainer:
+    """An open media container. Use it as a context manager.
 
     Parameters
     ----------
     path : Path
-        The file; its content decides what it is, not its name.
+        The format is detected from the content, not from the file name.
     deadline : Deadline
-        Bounds opening, seeking and reading.
+        Limits the time for opening, seeking and reading.
 
     Attributes
     ----------
     video, audio : stream or None
-        The best decodable stream of each kind; a cover picture is no video.
+        The best decodable stream of each kind. Embedded cover art does not count as video.
     zero : Fraction
         Time zero on the container's clock.
 
     Raises
     ------
     MediaError
-        The file is missing, empty, no regular file, or no container that FFmpeg can read.
+        The file is missing, empty, not a regular file, or not a container that FFmpeg can read.
     """
 
     def __init__(self, path: Path, *, deadline: Deadline) -> None:
@@ -107,7 +108,7 @@ class MediaSource:
         self.deadline = deadline
         self._open()
 
-    def __enter__(self) -> MediaSource:
+    def __enter__(self) -> MediaContainer:
         return self
 
     def __exit__(
@@ -116,45 +117,45 @@ class MediaSource:
         self.container.close()
 
     def stream(self, kind: Kind) -> Any:
-        """Return the stream of a kind, or raise MediaError when the file has none."""
+        """Return the stream of a kind; raise MediaError if the file has none."""
         found = self.video if kind == "video" else self.audio
         if found is None:
-            raise MediaError(f"{self.path}: has no {kind} stream that can be decoded; leave it out")
+            raise MediaError(f"{self.path}: has no decodable {kind} stream; leave it out")
         return found
 
-    def moment(self, centre_s: float | None) -> Fraction:
-        """Return the clip's moment on the container's clock.
+    def timestamp(self, centre_s: float | None) -> Fraction:
+        """Return the clip's center time on the container's clock.
 
         Parameters
         ----------
         centre_s : float or None
-            Seconds since time zero; None is the middle of the media.
+            Seconds since time zero; None selects the middle of the media.
 
         Raises
         ------
         MediaError
-            `centre_s` is negative or lies after the end of the media.
+            `centre_s` is negative or after the end of the media.
         """
         length = self._end() - self.zero
         if centre_s is None:
             return self.zero + length / 2
-        if not 0 <= centre_s <= length + CLAIM_TOLERANCE:
-            raise MediaError(f"{self.path}: centre_s {centre_s:g} lies outside the media (0 to {float(length):.3f} s)")
+        if not 0 <= centre_s <= length + DURATION_TOLERANCE:
+            raise MediaError(f"{self.path}: centre_s {centre_s:g} is outside the media (0 to {float(length):.3f} s)")
         return self.zero + Fraction(centre_s)
 
-    def starts(self, moment: Fraction) -> Iterator[Fraction | None]:
-        """Yield ever earlier times to start decoding from; None is the beginning of the file."""
-        for back in _BACK_S:
-            if back and moment - back <= self.zero:
+    def seek_times(self, timestamp: Fraction) -> Iterator[Fraction | None]:
+        """Yield successively earlier times to start decoding from; the last is None, the beginning of the file."""
+        for back in _SEEK_BACK_S:
+            if back and timestamp - back <= self.zero:
                 break
-            yield moment - back
+            yield timestamp - back
         yield None
 
     def packets(self, kind: Kind, *, since: Fraction | None) -> Iterator[Any]:
-        """Yield a stream's packets from at or before `since` (as the container's index has it) to the end.
+        """Yield a stream's packets, starting at or before `since` according to the container's index.
 
-        Unreadable data end the packets, as the end of the file does. If the container cannot be sought in, there are
-        none.
+        Iteration ends at the end of the file or at the first unreadable data. It yields nothing if the container does
+        not support seeking.
         """
         if since is None:
             self._rewind()
@@ -168,7 +169,7 @@ class MediaSource:
         try:
             self.container = av.open(
                 str(self.path.absolute()),
-                timeout=self.deadline.left_s,
+                timeout=self.deadline.remaining_s,
                 metadata_errors="replace",
                 # A playlist inside a media file must not make a worker fetch from the network.
                 container_options={"protocol_whitelist": "file"},
@@ -177,7 +178,7 @@ class MediaSource:
         except av.FFmpegError as error:
             self.deadline.check(self.path)
             raise MediaError(
-                f"{self.path}: cannot be read as media ({error.strerror}); it is damaged, truncated or something else"
+                f"{self.path}: cannot be read as media ({error.strerror}); it is damaged, truncated or not a media file"
             ) from None
         self._fresh = True
         self.video = self._best("video")
@@ -202,15 +203,15 @@ class MediaSource:
         return best if best in usable else next(iter(usable), None)
 
     def _rewind(self) -> None:
-        """Go back to the state after opening. Seeking to the start is not exact in every container; opening again is."""
+        """Return to the start by reopening the file: seeking to the start is not exact in every container."""
         if not self._fresh:
             self.container.close()
             self._open()
 
-    def _seek(self, moment: Fraction, stream: Any) -> bool:
+    def _seek(self, timestamp: Fraction, stream: Any) -> bool:
         self._fresh = False
         try:
-            self.container.seek(int(moment / stream.time_base), stream=stream)
+            self.container.seek(int(timestamp / stream.time_base), stream=stream)
         except av.FFmpegError:
             return False
         return True
@@ -227,18 +228,20 @@ class MediaSource:
         self.deadline.check(self.path)
 
     def _end(self) -> Fraction:
-        """Return when the media end: as claimed, if the last packets bear it out, else where the packets end."""
+        """Return the end of the media: the header's duration if the last packets confirm it, else the last packet's end."""
         used = [s for s in (self.video, self.audio) if s is not None]
         if not used:
-            raise MediaError(f"{self.path}: has neither a video nor an audio stream that can be decoded")
+            raise MediaError(f"{self.path}: has neither a decodable video stream nor a decodable audio stream")
         for stream in self.container.streams:
             stream.discard = Discard.default if stream in used else Discard.all
         start, length = self.container.start_time, self.container.duration
-        claim = None if length is None else (self.zero if start is None else start * MICROSECOND) + length * MICROSECOND
-        if claim is not None and self._seek(claim, used[0]):
+        claimed = (
+            None if length is None else (self.zero if start is None else start * MICROSECOND) + length * MICROSECOND
+        )
+        if claimed is not None and self._seek(claimed, used[0]):
             last = self._last_packet_end(used)
-            if last is not None and abs(last - claim) <= CLAIM_TOLERANCE:
-                return claim
+            if last is not None and abs(last - claimed) <= DURATION_TOLERANCE:
+                return claimed
         self._rewind()
         used = [s for s in (self.video, self.audio) if s is not None]
         return self._last_packet_end(used) or self.zero

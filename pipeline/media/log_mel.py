@@ -1,12 +1,13 @@
-"""Log-mel spectrograms.
+"""Compute log-mel spectrograms.
 
 Conventions
 -----------
 - Waveforms are ``(clip, sample)`` float32 in [-1, 1]; spectrograms are ``(clip, mel, time)`` float32.
-- Frames are centered on multiples of the hop and padded with zeros, so there are ``samples // hop_length + 1`` of them.
-- The Hann window (periodic) is as long as the FFT. The mel scale and the area normalization of its filters are
-  Slaney's, from 0 Hz to half the sample rate: librosa's defaults, and equal to librosa's result.
-- The logarithm is natural, of ``max(energy, log_floor)``, so digital silence is ``log(log_floor)`` everywhere.
+- Frames are centered on multiples of the hop length; the signal is zero-padded, which gives
+  ``samples // hop_length + 1`` frames.
+- The periodic Hann window is as long as the FFT. The mel scale and the area normalization of the filters are Slaney's,
+  from 0 Hz to half the sample rate. These are librosa's defaults, and the result equals librosa's.
+- The logarithm is natural: ``log(max(energy, log_floor))``. Digital silence is ``log(log_floor)`` everywhere.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 from pipeline.common.config import AudioSettings
 from pipeline.media.torchaudio_compat import load_torchaudio
 
-# Slaney's scale: linear below 1000 Hz, then 27 steps to each factor of 6.4.
+# Slaney's mel scale: linear below 1000 Hz, then 27 steps for each factor of 6.4.
 _LINEAR_HZ_PER_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
@@ -42,8 +43,8 @@ def log_mel(
 ) -> Tensor:
     """Compute the log-mel spectrogram of each waveform.
 
-    A clip's result is the same bits alone and in any batch: each is transformed by itself, because the order of a
-    batched matrix product's sums may depend on the batch.
+    The result for a clip is bitwise the same alone and in any batch. Clips are therefore transformed one at a time: the
+    summation order of a batched matrix product may depend on the batch size.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def log_mel(
     n_fft : int > 0, even
         Length of the window and of the FFT, samples.
     hop_length : int > 0
-        Samples from one frame to the next.
+        Samples between consecutive frames.
     n_mels : int > 0
-        Bands. With many bands and a short FFT some contain no FFT bin and stay at the floor.
+        Number of mel bands. With many bands and a short FFT, some bands contain no FFT bin and stay at the floor.
     power : float > 0
         Exponent of the magnitude before the mel filters; 2 is energy.
     log_floor : float > 0
@@ -77,7 +78,7 @@ def log_mel(
     window, filters = (t.to(waveforms.device) for t in _window_and_filters(sample_rate, n_fft, n_mels))
     if n_fft % 2:
         raise ValueError(
-            f"n_fft must be even, got {n_fft}: an odd FFT has no bin at half the sample rate, where the filters end"
+            f"n_fft must be even, got {n_fft}: an odd FFT has no bin at half the sample rate, where the mel filters end"
         )
     frames = waveforms.shape[1] // hop_length + 1
     result = waveforms.new_empty((waveforms.shape[0], n_mels, frames))
@@ -91,12 +92,12 @@ def log_mel(
 
 
 def log_mel_of_windows(windows: Sequence[np.ndarray], audio: AudioSettings) -> Tensor:
-    """Compute what a model hears of windows of sound at any level: each is scaled to peak 1, as those of clips are.
+    """Compute the model input for audio windows at any level: each is scaled to peak 1, like those of clips.
 
     Parameters
     ----------
     windows : sequence of np.ndarray [shape=(sample,)]
-        Floating, all of one length, none digital silence.
+        Floating point, all of the same length, none of them digital silence.
     audio : AudioSettings
 
     Returns
@@ -109,7 +110,7 @@ def log_mel_of_windows(windows: Sequence[np.ndarray], audio: AudioSettings) -> T
 
 
 def mel_frequencies(*, n_mels: int, sample_rate: int) -> np.ndarray:
-    """Return the center of each mel band.
+    """Return the center frequency of each mel band.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def _hz_to_mel(frequency: float) -> float:
 def _window_and_filters(sample_rate: int, n_fft: int, n_mels: int) -> tuple[Tensor, Tensor]:
     """Return the Hann window (n_fft,) and the mel filters (n_mels, n_fft // 2 + 1)."""
     with warnings.catch_warnings():
-        # The paper's second setting (n_fft 160, 64 bands) has two empty bands; that is known and wanted.
+        # The paper's second setting (n_fft 160, 64 bands) has two empty bands; that is expected.
         warnings.filterwarnings("ignore", message="At least one mel filterbank")
         filters = load_torchaudio().functional.melscale_fbanks(
             n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, norm="slaney", mel_scale="slaney"

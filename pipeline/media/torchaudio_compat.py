@@ -1,8 +1,8 @@
-"""torchaudio's transforms, also where its compiled extension cannot be loaded.
+"""Import torchaudio even if its compiled extension cannot be loaded.
 
-A torchaudio built for CUDA beside a CPU-only torch raises OSError on import, although the transforms used here are
-plain PyTorch. Then the extension's package is replaced by a stub that says "not available", and the import is tried
-again. Nothing else in the project imports torchaudio.
+A torchaudio built for CUDA raises OSError on import if torch is CPU-only, although the transforms used here are plain
+PyTorch. In that case the extension's package is replaced by a stub that reports "not available", and the import is
+retried. Nothing else in the project imports torchaudio.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load_torchaudio() -> ModuleType:
     try:
         return importlib.import_module("torchaudio")
     except OSError:
-        # What the failed import left behind would otherwise be found, half initialized, by the second one.
+        # The failed import leaves half-initialized modules behind, which the retry would reuse.
         for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         sys.modules["torchaudio._extension"] = _absent_extension()
@@ -37,7 +37,7 @@ def load_torchaudio() -> ModuleType:
 
 
 def _absent_extension() -> ModuleType:
-    """Return a stand-in for ``torchaudio._extension`` that offers the flags which the rest of torchaudio asks for."""
+    """Return a stand-in for ``torchaudio._extension`` with the flags that the rest of torchaudio reads."""
     stub = ModuleType("torchaudio._extension")
     flags: dict[str, Any] = {
         "_IS_TORCHAUDIO_EXT_AVAILABLE": False,

@@ -41,7 +41,7 @@ from pipeline.figures.heatmap import (
 from pipeline.manifests.clips import Clip
 from pipeline.media.audio import window_at
 from pipeline.media.clip import is_still, read_still
-from pipeline.media.container import Deadline, MediaSource
+from pipeline.media.container import Deadline, MediaContainer
 from pipeline.model.inference import response_maps
 from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
@@ -246,11 +246,11 @@ def test_sliding_windows_are_those_of_extraction(tmp_path, ending, codec):
     t = np.arange(3 * 48_000) / 48_000
     sound = 0.4 * np.stack([np.sin(1000 * t**2), np.sin(300 * t + 500 * t**2)]).astype(np.float32)
     path = write_media(tmp_path / f"a.{ending}", times=steady(3, 10), sound=sound, rate=48_000, audio_codec=codec)
-    with MediaSource(path, deadline=Deadline(60)) as one, MediaSource(path, deadline=Deadline(60)) as other:
+    with MediaContainer(path, deadline=Deadline(60)) as one, MediaContainer(path, deadline=Deadline(60)) as other:
         windows = SlidingWindows(one, clip_seconds=1.0, sample_rate=16_000)
         for centre_s in (0.0, 0.3, 0.31, 1.5, 2.9):
-            found = windows.window(other.moment(centre_s))
-            expected = window_at(other, other.moment(centre_s), clip_seconds=1.0, sample_rate=16_000)
+            found = windows.window(other.timestamp(centre_s))
+            expected = window_at(other, other.timestamp(centre_s), clip_seconds=1.0, sample_rate=16_000)
             assert found.shape == (16_000,)
             assert np.abs(found / np.abs(found).max() - expected).max() < 5e-3, centre_s
 
@@ -258,8 +258,8 @@ def test_sliding_windows_are_those_of_extraction(tmp_path, ending, codec):
 def test_windows_beyond_the_sound_are_zero(tmp_path):
     sound = np.full((1, 16_000), 0.5, dtype=np.float32)
     path = write_media(tmp_path / "a.mp4", times=steady(4, 10), sound=sound)
-    with MediaSource(path, deadline=Deadline(60)) as source:
-        early, late = source.moment(0.5), source.moment(3.0)
+    with MediaContainer(path, deadline=Deadline(60)) as source:
+        early, late = source.timestamp(0.5), source.timestamp(3.0)
         windows = SlidingWindows(source, clip_seconds=1.0, sample_rate=16_000)
         assert np.abs(windows.window(early)).max() > 0.3
         assert (windows.window(late) == 0).all()
@@ -429,8 +429,8 @@ def test_maps_are_those_of_the_pipeline(tmp_path):
     write_csv(tmp_path / "shards" / REJECTS_FILE, ("clip_id", "reason"), [])
     localizer = Localizer.load(save_model(tmp_path / "model.pt"), device="cpu")
     expected = response_maps(localizer.model, ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
-    with MediaSource(path, deadline=Deadline(60)) as source:
-        moment = source.moment(1.0)
+    with MediaContainer(path, deadline=Deadline(60)) as source:
+        moment = source.timestamp(1.0)
         window = SlidingWindows(source, clip_seconds=AUDIO.clip_seconds, sample_rate=AUDIO.sample_rate).window(moment)
     with av.open(str(path)) as container:
         frame = next(p for p in container.decode(video=0) if p.pts * p.time_base >= 1).to_ndarray(format="rgb24")

@@ -18,7 +18,7 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import MediaError
 from pipeline.evaluation.calibration import Calibration
 from pipeline.figures.heatmap import limited_range
-from pipeline.media.container import Deadline, MediaSource
+from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import upright
 from tests.support.localizing import AUDIO, make_localizer
 from tests.support.media_files import impulses, number_of, picture, spoil_sound, steady, truncate, write_media
@@ -329,7 +329,7 @@ def test_the_span_of_a_sound(tmp_path, samples, within):
     sound = np.zeros((1, 2 * RATE), dtype=np.float32)
     sound[:, -len(samples) :] = samples
     source = write_media(tmp_path / "a.wav", sound=sound, audio_codec="pcm_f32le")
-    with MediaSource(source, deadline=Deadline(10)) as opened:
+    with MediaContainer(source, deadline=Deadline(10)) as opened:
         assert stays_within(opened, 0.2 + 1e-6) is within
 
 

@@ -45,7 +45,7 @@ BROKEN = {
     "silent": (Clip("silent", frame="frames/0.png", audio="silent.wav"), "silent.wav: digital silence"),
     "mute": (Clip("mute", video="mute.mp4"), "mute.mp4: has no audio stream"),
     "blind": (Clip("blind", video="sounds/0.wav"), "sounds/0.wav: has no video stream"),
-    "outside": (Clip("outside", video="film.mp4", centre_s=99.0), "film.mp4: centre_s 99 lies outside the media"),
+    "outside": (Clip("outside", video="film.mp4", centre_s=99.0), "film.mp4: centre_s 99 is outside the media"),
 }
 
 

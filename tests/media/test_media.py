@@ -1,4 +1,4 @@
-"""Frames and sound from files whose pictures and samples are known, and the clear refusal of files that are no good."""
+"""Decoding of frames and audio from files with known content, and clear errors for unusable files."""
 
 import os
 import warnings
@@ -34,17 +34,17 @@ def clip(path, centre_s=None, **changes):
     return decode_clip(video=path, frame=None, audio=None, centre_s=centre_s, **{**CLIP, **changes})
 
 
-def latest(times, moment):
-    """The number of the last picture that is not after the moment."""
-    return max(i for i, time in enumerate(times) if time <= Fraction(moment) + Fraction(1, 10**6))
+def latest(times, timestamp):
+    """The index of the last frame that is not after the timestamp."""
+    return max(i for i, time in enumerate(times) if time <= Fraction(timestamp) + Fraction(1, 10**6))
 
 
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=10:min-keyint=10:scenecut=0:bframes=3:b-adapt=0"}
 STREAMS = {
-    "mp4, short groups": (".mp4", {"gop": 12}),
-    "mp4, B-frames, one group": (".mp4", {"gop": 250, "bframes": 3}),
-    "mp4, open groups": (".mp4", {"video_options": OPEN_GOP, "bframes": 3}),
-    "mov, every picture a keyframe": (".mov", {"gop": 1}),
+    "mp4, short GOP": (".mp4", {"gop": 12}),
+    "mp4, B-frames, one GOP": (".mp4", {"gop": 250, "bframes": 3}),
+    "mp4, open GOP": (".mp4", {"video_options": OPEN_GOP, "bframes": 3}),
+    "mov, every frame a keyframe": (".mov", {"gop": 1}),
     "mkv, B-frames": (".mkv", {"gop": 30, "bframes": 2}),
     "webm": (".webm", {"video_codec": "libvpx", "gop": 40}),
     "avi": (".avi", {"video_codec": "mpeg4", "gop": 15}),
@@ -54,18 +54,18 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_frame_is_the_last_one_not_after_the_moment(tmp_path, name):
+def test_frame_is_the_last_one_not_after_the_timestamp(tmp_path, name):
     suffix, options = STREAMS[name]
     times = steady(3, 25)
     path = write_media(tmp_path / f"clip{suffix}", times=times, **options)
-    for moment in (0.0, 0.039, 0.04, 0.5, 1.19, 1.2, 1.63, 2.36, 2.96, 3.0):
-        assert shown(path, moment) == latest(times, moment), moment
+    for timestamp in (0.0, 0.039, 0.04, 0.5, 1.19, 1.2, 1.63, 2.36, 2.96, 3.0):
+        assert shown(path, timestamp) == latest(times, timestamp), timestamp
     assert shown(path) == 37
 
 
 @pytest.mark.parametrize("gop", [5, 250])
 def test_frame_at_a_variable_rate_with_long_gaps(tmp_path, gop):
-    """Gaps longer than the stretch that is decoded in full; the picture due may itself be a non-reference one."""
+    """Gaps are longer than the span that is decoded without skipping; the wanted frame may be a non-reference frame."""
     generator = np.random.default_rng(3)
     steps = generator.choice([1, 2, 3, 40, 100, 150], size=40)
     times = [Fraction(int(t), 100) for t in np.concatenate([[0], np.cumsum(steps)])]
@@ -78,8 +78,8 @@ def test_frame_at_a_variable_rate_with_long_gaps(tmp_path, gop):
         assert shown(path, float(after) - 0.005) == latest(times, before)
 
 
-def test_keyframes_that_are_none_are_found_out(tmp_path):
-    """The pictures differ by a few blocks, so decoding from a false keyframe would show another number."""
+def test_false_keyframes_are_detected(tmp_path):
+    """The frames differ by a few blocks, so decoding from a false keyframe would show another number."""
     path = mark_keyframes(write_media(tmp_path / "clip.mp4", times=steady(4, 25), video_codec="mpeg4", gop=30))
     with av.open(str(path)) as container:
         assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
@@ -87,35 +87,35 @@ def test_keyframes_that_are_none_are_found_out(tmp_path):
         assert shown(path, number / 25) == number
 
 
-def test_a_decoder_that_puts_out_pictures_in_disorder(tmp_path, monkeypatch):
-    """The picture that is due is waited for when a later one comes out before it."""
+def test_a_decoder_that_outputs_frames_out_of_order(tmp_path, monkeypatch):
+    """If a later frame is output first, decoding continues until the wanted one appears."""
     path = write_media(tmp_path / "clip.mp4", times=steady(1, 25), gop=250)
     decoded, held = media_video._decoded, []
 
-    def late(source, packet):
-        pictures = [*held, *decoded(source, packet)]
-        held[:] = pictures[:1] if len(held) == 0 and packet is not None and len(pictures) == 1 else []
-        return pictures[len(held) :][::-1]
+    def late(media, packet):
+        frames = [*held, *decoded(media, packet)]
+        held[:] = frames[:1] if len(held) == 0 and packet is not None and len(frames) == 1 else []
+        return frames[len(held) :][::-1]
 
     monkeypatch.setattr(media_video, "_decoded", late)
     assert [shown(path, number / 25) for number in (4, 7, 10, 11)] == [4, 7, 10, 11]
 
 
-def test_decimal_seconds_find_frames_of_a_third(tmp_path):
+def test_decimal_seconds_select_frames_at_30_fps(tmp_path):
     path = write_media(tmp_path / "clip.mp4", times=steady(1, 30))
-    assert [shown(path, moment) for moment in (0.033333, 0.1, 0.7, 0.0333)] == [1, 3, 21, 0]
+    assert [shown(path, timestamp) for timestamp in (0.033333, 0.1, 0.7, 0.0333)] == [1, 3, 21, 0]
 
 
-def naive_frame(path, moment, size):
-    """Decode everything, keep the last picture that is not after the moment."""
+def naive_frame(path, timestamp, size):
+    """Decode everything and keep the last frame that is not after the timestamp."""
     with av.open(str(path)) as container:
-        pictures = [f for f in container.decode(video=0) if f.pts * f.time_base <= moment]
-    last = max(pictures, key=lambda f: f.pts)
+        frames = [f for f in container.decode(video=0) if f.pts * f.time_base <= timestamp]
+    last = max(frames, key=lambda f: f.pts)
     return np.asarray(last.to_image().resize((size, size), Image.Resampling.BILINEAR)), last.pict_type
 
 
-def test_leaving_out_pictures_changes_no_byte(tmp_path):
-    """Noise moving about makes every residual count; all picture types are met."""
+def test_skipping_frames_changes_no_byte(tmp_path):
+    """Moving noise makes every residual matter; the selected frames include P- and B-frames."""
     generator = np.random.default_rng(0)
     base = generator.integers(0, 255, (96, 128, 3), dtype=np.uint8)
     moving = [np.roll(base, 3 * i, axis=1) // 2 + picture(i) // 2 for i in range(90)]
@@ -123,14 +123,13 @@ def test_leaving_out_pictures_changes_no_byte(tmp_path):
     path = write_media(tmp_path / "clip.mp4", times=steady(3.6, 25), pictures=moving, bframes=3, video_options=options)
     types = set()
     for number in range(60, 80):
-        moment = number / 25
         expected, kind = naive_frame(path, Fraction(number, 25), 48)
         types.add(int(kind))
-        assert np.array_equal(read_frame(path, centre_s=moment, image_size=48), expected), number
+        assert np.array_equal(read_frame(path, centre_s=number / 25, image_size=48), expected), number
     assert {2, 3} <= types
 
 
-def test_whole_picture_is_squashed_and_smoothed(tmp_path):
+def test_the_whole_frame_is_squashed_and_antialiased(tmp_path):
     """A checkerboard finer than the frame's pixels becomes gray; no row or column is cropped."""
     board = np.indices((400, 600)).sum(axis=0) % 2 * 255
     board[:200, :300] = 255
@@ -143,7 +142,7 @@ def test_whole_picture_is_squashed_and_smoothed(tmp_path):
 
 
 CORNERS = {
-    # Where the white (top left) and the red (top right) corner of the stored picture are shown.
+    # Where the white (top left) and red (top right) corners of the stored frame are displayed.
     (0, False): ((0, 0), (0, -1)),
     (90, False): ((-1, 0), (0, 0)),
     (180, False): ((-1, -1), (-1, 0)),
@@ -154,7 +153,7 @@ CORNERS = {
 
 
 @pytest.mark.parametrize(("rotation", "mirrored"), CORNERS)
-def test_display_matrix_is_honored(tmp_path, rotation, mirrored):
+def test_display_matrix_is_applied(tmp_path, rotation, mirrored):
     """Degrees are counterclockwise; the mirror swaps left and right afterwards."""
     stored = np.zeros((96, 128, 3), dtype=np.uint8)
     stored[:32, :32] = 255
@@ -170,7 +169,7 @@ def test_display_matrix_is_honored(tmp_path, rotation, mirrored):
 
 
 @pytest.mark.parametrize(("orientation", "white"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
-def test_picture_file_with_exif_orientation(tmp_path, orientation, white):
+def test_image_file_with_exif_orientation(tmp_path, orientation, white):
     pixels = np.zeros((60, 90, 3), dtype=np.uint8)
     pixels[:20, :20] = 255
     exif = Image.Exif()
@@ -196,16 +195,16 @@ def test_middle_of_the_media(tmp_path):
 
 
 @pytest.mark.parametrize("claimed", [2.0, 6.0, 160.0])
-def test_a_lying_duration_is_found_out(tmp_path, claimed):
+def test_a_wrong_duration_is_detected(tmp_path, claimed):
     path = write_media(tmp_path / "clip.mkv", times=steady(4, 25), sound=impulses(4, 16_000, [2.0]))
     claim_duration(path, claimed)
     with av.open(str(path)) as container:
         assert container.duration == pytest.approx(claimed * 1e6)
     decoded = clip(path)
-    # The packets end with the last, padded block of sound, up to 64 ms after the pictures.
+    # The packets end with the last, padded audio block, up to 64 ms after the last frame.
     assert decoded.source_time_s == pytest.approx(2.0, abs=0.04)
     assert number_of(decoded.frame) in (50, 51)
-    with pytest.raises(MediaError, match=r"clip.mkv: centre_s 10 lies outside the media \(0 to 4\.0"):
+    with pytest.raises(MediaError, match=r"clip.mkv: centre_s 10 .*4\.0"):
         clip(path, 10)
 
 
@@ -217,7 +216,7 @@ def test_a_missing_duration(tmp_path):
 
 
 def test_truncated_with_its_index_in_front(tmp_path):
-    """What is left is used: the middle of what can be read, the same each time."""
+    """The readable part is used: its middle is selected, deterministically."""
     path = write_media(
         tmp_path / "clip.mp4",
         times=steady(8, 25),
@@ -234,12 +233,12 @@ def test_truncated_with_its_index_in_front(tmp_path):
 
 def test_truncated_with_its_index_at_the_end(tmp_path):
     path = truncate(write_media(tmp_path / "clip.mp4", times=steady(2, 25)), 0.7)
-    with pytest.raises(MediaError, match=r"clip.mp4: cannot be read as media .* damaged, truncated"):
+    with pytest.raises(MediaError, match=r"clip.mp4: cannot be read"):
         clip(path)
 
 
 def test_time_zero_is_the_earliest_start(tmp_path):
-    """Sound starts half a second after the pictures, in a stream whose clock starts at 1.4 s."""
+    """Audio starts half a second after the video, in a stream whose clock starts at 1.4 s."""
     sound = impulses(3, 16_000, [1.0])
     for suffix in (".ts", ".mkv"):
         path = write_media(
@@ -254,26 +253,26 @@ def test_time_zero_is_the_earliest_start(tmp_path):
         assert abs(int(np.abs(decoded.waveform).argmax()) - 8000) <= (600 if suffix == ".ts" else 16)
 
 
-def test_a_moment_before_the_first_picture_takes_the_first(tmp_path):
+def test_a_timestamp_before_the_first_frame_selects_the_first(tmp_path):
     sound = impulses(4, 16_000, [0.1, 2.0])
     early = write_media(tmp_path / "early.mkv", times=[t + Fraction(1, 5) for t in steady(3, 25)], sound=sound)
     assert number_of(clip(early, 0.05).frame) == 0
     late = write_media(tmp_path / "late.mkv", times=[t + 2 for t in steady(1, 25)], sound=sound)
-    with pytest.raises(MediaError, match=r"late.mkv: no picture can be decoded at 0.050 s"):
+    with pytest.raises(MediaError, match=r"late.mkv: no frame .* 0.050 s"):
         clip(late, 0.05)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.3, 1.0, 2.0 + 1 / 3, 4.9])
-def test_wav_at_its_own_rate_is_exact_to_the_sample(tmp_path, moment):
+@pytest.mark.parametrize("timestamp", [0.0, 0.3, 1.0, 2.0 + 1 / 3, 4.9])
+def test_wav_at_its_own_rate_is_exact_to_the_sample(tmp_path, timestamp):
     """Independent reference: slice the samples that were written."""
     rate, seconds = 16_000, 5
     sound = np.random.default_rng(1).uniform(-0.5, 0.5, (1, rate * seconds)).astype(np.float32)
     path = write_media(tmp_path / "sound.wav", sound=sound, rate=rate, audio_codec="pcm_s16le")
-    wave = read_audio(path, centre_s=moment, clip_seconds=1.0, sample_rate=rate)
+    wave = read_audio(path, centre_s=timestamp, clip_seconds=1.0, sample_rate=rate)
     assert wave.shape == (rate,)
     assert wave.dtype == np.float32
     padded = np.concatenate([np.zeros(rate), sound[0], np.zeros(rate)])
-    start = round(moment * rate - rate / 2) + rate
+    start = round(timestamp * rate - rate / 2) + rate
     expected = padded[start : start + rate]
     np.testing.assert_allclose(wave, expected / np.abs(expected).max(), atol=1e-4)
     assert np.abs(wave).max() == 1.0
@@ -286,7 +285,7 @@ def test_wav_at_its_own_rate_is_exact_to_the_sample(tmp_path, moment):
     ("rate", "sample_rate"), [(44_100, 22_050), (48_000, 16_000), (8_000, 16_000), (22_050, 22_050)]
 )
 def test_an_impulse_lands_where_it_was(tmp_path, suffix, codec, rate, sample_rate):
-    """Long enough for the container to be sought in; a Matroska time stamp is rounded to a millisecond."""
+    """Long enough to require seeking; Matroska timestamps are rounded to a millisecond."""
     path = write_media(tmp_path / f"sound{suffix}", sound=impulses(20, rate, [3.0, 12.5]), rate=rate, audio_codec=codec)
     tolerance = sample_rate // 1000 if suffix == ".mkv" else 1
     for time, center in ((3.0, 3.25), (12.5, 12.25)):
@@ -304,8 +303,8 @@ def test_length_is_exact(tmp_path, rate, seconds, length):
     assert read_audio(path, clip_seconds=seconds, sample_rate=rate).shape == (length,)
 
 
-def test_sound_after_a_seek_is_the_sound_of_full_decoding(tmp_path):
-    """Codecs with memory have settled when the window begins. Independent reference: decode everything and slice."""
+def test_audio_after_a_seek_equals_full_decoding(tmp_path):
+    """Codecs with memory have settled when the window starts. Independent reference: decode everything and slice."""
     rate, time = 22_050, np.arange(20 * 22_050) / 22_050
     chord = sum(0.2 * np.sin(2 * np.pi * f * time) for f in (220, 554, 1318)).astype(np.float32)[None]
     for codec in ("aac", "libmp3lame"):
@@ -319,7 +318,7 @@ def test_sound_after_a_seek_is_the_sound_of_full_decoding(tmp_path):
         np.testing.assert_allclose(wave, expected / np.abs(expected).max(), atol=1e-4)
 
 
-def test_a_gap_in_the_sound_is_silence(tmp_path):
+def test_a_gap_in_the_audio_is_silence(tmp_path):
     path = write_media(
         tmp_path / "sound.mkv",
         sound=np.full((1, 64_000), 0.5, np.float32),
@@ -330,7 +329,7 @@ def test_a_gap_in_the_sound_is_silence(tmp_path):
     (silent,) = np.nonzero(wave == 0)
     assert len(silent) == pytest.approx(8000, abs=32)
     assert silent[-1] - silent[0] + 1 == len(silent)
-    # The gap begins with the first block of 1,024 samples after two seconds.
+    # The gap starts at the first block of 1,024 samples after two seconds.
     assert silent[0] == pytest.approx(32 * 1024 - (2.25 - 1.0) * 16_000, abs=32)
 
 
@@ -344,7 +343,7 @@ def test_channels_are_averaged(tmp_path):
     assert abs(wave[24_000]) < 1e-4
 
 
-def test_media_shorter_than_the_window_are_padded(tmp_path):
+def test_media_shorter_than_the_window_is_padded(tmp_path):
     path = write_media(tmp_path / "sound.wav", sound=np.full((1, 8000), 0.5, np.float32), audio_codec="pcm_s16le")
     wave = read_audio(path, clip_seconds=2.0, sample_rate=16_000)
     assert wave.shape == (32_000,)
@@ -354,17 +353,17 @@ def test_media_shorter_than_the_window_are_padded(tmp_path):
 def test_digital_silence_is_refused(tmp_path):
     path = write_media(tmp_path / "clip.mp4", times=steady(4, 25), sound=impulses(4, 16_000, [3.0]), bframes=1)
     assert clip(path, 3.0).waveform.max() > 0
-    with pytest.raises(MediaError, match=r"clip.mp4: digital silence from 0.500 to 1.500 s"):
+    with pytest.raises(MediaError, match=r"clip.mp4: digital silence .*0.500 to 1.500 s"):
         clip(path, 1.0)
 
 
-def test_sound_that_ends_before_the_window(tmp_path):
+def test_audio_that_ends_before_the_window(tmp_path):
     path = write_media(tmp_path / "clip.mkv", times=steady(6, 25), sound=impulses(1, 16_000, [0.5]))
-    with pytest.raises(MediaError, match=r"clip.mkv: no sound can be decoded from 4.500 to 5.500 s"):
+    with pytest.raises(MediaError, match=r"clip.mkv: no audio .*4.500 to 5.500 s"):
         clip(path, 5.0)
 
 
-def test_frame_file_and_sound_file(tmp_path):
+def test_image_file_and_audio_file(tmp_path):
     Image.fromarray(picture(1234)).save(tmp_path / "still.png")
     write_media(tmp_path / "sound.wav", sound=impulses(3, 16_000, [1.5]), audio_codec="pcm_s16le")
     both = {"video": None, "frame": tmp_path / "still.png", "audio": tmp_path / "sound.wav"}
@@ -373,13 +372,13 @@ def test_frame_file_and_sound_file(tmp_path):
     assert decoded.waveform.argmax() == 8000
     assert decoded.source_time_s == 1.5
     assert decode_clip(**both, centre_s=1.25, **CLIP).waveform.argmax() == 12_000
-    # A wrong extension does not matter: the content decides.
+    # The extension is irrelevant; the type is detected from the content.
     (tmp_path / "still.png").rename(tmp_path / "still.mp4")
     (tmp_path / "sound.wav").rename(tmp_path / "sound.jpg")
     swapped = decode_clip(video=None, frame=tmp_path / "still.mp4", audio=tmp_path / "sound.jpg", centre_s=None, **CLIP)
     assert np.array_equal(swapped.frame, decoded.frame)
     assert np.array_equal(swapped.waveform, decoded.waveform)
-    with pytest.raises(ValueError, match="a video, or a frame and an audio file"):
+    with pytest.raises(ValueError, match="frame and an audio file"):
         decode_clip(video=None, frame=tmp_path / "still.mp4", audio=None, centre_s=None, **CLIP)
 
 
@@ -412,11 +411,11 @@ def playlist(path):
     return path
 
 
-def no_sound(path):
+def no_audio(path):
     return write_media(path, times=steady(1, 25))
 
 
-def no_pictures(path):
+def no_video(path):
     return write_media(path, sound=impulses(1, 16_000, [0.5]))
 
 
@@ -447,21 +446,21 @@ def encrypted(path):
 
 
 BAD_FILES = {
-    no_file: r"no such file; check the clip list and the media root",
-    empty: r"is empty \(0 bytes\); fetch it again",
-    folder: r"is a folder, not a media file",
-    pipe: r"is not a regular file",
-    text: r"cannot be read as media",
-    playlist: r"(cannot be read as media|has no)",
-    no_sound: r"has no audio stream that can be decoded; leave it out",
-    no_pictures: r"has no video stream that can be decoded; leave it out",
-    cover_only: r"has no video stream that can be decoded",
-    encrypted: r"is encrypted; decrypt it first",
+    no_file: "no such file",
+    empty: "is empty",
+    folder: "is a folder",
+    pipe: "not a regular file",
+    text: "cannot be read",
+    playlist: "(cannot be read|has no)",
+    no_audio: "no .*audio stream",
+    no_video: "no .*video stream",
+    cover_only: "no .*video stream",
+    encrypted: "is encrypted",
 }
 
 
 @pytest.mark.parametrize("make", BAD_FILES, ids=lambda make: make.__name__)
-def test_a_bad_file_is_one_clear_line_and_no_noise(tmp_path, capfd, make):
+def test_a_bad_file_raises_a_one_line_error_and_prints_nothing(tmp_path, capfd, make):
     path = make(tmp_path / "clip.mp4")
     with pytest.raises(MediaError, match=BAD_FILES[make]) as caught:
         clip(path)
@@ -471,28 +470,28 @@ def test_a_bad_file_is_one_clear_line_and_no_noise(tmp_path, capfd, make):
     assert capfd.readouterr() == ("", "")
 
 
-def test_bad_picture_files(tmp_path):
+def test_bad_image_files(tmp_path):
     path = tmp_path / "still.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(path)
     truncate(path, 0.6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(MediaError, match=r"still.jpg: the picture is damaged or truncated .*fetch it again"):
+        with pytest.raises(MediaError, match=r"still.jpg: .*damaged"):
             read_frame(path, image_size=48)
         for side in (11_000, 14_000):
             Image.new("1", (side, side)).save(tmp_path / "huge.png")
-            with pytest.raises(MediaError, match=r"huge.png: .* too many.*scale it down"):
+            with pytest.raises(MediaError, match=r"huge.png: .*100 megapixels"):
                 read_frame(tmp_path / "huge.png", image_size=48)
 
 
-def test_a_stream_without_times(tmp_path):
+def test_a_stream_without_timestamps(tmp_path):
     path = write_media(tmp_path / "clip.h264", times=steady(1, 25), container_format="h264")
-    with pytest.raises(MediaError, match=r"clip.h264: its pictures carry no times .*ffmpeg -i IN -c copy OUT.mp4"):
+    with pytest.raises(MediaError, match=r"clip.h264: .*timestamps.*ffmpeg -i IN -c copy OUT.mp4"):
         read_frame(path, image_size=48)
 
 
 def test_damage_in_the_middle(tmp_path, capfd):
-    """Where nothing can be decoded the clip is refused; before and well after the damage it is as it was."""
+    """A clip in the damaged part is rejected; frames before and well after the damage are unaffected."""
     times = steady(9, 25)
     path = write_media(tmp_path / "clip.mkv", times=times, gop=75, video_codec="mpeg4")
     with av.open(str(path)) as container:
@@ -505,19 +504,19 @@ def test_damage_in_the_middle(tmp_path, capfd):
     path.write_bytes(bytes(data))
     assert shown(path, 1.0) == 25
     assert shown(path, 8.0) == 200
-    with pytest.raises(MediaError, match=r"clip.mkv: .*picture.* at 5.000 s.*damaged"):
+    with pytest.raises(MediaError, match=r"clip.mkv: .* at 5.000 s.*damaged"):
         shown(path, 5.0)
     assert capfd.readouterr() == ("", "")
 
 
 def test_time_limit(tmp_path):
     path = write_media(tmp_path / "clip.mp4", times=steady(2, 25), sound=impulses(2, 16_000, [1.0]))
-    with pytest.raises(MediaError, match=r"clip.mp4: time limit of 1e-09 s exceeded; raise extract.clip_time_limit_s"):
+    with pytest.raises(MediaError, match=r"clip.mp4: .*1e-09 s.*extract.clip_time_limit_s"):
         clip(path, time_limit_s=1e-9)
 
 
 @pytest.mark.parametrize("centre_s", [-0.1, 3.0, float("nan"), float("inf")])
-def test_a_moment_outside_the_media(tmp_path, centre_s):
+def test_a_center_time_outside_the_media(tmp_path, centre_s):
     path = write_media(tmp_path / "clip.mp4", times=steady(2, 25), sound=impulses(2, 16_000, [1.0]))
-    with pytest.raises(MediaError, match=rf"clip.mp4: centre_s {centre_s:g} lies outside the media \(0 to 2\.\d+ s\)"):
+    with pytest.raises(MediaError, match=rf"clip.mp4: centre_s {centre_s:g} .*2\.\d+ s"):
         clip(path, centre_s)

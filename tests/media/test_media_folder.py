@@ -1,7 +1,7 @@
-"""Any folder of media, such as one of files that broke other programs: each is used or named with a reason.
+"""Any folder of media, such as a corpus of fuzzed files: each file is used, or reported with a reason.
 
-Run with ``SOUNDSPOT_TEST_MEDIA=FOLDER pytest tests/media/test_media_folder.py``; what the files are is not known here, so only manners are
-tested. The files that `tests.support.media_files` makes are tested for what becomes of each.
+Run with ``SOUNDSPOT_TEST_MEDIA=FOLDER pytest tests/media/test_media_folder.py``. The content of the files is unknown, so only the
+error handling is tested. `test_media` covers decoding, with files of known content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.localizing import save_model
 FOLDER = os.environ.get("SOUNDSPOT_TEST_MEDIA", "")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not FOLDER, reason="SOUNDSPOT_TEST_MEDIA names no folder of media"),
+    pytest.mark.skipif(not FOLDER, reason="SOUNDSPOT_TEST_MEDIA is not set"),
 ]
 
 
@@ -57,7 +57,7 @@ def test_each_file_is_extracted_or_rejected_with_a_reason(tmp_path):
     assert [reason for reason in rejected.values() if not reason or "\n" in reason or "internal error" in reason] == []
 
 
-def test_each_file_is_localized_or_named_with_a_reason(tmp_path, monkeypatch, capfd):
+def test_each_file_is_localized_or_reported_with_a_reason(tmp_path, monkeypatch, capfd):
     root = Path(FOLDER).absolute()
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "model.pt")
@@ -65,7 +65,7 @@ def test_each_file_is_localized_or_named_with_a_reason(tmp_path, monkeypatch, ca
     capfd.readouterr()
     code = run("localize", root, "-o", "out", "--model", "model.pt", "--device", "cpu", "--json")
     printed = capfd.readouterr()
-    _, *lines = printed.err.splitlines()  # the first says that there is no calibration
+    _, *lines = printed.err.splitlines()  # the first reports the missing calibration
     *told, _ = printed.out.splitlines()
     done = dict(line.split(": ")[0].split(" -> ") for line in told)
     assert all(line.startswith("failed: ") for line in lines)

@@ -1,4 +1,4 @@
-"""Log-mel against librosa, a naive transform, closed forms and itself."""
+"""Log-mel spectrograms against librosa, a naive transform and closed forms, and invariances."""
 
 import math
 import subprocess
@@ -19,7 +19,7 @@ SETTINGS = [(FIVE_SECONDS, 5, 251), (ONE_SECOND, 1, 201), (TWO_SECONDS, 2, 101)]
 
 
 def noise_and_tone(clips, samples, sample_rate):
-    """Noise with a tone in it, a different one per clip."""
+    """Noise plus a tone, different for each clip."""
     generator = np.random.default_rng(7)
     time = np.arange(samples) / sample_rate
     tones = np.sin(2 * np.pi * (200 + 300 * np.arange(clips))[:, None] * time)
@@ -40,7 +40,7 @@ def test_equals_librosa(settings, seconds, frames):
     for wave, result in zip(waves.numpy(), ours, strict=True):
         knobs = {k: v for k, v in settings.items() if k != "sample_rate"}
         energy = librosa.feature.melspectrogram(y=wave, sr=settings["sample_rate"], **knobs)
-        # atol: what float32 leaves over in a band that is 90 dB below the loudest one.
+        # atol: float32 rounding in a band 90 dB below the loudest one.
         np.testing.assert_allclose(np.exp(result), np.maximum(energy, 1e-10), rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(
         mel_frequencies(n_mels=64, sample_rate=settings["sample_rate"]),
@@ -49,11 +49,11 @@ def test_equals_librosa(settings, seconds, frames):
 
 
 def naive_log_mel(wave, sample_rate, n_fft, hop_length, n_mels, power, log_floor):
-    """One discrete Fourier sum per frame and one triangle per band, in float64."""
+    """One discrete Fourier sum per frame and one triangular filter per band, in float64."""
     padded = np.concatenate([np.zeros(n_fft // 2), wave.astype(np.float64), np.zeros(n_fft // 2)])
     window = np.array([0.5 - 0.5 * math.cos(2 * math.pi * i / n_fft) for i in range(n_fft)])
     centers = mel_frequencies(n_mels=n_mels, sample_rate=sample_rate)
-    # The outer edges of the first and the last triangle are 0 Hz and half the sample rate.
+    # The first triangle starts at 0 Hz and the last ends at half the sample rate.
     edges = [0.0, *centers, sample_rate / 2]
     frames = len(wave) // hop_length + 1
     result = np.empty((n_mels, frames))
@@ -93,7 +93,7 @@ def test_digital_silence_is_the_floor():
     torch.testing.assert_close(result, torch.full((1, 64, 201), math.log(1e-7)))
 
 
-def test_scale_moves_the_logarithm():
+def test_scaling_shifts_the_logarithm():
     waves = noise_and_tone(1, 32000, 16000)
     shift = log_mel(waves, **TWO_SECONDS) - log_mel(0.5 * waves, **TWO_SECONDS)
     torch.testing.assert_close(shift, torch.full_like(shift, math.log(4.0)), atol=1e-4, rtol=0)
@@ -110,15 +110,15 @@ def test_a_clip_is_the_same_bytes_alone_and_in_any_batch(settings, seconds):
 
 def test_no_clips_and_wrong_input():
     assert log_mel(torch.zeros(0, 16000), **ONE_SECOND).shape == (0, 64, 201)
-    with pytest.raises(ValueError, match=r"\(clip, sample\) float32, got \(16000,\)"):
+    with pytest.raises(ValueError, match=r"\(16000,\)"):
         log_mel(torch.zeros(16000), **ONE_SECOND)
-    with pytest.raises(ValueError, match="n_fft must be even, got 401"):
+    with pytest.raises(ValueError, match="n_fft.*401"):
         log_mel(torch.zeros(1, 16000), **{**ONE_SECOND, "n_fft": 401})
     with pytest.raises(ValueError, match="float64"):
         log_mel(torch.zeros(1, 16000, dtype=torch.float64), **ONE_SECOND)
 
 
-def test_band_centers_lie_inside_and_rise():
+def test_band_centers_are_in_range_and_increasing():
     centers = mel_frequencies(n_mels=64, sample_rate=16000)
     assert centers.shape == (64,)
     assert centers[0] > 0
@@ -130,8 +130,8 @@ def test_band_centers_lie_inside_and_rise():
 
 
 @pytest.mark.slow
-def test_torchaudio_is_found_again_after_a_failed_extension():
-    """In a fresh process whose torchaudio extension cannot be loaded, the transforms still work."""
+def test_torchaudio_loads_after_its_extension_failed():
+    """In a new process in which torchaudio's extension cannot be loaded, the transforms still work."""
     program = (
         "import torch, ctypes\n"
         "def refuse(path): raise OSError('no such library: ' + str(path))\n"
@@ -146,7 +146,7 @@ def test_torchaudio_is_found_again_after_a_failed_extension():
     assert load_torchaudio() is load_torchaudio()
 
 
-def test_windows_of_any_level_are_heard_at_full_scale():
+def test_windows_are_scaled_to_full_scale():
     audio = AudioSettings(clip_seconds=1.0, **ONE_SECOND)
     waves = noise_and_tone(3, audio.n_samples, audio.sample_rate)
     levels = np.array([1e-4, 0.3, 7.0])

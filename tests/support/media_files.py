@@ -1,7 +1,7 @@
-"""Small media files whose every picture and sample is known.
+"""Small media files in which every frame and sample is known.
 
-A picture shows its own number as twelve black or white blocks, four in a row, the lowest bit first, which survive lossy
-coding and resizing; sound is silent but for impulses at known times.
+A frame displays its own number as twelve black or white blocks, four to a row, lowest bit first, which survive lossy
+encoding and resizing. The audio is silent except for impulses at known times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TICK = Fraction(1, 12_000)
 
 
 def picture(number: int) -> np.ndarray:
-    """Return the picture of a number below 4096: uint8 (HEIGHT, WIDTH, 3)."""
+    """Return the frame that displays a number below 4096: uint8 (HEIGHT, WIDTH, 3)."""
     bits = np.array([(number >> i) & 1 for i in range(12)], dtype=np.uint8).reshape(3, 4)
     gray = np.kron(bits * 255, np.ones((BLOCK, BLOCK), dtype=np.uint8))
     return np.repeat(gray[:, :, None], 3, axis=2)
@@ -33,7 +33,7 @@ def number_of(frame: np.ndarray) -> int:
 
 
 def steady(seconds: float, fps: int) -> list[Fraction]:
-    """Return the times of pictures at a constant rate."""
+    """Return frame times at a constant rate."""
     return [Fraction(i, fps) for i in range(round(seconds * fps))]
 
 
@@ -80,7 +80,7 @@ def write_media(
                 video.set_display_rotation(rotation, hflip=mirrored)
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo" if len(sound) == 2 else "mono")
-        # Sound first, for the muxers that buffer little.
+        # Audio first, for muxers that buffer little.
         if audio is not None:
             _encode_sound(container, audio, sound, rate, sound_start, sound_gap)
         if video is not None:
@@ -89,7 +89,7 @@ def write_media(
 
 
 def spoil_sound(path: Path) -> Path:
-    """Replace each packet of a file's sound by zeros; of FLAC, nothing can be decoded then."""
+    """Replace each audio packet with zeros, which makes FLAC audio undecodable."""
     with av.open(str(path)) as container:
         packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
     content = path.read_bytes()
@@ -119,7 +119,7 @@ def _encode_sound(container, stream, sound, rate, start, gap):
     frame.pts = round(start * rate)
     resampler = av.AudioResampler(stream.codec_context.format.name, stream.layout.name, rate, frame_size=1024)
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-        # From the first time of `gap` on, everything comes later by the second.
+        # `gap` is (start, length): everything from the start on is delayed by the length.
         if piece.pts * piece.time_base >= gap[0]:
             piece.pts += round(gap[1] / piece.time_base)
         container.mux(stream.encode(piece))
@@ -135,7 +135,7 @@ def claim_duration(path: Path, seconds: float) -> Path:
 
 
 def mark_keyframes(path: Path) -> Path:
-    """Hide an MP4's table of keyframes; without it every picture counts as one."""
+    """Hide an MP4's table of keyframes; without it every frame counts as one."""
     data = path.read_bytes()
     assert data.count(b"stss") == 1
     path.write_bytes(data.replace(b"stss", b"free"))

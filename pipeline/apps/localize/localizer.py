@@ -36,7 +36,7 @@ from pipeline.evaluation.calibration import (
     read_calibration,
 )
 from pipeline.figures.heatmap import enlarged
-from pipeline.media.audio import Heard, lay_out
+from pipeline.media.audio import DecodedAudio, assemble
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.media.video import squash
 from pipeline.model.encoders import AudioVisualModel
@@ -216,8 +216,8 @@ class Localizer:
         full_scale = -float(np.iinfo(audio.dtype).min) if audio.dtype.kind == "i" else 1.0
         mono = np.atleast_2d(audio).mean(axis=0, dtype=np.float32) / np.float32(full_scale)
         begin_s = (self.audio.clip_seconds - len(mono) / sample_rate) / 2
-        heard = Heard(sample_rate, begin_s, [begin_s], [mono])
-        return lay_out(heard, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
+        heard = DecodedAudio(sample_rate, begin_s, [begin_s], [mono])
+        return assemble(heard, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
 
     def localize_batch(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> list[Localization]:
         """Ask the model about several frames with their windows of sound at once.

@@ -28,7 +28,7 @@ from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
 from pipeline.figures.heatmap import blend, enlarged, overlay, rgb_notice
 from pipeline.media.clip import read_still
-from pipeline.media.container import Deadline, MediaSource, require_file
+from pipeline.media.container import Deadline, MediaContainer, require_file
 
 FORMAT_VERSION = 1
 
@@ -182,9 +182,9 @@ def _run_picture(run: _Run) -> str:
 
 
 def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarray:
-    with MediaSource(path, deadline=Deadline(limit_s, setting="--time-limit")) as source:
+    with MediaContainer(path, deadline=Deadline(limit_s, setting="--time-limit")) as source:
         source.stream("audio")
-        moment = source.moment(None)
+        moment = source.timestamp(None)
         audio = localizer.audio
         windows = SlidingWindows(source, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
         window = windows.window(moment)

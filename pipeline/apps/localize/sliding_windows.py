@@ -14,8 +14,8 @@ from math import inf
 import numpy as np
 
 from pipeline.common.errors import MediaError
-from pipeline.media.audio import MARGIN_S, PREROLL, Heard, lay_out, mono, timed_sounds
-from pipeline.media.container import MediaSource
+from pipeline.media.audio import MARGIN_S, PREROLL, DecodedAudio, assemble, timed_blocks, to_mono
+from pipeline.media.container import MediaContainer
 
 
 class SlidingWindows:
@@ -23,7 +23,7 @@ class SlidingWindows:
 
     Parameters
     ----------
-    source : MediaSource
+    source : MediaContainer
         An open file with an audio stream; nothing else may read from it meanwhile.
     clip_seconds : float > 0
         Length of a window.
@@ -31,11 +31,11 @@ class SlidingWindows:
         Hz.
     """
 
-    def __init__(self, source: MediaSource, *, clip_seconds: float, sample_rate: int) -> None:
+    def __init__(self, source: MediaContainer, *, clip_seconds: float, sample_rate: int) -> None:
         self._source = source
         self._length = Fraction(clip_seconds)
         self._sample_rate = sample_rate
-        self._sounds = timed_sounds(source, None)
+        self._sounds = timed_blocks(source, None)
         self._blocks: deque[tuple[Fraction, np.ndarray]] = deque()
         self._rate = 0
         self._end = Fraction(source.zero)
@@ -63,11 +63,11 @@ class SlidingWindows:
         while self._blocks and self._end_of(self._blocks[0]) < start - PREROLL:
             self._blocks.popleft()
         n_samples = round(self._sample_rate * float(self._length))
-        heard = Heard(self._rate, times_s=[float(time - start) for time, _ in self._blocks])
+        heard = DecodedAudio(self._rate, times_s=[float(time - start) for time, _ in self._blocks])
         heard.blocks = [samples for _, samples in self._blocks]
-        if not heard.reaches_into(float(self._length)):
+        if not heard.overlaps_window(float(self._length)):
             return np.zeros(n_samples, dtype=np.float32)
-        wave = lay_out(heard, sample_rate=self._sample_rate, length=n_samples)
+        wave = assemble(heard, sample_rate=self._sample_rate, length=n_samples)
         if not np.isfinite(wave).all():
             raise MediaError(f"{self._source.path}: its sound holds values that are not finite; re-encode it")
         return wave
@@ -84,7 +84,7 @@ class SlidingWindows:
                 return
             time, sound = found
             self._rate = sound.sample_rate
-            self._blocks.append((time, mono(self._source, sound)))
+            self._blocks.append((time, to_mono(self._source, sound)))
             self._end = max(self._end, self._end_of(self._blocks[-1]))
 
     def _end_of(self, block: tuple[Fraction, np.ndarray]) -> Fraction:
@@ -92,12 +92,12 @@ class SlidingWindows:
         return time + Fraction(len(samples), self._rate)
 
 
-def stays_within(source: MediaSource, span: float) -> bool:
+def stays_within(source: MediaContainer, span: float) -> bool:
     """Tell whether all samples of a file's sound lie within a span; read no further than to one that does not.
 
     Parameters
     ----------
-    source : MediaSource
+    source : MediaContainer
         An open file with an audio stream, of which nothing was read yet.
     span : float >= 0
         Between the lowest and the highest sample of the mean of the channels, full scale 1 each way.
@@ -108,8 +108,8 @@ def stays_within(source: MediaSource, span: float) -> bool:
         As for `SlidingWindows.window`; or no sound can be decoded at all.
     """
     lowest, highest = inf, -inf
-    for _, sound in timed_sounds(source, None):
-        samples = mono(source, sound)
+    for _, sound in timed_blocks(source, None):
+        samples = to_mono(source, sound)
         # NumPy's, which hand on what is not a number.
         lowest, highest = np.minimum(lowest, samples.min(initial=inf)), np.maximum(highest, samples.max(initial=-inf))
         if not highest - lowest <= span:

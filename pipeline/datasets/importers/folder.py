@@ -28,7 +28,7 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box, read_boxes
 from pipeline.manifests.clips import Clip, read_clips
-from pipeline.media.container import Deadline, MediaSource
+from pipeline.media.container import Deadline, MediaContainer
 
 CARD = CardText(
     title="Own videos",
@@ -187,7 +187,7 @@ def _usable(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[C
 
 def _what_is_wrong(path: Path) -> str:
     try:
-        with MediaSource(path, deadline=Deadline(PROBE_LIMIT_S)) as source:
+        with MediaContainer(path, deadline=Deadline(PROBE_LIMIT_S)) as source:
             missing = [kind for kind, stream in (("picture", source.video), ("sound", source.audio)) if stream is None]
     except MediaError:
         return "cannot be read as media"

@@ -22,7 +22,7 @@ from pipeline.datasets.music.boxes import BoxedFrame
 from pipeline.datasets.music.schedule import Segment
 from pipeline.datasets.music.solos import Solo
 from pipeline.media.clip import read_audio, read_frame
-from pipeline.media.container import Deadline, MediaSource
+from pipeline.media.container import Deadline, MediaContainer
 
 CUT_VERSION = 1
 _LONGEST_MESSAGE = 300  # of a fault that is not ours
@@ -200,8 +200,8 @@ def _read_track(path: Path, settings: CutSettings) -> np.ndarray:
 
 
 def _whole_seconds(path: Path, settings: CutSettings) -> int:
-    with MediaSource(path, deadline=Deadline(settings.time_limit_s)) as source:
-        length_s = 2 * (source.moment(None) - source.zero)
+    with MediaContainer(path, deadline=Deadline(settings.time_limit_s)) as source:
+        length_s = 2 * (source.timestamp(None) - source.zero)
     if length_s < 1:
         raise MediaError(f"{path}: lasts {float(length_s):.3f} s; a solo must last a second at least")
     return int(length_s)

@@ -28,8 +28,8 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.apps.localize.video.writer import VideoWriter
 from pipeline.common.errors import MediaError
 from pipeline.figures.heatmap import Layer, blend
-from pipeline.media.container import MAX_PIXELS, Deadline, MediaSource
-from pipeline.media.video import picture_time, pictures_of
+from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer
+from pipeline.media.video import decoded_frames, frame_time
 
 NOTICES = {"silent": "no sound", "not found": "source not found"}
 Tell = Callable[[float, float | None], None]
@@ -106,9 +106,9 @@ def overlay_video(
     deadline = Deadline(settings.time_limit_s, setting="--time-limit")
     # Each is read from beginning to end by itself, so that no stream has to wait in memory for another.
     with (
-        MediaSource(source, deadline=deadline) as video,
-        MediaSource(source, deadline=deadline) as sound,
-        MediaSource(source, deadline=deadline) as track,
+        MediaContainer(source, deadline=deadline) as video,
+        MediaContainer(source, deadline=deadline) as sound,
+        MediaContainer(source, deadline=deadline) as track,
     ):
         if sound.audio is None:
             raise MediaError(f"{source}: has no sound; there is nothing to localize")
@@ -117,7 +117,7 @@ def overlay_video(
         stream = video.video
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise MediaError(f"{source}: pictures of more than {MAX_PIXELS // 10**6} megapixels; scale the video down")
-        with MediaSource(source, deadline=deadline) as whole:
+        with MediaContainer(source, deadline=deadline) as whole:
             # A constant offset is no sound, and with it taken off no sample lies further from 0 than all lie apart. To know costs
             # one block of a loud sound, and of a silent one far less than to code the video in vain.
             if stays_within(whole, 10 ** (localizer.silence_dbfs / 20)):
@@ -131,9 +131,9 @@ class _Overlay:
 
     def __init__(
         self,
-        video: MediaSource,
-        sound: MediaSource,
-        track: MediaSource,
+        video: MediaContainer,
+        sound: MediaContainer,
+        track: MediaContainer,
         target: Path,
         localizer: Localizer,
         settings: OverlaySettings,
@@ -166,9 +166,9 @@ class _Overlay:
         usual = 1 / Fraction(rate) if rate else Fraction(1, 25)
         previous: tuple[Any, Fraction] | None = None
         try:
-            for picture in pictures_of(self.video):
+            for picture in decoded_frames(self.video):
                 self.video.deadline.check(self.video.path)
-                time = picture_time(self.video, picture) * time_base
+                time = frame_time(self.video, picture) * time_base
                 if previous is not None and time <= previous[1]:
                     time = previous[1] + usual / 1000
                 self._take(picture, time)

@@ -19,8 +19,8 @@ import av
 import numpy as np
 
 from pipeline.common.errors import MediaError
-from pipeline.media.audio import timed_sounds
-from pipeline.media.container import MediaSource
+from pipeline.media.audio import timed_blocks
+from pipeline.media.container import MediaContainer
 
 COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
 _LIMITED_RANGE = 1  # luma 16..235
@@ -40,7 +40,7 @@ class VideoWriter:
         Pixels, both even.
     time_base : Fraction
         Of the source's pictures, seconds.
-    sound : MediaSource or None
+    sound : MediaContainer or None
         Where the sound comes from; nothing else may read from it meanwhile.
     zero : Fraction
         Time zero on the clock of the sources.
@@ -61,7 +61,7 @@ class VideoWriter:
         width: int,
         height: int,
         time_base: Fraction,
-        sound: MediaSource | None,
+        sound: MediaContainer | None,
         zero: Fraction,
         colors: Any = None,
         aspect: Fraction = Fraction(1),
@@ -142,7 +142,7 @@ class _CopiedTrack:
 
     how = "copied"
 
-    def __init__(self, container: Any, source: MediaSource, zero: Fraction) -> None:
+    def __init__(self, container: Any, source: MediaContainer, zero: Fraction) -> None:
         template = source.stream("audio")
         self._stream = container.add_stream_from_template(template)
         self._shift = round(zero / template.time_base)
@@ -176,14 +176,14 @@ class _CodedTrack:
 
     how = "coded as AAC"
 
-    def __init__(self, container: Any, source: MediaSource, zero: Fraction) -> None:
+    def __init__(self, container: Any, source: MediaContainer, zero: Fraction) -> None:
         stream = source.stream("audio")
         rate = next((rate for rate in reversed(_AAC_RATES) if rate >= stream.codec_context.sample_rate), _AAC_RATES[0])
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         self._path = source.path
         self._stream: Any = container.add_stream("aac", rate=rate, layout=layout)
         self._resampler = av.AudioResampler("fltp", layout, rate, frame_size=1024)
-        self._sounds: Iterator[Any] | None = (sound for _, sound in timed_sounds(source, None))
+        self._sounds: Iterator[Any] | None = (sound for _, sound in timed_blocks(source, None))
         self._zero = zero
         self._time = zero
 
@@ -207,7 +207,7 @@ class _CodedTrack:
             raise MediaError(f"{self._path}: its sound cannot be coded anew ({error}); re-encode it") from None
 
 
-def _track(container: Any, source: MediaSource, zero: Fraction) -> _CopiedTrack | _CodedTrack:
+def _track(container: Any, source: MediaContainer, zero: Fraction) -> _CopiedTrack | _CodedTrack:
     codec = source.stream("audio").codec_context.name
     return (_CopiedTrack if codec in COPIED_CODECS else _CodedTrack)(container, source, zero)
 
