@@ -1,7 +1,7 @@
-"""One shard, from clips to file: what a worker does.
+"""Build one shard from its clips: the work of one Dask task.
 
-Clips are decoded one by one and written in small groups, so that memory does not grow with the shard. The bytes of a
-shard depend on its clips and the settings alone, not on the machine's paths, on time, or on other shards.
+Clips are decoded one by one and written in small groups, so memory does not grow with the shard. A shard's bytes depend
+only on its clips and the settings, not on the machine's paths, the time or other shards.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel, mel_frequencies
 from pipeline.shards.reader import FORMAT_VERSION, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
 
-# Clips held in memory at a time; what a shard holds does not change with it.
+# Clips held in memory at a time; the result does not depend on it.
 _GROUP = 16
-# Characters of an unforeseen error's message that are kept as a reason.
+# Characters of an unexpected error's message that are kept as the reason.
 _LONGEST_MESSAGE = 300
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Everything that one worker needs to make one shard."""
+    """Everything that a worker needs to build one shard."""
 
     path: Path
     clips: tuple[Clip, ...]
@@ -44,8 +44,8 @@ class ShardTask:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies what the shard is made of."""
-        made_of = {
+        """Hash of the clips and settings that determine the shard's bytes."""
+        inputs = {
             "format_version": FORMAT_VERSION,
             "audio": self.audio.model_dump(),
             "image_size": self.image_size,
@@ -53,27 +53,27 @@ class ShardTask:
             "n_shards": self.n_shards,
             "clips": [clip_row(clip) for clip in self.clips],
         }
-        return fingerprint(made_of)
+        return fingerprint(inputs)
 
 
 def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
-    """Make one shard, or keep the one that is there if it is whole and made of the same.
+    """Build one shard, or keep an existing one that is intact and has the same fingerprint.
 
     Returns
     -------
     kept : bool
         Whether the shard was kept.
     rejects : dict
-        Reason for each clip id that is left out.
+        Reason for each rejected clip id.
 
     Raises
     ------
     ExtractionError
         The shard cannot be written.
     """
-    if _is_whole(task):
+    if _is_up_to_date(task):
         return True, dict(read_rejects(task.path))
-    torch.set_num_threads(1)  # one task has one core, also on workers that were not started here
+    torch.set_num_threads(1)  # one core per task, also on workers of an external cluster
     settings = {"fingerprint": task.fingerprint, **task.audio.model_dump(), "image_size": task.image_size}
     rejects: dict[str, str] = {}
     writing = ShardWriter.create(
@@ -94,24 +94,24 @@ def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn a failure to write under `path` into an ExtractionError that says what to do."""
+    """Convert a failure to write under `path` into an ExtractionError that tells the user what to do."""
     try:
         yield
     except OSError as error:
         raise ExtractionError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or mend the permissions, and rerun: finished shards "
-            "are kept"
+            f"{path}: cannot be written ({error.strerror or error}); free disk space or fix the permissions, and rerun: "
+            "finished shards are kept"
         ) from None
 
 
 def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:
-    """Decode the task's clips one by one and yield them in small groups; note in `rejects` those without use."""
+    """Decode the task's clips one by one and yield them in small groups; add unusable clips to `rejects`."""
     group: list[tuple[str, DecodedClip]] = []
     for clip in task.clips:
         try:
             group.append((clip.clip_id, _decode(clip, task)))
         except MediaError as error:
-            # Without the media root, so that a shard's bytes do not tell where it was made.
+            # Strip the media root, so that a shard's bytes do not depend on where it was built.
             reason = str(error).replace(f"{task.media_root}{os.sep}", "")
             rejects[clip.clip_id] = " ".join(reason.split())
         if len(group) == _GROUP:
@@ -138,7 +138,7 @@ def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
     except (MediaError, MemoryError):
         raise
     except Exception as error:
-        # One clip that a decoder trips over must not end hours of work; a fault that meets many of them stops the split.
+        # A single clip that breaks a decoder must not end hours of work. If many do, max_reject_fraction stops the split.
         raise MediaError(f"internal error: {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]}") from error
 
 
@@ -153,7 +153,7 @@ def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio:
     )
 
 
-def _is_whole(task: ShardTask) -> bool:
+def _is_up_to_date(task: ShardTask) -> bool:
     try:
         if read_shard_fingerprint(task.path) != task.fingerprint:
             return False

@@ -1,11 +1,12 @@
-"""Clip list → shards of decoded clips, on Dask: one task makes one shard.
+"""Extract a clip list into shards of decoded clips on Dask, one task per shard.
 
-A clip that cannot be used is data: it goes to ``rejects.csv`` (columns ``clip_id, reason``) and is never replaced by
-another. Too many of them stop the split, and so does a folder that cannot be written. ``rejects.csv`` is written last
-and marks a finished split: as long as it is absent, a rerun keeps every whole shard that the same program made of the
-same settings and clips, except those with rejects if the split was stopped over them, or if the media root or the time
-limit changed; once it is there, a rerun starts afresh. The bytes of a shard depend on the clips and the settings alone,
-not on the number of workers or on where the media lie.
+Unusable clips are listed in ``rejects.csv`` (columns ``clip_id, reason``) and are never replaced by other clips. The
+split fails if too many clips are unusable or if the folder cannot be written.
+
+``rejects.csv`` is written last and marks a finished split. While it is absent, a rerun keeps every intact shard that
+the same code built from the same settings and clips. Shards with rejects are rebuilt if the split failed because of too
+many rejects, or if the media root or the time limit changed. Once ``rejects.csv`` exists, a rerun starts from scratch.
+A shard's bytes depend only on its clips and the settings, not on the number of workers or the location of the media.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PARTIAL_REJECTS_FILE = "rejects.partial.csv"
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What became of a split's clips.
+    """Counts of a finished extraction.
 
     Attributes
     ----------
@@ -39,7 +40,9 @@ class ExtractionSummary:
     n_rejected : int
         Clips listed in rejects.csv.
     n_shards : int
-        Shards of the split, of which `n_kept` were kept from an earlier, unfinished run.
+        Shards of the split.
+    n_kept : int
+        Shards kept from an earlier, unfinished run.
     """
 
     n_clips: int
@@ -69,36 +72,36 @@ def extract_split(
     clips : sequence of Clip
         The split; its order is kept.
     media_root : Path
-        Folder that the clips' paths are relative to. With a scheduler, workers must see it and `folder` as well.
+        Folder that the clips' paths are relative to. With a scheduler, workers must have access to it and to `folder`.
     folder : Path
-        Where the shards and rejects.csv go; made if absent.
+        Output folder for the shards and rejects.csv; created if absent.
     audio : AudioSettings
-        How the sound becomes a log-mel spectrogram.
+        Log-mel settings.
     image_size : int > 0
         Side of the stored frame, pixels.
     clips_per_shard : int > 0
     max_reject_fraction : float in [0, 1]
-        Stop as soon as more than this part of the split is unusable.
+        Stop as soon as more than this fraction of the split is unusable.
     clip_time_limit_s : float > 0
-        s that one clip may take before it is rejected.
+        Time limit for one clip in seconds, after which it is rejected.
     scheduler, workers
-        As for `pipeline.common.cluster.run_tasks`.
+        See `pipeline.common.cluster.run_tasks`.
     media : str
-        Fingerprint of generated media, so that shards of other media are not kept; empty for files found on disk.
+        Fingerprint of generated media, so that shards of different media are not kept; empty for other media.
 
     Raises
     ------
     ManifestError
-        There is no clip, a clip id comes twice, or a path leaves the media root.
+        The list is empty, a clip id is repeated, or a path leaves the media root.
     ExtractionError
         Too many clips are unusable (they are listed in rejects.partial.csv), the folder cannot be written or another
-        process is writing it, or a worker process died. Shards that are done stay, and the next run goes on from there.
+        process is writing to it, or a worker process died. Finished shards are kept, and the next run resumes from them.
     ClusterError
         The Dask scheduler cannot be reached.
     """
     _check_clips(clips, folder)
     parts = [tuple(clips[start : start + clips_per_shard]) for start in range(0, len(clips), clips_per_shard)]
-    # A worker of a cluster elsewhere has another working directory.
+    # Workers of an external cluster have a different working directory.
     media_root, folder = media_root.absolute(), folder.absolute()
     tasks = [
         ShardTask(shard_path(folder, index), part, media_root, audio, image_size, media, clip_time_limit_s, len(parts))
@@ -123,7 +126,7 @@ def extract_split(
 def _build_all(
     tasks: Sequence[ShardTask], scheduler: str | None, workers: int | None
 ) -> Generator[tuple[int, bool, dict[str, str]], None, None]:
-    """Yield, as shards are done, the number of clips looked at so far, and the shard's result."""
+    """Yield for each finished shard the number of clips processed so far, whether it was kept, and its rejects."""
     n_seen = 0
     label = f"extract {tasks[0].path.parent.name}"
     arguments = [(task,) for task in tasks]
@@ -138,9 +141,9 @@ def _build_all(
             raise
         task = tasks[error.task]
         raise ExtractionError(
-            f"{task.path}: the worker process died twice over this shard (clips {task.clips[0].clip_id!r} to "
-            f"{task.clips[-1].clip_id!r}); out of memory, or a decoder crashed. Use fewer workers, or take the clip at "
-            "fault out of the list. Finished shards are kept"
+            f"{task.path}: the worker process died twice on this shard (clips {task.clips[0].clip_id!r} to "
+            f"{task.clips[-1].clip_id!r}): out of memory, or a decoder crashed. Use fewer workers, or remove the clip "
+            "from the list. Finished shards are kept"
         ) from None
 
 
@@ -149,17 +152,17 @@ def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
         raise ManifestError(f"{folder.name}: no clips to extract")
     repeated = [clip_id for clip_id, count in Counter(clip.clip_id for clip in clips).items() if count > 1]
     if repeated:
-        raise ManifestError(f"{folder.name}: clip_id {repeated[0]!r} comes more than once")
+        raise ManifestError(f"{folder.name}: clip_id {repeated[0]!r} is repeated")
     for clip in clips:
         for medium in clip.media:
             media_path(Path(), medium)
 
 
 def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
-    """Remove what the coming run may not keep: all after a finished run, else what is not part of it or may improve."""
+    """Delete stale outputs: everything after a finished run; otherwise unknown shards and shards with rejects."""
     folder.mkdir(parents=True, exist_ok=True)
     code, partial, finished = folder / CODE_FILE, folder / PARTIAL_REJECTS_FILE, folder / REJECTS_FILE
-    # Not in the shards, whose bytes shall not tell of the program's comments or of the machine's paths.
+    # Stored in a separate file, because shard bytes must not depend on the code's comments or the machine's paths.
     begun = [code_digest(), fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])]
     before = code.read_text().split() if code.exists() else []
     afresh = finished.exists() or before[:1] != begun[:1]
@@ -168,7 +171,7 @@ def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
     for path in folder.glob(SHARD_PATTERN):
         if afresh or path not in expected or (again and _has_rejects(path)):
             path.unlink()
-    # rejects.csv goes last: killed before, the next run sees a finished split and starts afresh just so.
+    # rejects.csv is deleted last: if the process is killed before, the next run still starts from scratch.
     for path in (*folder.glob("*.tmp"), partial, finished):
         path.unlink(missing_ok=True)
     write_text(code, "".join(f"{line}\n" for line in begun))
@@ -178,7 +181,7 @@ def _has_rejects(path: Path) -> bool:
     try:
         return bool(read_rejects(path))
     except ShardError:
-        return True  # unreadable: to be made again anyhow
+        return True  # unreadable: it is rebuilt anyway
 
 
 def _write_rejects(path: Path, clips: Sequence[Clip], rejects: dict[str, str]) -> list[tuple[str, str]]:
@@ -192,12 +195,12 @@ def _too_many(rows: Sequence[tuple[str, str]], n_seen: int, n_clips: int, limit:
     commonest = Counter(_kind(reason) for _, reason in rows).most_common(3)
     listed = "; ".join(f"{count} x {reason}" for reason, count in commonest)
     return (
-        f"{folder.name}: {len(rows)} of the {n_seen} clips looked at are unusable ({n_clips} in the split; at most "
-        f"{limit:.0%} may be): {listed}. All are in {folder / PARTIAL_REJECTS_FILE}. Check the media root, mend the "
+        f"{folder.name}: {len(rows)} of the {n_seen} clips processed are unusable ({n_clips} in the split, limit "
+        f"{limit:.0%}): {listed}. They are listed in {folder / PARTIAL_REJECTS_FILE}. Check the media root, fix the "
         "clip list, or raise extract.max_reject_fraction; shards without rejects are kept"
     )
 
 
 def _kind(reason: str) -> str:
-    """Return a reason without the file that it begins with, so that equal troubles count together."""
+    """Return a reason without its leading file name, so that equal reasons are counted together."""
     return reason.split(": ", 1)[-1]

@@ -1,10 +1,11 @@
-"""Clip list → shards: equal bytes for any worker count, rejects with reasons, resumption, and errors that lose nothing."""
+"""Extraction: equal bytes for any worker count, rejects with reasons, resuming, and errors that lose nothing."""
 
 import errno
 import hashlib
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -39,13 +40,13 @@ SIZE = 16
 CLIPS = [Clip(f"pair{n}", frame=f"frames/{n}.png", audio=f"sounds/{n}.wav") for n in range(6)]
 FILM = Clip("film", video="film.mp4", centre_s=0.4)
 BROKEN = {
-    "missing": (Clip("missing", frame="frames/none.png", audio="sounds/0.wav"), "frames/none.png: no such file"),
-    "empty": (Clip("empty", video="empty.mp4"), "empty.mp4: is empty (0 bytes)"),
-    "wrong": (Clip("wrong", video="wrong.mp4"), "wrong.mp4: cannot be read as media"),
-    "silent": (Clip("silent", frame="frames/0.png", audio="silent.wav"), "silent.wav: digital silence"),
-    "mute": (Clip("mute", video="mute.mp4"), "mute.mp4: has no audio stream"),
-    "blind": (Clip("blind", video="sounds/0.wav"), "sounds/0.wav: has no video stream"),
-    "outside": (Clip("outside", video="film.mp4", centre_s=99.0), "film.mp4: centre_s 99 is outside the media"),
+    "missing": (Clip("missing", frame="frames/none.png", audio="sounds/0.wav"), r"frames/none\.png: no such file"),
+    "empty": (Clip("empty", video="empty.mp4"), r"empty\.mp4: is empty"),
+    "wrong": (Clip("wrong", video="wrong.mp4"), r"wrong\.mp4: cannot be read"),
+    "silent": (Clip("silent", frame="frames/0.png", audio="silent.wav"), r"silent\.wav: digital silence"),
+    "mute": (Clip("mute", video="mute.mp4"), r"mute\.mp4: .*audio stream"),
+    "blind": (Clip("blind", video="sounds/0.wav"), r"sounds/0\.wav: .*video stream"),
+    "outside": (Clip("outside", video="film.mp4", centre_s=99.0), r"film\.mp4: centre_s 99 "),
 }
 
 
@@ -68,7 +69,7 @@ def media_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def extracted(media_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished split of good and broken clips, three to a shard, made by one worker."""
+    """A finished split of good and broken clips, three per shard, extracted by one worker."""
     folder = tmp_path_factory.mktemp("one") / "train"
     summary = extract(mixed_clips(), media_root, folder, workers=1)
     assert summary == ExtractionSummary(n_clips=7, n_rejected=7, n_shards=5, n_kept=0)
@@ -106,10 +107,10 @@ def test_every_unusable_clip_has_its_row(extracted: Path) -> None:
     assert [row.split(",")[0] for row in rows] == [c.clip_id for c in mixed_clips() if c.clip_id in BROKEN]
     for row in rows:
         clip_id, reason = row.split(",", 1)
-        assert reason.strip('"').startswith(BROKEN[clip_id][1])
+        assert re.match(BROKEN[clip_id][1], reason.strip('"'))
 
 
-def test_bytes_do_not_depend_on_workers_or_places(extracted: Path, media_root: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_workers_or_location(extracted: Path, media_root: Path, tmp_path: Path) -> None:
     shutil.copytree(media_root, tmp_path / "elsewhere")
 
     extract(mixed_clips(), tmp_path / "elsewhere", tmp_path / "other" / "train", workers=2)
@@ -129,13 +130,13 @@ def test_an_unfinished_split_is_resumed_shard_by_shard(extracted: Path, media_ro
 
     summary = extract(mixed_clips(), media_root, folder)
 
-    # Both that are kept hold rejects: known ones, which no change since has put in doubt.
+    # Shards with rejects are kept too, since neither the media root nor the time limit changed.
     assert (summary.n_kept, summary.n_rejected) == (3, 7)
     assert shard_path(folder, 0).stat().st_mtime_ns == kept
     assert digests(folder) == digests(extracted)
 
 
-def test_a_finished_split_is_made_afresh(extracted: Path, media_root: Path, tmp_path: Path) -> None:
+def test_a_finished_split_is_extracted_from_scratch(extracted: Path, media_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     shutil.copytree(extracted, folder)
 
@@ -145,7 +146,7 @@ def test_a_finished_split_is_made_afresh(extracted: Path, media_root: Path, tmp_
     assert sorted(path.name for path in folder.iterdir()) == [".code", "rejects.csv", "shard-00000.h5"]
 
 
-def test_work_of_another_program_is_not_gone_on_with(
+def test_shards_of_different_code_are_not_kept(
     extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "train"
@@ -162,7 +163,7 @@ def test_work_of_another_program_is_not_gone_on_with(
     assert extract(mixed_clips(), media_root, folder).n_kept == 0
 
 
-def test_only_rejects_are_looked_at_again_where_another_limit_may_save_them(
+def test_only_shards_with_rejects_are_rebuilt_under_a_new_time_limit(
     extracted: Path, media_root: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "train"
@@ -178,7 +179,7 @@ def test_only_rejects_are_looked_at_again_where_another_limit_may_save_them(
 def test_two_writers(media_root: Path, tmp_path: Path) -> None:
     with (
         locked(tmp_path / "train", ExtractionError),
-        pytest.raises(ExtractionError, match=r"train: another process is writing here .*wait for it"),
+        pytest.raises(ExtractionError, match="train: another process"),
     ):
         extract(CLIPS[:1], media_root, tmp_path / "train")
 
@@ -190,7 +191,7 @@ def test_two_writers(media_root: Path, tmp_path: Path) -> None:
     [
         {"audio": AUDIO.model_copy(update={"log_floor": 1e-8})},
         {"image_size": SIZE + 1},
-        {"media": "rendered otherwise"},
+        {"media": "rendered differently"},
         {"clips": (CLIPS[1], CLIPS[0])},
         {"clips": (CLIPS[0], Clip("pair1", frame="frames/1.png", audio="sounds/1.wav", centre_s=0.3))},
     ],
@@ -214,8 +215,8 @@ def test_too_many_unusable_clips_stop_the_split_and_lose_nothing(media_root: Pat
         extract(clips, media_root, folder, workers=1, max_reject_fraction=0.4)
 
     message = str(caught.value)
-    assert message.startswith("train: 3 of the 7 clips looked at are unusable (7 in the split; at most 40% may be): ")
-    assert "2 x no such file; check the clip list and the media root; 1 x is empty (0 bytes)" in message
+    assert re.match(r"train: 3 of the 7 clips .*40%", message)
+    assert re.search("2 x no such file.*; 1 x is empty", message)
     assert str(folder / "rejects.partial.csv") in message
     assert (folder / "rejects.partial.csv").read_text().splitlines()[2].startswith("gone,gone.mp4: no such file")
     assert not (folder / "rejects.csv").exists()
@@ -226,12 +227,12 @@ def test_too_many_unusable_clips_stop_the_split_and_lose_nothing(media_root: Pat
     assert not (folder / "rejects.partial.csv").exists()
 
 
-def test_mended_files_are_found_after_too_many_were_unusable(media_root: Path, tmp_path: Path) -> None:
+def test_repaired_files_are_used_after_too_many_were_unusable(media_root: Path, tmp_path: Path) -> None:
     root, folder = tmp_path / "media", tmp_path / "train"
     shutil.copytree(media_root, root)
     for name in ("frames/3.png", "sounds/4.wav"):
         (root / name).write_bytes(b"")
-    with pytest.raises(ExtractionError, match="2 of the 6 clips looked at are unusable"):
+    with pytest.raises(ExtractionError, match="2 of the 6 clips"):
         extract(CLIPS, root, folder, max_reject_fraction=0.2)
 
     for name in ("frames/3.png", "sounds/4.wav"):
@@ -244,7 +245,7 @@ def test_mended_files_are_found_after_too_many_were_unusable(media_root: Path, t
 
 
 def test_a_split_without_a_usable_clip_is_an_error_whatever_the_limit(media_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExtractionError, match="1 of the 1 clips looked at are unusable"):
+    with pytest.raises(ExtractionError, match="1 of the 1 clips"):
         extract([BROKEN["empty"][0]], media_root, tmp_path / "train", max_reject_fraction=1.0)
 
 
@@ -253,13 +254,13 @@ def test_a_clip_that_takes_too_long_is_rejected(media_root: Path, tmp_path: Path
 
     _, rejects = build_shard(task)
 
-    assert rejects["film"].startswith("film.mp4: time limit of 1e-06 s exceeded")
+    assert rejects["film"].startswith("film.mp4: time limit of 1e-06 s")
 
 
-def test_a_folder_that_cannot_be_made_is_named(media_root: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(media_root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(ExtractionError, match=r"file/train: cannot be written .*finished shards are kept"):
+    with pytest.raises(ExtractionError, match="file/train: cannot be written"):
         extract(CLIPS[:1], media_root, tmp_path / "file" / "train")
 
 
@@ -272,23 +273,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("needs the right to mount a file system")
+        pytest.skip("requires permission to mount a file system")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize("filled", [0, 40_000, 56_000, 60_000, 65_536])
-def test_a_full_disk_is_told_as_such(media_root: Path, small_disk: Path, filled: int) -> None:
+def test_a_full_disk_is_reported(media_root: Path, small_disk: Path, filled: int) -> None:
     (small_disk / "filler").write_bytes(bytes(filled))
     clips = [Clip(f"clip{n}", frame="frames/0.png", audio="sounds/0.wav") for n in range(60)]
 
-    with pytest.raises(ExtractionError, match=r"shard-00000\.h5: cannot be written \(No space left on device\); free"):
+    with pytest.raises(ExtractionError, match=r"shard-00000\.h5: .*No space left on device"):
         build_shard(shard_task(clips, media_root, small_disk))
 
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
-def test_a_failed_write_leaves_no_half_shard(media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_partial_shard(
+    media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -303,7 +306,7 @@ def test_a_failed_write_leaves_no_half_shard(media_root: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     "fault", [ZeroDivisionError("by\nzero"), OSError(errno.EIO, "by zero"), AssertionError("by zero")]
 )
-def test_a_clip_that_a_decoder_trips_over_is_rejected(
+def test_a_clip_that_crashes_the_decoder_is_rejected(
     media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     fail_on_film(monkeypatch, fault)
@@ -317,7 +320,7 @@ def test_a_clip_that_a_decoder_trips_over_is_rejected(
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
-def test_what_is_no_fault_of_a_clip_stops_the_shard(
+def test_errors_unrelated_to_a_clip_stop_the_shard(
     media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     fail_on_film(monkeypatch, fault)
@@ -344,19 +347,19 @@ def test_a_dead_worker_names_the_shard(media_root: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(extraction, "run_tasks", die)
 
-    with pytest.raises(ExtractionError, match=r"shard-00001\.h5: the worker process died .*clips 'pair3' to 'pair5'"):
+    with pytest.raises(ExtractionError, match=r"shard-00001\.h5: .*died .*'pair3' to 'pair5'"):
         extract(CLIPS, media_root, tmp_path / "train")
 
 
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
-        ([], "train: no clips to extract"),
-        ([CLIPS[0], CLIPS[1], CLIPS[0]], "clip_id 'pair0' comes more than once"),
-        ([Clip("a", video="../film.mp4")], r"path '\.\./film\.mp4' leaves the media root"),
+        ([], "train: no clips"),
+        ([CLIPS[0], CLIPS[1], CLIPS[0]], "clip_id 'pair0'"),
+        ([Clip("a", video="../film.mp4")], r"'\.\./film\.mp4'"),
     ],
 )
-def test_a_bad_list_is_refused(media_root: Path, tmp_path: Path, clips: list[Clip], message: str) -> None:
+def test_a_bad_clip_list_is_rejected(media_root: Path, tmp_path: Path, clips: list[Clip], message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         extract(clips, media_root, tmp_path / "train")
 
@@ -364,7 +367,7 @@ def test_a_bad_list_is_refused(media_root: Path, tmp_path: Path, clips: list[Cli
 
 
 def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
-    """Extract in this process; die like kill -9 before the given step: a file removed, cut, renamed, or a clip stored."""
+    """Extract in this process, with kill -9 before the given step: a file deleted, truncated, renamed, or a clip stored."""
     steps = 0
 
     def counting(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -389,7 +392,7 @@ def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
 
 @pytest.fixture(scope="module")
 def die(media_root: Path) -> Callable[[Path, int], int]:
-    """Run `work` in a process of its own and give its exit code."""
+    """Run `work` in a separate process and return its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.extraction.test_extraction"])
 
@@ -404,7 +407,7 @@ def die(media_root: Path) -> Callable[[Path, int], int]:
 
 @pytest.mark.slow
 def test_kills_at_every_step_end_in_the_same_bytes(tmp_path: Path, die: Callable[[Path, int], int]) -> None:
-    """From a finished split, so that its removal is among the steps; a third of those that go on are killed too."""
+    """Start from a finished split, so that its deletion is among the steps. A third of the resumed runs are killed too."""
     finished = tmp_path / "undisturbed" / "train"
     assert die(finished, 0) == 0
     expected = digests(finished)
@@ -432,7 +435,7 @@ def test_kills_at_every_step_end_in_the_same_bytes(tmp_path: Path, die: Callable
 
 
 def mixed_clips() -> list[Clip]:
-    """Good and broken clips in turn."""
+    """Good and broken clips, alternating."""
     broken = [clip for clip, _ in BROKEN.values()]
     return [clip for pair in zip([*CLIPS, FILM], broken, strict=True) for clip in pair]
 
@@ -463,7 +466,7 @@ def mel_settings() -> dict[str, Any]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Digests of what belongs to the split, hidden files left out."""
+    """Digests of the split's files, without hidden files."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("[!.]*")}
 
 

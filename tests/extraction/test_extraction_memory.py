@@ -1,4 +1,4 @@
-"""Memory of extraction: what `benchmarks/extraction_memory.py` measures does not grow with the clips."""
+"""The memory that `benchmarks/extraction_memory.py` measures does not grow with the number of clips."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ import pytest
 
 from benchmarks.extraction_memory import AUDIO, measure
 
-N_CLIPS = 96  # fewer, and the decoders' caches are still filling
+N_CLIPS = 96  # with fewer clips, the decoders' caches are still filling
 MIB_PER_CLIP = (256 * 256 * 3 + AUDIO.n_mels * AUDIO.n_frames * 4) / 2**20
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of one process alone")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux reports the peak memory of a single process"
+)
 def test_four_times_the_clips_take_no_more_memory():
     once, larger_shard, more_shards = (row["peak_mib"] for row in measure(N_CLIPS))
     growth_if_clips_were_kept = 3 * N_CLIPS * MIB_PER_CLIP

@@ -450,11 +450,11 @@ BAD_FILES = {
     empty: "is empty",
     folder: "is a folder",
     pipe: "not a regular file",
-    text: "cannot be read",
-    playlist: "(cannot be read|has no)",
-    no_audio: "no .*audio stream",
-    no_video: "no .*video stream",
-    cover_only: "no .*video stream",
+    text: r"cannot be read",
+    playlist: r"(cannot be read|has no)",
+    no_audio: r"no .*audio stream",
+    no_video: r"no .*video stream",
+    cover_only: r"no .*video stream",
     encrypted: "is encrypted",
 }
 

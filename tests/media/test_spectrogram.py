@@ -112,7 +112,7 @@ def test_no_clips_and_wrong_input():
     assert log_mel(torch.zeros(0, 16000), **ONE_SECOND).shape == (0, 64, 201)
     with pytest.raises(ValueError, match=r"\(16000,\)"):
         log_mel(torch.zeros(16000), **ONE_SECOND)
-    with pytest.raises(ValueError, match="n_fft.*401"):
+    with pytest.raises(ValueError, match=r"n_fft.*401"):
         log_mel(torch.zeros(1, 16000), **{**ONE_SECOND, "n_fft": 401})
     with pytest.raises(ValueError, match="float64"):
         log_mel(torch.zeros(1, 16000, dtype=torch.float64), **ONE_SECOND)
