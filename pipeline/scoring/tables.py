@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +85,6 @@ class Table:
         """Return the table in GitHub's Markdown, with a line end."""
         rule = ["---"] + ["---:"] * (len(self.header) - 1)
         lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, rule, *self.rows)]
-        return "\n".join(lines) + "\n"
-
-    def html(self) -> str:
-        """Return the table as an HTML fragment, every cell escaped, with a line end."""
-        head, *body = (
-            "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-            for tag, cells in (("th", self.header), *(("td", row) for row in self.rows))
-        )
-        lines = ["<table>", f"<thead>{head}</thead>", "<tbody>", *body, "</tbody>", "</table>"]
         return "\n".join(lines) + "\n"
 
     def text(self) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.apps.inspection import measures as inspection_measures
 from pipeline.apps.inspection.export import clips_of, export_coco, export_npz, export_png, regions_of, run_lengths
-from pipeline.apps.inspection.figures import Frames, comparison_page, overlay, pixels_of
+from pipeline.apps.inspection.figures import Frames, comparison_page, overlay_labels, pixels_of
 from pipeline.apps.inspection.measures import (
     compare,
     pair_cosines,
@@ -412,7 +412,7 @@ class TestPictures:
 
     def test_an_overlay_is_bright_where_it_sounds(self):
         frame = np.zeros((64, 64, 3), dtype=np.uint8)
-        picture = np.asarray(overlay(frame, make_labels(0)["clip-01"])).astype(int).sum(axis=2)
+        picture = np.asarray(overlay_labels(frame, make_labels(0)["clip-01"])).astype(int).sum(axis=2)
         assert picture[16:32, :16].mean() > 4 * picture[40:, 32:].mean()
 
     def test_a_page_is_escaped_and_complete(self):

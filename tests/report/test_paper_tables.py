@@ -15,12 +15,12 @@ import yaml
 
 from pipeline.manifests.boxes import Box
 from pipeline.methods import METHODS
+from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.sections.paper_tables import (
     ROWS_1,
     ROWS_2,
     PaperRow,
-    html_page,
     paper_rows,
     paper_sections,
     paper_table,
@@ -182,7 +182,7 @@ def test_html_says_what_markdown_says_and_escapes_everything(tmp_path):
     assert "<b>" not in page
     assert "A &lt;set&gt;" in page
     assert "http" not in page  # nothing is fetched
-    assert "&lt;script&gt;" in html_page("<script>", "", Table(("",), ()))
+    assert "&lt;script&gt;" in render_template("table.html", title="<script>", text="", table=Table(("",), ()))
 
 
 def test_one_seed_has_no_deviation():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.apps.inspection.figures import Frames, overlay, pixels_of
+from pipeline.apps.inspection.figures import Frames, overlay_labels, pixels_of
 from pipeline.common.errors import PseudoLabelError
 from pipeline.common.files import replacing
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
@@ -62,7 +62,7 @@ def export_png(folder: Path, labels: PseudoLabels, frames: Frames) -> Iterator[P
             raise PseudoLabelError(f"{labels.path}: clip id {clip.clip_id!r} cannot be the name of a file")
         path = picture_path(folder, clip.clip_id)
         with replacing(path) as temporary:
-            overlay(frames.of(clip.clip_id), clip).save(temporary, format="png")
+            overlay_labels(frames.of(clip.clip_id), clip).save(temporary, format="png")
         yield path
 
 

@@ -1,21 +1,21 @@
-"""Pictures of pseudo-labels: maps over frames, two epochs side by side, histograms.
+"""Figures of pseudo-labels: maps over frames, two epochs side by side, histograms.
 
 Conventions
 -----------
-Frames are uint8 (row, column, channel); a clip whose frame is not at hand is drawn on gray. Maps are R̃ (h, w) in [0, 1];
-the outline of a sounding region follows its cells.
+Frames are uint8 (row, column, channel); a clip without a frame is drawn on gray. Maps are R̃ (h, w) in [0, 1]. The outline of
+a sounding region follows its cells.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -28,13 +28,13 @@ from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
 from pipeline.shards.reader import ShardSet
 
 GRAY_FRAME = 96
-_SIDE = 128  # pixels of a frame that is not at hand
-_CELL = 16  # pixels of a cell when its region is outlined
+_SIDE = 128  # pixels of a missing frame
+_CELL = 16  # pixels per cell when its region is outlined
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames by clip id, from shards or from nowhere."""
+    """Frames by clip id; without shards every frame is gray."""
 
     shards: ShardSet | None
 
@@ -44,7 +44,7 @@ class Frames:
         return self.shards.image_size if self.shards else _SIDE
 
     def of(self, clip_id: str) -> np.ndarray:
-        """Return a clip's frame, or a gray one if there is none. Raises ShardError where it is damaged."""
+        """Return a clip's frame, or a gray one if there is none. Raises ShardError if the shard is damaged."""
         if self.shards is None or clip_id not in self._position:
             return np.full((self.side, self.side, 3), GRAY_FRAME, dtype=np.uint8)
         return self.shards.read([self._position[clip_id]])[0][0]
@@ -55,19 +55,19 @@ class Frames:
 
 
 def clip_figure(view: ClipView, labels: PseudoLabels, frames: Frames, *, most: int = 8) -> Figure:
-    """Return a clip's frame and map, and then up to `most` of its neighbors by sound with theirs."""
+    """Return a clip's frame and map, followed by up to `most` of its nearest neighbors by audio with theirs."""
     panels, columns = [Panel(frames.of(view.clip_id), caption=view.clip_id)], ["frame"]
     panels.append(_panel(labels[view.clip_id], frames, caption=f"sounding {100 * view.sounding_fraction:.1f} %"))
     columns.append(f"epoch {view.epoch}")
     for place, each in enumerate(view.neighborhood.neighbors[:most], start=1):
         caption = f"{each.clip_id}\n{each.similarity:.3f}, y = {int(each.related)}"
         panels.append(_panel(labels[each.clip_id], frames, caption=caption))
-        columns.append(f"{place} by sound")
+        columns.append(f"neighbor {place}")
     return overlay_grid([panels], columns=columns, side=1.7)
 
 
 def comparison_figure(comparison: Comparison, before: PseudoLabels, after: PseudoLabels, frames: Frames) -> Figure:
-    """Return the most changed clips, one a row: the frame, and both epochs' maps over it."""
+    """Return the most changed clips, one per row: the frame, and the maps of both epochs over it."""
     rows, names = [], []
     for each in comparison.most_changed:
         panels = [_panel(labels[each.clip_id], frames) for labels in (before, after)]
@@ -79,7 +79,7 @@ def comparison_figure(comparison: Comparison, before: PseudoLabels, after: Pseud
 
 
 def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
-    """Return histograms side by side, the threshold of each as a line."""
+    """Return histograms side by side, with the threshold of each as a line."""
     figure = Figure(figsize=(4.2 * len(histograms), 3.2), dpi=DPI, facecolor="white", layout="constrained")
     for place, each in enumerate(histograms, start=1):
         axes = figure.add_subplot(1, len(histograms), place)
@@ -98,8 +98,8 @@ def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
     return figure
 
 
-def overlay(frame: np.ndarray, clip: ClipLabels) -> Image.Image:
-    """Lay a clip's map over its frame, pixel by pixel, with the region's outline: many times faster than a figure.
+def overlay_labels(frame: np.ndarray, clip: ClipLabels) -> Image.Image:
+    """Draw a clip's map and the outline of its sounding region over the frame; many times faster than a matplotlib figure.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ def overlay(frame: np.ndarray, clip: ClipLabels) -> Image.Image:
     """
     blended = heat_over(frame, clip.response)
     mask = pixels_of(clip.mask, *frame.shape[:2])
+    # The outline is every mask pixel with a neighbor outside the mask; the image border counts as outside.
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     blended[mask & ~inner] = [int(REGION_COLOR[i : i + 2], 16) for i in (1, 3, 5)]
@@ -121,57 +122,25 @@ def pixels_of(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoLabels, frames: Frames) -> str:
-    """Return a gallery of the most changed clips as one HTML page that needs nothing beside it."""
-    titles = [html.escape(f"epoch {each.attrs['epoch']}") for each in (before, after)]
-    most = max(*comparison.counts, 1)
-    bars = "".join(
-        f"<tr><td>{i / 10:.1f} – {(i + 1) / 10:.1f}</td><td>{count}</td>"
-        f'<td class="bar"><div style="width:{100 * count / most:.1f}%"></div></td></tr>'
-        for i, count in enumerate(comparison.counts)
-    )
+    """Return a gallery of the most changed clips as one self-contained HTML page."""
+    names = ["frame", *(f"epoch {each.attrs['epoch']}" for each in (before, after))]
     cards = []
     for each in comparison.most_changed:
-        name, frame = html.escape(each.clip_id), frames.of(each.clip_id)
-        pictures = [Image.fromarray(frame), *(overlay(frame, labels[each.clip_id]) for labels in (before, after))]
-        cells = "".join(
-            f'<td><img src="data:image/png;base64,{_base64(picture)}" alt="{name}, {title}"><br>{title}</td>'
-            for picture, title in zip(pictures, ["frame", *titles], strict=True)
-        )
-        fractions = f"{100 * each.sounding_fraction_before:.1f} % → {100 * each.sounding_fraction_after:.1f} %"
-        text = f"{name}: mask IoU {each.mask_iou:.2f}, sounding {fractions}"
-        cards.append(f"<table><caption>{text}</caption><tr>{cells}</tr></table>")
-    heading = f"{html.escape(after.attrs['objective'])}: {titles[0]} and {titles[1]}"
-    return _PAGE.format(
-        heading=heading,
-        before=html.escape(comparison.before),
-        after=html.escape(comparison.after),
-        summary=f"Mask IoU of {comparison.clips} clips: mean {comparison.mean_mask_iou:.3f}, median "
-        f"{comparison.quantiles['p50']:.3f}; {100 * comparison.unchanged:.1f} % unchanged.",
-        bars=bars,
-        cards="\n".join(cards),
+        frame = frames.of(each.clip_id)
+        images = [
+            Image.fromarray(frame),
+            *(overlay_labels(frame, labels[each.clip_id]) for labels in (before, after)),
+        ]
+        cards.append({"clip": each, "images": list(zip(names, map(_data_uri, images), strict=True))})
+    environment = Environment(
+        loader=PackageLoader("pipeline.apps.inspection"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{heading}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }}
-code {{ overflow-wrap: anywhere; }}
-td {{ text-align: center; padding: 0 .3rem; }} td.bar {{ width: 20rem; }}
-td.bar div {{ height: .8rem; background: #0072B2; }}
-caption {{ text-align: left; padding: .8rem 0 .3rem; }}
-img {{ width: 12rem; max-width: 28vw; }}
-</style></head><body>
-<h1>{heading}</h1>
-<p>{summary}</p>
-<p><code>{before}</code><br><code>{after}</code></p>
-<table><caption>Clips by mask IoU</caption>{bars}</table>
-<h2>Most changed</h2>
-{cards}
-</body></html>
-"""
+    title = f"{after.attrs['objective']}: {names[1]} and {names[2]}"
+    return environment.get_template("comparison.html").render(title=title, comparison=comparison, cards=cards)
 
 
 def _panel(clip: ClipLabels, frames: Frames, *, caption: str = "") -> Panel:
@@ -179,7 +148,7 @@ def _panel(clip: ClipLabels, frames: Frames, *, caption: str = "") -> Panel:
     return Panel(frames.of(clip.clip_id), heat=clip.response, region=region, caption=caption)
 
 
-def _base64(picture: Image.Image) -> str:
+def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

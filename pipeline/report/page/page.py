@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -26,6 +25,7 @@ from pipeline.figures.heatmap import heat_colors
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
 from pipeline.report.page.media import data_uri
+from pipeline.report.page.templating import render_template, template_text
 from pipeline.report.section import Section
 from pipeline.report.source import INITIAL, Source
 from pipeline.scoring.tables import label_of
@@ -95,16 +95,9 @@ def render(
     *, title: str, lead: str, tiles: Sequence[Tile], parts: Sequence[Mapping[str, Any]], data: Mapping[str, Any]
 ) -> str:
     """Return the page's HTML from the parts and the data that its script draws from."""
-    environment = Environment(
-        loader=PackageLoader("pipeline.report.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, script = (_source_of(environment, f"report.{ending}") for ending in ("css", "js"))
-    return environment.get_template("report.html").render(
+    style, script = template_text("report.css"), template_text("report.js")
+    return render_template(
+        "report.html",
         title=title,
         lead=inline_html(lead),
         tiles=tiles,
@@ -172,11 +165,6 @@ def _picture(path: Path) -> str:
     with Image.open(path) as picture:
         picture.convert("RGB").save(buffer, "JPEG", quality=PICTURE_QUALITY, optimize=True)
     return data_uri("image/jpeg", buffer.getvalue())
-
-
-def _source_of(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 def _hash(text: str) -> str:

@@ -11,7 +11,6 @@ rows that know nothing of the clip.
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import write_csv, write_text
+from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.section import Section
 from pipeline.report.source import Source
@@ -43,10 +43,6 @@ ROWS_2 = {
     "itr_inter": "Ours: Itr ✓ Intra × Inter ✓",
     "iterative": "Ours: Itr ✓ Intra ✓ Inter ✓",
 }
-STYLE = (
-    "body{font-family:sans-serif;margin:2em}table{border-collapse:collapse}th,td{padding:.25em .8em;text-align:right}"
-    "th:first-child,td:first-child{text-align:left}thead th{border-bottom:1px solid #444}tbody tr:nth-child(odd){background:#f4f4f4}"
-)
 
 
 @dataclass(frozen=True)
@@ -137,15 +133,6 @@ def write_paper_csv(path: Path, rows: Sequence[PaperRow]) -> None:
     write_csv(path, ["row", "name", *header], lines)
 
 
-def html_page(title: str, text: str, table: Table) -> str:
-    """Return a page that needs no other file; everything in it is escaped."""
-    title, text = html.escape(title), html.escape(text)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n<p>{text}</p>\n{table.html()}</body></html>\n"
-    )
-
-
 def paper_sections(source: Source) -> list[Section]:
     """Write ``table1`` and ``table2``, each as ``.md``, ``.csv`` and ``.html``, and return their sections."""
     metrics, content_free = source.metrics, source.content_free
@@ -166,7 +153,10 @@ def paper_sections(source: Source) -> list[Section]:
         stem = f"table{number}"
         write_text(source.folder / f"{stem}.md", f"{text}\n\n{table.markdown()}")
         write_paper_csv(source.folder / f"{stem}.csv", rows)
-        write_text(source.folder / f"{stem}.html", html_page(f"{source.card.title}. {title}", text, table))
+        write_text(
+            source.folder / f"{stem}.html",
+            render_template("table.html", title=f"{source.card.title}. {title}", text=text, table=table),
+        )
         data = tuple(f"{stem}{ending}" for ending in (".md", ".csv", ".html"))
         sections.append(Section(title, f"{text}\n\n{table.markdown().strip()}", data=data))
     return sections
