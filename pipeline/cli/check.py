@@ -50,12 +50,12 @@ def check(
     from tqdm import tqdm
 
     from pipeline.apps.preflight.check import check_dataset
-    from pipeline.common.bars import bars_off
     from pipeline.common.config import load_params
+    from pipeline.common.console import progress_disabled
 
     params = load_params(params_path)
     chosen = list(dict.fromkeys(variants or params.variants))
-    with tqdm(total=len(chosen) + 1 if batches else 0, unit="stage", leave=False, disable=bars_off()) as bar:
+    with tqdm(total=len(chosen) + 1 if batches else 0, unit="stage", leave=False, disable=progress_disabled()) as bar:
 
         def on_stage(stage: str) -> None:
             bar.set_description(f"testing {stage}")

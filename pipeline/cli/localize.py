@@ -123,7 +123,7 @@ def localize(
     from pipeline.apps.localize.localizer import Localizer
     from pipeline.apps.localize.video.overlay_settings import OverlaySettings
     from pipeline.cli.targets import resolve_model
-    from pipeline.common.bars import bars_off
+    from pipeline.common.console import progress_disabled
     from pipeline.common.errors import LocalizationError
     from pipeline.common.files import locked
 
@@ -139,7 +139,7 @@ def localize(
     counts = {"done": 0, "kept": 0, "failed": 0}
     with (
         locked(folder, LocalizationError, inside=True),
-        tqdm(total=len(jobs), unit="file", leave=False, disable=bars_off()) as bar,
+        tqdm(total=len(jobs), unit="file", leave=False, disable=progress_disabled()) as bar,
     ):
         for job in jobs:
             bar.set_description(job.name.name[-30:])

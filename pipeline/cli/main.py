@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.console import LazyGroup, run_command, set_manners
+from pipeline.common.console import LazyGroup, configure_output, run_command
 
 COMMANDS = {
     "import": "pipeline.cli.import_:imports",
@@ -44,7 +44,7 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 wrong options, 130 stopped by Ctrl-C.
     Colors are used on a terminal only, and never where NO_COLOR is set.
     """
-    set_manners(ctx, quiet=quiet, verbose=verbose)
+    configure_output(ctx, quiet=quiet, verbose=verbose)
 
 
 @soundspot.command()

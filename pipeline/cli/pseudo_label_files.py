@@ -63,7 +63,7 @@ def export(
 
     from pipeline.apps.inspection.export import check_free, export_coco, export_npz, export_png, picture_path
     from pipeline.apps.inspection.views import find_clip
-    from pipeline.common.bars import bars_off
+    from pipeline.common.console import progress_disabled
 
     if format_ != "png":
         check_ending(output, ".npz" if format_ == "npz" else ".json")
@@ -78,7 +78,7 @@ def export(
         note(f"{n_regions} sounding regions")
     else:
         pictures = export_png(output, labels, frames_of(artifacts, shards))
-        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=bars_off()):
+        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=progress_disabled()):
             pass
     note(f"wrote {len(labels)} clips to {output}")
 

@@ -23,7 +23,7 @@ from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 from tqdm import tqdm
 
-from pipeline.common.bars import bars_off
+from pipeline.common.console import progress_disabled
 from pipeline.common.errors import ClusterError
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
@@ -88,7 +88,7 @@ def run_tasks(
                 completed.add(future)
 
         submit(_capacity(client))
-        for future in tqdm(completed, total=len(tasks), desc=label, unit="task", disable=bars_off()):
+        for future in tqdm(completed, total=len(tasks), desc=label, unit="task", disable=progress_disabled()):
             index = index_of.pop(future.key)
             try:
                 result = future.result()

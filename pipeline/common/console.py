@@ -1,7 +1,7 @@
-"""What every command of the project shares: how errors become one line and an exit code.
+"""Console behavior that all commands share: progress bars, notes, and errors as one line and an exit code.
 
-Exit codes: 0 done; 1 a user's mistake (one line ``error: …`` on stderr); 2 wrong options; 130 stopped by Ctrl-C. A fault
-of the program keeps its traceback. Ctrl-C must not end with 0: whoever started the command would take it for done.
+Exit codes: 0 success; 1 user error (one line ``error: …`` on stderr); 2 wrong options; 130 stopped by Ctrl-C. Bugs keep
+their traceback.
 """
 
 from __future__ import annotations
@@ -18,40 +18,41 @@ from typing import Any, NoReturn
 
 import click
 
-from pipeline.common.bars import VARIABLE, is_quiet
 from pipeline.common.errors import SoundspotError
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
-# The surroundings' fault rather than the program's: no rights, disk full, quota, read-only, a limit on the size of files; or a
-# path that the user gave is a folder where a file is wanted, or the other way round, or is too long.
-_SURROUNDINGS = {
+# tqdm's own variable. Unlike a Python flag it is inherited by worker processes and by DVC's stages.
+QUIET_VARIABLE = "TQDM_DISABLE"
+INTERRUPTED = 130  # 128 + SIGINT, the shell convention; with 0 a caller would take the work for complete
+# Problems of the environment rather than bugs: missing permissions, full or read-only disk, quota, file size limit; a path
+# from the user that is a folder instead of a file or the other way round, or is too long.
+_ENVIRONMENT_ERRNOS = {
     errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
 }  # fmt: skip
 
 
-def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
-    """Decide how much a command tells, before the module that does the work is imported.
+def configure_output(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
+    """Set how much a command prints. Call it before importing the module that does the work.
 
     Parameters
     ----------
     ctx : click.Context
     quiet : bool
-        No progress bars, in worker processes neither, and no notes.
+        No progress bars, including those of worker processes, no notes and no warnings.
     verbose : bool
-        Log messages from the level INFO on, and the traceback of a user's mistake.
+        Log messages from level INFO on, and tracebacks of user errors.
 
     Raises
     ------
     click.UsageError
-        Both at once.
+        Both are set.
     """
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     if quiet:
-        os.environ[VARIABLE] = "1"
+        os.environ[QUIET_VARIABLE] = "1"
         warnings.simplefilter("ignore")
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING,
@@ -59,29 +60,40 @@ def set_manners(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
     )
 
 
+def is_quiet() -> bool:
+    """Whether progress bars and notes are disabled."""
+    return os.environ.get(QUIET_VARIABLE) == "1"
+
+
 def is_verbose() -> bool:
-    """Tell whether the user wants to know where in the program an error came up."""
+    """Whether user errors are shown with their traceback."""
     return logging.getLogger().isEnabledFor(logging.INFO)
 
 
+def progress_disabled() -> bool | None:
+    """Return the value for tqdm's `disable`: True for no bar, None for a bar only on a terminal."""
+    # An explicit `disable=None` overrides TQDM_DISABLE, so it has to be checked here.
+    return True if is_quiet() else None
+
+
 def note(message: str) -> None:
-    """Print a line that is no result to stderr, unless the user wants quiet."""
+    """Print a line to stderr, unless output is quiet. For everything that is not a result."""
     if not is_quiet():
         click.echo(message, err=True)
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a click command and leave the process with its exit code.
+    """Run a click command and exit the process with its exit code.
 
     Parameters
     ----------
     command : click.Command
         A stage's command or the `soundspot` group.
     arguments : sequence of str, optional
-        Command line without the program's name; by default the process's own.
+        Command line without the program name. Default: that of the process.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A file's name may be no text, and a terminal may not know a letter: shown as escapes, rather than the command's end.
+        # File names may contain bytes or characters that the terminal cannot encode. Escape them instead of failing.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
@@ -98,8 +110,9 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno not in _SURROUNDINGS:
+        if error.errno not in _ENVIRONMENT_ERRNOS:
             raise
+        # os.replace and os.link report two paths; the second is the one that could not be written.
         _print_error(f"{error.filename2 or error.filename or 'writing'}: {error.strerror}")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
@@ -110,13 +123,13 @@ def _print_error(message: str) -> None:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, so that ``--help`` and ``verify`` start at once.
+    """A click group that imports a command's module only when the command is called, so that ``--help`` starts fast.
 
     Parameters
     ----------
     commands_at : mapping of str to str
-        Command name → ``module:attribute``. Names are spelled with hyphens; underscores are accepted too, since datasets
-        are named with them.
+        Command name → ``module:attribute``. Names have hyphens; underscores are accepted too, because datasets are often
+        named with them.
     """
 
     def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
@@ -124,15 +137,15 @@ class LazyGroup(click.Group):
         self.commands_at = dict(commands_at)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, in the order of the table."""
+        """Return the names of all commands, in the order of `commands_at`."""
         return [*super().list_commands(ctx), *self.commands_at]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command, or None if there is none of that name."""
+        """Import and return a command, or None if there is none of that name."""
         name = cmd_name.replace("_", "-")
-        place = self.commands_at.get(name)
-        if place is None:
+        location = self.commands_at.get(name)
+        if location is None:
             return super().get_command(ctx, name)
-        module, attribute = place.split(":")
+        module, attribute = location.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command

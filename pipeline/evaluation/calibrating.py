@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.common.config import AudioSettings
-from pipeline.common.equal_steps import spread
+from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.calibration import Calibration, model_digest
 from pipeline.evaluation.response_maps import BATCH_SIZE, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
@@ -82,7 +82,7 @@ def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[s
     where = select_device(device)
     model.to(where).eval()
     audio = AudioSettings(**description["audio"])
-    rows = spread(len(shards), MAX_NOISE_CLIPS)
+    rows = evenly_spaced(len(shards), MAX_NOISE_CLIPS)
     peaks: dict[str, list[np.ndarray]] = {name: [] for name in NOISES}
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]

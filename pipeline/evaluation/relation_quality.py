@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.common.equal_steps import spread
+from pipeline.common.seeding import evenly_spaced
 from pipeline.model.sampling import audio_relation
 from pipeline.pseudo_labels.artifact import PseudoLabels
 
@@ -89,7 +89,7 @@ def share_a_label(label_sets: Sequence[frozenset[str]]) -> np.ndarray:
 def measured_clips(label_sets: Sequence[frozenset[str]], *, most: int = MOST_CLIPS) -> list[int]:
     """Return the positions of the clips to measure on: those with labels, at most `most` at equal steps."""
     labeled = [position for position, labels in enumerate(label_sets) if labels]
-    return [labeled[i] for i in spread(len(labeled), most)] if labeled else []
+    return [labeled[i] for i in evenly_spaced(len(labeled), most)] if labeled else []
 
 
 def relation_of_labels(

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.common.equal_steps import spread
 from pipeline.common.errors import EvaluationError
+from pipeline.common.seeding import evenly_spaced
 from pipeline.figures.figures import Panel, overlay_grid
 from pipeline.manifests.boxes import Box
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -51,7 +51,7 @@ def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
 def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:
     """Return up to `count` clips at equal steps through the ranking, the best first and the worst last."""
     ranking = sorted(ciou, key=lambda clip_id: (-ciou[clip_id], clip_id))
-    return [ranking[i] for i in spread(len(ranking), count)]
+    return [ranking[i] for i in evenly_spaced(len(ranking), count)]
 
 
 def overlays(
@@ -121,7 +121,7 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
     """
     paths = {name: artifact_paths(folder, variant=name) for name, folder in folders.items()}
     length = min(len(each) for each in paths.values())
-    labels = [[PseudoLabels.open(each[i]) for i in spread(length, most)] for each in paths.values()]
+    labels = [[PseudoLabels.open(each[i]) for i in evenly_spaced(length, most)] for each in paths.values()]
     response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
     return EpochMaps(
         names=list(folders),

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.common.bars import bars_off
 from pipeline.common.config import TrainingSettings
+from pipeline.common.console import progress_disabled
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import locked
 from pipeline.common.hdf5 import ascii_ids, write_arrays
@@ -233,7 +233,9 @@ def _train_epoch(
     now.model.train()
     losses, positives = [], []
     name = f"{plan.name}, epoch {epoch}/{plan.iteration.epochs}"
-    for number, batch in enumerate(tqdm(batches, desc=name, unit="batch", leave=False, disable=bars_off()), start=1):
+    for number, batch in enumerate(
+        tqdm(batches, desc=name, unit="batch", leave=False, disable=progress_disabled()), start=1
+    ):
         with _autocast(device):
             loss = now.method.loss(now.model, batch)
         losses.append(loss.item())

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.common.bars import VARIABLE
+from pipeline.common.console import QUIET_VARIABLE
 from pipeline.common.errors import TrainingError
 
 
@@ -73,7 +73,7 @@ def _nothing() -> None:
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
-    os.environ[VARIABLE] = "1"  # the bars of several processes would overwrite each other
+    os.environ[QUIET_VARIABLE] = "1"  # the bars of several processes would overwrite each other
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

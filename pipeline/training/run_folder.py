@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.equal_steps import spread
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import CODE_FILE, code_digest, write_text
 from pipeline.common.project import (
@@ -37,6 +36,7 @@ from pipeline.common.project import (
     start_path,
     weights_path,
 )
+from pipeline.common.seeding import evenly_spaced
 from pipeline.training.checkpoints import read_checkpoint
 
 
@@ -121,7 +121,7 @@ class Run:
 
 def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
     """Return the epochs before the `last` whose weights a training run keeps, of `keep` in all with the last itself."""
-    return tuple(spread(last + 1, keep)[:-1])
+    return tuple(evenly_spaced(last + 1, keep)[:-1])
 
 
 def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:

@@ -40,7 +40,7 @@ def test_every_task_gives_its_result_from_a_process_of_one_thread(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setattr("pipeline.common.cluster.bars_off", lambda: False)  # as on a terminal
+    monkeypatch.setattr("pipeline.common.cluster.progress_disabled", lambda: False)  # as on a terminal
 
     results = dict(run_tasks(threads_and_folder, [(n,) for n in range(5)], scheduler=None, workers=2, label="count up"))
 

@@ -10,8 +10,7 @@ import click
 import pytest
 from tqdm import tqdm
 
-from pipeline.common.bars import bars_off
-from pipeline.common.console import LazyGroup, note, run_command, set_manners
+from pipeline.common.console import LazyGroup, configure_output, note, progress_disabled, run_command
 from pipeline.common.errors import ManifestError
 from pipeline.common.files import write_csv
 
@@ -148,20 +147,20 @@ def keywords(call):
     return [(keyword.arg, ast.unparse(keyword.value)) for keyword in call.keywords]
 
 
-class TestManners:
+class TestConfigureOutput:
     @pytest.fixture
     def run(self, monkeypatch):
-        """Run a command that sets its manners, and restore what they change."""
+        """Run a command that calls configure_output, and restore what it changes."""
         monkeypatch.delenv("TQDM_DISABLE", raising=False)
         root = logging.getLogger()
         level, handlers = root.level, root.handlers[:]
 
-        def run(action, **manners):
+        def run(action, **options):
             @click.command()
             @click.pass_context
             def command(ctx):
                 root.handlers.clear()  # as in a fresh process, where logging is not set up
-                set_manners(ctx, **{"quiet": False, "verbose": False, **manners})
+                configure_output(ctx, **{"quiet": False, "verbose": False, **options})
                 action()
 
             with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
@@ -189,7 +188,7 @@ class TestManners:
                 return True
 
         terminal = Terminal()
-        assert run(lambda: list(tqdm(range(2), file=terminal, disable=bars_off())) and None, quiet=quiet) == 0
+        assert run(lambda: list(tqdm(range(2), file=terminal, disable=progress_disabled())) and None, quiet=quiet) == 0
         assert bool(terminal.getvalue()) is not quiet
 
     def test_no_bar_forgets_about_quiet(self):
@@ -197,7 +196,7 @@ class TestManners:
         sources = [path for folder in ("pipeline", "stages") for path in (root / folder).rglob("*.py")]
         calls = {f"{path.name}:{call.lineno}": call for path in sources for call in calls_of("tqdm", path)}
         assert len(calls) > 3
-        assert not [where for where, call in calls.items() if ("disable", "bars_off()") not in keywords(call)]
+        assert not [where for where, call in calls.items() if ("disable", "progress_disabled()") not in keywords(call)]
 
     def test_notes_are_told_by_default(self, run, capsys):
         assert run(lambda: note("by the way")) == 0

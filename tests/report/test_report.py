@@ -16,7 +16,6 @@ from dvc_render.vega import VegaRenderer
 from PIL import Image
 
 from pipeline.common.config import TrainingSettings, load_card
-from pipeline.common.equal_steps import spread
 from pipeline.common.errors import EvaluationError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -435,13 +434,6 @@ def test_the_shown_variant_is_ours_or_the_last(variants, shown, over_epochs):
 def test_runs_without_artifacts_name_the_stage(tmp_path):
     with pytest.raises(EvaluationError, match=r"no artifacts; run `dvc repro train@itr`"):
         read_epoch_maps({"itr": tmp_path / "itr"}, ["train-00"])
-
-
-@pytest.mark.parametrize(
-    ("n", "count", "expected"), [(9, 3, [0, 4, 8]), (2, 8, [0, 1]), (1, 3, [0]), (100, 2, [0, 99])]
-)
-def test_spread_takes_equal_steps_with_both_ends(n, count, expected):
-    assert spread(n, count) == expected
 
 
 def test_ranking_does_not_depend_on_the_order_of_equal_clips():

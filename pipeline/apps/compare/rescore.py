@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.common.bars import bars_off
+from pipeline.common.console import progress_disabled
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MAPS_FILE, SEED_PATTERN
 from pipeline.manifests.boxes import Box
@@ -136,7 +136,9 @@ def rescore(
             ]
             predictions.append((variant, is_shuffled, of_seeds))
     rows = []
-    for name, is_shuffled, of_seeds in tqdm(predictions, desc="score", unit="row", leave=False, disable=bars_off()):
+    for name, is_shuffled, of_seeds in tqdm(
+        predictions, desc="score", unit="row", leave=False, disable=progress_disabled()
+    ):
         scored = [
             score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float)
             for maps, own in of_seeds

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.common.equal_steps import spread
+from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.epoch_maps import EarlierMaps, earlier_maps
 from pipeline.manifests.boxes import Box, read_split_boxes
 from pipeline.manifests.clips import TRAIN_SPLIT
@@ -81,7 +81,7 @@ def training_gallery(source: Source) -> dict[str, Any]:
     Per method and epoch stand the share of cells that sound (Eq. 2), and the IoU of that region with the one shown before.
     """
     shards = source.train_shards
-    clip_ids = [shards.clip_ids[place] for place in spread(len(shards), TRAINING_CLIPS)]
+    clip_ids = [shards.clip_ids[place] for place in evenly_spaced(len(shards), TRAINING_CLIPS)]
     maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids, most=MOST_EPOCHS)
     protocol = get_protocol(source.card.evaluation.protocol)
     clips = _clips(source, shards, TRAIN_SPLIT, clip_ids)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.common.equal_steps import spread
 from pipeline.common.files import write_csv
+from pipeline.common.seeding import evenly_spaced
 from pipeline.figures.figures import save
 from pipeline.manifests.boxes import read_split_boxes
 from pipeline.report.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
@@ -61,7 +61,7 @@ def epochs_section(source: Source) -> Section:
     """Draw some training clips with their maps over the epochs (Figure 6)."""
     stem = "figure6_epochs"
     # The ends of the list are left out: importers and generators tend to put special cases there.
-    places = spread(len(source.train_shards), EPOCH_EXAMPLES + 2)[1:-1] or [0]
+    places = evenly_spaced(len(source.train_shards), EPOCH_EXAMPLES + 2)[1:-1] or [0]
     clip_ids = [source.train_shards.clip_ids[place] for place in places]
     maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids)
     protocol = get_protocol(source.card.evaluation.protocol)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.common.equal_steps import spread
 from pipeline.common.files import write_csv
+from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.retrieval import chance_precision, neighbors, precision_at_k
 from pipeline.figures.figures import Panel, overlay_grid, save
 from pipeline.manifests.clips import TRAIN_SPLIT
@@ -41,7 +41,7 @@ def retrieval_section(source: Source) -> Section:
     center = centers_audio(source.runs / name)
     labels = read_label_sets(source.clips, TRAIN_SPLIT, last.clip_ids)
     # The ends of the list are left out, as in Figure 6.
-    queries = spread(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
+    queries = evenly_spaced(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
     indices, similarity = neighbors(last.audio_embedding, queries, k=FOUND, center=center)
     _draw(source, last.clip_ids, labels, queries, indices, similarity)
     text = (
@@ -54,7 +54,7 @@ def retrieval_section(source: Source) -> Section:
         return Section(
             TITLE, text + "The clips have no labels, so there is no precision.", f"{STEM}.png", (f"{STEM}.csv",)
         )
-    measured = [labeled[i] for i in spread(len(labeled), MOST_QUERIES)]
+    measured = [labeled[i] for i in evenly_spaced(len(labeled), MOST_QUERIES)]
     found, _ = neighbors(last.audio_embedding, measured, k=FOUND, center=center)
     text += _write_precision(source.folder / PRECISION, labels, measured, precision_at_k(found, measured, labels))
     return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION))
