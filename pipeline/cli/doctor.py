@@ -13,14 +13,14 @@ MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Look at versions, codecs, GPU, Dask, DVC and disk, and say what to mend.
+    """Check packages, codecs, GPU, Dask, DVC and disk, and report what to fix.
 
-    The exit code is 0 if everything that the pipeline needs is there and 1 if something is not.
+    The exit code is 0 if the pipeline has everything it needs and 1 otherwise.
 
     \b
     Example:
       soundspot doctor
-      soundspot doctor --json > doctor.json     to go with a report of a problem
+      soundspot doctor --json > doctor.json     to attach to a bug report
     """
     import json
     from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`soundspot doctor`: what it finds here, and what it says when something is missing."""
+"""`soundspot doctor`: what it finds here, and what it reports when something is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_this_machine_has_what_the_project_needs():
     assert [f for f in findings if f["state"] == "bad"] == []
     assert done.exit_code == 0
     topics = {f["topic"] for f in findings}
-    assert {"python", "packages", "spectrograms", "media", "device", "workers", "project", "dvc", "disk"} <= topics
+    assert {"packages", "spectrograms", "media", "device", "workers", "project", "dvc", "disk"} <= topics
     packages = next(f["text"] for f in findings if f["topic"] == "packages")
     assert f"torch {importlib.metadata.version('torch')}" in packages
 
@@ -62,7 +62,7 @@ def test_what_is_missing_is_bad_and_has_a_hint(tmp_path, quick, monkeypatch):
     findings = by_topic(tmp_path)
     assert [f.state for f in findings["dvc"]] == ["note", "bad"]
     assert "PATH" in findings["dvc"][0].text
-    assert "names no folder" in findings["environment"][1].text
+    assert "no such folder" in findings["environment"][1].text
     bad = [f for each in findings.values() for f in each if f.state == "bad"]
     assert len(bad) == 2
     assert all(f.hint for f in bad)
@@ -73,8 +73,8 @@ def test_the_media_root_of_one_dataset(tmp_path, quick, monkeypatch):
     monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MINE", str(tmp_path / "nowhere"))
     told, finding = by_topic(tmp_path)["environment"]
     assert "SOUNDSPOT_MEDIA_ROOT_MINE=" in told.text
-    assert (finding.state, finding.hint) == ("bad", "mend or unset SOUNDSPOT_MEDIA_ROOT_MINE")
-    assert finding.text.startswith("SOUNDSPOT_MEDIA_ROOT_MINE names no folder")
+    assert (finding.state, finding.hint) == ("bad", "fix or unset SOUNDSPOT_MEDIA_ROOT_MINE")
+    assert finding.text.startswith("SOUNDSPOT_MEDIA_ROOT_MINE: no such folder")
 
 
 def test_packages_outside_the_tested_range(monkeypatch):
@@ -86,21 +86,21 @@ def test_packages_outside_the_tested_range(monkeypatch):
     )
     notes = list(doctor._packages())
     assert [(f.state, f.text.split()[0]) for f in notes] == [
-        ("note", "torch"), ("bad", "nothing-of-this-name"), ("good", "torch"),
+        ("note", "torch"), ("bad", "nothing-of-this-name"), ("good", "Python"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("probe", "topic", "hint"),
     [
-        ("_torchaudio", "spectrograms", "install again: pip install -e '.[test]'"),
-        ("_codecs", "media", "install again: pip install -e '.[test]'"),
-        ("_device", "device", "see whether nvidia-smi finds the GPU"),
-        ("_workers", "workers", "see whether this machine may start processes"),
-        ("_project", "project", "mend params.yaml and the dataset's card"),
-        ("_dvc", "dvc", "run `dvc doctor`"),
-        ("_disk", "disk", "see whether this folder and TMPDIR are there"),
-        ("_environment", "environment", "mend or unset the project's variables"),
+        ("_torchaudio", "spectrograms", "pip install -e '.[test]'"),
+        ("_codecs", "media", "pip install -e '.[test]'"),
+        ("_device", "device", "nvidia-smi"),
+        ("_workers", "workers", "SOUNDSPOT_WORKERS"),
+        ("_project", "project", "params.yaml"),
+        ("_dvc", "dvc", "dvc doctor"),
+        ("_disk", "disk", "TMPDIR"),
+        ("_environment", "environment", "variables"),
     ],
 )
 def test_a_probe_that_breaks_is_a_finding_with_its_own_hint(tmp_path, monkeypatch, probe, topic, hint):
@@ -111,7 +111,7 @@ def test_a_probe_that_breaks_is_a_finding_with_its_own_hint(tmp_path, monkeypatc
         monkeypatch.setattr(doctor, name, broken if name == probe else lambda *_: iter(()))
     (finding,) = by_topic(tmp_path)[topic]
     assert (finding.state, finding.text) == ("bad", "RuntimeError: something is not there")
-    assert finding.hint.startswith(hint)
+    assert hint in finding.hint
 
 
 def test_a_scheduler_that_does_not_answer(monkeypatch):
@@ -128,7 +128,7 @@ def test_a_scheduler_that_does_not_answer(monkeypatch):
     assert finding.text.startswith("workers: no Dask scheduler answers at 'tcp://nowhere:1'")
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
     (finding,) = doctor._workers()
-    assert finding.hint.startswith("see whether this machine may start processes")
+    assert "SOUNDSPOT_WORKERS" in finding.hint
 
 
 @pytest.fixture
@@ -150,25 +150,25 @@ def own_dvc(tmp_path, monkeypatch):
 def test_a_dvc_that_does_not_answer_is_a_finding(own_dvc, monkeypatch):
     monkeypatch.setattr(doctor, "DVC_SECONDS", 0.2)
     finding = own_dvc("exec sleep 30")
-    assert (finding.state, finding.text) == ("bad", "`dvc status` does not end within 0.2 s")
-    assert finding.hint == "another DVC command runs in this folder: wait for it, or end it"
+    assert finding.state == "bad"
+    assert "0.2 s" in finding.text
+    assert "other DVC command" in finding.hint
 
 
 @pytest.mark.parametrize(
-    ("message", "hint"),
+    "message",
     [
-        ("ERROR: Unable to acquire lock. Most likely another DVC process is running", "another DVC command runs"),
-        ("ERROR: 'runs/demo' is busy, it is being blocked by:\n  (PID 7): dvc repro", "another DVC command runs"),
-        ("ERROR: Lockfile 'dvc.lock' is corrupted.", "mend dvc.yaml or params.yaml"),
-        ("WARNING: old\nERROR: failed to parse 'vars'", "mend dvc.yaml or params.yaml"),
+        "ERROR: Unable to acquire lock. Most likely another DVC process is running",
+        "ERROR: 'runs/demo' is busy, it is being blocked by:\n  (PID 7): dvc repro",
+        "WARNING: old\nERROR: failed to parse 'vars'",
     ],
 )
-def test_what_dvc_complains_of_decides_the_hint(own_dvc, message, hint):
+def test_the_error_line_of_dvc_is_passed_on(own_dvc, message):
     finding = own_dvc(f"cat >&2 <<'END'\n{message}\nEND\nexit 1")
     assert finding.state == "bad"
     assert finding.text in message.splitlines()
     assert finding.text.startswith("ERROR")
-    assert finding.hint.startswith(hint)
+    assert "dvc doctor" in finding.hint
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "good"), (1, "note")])
