@@ -1,4 +1,4 @@
-"""`soundspot pseudo-labels export` and `verify`: an epoch's file for other programs, and whether all files are whole."""
+"""`soundspot pseudo-labels export` and `verify`: convert an epoch's file for other programs, and check all files."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     "format_",
     type=click.Choice(["npz", "png", "coco"]),
     required=True,
-    help="Arrays; a picture for each clip; sounding regions.",
+    help="npz: arrays. png: one image per clip. coco: sounding regions.",
 )
-@click.option("-o", "--output", type=PATH, required=True, help="A file; with png, a folder.")
-@click.option("--clip", "clips", multiple=True, help="Only this clip; may be repeated.")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+@click.option("-o", "--output", type=PATH, required=True, help="Output file; for png, a folder.")
+@click.option("--clip", "clips", multiple=True, help="Export only this clip; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @shards_option
 def export(
     artifacts: Artifacts,
@@ -49,15 +49,15 @@ def export(
     overwrite: bool,
     shards: Path | None,
 ) -> None:
-    """Write an epoch's pseudo-labels for other programs.
+    """Export an epoch's pseudo-labels for other programs.
 
-    npz: all fields. png: CLIP.png with the map over the frame. coco: each part of a sounding region with its run
-    lengths, box, area and score, in pixels of the frame, whose size the shards say.
+    npz: all fields. png: CLIP.png, the map over the frame. coco: each connected part of a sounding region with run
+    lengths, box, area and score, in pixels of the frame (the frame size is read from the shards).
 
     \b
     Example:
       soundspot pl export iterative --format coco -o regions.json
-      soundspot pl export iterative --format png -o pictures --clip train-00042
+      soundspot pl export iterative --format png -o images --clip train-00042
     """
     from tqdm import tqdm
 
@@ -74,7 +74,7 @@ def export(
     if format_ == "npz":
         export_npz(output, labels)
     elif format_ == "coco":
-        n_regions = export_coco(output, labels, side=_side_of_frames(artifacts, shards))
+        n_regions = export_coco(output, labels, side=_frame_side(artifacts, shards))
         note(f"{n_regions} sounding regions")
     else:
         pictures = export_png(output, labels, frames_of(artifacts, shards))
@@ -83,15 +83,14 @@ def export(
     note(f"wrote {len(labels)} clips to {output}")
 
 
-def _side_of_frames(artifacts: Artifacts, shards: Path | None) -> int:
-    from pipeline.cli.inspection_targets import open_shards
+def _frame_side(artifacts: Artifacts, shards: Path | None) -> int:
+    from pipeline.cli.targets import open_shards
     from pipeline.common.errors import PseudoLabelError
 
     opened = open_shards(artifacts.run, shards)
     if opened is None:
         raise PseudoLabelError(
-            f"{artifacts.run}: no shards of its training set, so the size of its frames is not known; say with --shards where "
-            "they are"
+            f"{artifacts.run}: no shards of its training set, so the frame size is unknown; give their folder with --shards"
         )
     return opened.image_size
 
@@ -102,15 +101,15 @@ def _side_of_frames(artifacts: Artifacts, shards: Path | None) -> int:
 @shards_option
 @json_option
 def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
-    """Check that the artifacts are whole, and belong to the run's model.pt and to the shards.
+    """Check that all files of a run are complete and belong to its model.pt and its shards.
 
-    Of a run, none may be missing, nor the weights that it keeps; what its method made before an epoch belongs to it. Everything is
-    read, so that every checksum is compared. The exit code is 1 if anything is wrong.
+    Checks the pseudo-labels of every epoch, the checkpoints that the run keeps, and what its method computed before an epoch.
+    All data are read, so every checksum is verified. The exit code is 1 if there is a problem.
 
     Example: soundspot pl verify iterative
     """
     from pipeline.apps.inspection.verify import verify_artifacts
-    from pipeline.cli.inspection_targets import open_shards
+    from pipeline.cli.targets import open_shards
     from pipeline.common.errors import PseudoLabelError
 
     opened = open_shards(artifacts.run, shards)
@@ -122,4 +121,4 @@ def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
     good = "".join(f"good: {each.path}\n" for each in found.artifacts if not each.problems)
     show_value(asdict(found) | {"n_problems": found.n_problems}, lambda: good, as_json)
     if found.n_problems:
-        raise PseudoLabelError(f"{artifacts.run}: {found.n_problems} problems; run the stage that writes it again")
+        raise PseudoLabelError(f"{artifacts.run}: {found.n_problems} problems; rerun the stage that writes it")

@@ -1,7 +1,6 @@
-"""`soundspot pseudo-labels`, `soundspot pl` for short: look at what each epoch's model said of the training set.
+"""`soundspot pseudo-labels`, or `soundspot pl`: inspect the pseudo-labels that each epoch's model gave the training set.
 
-TARGET is a path (a run's folder, or one epoch's file) or the name of a variant, then ``runs/DATASET/VARIANT``. What looks at a
-run's files as such, `export` and `verify`, is in `pipeline.cli.pseudo_label_files`.
+`export` and `verify` are in `pipeline.cli.pseudo_label_files`.
 """
 
 from __future__ import annotations
@@ -37,15 +36,14 @@ from pipeline.common.console import note
 if TYPE_CHECKING:
     from pipeline.apps.inspection.views import Artifacts
 
-IN_TERMINAL = 2  # neighbors; more would make each picture tiny
+IN_TERMINAL = 2  # neighbors; with more, each image would be tiny
 
 
 @click.group("pseudo-labels")
 def pseudo_labels() -> None:
-    """Look at the pseudo-labels of each epoch; `soundspot pl` for short.
+    """Inspect the pseudo-labels of each epoch; `soundspot pl` for short.
 
-    TARGET is a run's folder, one epoch's file, or the name of a variant. A clip is named by its id, or by as much of
-    its start as no other clip has.
+    TARGET is a run folder, one epoch's file, or the name of a variant. Name a clip by its id or by a unique prefix of it.
 
     \b
     Example:
@@ -60,9 +58,9 @@ def pseudo_labels() -> None:
 @center_option
 @json_option
 def list_(artifacts: Artifacts, center: bool | None, as_json: bool) -> None:
-    """List the epochs: sounding fraction, change since the epoch before, positives of Eq. 6 per clip, size.
+    """List the epochs: sounding fraction, change since the previous epoch, positives per clip (Eq. 6), size.
 
-    The change is 1 - mean IoU of the sounding regions. With more than 4096 clips, the positives are those of a sample.
+    The change is 1 - mean IoU of the sounding regions. With more than 4096 clips the positives are estimated from a sample.
 
     Example: soundspot pl list iterative
     """
@@ -77,11 +75,11 @@ def list_(artifacts: Artifacts, center: bool | None, as_json: bool) -> None:
 @with_target
 @click.argument("words", nargs=-1, required=True, metavar="[EPOCH] CLIP")
 @targeted
-@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many neighbors by sound.")
-@click.option("--no-image", is_flag=True, help="Only text, even where the terminal can show pictures.")
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="Number of audio neighbors.")
+@click.option("--no-image", is_flag=True, help="Text only, even if the terminal can show images.")
 @center_option
 @shards_option
-@output_option("Write the picture as PNG instead of showing it.")
+@output_option("Write the image as PNG instead of showing it.")
 @json_option
 def show(
     artifacts: Artifacts,
@@ -93,10 +91,10 @@ def show(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show one clip: its map, range, sounding fraction and peak, and its neighbors by sound.
+    """Show one clip: its map, range, sounding fraction and peak, and its nearest clips by audio.
 
-    EPOCH is a number, first or last (the default). The picture goes to the file of -o, or to the terminal if it says
-    that it can show one (kitty, iTerm2, sixel).
+    EPOCH is a number, first, or last (default). With -o the image is written to a file; otherwise it is shown in the
+    terminal if that supports images (kitty, iTerm2).
 
     \b
     Example:
@@ -104,24 +102,24 @@ def show(
       soundspot pl show runs/demo/iterative/pseudo_labels/epoch_003.h5 train-00042 -o clip.png
     """
     from pipeline.apps.inspection.figures import clip_figure
-    from pipeline.apps.inspection.terminal_images import encode, protocol_of
+    from pipeline.apps.inspection.terminal_images import encode, image_protocol
     from pipeline.apps.inspection.text import clip_text
     from pipeline.apps.inspection.views import find_clip, view_clip
 
     if len(words) > 2:
-        raise click.UsageError(f"one EPOCH and one CLIP, not {' '.join(words)}")
+        raise click.UsageError(f"expected [EPOCH] CLIP, got {' '.join(words)}")
     check_ending(output, ".png")
     labels = artifacts.open(words[0] if len(words) == 2 else "last")
     view = view_clip(labels, find_clip(labels, words[-1]), k=k, center=center_of(artifacts, center))
     show_value(asdict(view), lambda: clip_text(view, plain=is_plain()), as_json)
-    protocol = None if no_image or as_json else protocol_of(os.environ, is_terminal=sys.stdout.isatty())
+    protocol = None if no_image or as_json else image_protocol(os.environ, is_terminal=sys.stdout.isatty())
     if output or protocol:
         frames = frames_of(artifacts, shards)
         if output:
             save_figure(clip_figure(view, labels, frames), output)
         elif protocol:
-            picture = clip_figure(view, labels, frames, most=IN_TERMINAL)
-            click.echo(encode(terminal_png(picture), protocol), nl=False)
+            figure = clip_figure(view, labels, frames, most=IN_TERMINAL)
+            click.echo(encode(terminal_png(figure), protocol), nl=False)
 
 
 @pseudo_labels.command()
@@ -129,16 +127,16 @@ def show(
 @click.argument("before")
 @click.argument("after")
 @targeted
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many clips to name.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of clips to list.")
 @shards_option
-@output_option("Write a gallery of the most changed clips, .png or .html.")
+@output_option("Write a gallery of the clips that changed most, .png or .html.")
 @json_option
 def compare(
     artifacts: Artifacts, before: str, after: str, top: int, shards: Path | None, output: Path | None, as_json: bool
 ) -> None:
-    """Compare the sounding regions of two epochs: distribution of the mask IoU, and the clips that changed most.
+    """Compare the sounding regions of two epochs: the distribution of mask IoU, and the clips that changed most.
 
-    BEFORE and AFTER are epochs of TARGET, or files, so that two runs can be compared as well.
+    BEFORE and AFTER are epochs of TARGET or files, so you can also compare two runs.
 
     \b
     Example:
@@ -156,7 +154,7 @@ def compare(
     levels = [labels.attrs["delta_v"] for labels in (first, second)]
     if levels[0] != levels[1]:
         note(
-            f"note: δ_v is {levels[0]:g} in one and {levels[1]:g} in the other, so equal maps have other sounding regions too"
+            f"note: δ_v differs ({levels[0]:g} and {levels[1]:g}), so sounding regions differ even where maps are equal"
         )
     show_value(asdict(comparison), lambda: comparison_text(comparison, plain=is_plain()), as_json)
     if output and output.suffix == ".html":
@@ -171,10 +169,10 @@ def compare(
 @click.argument("clip")
 @targeted
 @epoch_option
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many clips to find.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Number of clips to find.")
 @center_option
 @shards_option
-@output_option("Write the clips with their maps as PNG.")
+@output_option("Write the clips and their maps as PNG.")
 @json_option
 def neighbors(
     artifacts: Artifacts,
@@ -186,7 +184,7 @@ def neighbors(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Find the clips whose sound is most like one clip's, and whether Eq. 6 relates them (y = 1 at δ_a).
+    """Find the clips whose audio is most similar to one clip's, and whether Eq. 6 relates them (y = 1 at δ_a).
 
     Example: soundspot pl neighbors iterative train-00042 -k 5
     """
@@ -213,7 +211,7 @@ def neighbors(
 def histogram(
     artifacts: Artifacts, epoch: str, bins: int, center: bool | None, output: Path | None, as_json: bool
 ) -> None:
-    """Show how responses (R̃, with δ_v) and the likeness of sounds (cosines of ã, with δ_a) are spread.
+    """Show histograms of responses (R̃, with δ_v marked) and of audio similarity (cosines of ã, with δ_a marked).
 
     Example: soundspot pl histogram iterative --epoch 2
     """
@@ -237,5 +235,5 @@ def histogram(
 for command in (export, verify):
     pseudo_labels.add_command(command)
 
-# The same commands under the short name; hidden, so that help lists them once.
+# The same commands under a short name, hidden so that --help lists them once.
 pl = click.Group("pl", commands=pseudo_labels.commands, help=pseudo_labels.help, hidden=True)

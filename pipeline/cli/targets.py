@@ -1,61 +1,124 @@
-"""From what a user names to a ``model.pt``."""
+"""Resolve TARGET, a path or the name of a variant, to a model or to pseudo-labels; find the shards of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.apps.inspection.views import Artifacts, find_artifacts
 from pipeline.common.config import load_params
-from pipeline.common.errors import CheckpointError
-from pipeline.common.project import MODEL_FILE, find_variant, seed_name
+from pipeline.common.errors import CheckpointError, PseudoLabelError, SoundspotError
+from pipeline.common.project import (
+    LABELS_FOLDER,
+    MODEL_FILE,
+    RUNS_FOLDER,
+    SHARD_PATTERN,
+    find_variant,
+    seed_name,
+    shards_folder,
+)
+from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.shards.reader import ShardSet
 
 
 def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
-    """Find the model of a path or of a variant.
+    """Find a ``model.pt`` by path, run folder, or variant.
 
     Parameters
     ----------
     word : str
-        A ``model.pt``, or a run's folder, if it has a slash, ends in .pt or exists; else a variant's name in ``runs/DATASET``.
+        A path if it contains a slash, ends in .pt or exists; otherwise the name of a variant in ``runs/DATASET``.
     dataset : str, optional
-        Of the variant; by default the active one of the settings file.
+        Of the variant; default: the active one of the settings file.
     seed : int, optional
-        By default the first.
+        Default: the first.
     params_path : Path
-        Read only for a variant.
+        Settings file; read for variants only.
 
     Raises
     ------
     CheckpointError
-        There is no model; the message names what there is.
+        There is no such model; the message lists those that exist.
     SettingsError
         The settings file cannot be read.
     """
-    path = Path(word)
-    if "/" in word or path.suffix == ".pt" or path.is_file() or (path / MODEL_FILE).is_file():
-        return _model_at(path, seed)
-    params = load_params(params_path)
-    found = find_variant(word, dataset=dataset or params.dataset, seeds=params.seeds, holding=MODEL_FILE)
-    if not found.exists:
-        hint = (
-            f"there are models of {', '.join(found.available)}" if found.available else "train first: dvc repro train"
-        )
-        raise CheckpointError(f"{found.folder / MODEL_FILE}: no such model; {hint}")
-    folder = found.folder_of_seed(seed)
-    if folder is None:
-        raise CheckpointError(
-            f"{found.folder}: no folder seed_{seed}, and seed {seed} is not among the seeds of {params_path}: "
-            f"{', '.join(map(str, params.seeds))}"
-        )
-    return _model_at(folder, None)
-
-
-def _model_at(path: Path, seed: int | None) -> Path:
-    if seed is not None:
-        path = (path.parent if path.is_file() else path) / seed_name(seed)
+    path = _resolve(word, MODEL_FILE, CheckpointError, dataset=dataset, seed=seed, params_path=params_path)
     model = path / MODEL_FILE if path.is_dir() else path
     if not model.is_file():
-        hint = "the first seed of a run has no folder of its own, leave --seed out; else " if seed is not None else ""
         raise CheckpointError(
-            f"{model}: no such model; {hint}give a model.pt, a run's folder, or the name of a variant that has been trained"
+            f"{model}: no such model; give a model.pt, a run folder, or the name of a trained variant"
         )
     return model
+
+
+def resolve_labels(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Artifacts:
+    """Find the pseudo-labels of a run, or one epoch's file; parameters as in `resolve_model`.
+
+    Raises
+    ------
+    PseudoLabelError
+        There are no pseudo-labels; the message lists those that exist.
+    SettingsError
+        The settings file cannot be read.
+    """
+    return find_artifacts(
+        _resolve(word, LABELS_FOLDER, PseudoLabelError, dataset=dataset, seed=seed, params_path=params_path)
+    )
+
+
+def open_shards(run: Path, folder: Path | None) -> ShardSet | None:
+    """Open the shards that a run was trained on.
+
+    Parameters
+    ----------
+    run : Path
+        For ``PROJECT/runs/DATASET/…`` the shards are in ``PROJECT/data/DATASET/shards/train``.
+    folder : Path, optional
+        Overrides the folder of the shards.
+
+    Returns
+    -------
+    ShardSet, or None if `folder` is not given and there are no shards
+
+    Raises
+    ------
+    ShardError
+        The shards are damaged, or `folder` contains none.
+    """
+    if folder is not None:
+        return ShardSet.open(folder)
+    run = run.resolve()
+    for runs in run.parents:
+        if runs.name == RUNS_FOLDER:
+            found = shards_folder(runs.parent, run.relative_to(runs).parts[0], TRAIN_SPLIT)
+            return ShardSet.open(found) if any(found.glob(SHARD_PATTERN)) else None
+    return None
+
+
+def _resolve(
+    word: str,
+    holding: str,
+    error: type[SoundspotError],
+    *,
+    dataset: str | None,
+    seed: int | None,
+    params_path: Path,
+) -> Path:
+    """Return a file or run folder. A path is returned as given, a variant only if its folder contains `holding`."""
+    path = Path(word)
+    if "/" in word or path.suffix in (".pt", ".h5") or path.is_file() or (path / holding).exists():
+        if seed is None:
+            return path
+        folder = (path.parent if path.is_file() else path) / seed_name(seed)
+        if not folder.is_dir():
+            raise error(f"{folder}: no such folder; the first seed of a run has none, so leave out --seed")
+        return folder
+    params = load_params(params_path)
+    found = find_variant(word, dataset=dataset or params.dataset, seeds=params.seeds, holding=holding)
+    if not found.exists:
+        hint = f"available: {', '.join(found.available)}" if found.available else "train first: dvc repro train"
+        raise error(f"{found.folder}: no run with {holding}; {hint}")
+    of_seed = found.folder_of_seed(seed)
+    if of_seed is None:
+        seeds = ", ".join(map(str, params.seeds))
+        raise error(f"{found.folder}: no folder {seed_name(seed or 0)}, and the seeds of {params_path} are {seeds}")
+    return of_seed

@@ -287,11 +287,11 @@ def test_models_are_found(project, word, seed, found):
 @pytest.mark.parametrize(
     ("word", "dataset", "seed", "message"),
     [
-        ("iteratve", None, None, r"runs/demo/iteratve/model.pt: no such model; there are models of initial, iterative"),
-        ("iterative", "elsewhere", None, "no such model; train first: dvc repro train"),
-        ("iterative", None, 7, "seed 7 is not among the seeds of .*: 0, 5"),
-        ("runs/demo/none", None, None, "runs/demo/none: no such model; give a model.pt"),
-        ("runs/demo/initial", None, 5, "leave --seed out"),
+        ("iteratve", None, None, r"runs/demo/iteratve: no run with model.pt; available: initial, iterative"),
+        ("iterative", "elsewhere", None, "runs/elsewhere/iterative: .*train first: dvc repro train"),
+        ("iterative", None, 7, "no folder seed_7, .* 0, 5"),
+        ("runs/demo/none", None, None, "runs/demo/none: no such model"),
+        ("runs/demo/initial", None, 5, "runs/demo/initial/seed_5: .*leave out --seed"),
     ],
 )
 def test_what_is_no_model(project, word, dataset, seed, message):

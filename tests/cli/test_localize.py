@@ -546,7 +546,7 @@ def test_a_variant_of_another_dataset_seed_and_settings_file(project, capsys):
         assert run("localize", "a.mp4", "-o", out, "--model", "good", "--device", "cpu", *options) == 0
         assert json.loads((out / "a.json").read_text())["model"] == made_by[place]
     assert run("localize", "a.mp4", "-o", "out", "--model", "good", "--params", "other.yaml", "--seed", 3) == 1
-    assert "seed 3 is not among the seeds of other.yaml: 0, 7" in capsys.readouterr().err
+    assert "no folder seed_3, and the seeds of other.yaml are 0, 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
