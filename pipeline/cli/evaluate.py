@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.apps.compare.rescore import RescoredRow
     from pipeline.common.config import Params
     from pipeline.scoring.map_file import ResponseMaps
-    from pipeline.scoring.protocols import Protocol
+    from pipeline.scoring.protocols import ScoringProtocol
 
 PATH = click.Path(path_type=Path)
 
@@ -112,7 +112,7 @@ def protocols(as_json: bool) -> None:
     click.echo(json.dumps(protocols_as_json(rules), indent=2) if as_json else rules_text(rules), nl=as_json)
 
 
-def _chosen(names: tuple[str, ...]) -> list[Protocol]:
+def _chosen(names: tuple[str, ...]) -> list[ScoringProtocol]:
     from pipeline.scoring.protocols import PROTOCOLS, get_protocol
 
     if "all" in names:
@@ -152,7 +152,7 @@ def _read_maps(
     return {variant: read_stored_maps(folder / variant, split=split) for variant in there}
 
 
-def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
+def _note_silence(rows: list[RescoredRow], protocols: list[ScoringProtocol]) -> None:
     detecting = [protocol.name for protocol in protocols if "slavc" in protocol.extras]
     if not any(row.metrics[name]["n_skipped_silent"] for row in rows for name in detecting) and detecting:
         note(
@@ -161,7 +161,7 @@ def _note_silence(rows: list[RescoredRow], protocols: list[Protocol]) -> None:
         )
 
 
-def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[Protocol]) -> None:
+def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[ScoringProtocol]) -> None:
     from pipeline.scoring.tables import normalization_note
 
     own = {

@@ -23,7 +23,7 @@ from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import select_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.class_maps import score_class_maps
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.summary import flat_metrics
 from pipeline.scoring.tables import interval
 from pipeline.shards.reader import ShardSet
@@ -81,7 +81,7 @@ def class_metrics(
     runs: Sequence[Path],
     shards: ShardSet,
     boxes: Sequence[Box],
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     variant: str,
     clips: Path,
@@ -97,7 +97,7 @@ def class_metrics(
     shards : ShardSet
         The scored split.
     boxes : sequence of Box
-    protocol : Protocol
+    protocol : ScoringProtocol
         With the consensus "per-source".
     variant : str
         Whose runs they are, for messages.

@@ -34,7 +34,7 @@ from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.metrics import THRESHOLDS
-from pipeline.scoring.protocols import Protocol, get_protocol
+from pipeline.scoring.protocols import ScoringProtocol, get_protocol
 from pipeline.scoring.results import Scores
 from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
@@ -75,7 +75,7 @@ def evaluate(
         ``baselines.json``, written by `pipeline.scoring.baselines.evaluate_content_free`.
     split : str
     evaluation : EvaluationSettings
-        Protocol, and the threshold of a success.
+        Protocol, and the cIoU threshold of a success.
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def score_maps(
-    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, Protocol], *, threshold: float
+    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, ScoringProtocol], *, threshold: float
 ) -> dict[str, Scores]:
     """Return the scores of one model by prefix ``<audio><rule>``."""
     rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}

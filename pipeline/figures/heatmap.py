@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.scoring.upsampling import enlargement_matrix
+from pipeline.scoring.upsampling import upsampling_matrix
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
@@ -135,7 +135,7 @@ def heat_colors() -> np.ndarray:
 def enlarged(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Return a map (row, col) enlarged bilinearly to a size: float32 (height, width)."""
     rows, columns = (
-        enlargement_matrix(side, size, interpolation="bilinear", align_corners=False)
+        upsampling_matrix(side, size, interpolation="bilinear", align_corners=False)
         for side, size in zip(values.shape, (height, width), strict=True)
     )
     return rows @ (values.astype(np.float32) @ columns.T)

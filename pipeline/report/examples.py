@@ -23,9 +23,9 @@ from pipeline.manifests.boxes import Box
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.map_file import ResponseMaps
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.tables import label_of
-from pipeline.scoring.upsampling import EnlargedMap, enlarge, normalize, sounding_pixels
+from pipeline.scoring.upsampling import UpsampledMap, normalize, sounding_pixels, upsample
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_artifacts import artifact_paths
 
@@ -55,7 +55,11 @@ def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:
 
 
 def overlays(
-    clip_ids: Sequence[str], methods: Sequence[Scored], shards: ShardSet, boxes: Sequence[Box], protocol: Protocol
+    clip_ids: Sequence[str],
+    methods: Sequence[Scored],
+    shards: ShardSet,
+    boxes: Sequence[Box],
+    protocol: ScoringProtocol,
 ) -> Figure:
     """Return a grid: one clip a row, its frame and then each method's map over it, with boxes and cIoU."""
     rows = []
@@ -71,9 +75,9 @@ def overlays(
     return overlay_grid(rows, columns=["frame", *(label_of(method.name) for method in methods)])
 
 
-def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: ScoringProtocol) -> tuple[np.ndarray, np.ndarray]:
     """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
-    enlarged = EnlargedMap(normalize(raw[None], protocol.normalization), 0, protocol)
+    enlarged = UpsampledMap(normalize(raw[None], protocol.normalization), 0, protocol)
     truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
     region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
     return np.clip(enlarged.values, 0, 1), region
@@ -132,7 +136,7 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
     )
 
 
-def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> Figure:
+def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: ScoringProtocol) -> Figure:
     """Return Figure 6: a row for each clip and method, a column for each epoch; outlined are the cells above δ_v."""
     rows, names = [], []
     for j, clip_id in enumerate(maps.clip_ids):
@@ -140,7 +144,7 @@ def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> F
         for i, name in enumerate(maps.names):
             rows.append(
                 [
-                    Panel(frame, heat=enlarge(response, protocol), region=cell_region(response, level, protocol))
+                    Panel(frame, heat=upsample(response, protocol), region=cell_region(response, level, protocol))
                     for response, level in zip(maps.response[i, j], maps.delta_v[i], strict=True)
                 ]
             )
@@ -148,11 +152,11 @@ def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: Protocol) -> F
     return overlay_grid(rows, columns=[f"epoch {epoch}" for epoch in maps.epochs], names=names)
 
 
-def cell_region(response: np.ndarray, delta_v: float, protocol: Protocol) -> np.ndarray:
+def cell_region(response: np.ndarray, delta_v: float, protocol: ScoringProtocol) -> np.ndarray:
     """Return the cells that training learns from (Eq. 2) on the protocol's grid, bool (size, size).
 
     Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighborhood and bridges two cells.
     """
     # In float32, as pseudo-labels are compared when training reads them.
     cells = (response > np.float32(delta_v))[None]
-    return EnlargedMap(normalize(cells, protocol.normalization), 0, protocol).values > 0
+    return UpsampledMap(normalize(cells, protocol.normalization), 0, protocol).values > 0

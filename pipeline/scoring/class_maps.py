@@ -1,11 +1,12 @@
-"""Scores of methods that give one response map per class, as DSOL does on MUSIC-Synthetic.
+"""Scores of methods with one response map per class, such as DSOL on MUSIC-Synthetic.
 
 Conventions
 -----------
-Class maps are float (clip, class, row, col), non-negative and comparable between classes of a clip (DSOL: softmax over
-classes). They are not normalized, since a silent class must stay low. A box's `source` is its class. Source: DSOL (Hu et
-al., NeurIPS 2020), its public evaluation of MUSIC-Synthetic; unlike there, a class has one map, so that no silent
-class is missed and no sounding one counts as silent.
+Class maps are float (clip, class, row, col), non-negative, and comparable between the classes of a clip (DSOL: softmax
+over classes). They are not normalized, because a silent class must stay low. The `source` of a box is its class.
+
+Source: DSOL (Hu et al., NeurIPS 2020), its public evaluation of MUSIC-Synthetic. Unlike there, each class has exactly one
+map, so no silent class is missed and no sounding class counts as silent.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from pipeline.common.errors import EvaluationError
 from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import COUNTS, Scores
 from pipeline.scoring.score import SILENCE, checked_maps, group_sounding_boxes
-from pipeline.scoring.upsampling import enlarge
+from pipeline.scoring.upsampling import upsample
 
 
 def score_class_maps(
@@ -30,7 +31,7 @@ def score_class_maps(
     class_names: Sequence[str],
     clip_ids: Sequence[str],
     boxes: Iterable[Box],
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     threshold: float | None = None,
     legacy_float: bool = False,
@@ -42,23 +43,28 @@ def score_class_maps(
     maps : float array, shape (clip, class, row, col)
         Response maps; finite.
     class_names : sequence of str, length class
-        Which class is which; a sounding box of a class that is not in it is an error.
+        Names along the class axis. A sounding box of any other class is an error.
     clip_ids, boxes, threshold, legacy_float
         See `pipeline.scoring.score.score_all`.
-    protocol : Protocol
-        With the consensus "per-source" and the threshold rule "relative-to-max".
+    protocol : ScoringProtocol
+        Must have the consensus "per-source" and the threshold rule "relative-to-max".
 
     Returns
     -------
     Scores
-        cIoU, IoU and pointing of a clip are means over its sounding classes; ``extra["nsa"]`` is the mean over its
-        silent classes of the share of pixels at most 0.2, NaN where every class sounds.
+        cIoU, IoU and pointing of a clip are means over its sounding classes. ``extra["nsa"]`` (non-sounding area) is
+        the share of pixels at most 0.2, averaged over its silent classes; NaN if every class sounds.
+
+    Raises
+    ------
+    EvaluationError
+        The protocol does not fit, shapes disagree, a box has an unknown class, or no clip is left to score.
     """
     if protocol.consensus != "per-source" or protocol.threshold_rule != "relative-to-max":
-        raise EvaluationError(f"protocol {protocol.name} is not for maps per class; use music-synthetic-a")
+        raise EvaluationError(f"protocol {protocol.name} does not support class maps; use music-synthetic-a")
     maps = checked_maps(maps, clip_ids, n_axes=4)
     if maps.ndim != 4 or maps.shape[1] != len(class_names):
-        raise EvaluationError(f"class maps of shape {maps.shape} for {len(class_names)} classes and their clips")
+        raise EvaluationError(f"class maps must have shape (clip, {len(class_names)}, row, col), got {maps.shape}")
     by_clip = group_sounding_boxes(boxes)
     counts = dict.fromkeys(COUNTS, 0) | {"n_missing_maps": len(by_clip.keys() - set(clip_ids))}
     scored: list[str] = []
@@ -86,15 +92,15 @@ def score_class_maps(
 
 
 def _score_clip(
-    clip_maps: NDArray, class_names: Sequence[str], boxes: list[Box], protocol: Protocol, counts: dict[str, int]
+    clip_maps: NDArray, class_names: Sequence[str], boxes: list[Box], protocol: ScoringProtocol, counts: dict[str, int]
 ) -> tuple[float, ...] | None:
-    """Return cIoU, IoU, pointing and NSA of one clip, or None and a count if it cannot be scored."""
+    """Return cIoU, IoU, pointing and NSA of one clip; None, and a count in `counts`, if it cannot be scored."""
     sources = list(dict.fromkeys(box.source for box in boxes))
     unknown = [source for source in sources if source not in class_names]
     if unknown:
         raise EvaluationError(
-            f"clip {boxes[0].clip_id!r} has a sounding box of class {unknown[0]!r}, for which there is no map; "
-            f"there are {', '.join(class_names)}"
+            f"clip {boxes[0].clip_id!r}: a sounding box has the class {unknown[0]!r}, which has no map; "
+            f"classes with maps: {', '.join(class_names)}"
         )
     truths = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus=protocol.consensus)
     counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
@@ -102,13 +108,13 @@ def _score_clip(
     if not parts:
         counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
         return None
-    enlarged = {name: enlarge(one, protocol) for name, one in zip(class_names, clip_maps, strict=True)}
+    upsampled = {name: upsample(one, protocol) for name, one in zip(class_names, clip_maps, strict=True)}
     values = []
     for source, truth in parts:
-        heard = enlarged[source]
-        peak = heard == heard.max()
+        class_map = upsampled[source]
+        peak = class_map == class_map.max()
         counts["n_flat_maps"] += bool(peak.all())
-        region = heard > np.float32(protocol.map_threshold * float(heard.max()))
+        region = class_map > np.float32(protocol.map_threshold * float(class_map.max()))
         values.append((*ciou_and_iou(region, truth), float(truth.support[peak].mean())))
-    quiet = [float(np.mean(one <= SILENCE)) for name, one in enlarged.items() if name not in sources]
+    quiet = [float(np.mean(one <= SILENCE)) for name, one in upsampled.items() if name not in sources]
     return (*(float(value) for value in np.mean(values, axis=0)), float(np.mean(quiet)) if quiet else float("nan"))

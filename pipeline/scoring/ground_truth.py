@@ -1,13 +1,13 @@
-"""Boxes → ground-truth grids.
+"""Ground truth: boxes → consensus map on a pixel grid.
 
 Conventions
 -----------
-A box is x0, y0, x1, y1 in fractions of the full frame, corners, origin top left; an edge at x0 lies on the line
-between two pixels. For files that count pixels from 1 (SoundNet-Flickr, 256×256), pixel c begins at the fraction
-(c - 1) / 256. A grid is (row, col); a box covers the pixels from its first to the one before its last edge.
+A box is x0, y0, x1, y1 in fractions of the full frame, origin top left. An edge lies between two pixels. In files that
+count pixels from 1 (SoundNet-Flickr, 256×256), pixel c begins at the fraction (c - 1) / 256. A grid is (row, col); a box
+covers the pixels from its first edge up to, but not including, its last edge.
 
-Public code turns edges into pixel indices in different ways, which moves a box by up to a pixel; see `Rounding`.
-What lies outside the frame is cut off. A box of which nothing is left is counted.
+Public code turns edges into pixel indices in different ways, which moves a box by up to a pixel; see `pixel_edges`.
+Boxes are clipped to the frame. A box with no pixel left is counted in `GroundTruth.n_outside`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.manifests.boxes import Box
 from pipeline.scoring.protocols import Consensus, Rounding
 
 SOURCE_SIDE = 256  # side in pixels of the frames on which the SoundNet-Flickr boxes were drawn
-_SIZE_ERROR = 1.0e-9  # pixels; a size that is the difference of two corners misses a whole number by less
+_SIZE_ERROR = 1.0e-9  # pixels; corner differences miss a whole number by less than this
 
 
 class GroundTruth(NamedTuple):
@@ -33,13 +33,13 @@ class GroundTruth(NamedTuple):
     support : bool array, shape (row, col)
         Where g > 0.
     full : bool array, shape (row, col)
-        Where g = 1; the same object as `support` where one box is enough.
+        Where g = 1; the same object as `support` if one box is enough.
     n_support : int
         Pixels with g > 0.
     mass : float
         Σg.
     n_outside : int
-        Boxes of which nothing lies on the grid.
+        Boxes with no pixel on the grid.
     """
 
     support: NDArray[np.bool_]
@@ -64,12 +64,13 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
     size : int
         Side of the grid, pixels.
     rounding : {"nearest", "floor", "one-based-floor", "xywh-floor"}
-        "nearest": the nearest line between pixels; gives MSSL's ``[y - 1 : y' - 1]`` on the 256 grid exactly.
-        "floor": ``int(size * x)``, as public code does with VGG-SS. "one-based-floor": back to the 1-based pixel of the
-        256-pixel frame, then ``int(size * pixel / 256)`` without taking the 1 off, as LVS, EZ-VSL and their successors do
-        with SoundNet-Flickr. "xywh-floor": corner and size are rounded down each for itself, ``int(size * x)`` and
-        ``int(size * width)``, and the far edge is their sum, as DSOL does with the ``[x, y, width, height]`` of
-        MUSIC-Synthetic; off the grid it can lie a pixel before that of "floor".
+        - "nearest": the nearest line between pixels; exactly MSSL's ``[y - 1 : y' - 1]`` on the 256 grid.
+        - "floor": ``int(size * x)``, as public code does for VGG-SS.
+        - "one-based-floor": the 1-based pixel of the 256-pixel frame, then ``int(size * pixel / 256)`` without
+          subtracting the 1, as LVS, EZ-VSL and their successors do for SoundNet-Flickr.
+        - "xywh-floor": corner and size are rounded down separately, ``int(size * x)`` and ``int(size * width)``, and the
+          far edge is their sum, as DSOL does for the ``[x, y, width, height]`` of MUSIC-Synthetic. The far edge can be
+          one pixel lower than with "floor".
 
     Returns
     -------
@@ -86,24 +87,24 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
         sides = np.floor((fractions[:, 2:] - fractions[:, :2]) * size + _SIZE_ERROR)
         edges = np.concatenate([near, near + sides], axis=1)
     else:
-        # The published boxes are whole pixels, so undoing the division may round.
+        # The published boxes are whole pixels, so rounding recovers them exactly.
         pixels = np.rint(fractions * SOURCE_SIDE) + 1
         edges = np.floor(size * pixels / SOURCE_SIDE)
     return np.minimum(np.maximum(edges, 0), size).astype(np.int64)
 
 
 def required_agreement(boxes: Sequence[Box]) -> int:
-    """How many boxes must cover a pixel for it to count fully: min(2, number of annotators of these boxes).
+    """Return how many boxes must cover a pixel for g = 1: min(2, number of annotators of these boxes).
 
-    The published rule asks for two boxes, whoever drew them, which suits SoundNet-Flickr's several annotators. Where
-    one annotator (or a renderer) drew every box of the clip, a box counts fully: the rule that public code has for
-    VGG-SS. So one rule serves both kinds of data.
+    The published rule requires two boxes, whoever drew them; it was made for SoundNet-Flickr, which has several
+    annotators per clip. If one annotator (or a renderer) drew every box of a clip, one box is enough, as in public code
+    for VGG-SS. So one rule covers both kinds of data.
     """
     return min(2, len({box.annotator for box in boxes}))
 
 
 def box_edges(boxes: Sequence[Box], size: int, *, rounding: Rounding) -> list[list[int]]:
-    """Return `pixel_edges` of boxes as a list with x0, y0, x1, y1 of each."""
+    """Return `pixel_edges` of boxes as a list of [x0, y0, x1, y1]."""
     return pixel_edges([(box.x0, box.y0, box.x1, box.y1) for box in boxes], size, rounding=rounding).tolist()
 
 
@@ -120,20 +121,21 @@ def ground_truth(
     Parameters
     ----------
     boxes : sequence of Box
-        The clip's boxes; those with ``sounding`` False are left out.
+        The clip's boxes; those with ``sounding`` False are ignored.
     size, rounding
         See `pixel_edges`.
     consensus : {"annotators", "union", "per-source"}
-        "annotators": `required_agreement` boxes make a pixel full, fewer half. "union": one box is enough.
-        "per-source": the union of the boxes of each source, one ground truth per source.
+        - "annotators": g = 1 where `required_agreement` boxes overlap, 1/2 where fewer do.
+        - "union": g = 1 where there is any box.
+        - "per-source": the union of the boxes of each source, one ground truth per source.
     edges : sequence, optional
-        `box_edges` of the boxes, where they are known already.
+        `box_edges` of the boxes, if already computed.
 
     Returns
     -------
     list of GroundTruth
-        One element, or one per source in the order of first appearance; parts without any pixel are in it too. Empty
-        when no box is sounding.
+        One element, or one per source in the order of first appearance, including those without any pixel. Empty if
+        no box is sounding.
     """
     if edges is None:
         edges = box_edges(boxes, size, rounding=rounding)
@@ -148,7 +150,7 @@ def ground_truth(
 
 
 def _masks(edges: Sequence[Sequence[int]], size: int, required: int) -> GroundTruth:
-    # Small integers, for speed; a clip with more boxes than they can count gets larger ones.
+    # uint8 is fastest; a clip with 256 boxes or more needs a larger type.
     counts = np.zeros((size, size), dtype=np.uint8 if len(edges) < 256 else np.uint32)
     n_outside = 0
     for x0, y0, x1, y1 in edges:

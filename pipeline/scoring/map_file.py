@@ -1,10 +1,12 @@
-"""Response maps of a scored split on disk, so that any rule can score them later without the model.
+"""Response maps of a scored split on disk: any protocol can score them later without the model.
 
-``maps.h5`` holds, with the clip as first axis: ``clip_id`` fixed-length bytes; ``response`` float32 (clip, row, col),
-the raw responses of each frame to its own sound, before any normalization; ``shuffled_response`` likewise, to the sound
-of another clip, and ``shuffled_clip_id``, whose sound that was. Attributes: ``format_version``, the ``split``, ``seed``
-of the model, ``shards``, the fingerprint of the clips, ``normalization`` (empty, or the maps' own: see `ResponseMaps`). Equal
-input gives equal bytes.
+Conventions
+-----------
+Fields of ``maps.h5``, clip axis first: ``clip_id`` (fixed-length bytes); ``response`` float32 (clip, row, col), raw
+responses of each frame to its own audio, before any normalization; ``shuffled_response``, the same with the audio of
+another clip; ``shuffled_clip_id``, the clip that this audio belongs to. Attributes: ``format_version``, ``split``,
+``seed`` of the model, ``shards`` (fingerprint of the clips), and ``normalization`` (empty, or the method's own: see
+`ResponseMaps`). Equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_bytes
-from pipeline.scoring.protocols import Normalization, Protocol
+from pipeline.scoring.protocols import Normalization, ScoringProtocol
 
 FORMAT_VERSION = 3
 _CLIPS_PER_CHUNK = 256
@@ -34,17 +36,18 @@ class ResponseMaps:
     ----------
     clip_ids : list of str
     response, shuffled_response : np.ndarray (clip, row, col) float32
-        As the method makes them, of Eq. 1 unless it has its own; to the clip's own sound, and to that of another clip.
+        Before normalization, from Eq. 1 or the method's own definition; with the clip's own audio, and with the audio
+        of another clip.
     shuffled_clip_ids : list of str
-        Whose sound each frame was given for `shuffled_response`; never the clip's own.
+        The clip whose audio each frame got in `shuffled_response`; never the clip itself.
     split : str
-        That the clips belong to.
+        The split of the clips.
     seed : int
-        Of the training run.
+        Seed of the training run.
     shards : str
         Fingerprint of the scored shards.
     normalization : str or None
-        How the method defines its maps, where that is not the scoring protocol's own normalization.
+        Normalization that the method defines for its maps, if it replaces the protocol's.
     """
 
     clip_ids: list[str]
@@ -56,13 +59,13 @@ class ResponseMaps:
     shards: str
     normalization: Normalization | None = None
 
-    def rule(self, protocol: Protocol) -> Protocol:
-        """Return the protocol by which these maps are scored and drawn: with their own normalization, if they have one."""
+    def rule(self, protocol: ScoringProtocol) -> ScoringProtocol:
+        """Return `protocol`, with the normalization of these maps if they define one."""
         return replace(protocol, normalization=self.normalization) if self.normalization else protocol
 
 
 def write_maps(path: Path, maps: ResponseMaps) -> None:
-    """Write `maps`, whole or not at all."""
+    """Write `maps` atomically."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = FORMAT_VERSION
@@ -93,11 +96,11 @@ def read_maps(path: Path) -> ResponseMaps:
         with h5py.File(path, "r", locking=False) as file:
             version = file.attrs["format_version"]
             if version != FORMAT_VERSION:
-                raise ValueError(f"format version {version}, this program reads {FORMAT_VERSION}")
+                raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
             ids = {name: [i.decode("ascii") for i in file[name][()]] for name in ("clip_id", "shuffled_clip_id")}
             arrays = {name: file[name][()] for name in ("response", "shuffled_response")}
             if {len(values) for values in (*ids.values(), *arrays.values())} != {len(ids["clip_id"])}:
-                raise ValueError("its fields differ in length")
+                raise ValueError("fields differ in length")
             normalization = np.bytes_(file.attrs["normalization"]).decode("ascii")
             if normalization not in ("", *get_args(Normalization)):
                 raise ValueError(f"unknown normalization {normalization!r}")

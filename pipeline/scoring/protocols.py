@@ -1,17 +1,22 @@
-"""The field's evaluation rules, each a named object.
+"""The evaluation protocols of the field, each a named object.
 
-Published numbers of different papers are not comparable: maps are normalized, enlarged and thresholded differently,
-and the same predictor moves by tens of points. Here every rule is spelled out, so that one model can be scored under
-all of them (`pipeline.scoring.score`).
+Numbers published in different papers are not comparable: maps are normalized, upsampled and thresholded differently, which
+changes the score of the same predictor by tens of points. Each protocol is spelled out here, so that one model can be
+scored under all of them (`pipeline.scoring.score`).
 
 Conventions
 -----------
-A response map is raw (row, col), any scale. A rule normalizes it, enlarges it to ``size`` × ``size``, and thresholds
-it. "min-max" maps the raw map to [0, 1] (Eq. 1) before it is enlarged; "min-max-enlarged" does so afterwards, which
-differs for a fixed threshold because interpolation can miss the peak; "relu-max" cuts negative responses off, enlarges,
-and divides by the maximum. "bilinear" without aligned corners is what OpenCV's linear resize does (half-pixel centers).
+A response map is raw (row, col), on any scale. A protocol normalizes it, upsamples it to ``size`` × ``size``, and
+thresholds it. Normalizations:
 
-Source names: MSSL, LVS, EZ-VSL, SLAVC, SSPL, SSLalignment and DSOL are the public repositories of those systems.
+- "min-max": scale the raw map to [0, 1] (Eq. 1), then upsample.
+- "min-max-enlarged": upsample, then scale to [0, 1]. This differs for a fixed threshold, because interpolation can miss
+  the peak.
+- "relu-max": clip negative responses to 0, upsample, divide by the maximum.
+
+"bilinear" without aligned corners equals OpenCV's linear resize (half-pixel centers).
+
+MSSL, LVS, EZ-VSL, SLAVC, SSPL, SSLalignment and DSOL refer to the public repositories of those systems.
 """
 
 from __future__ import annotations
@@ -31,40 +36,42 @@ Extra = Literal["iiou", "slavc", "nsa"]
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How a response map becomes a score.
+class ScoringProtocol:
+    """Rules that turn a response map and boxes into a score.
 
     Parameters
     ----------
     name : str
-        Under which `get_protocol` finds it.
+        Key of `get_protocol`.
     source : str
-        Whose rule it is, and what it is for.
+        Where the protocol comes from and what it is used for.
     size : int
-        Side of the grid on which map and boxes meet, pixels.
+        Side of the grid on which map and boxes are compared, in pixels.
     rounding : str
         How box edges become pixels, see `pipeline.scoring.ground_truth.pixel_edges`.
     consensus : str
-        How boxes become the consensus map, see `pipeline.scoring.ground_truth.ground_truth`. With "per-source" a clip's cIoU and
-        IoU are the means over its sounding sources.
+        How boxes become the consensus map, see `pipeline.scoring.ground_truth.ground_truth`. With "per-source", the cIoU and
+        IoU of a clip are means over its sounding sources.
     normalization : {"min-max", "min-max-enlarged", "relu-max"}
         See the module's conventions.
     interpolation : {"bilinear", "bicubic"}
-        How the map is enlarged.
+        How the map is upsampled.
     align_corners : bool
-        Whether the outermost cells' centers land on the outermost pixels.
+        Whether the centers of the outermost cells coincide with the outermost pixels.
     threshold_rule : {"fixed", "relative-to-max", "median", "oracle-area"}
-        "fixed": `map_threshold` on the normalized map. "relative-to-max": `map_threshold` times the enlarged map's
-        maximum. "median": the value at index N // 2 of the N sorted pixels. "oracle-area": the value at index N - k,
-        where k is the number of pixels with g > 0 (N // 2 if none); it knows the ground truth's area.
+        - "fixed": `map_threshold` on the normalized map.
+        - "relative-to-max": `map_threshold` times the maximum of the upsampled map.
+        - "median": the value at index N // 2 of the N sorted pixels.
+        - "oracle-area": the value at index N - k, where k is the number of pixels with g > 0 (N // 2 if none). It uses
+          the area of the ground truth.
     map_threshold : float
-        See `threshold_rule`; unused by the last two.
+        See `threshold_rule`; not used by the last two.
     comparator : {">", ">="}
-        How a pixel must compare with the threshold. It decides what becomes of a flat map: nothing, or everything.
+        How a sounding pixel compares with the threshold. It decides whether a flat map predicts nothing or everything.
     success_threshold : float
-        cIoU from which a clip counts as a success, unless the caller says otherwise.
+        Default cIoU from which a clip counts as a success.
     extras : tuple of {"iiou", "slavc", "nsa"}
-        Further metric sets, see `pipeline.scoring.metrics` and `pipeline.scoring.score`.
+        Additional metrics, see `pipeline.scoring.metrics` and `pipeline.scoring.score`.
     """
 
     name: str
@@ -82,27 +89,27 @@ class Protocol:
     extras: tuple[Extra, ...] = ()
 
 
-_PAPER = Protocol(
+_PAPER = ScoringProtocol(
     name="paper256",
-    source="The paper's own: Eq. 1 and 2, bilinear enlargement; the 256 grid and the fixed 0.5 are those of MSSL, "
-    "whose evaluation it follows (the paper gives no value)",
+    source="The paper: Eq. 1 and 2, bilinear upsampling; the 256 grid and the threshold 0.5 are from MSSL, whose "
+    "evaluation the paper follows without giving values",
     size=256,
     rounding="nearest",
 )
-_MSSL = Protocol(
+_MSSL = ScoringProtocol(
     name="mssl256",
-    source="MSSL, main script: negative responses cut off, divided by the maximum, above 0.5",
+    source="MSSL, main script: negative responses clipped, divided by the maximum, above 0.5",
     size=256,
     rounding="nearest",
     normalization="relu-max",
 )
-_LVS = Protocol(
+_LVS = ScoringProtocol(
     name="lvs224-median",
     source="LVS on SoundNet-Flickr: the upper half of the pixels, strictly above the median",
     size=224,
     threshold_rule="median",
 )
-_EZVSL = Protocol(
+_EZVSL = ScoringProtocol(
     name="ezvsl224-median",
     source="EZ-VSL, test script: corners aligned, the upper half of the pixels including the median",
     size=224,
@@ -110,7 +117,7 @@ _EZVSL = Protocol(
     threshold_rule="median",
     comparator=">=",
 )
-_SSLALIGNMENT = Protocol(
+_SSLALIGNMENT = ScoringProtocol(
     name="sslalignment224-median",
     source="SSLalignment on sets other than VGG-SS: corners aligned, strictly above the median",
     size=224,
@@ -128,15 +135,15 @@ _SSLALIGNMENT_VGGSS = replace(
 _IIOU = replace(
     _SSLALIGNMENT,
     name="iiou224",
-    source="SSLalignment on IS3: as its median rule, and IIoU: all clips of one frame must succeed together",
+    source="SSLalignment on IS3: its median rule, plus IIoU: all clips of a frame must succeed",
     rounding="nearest",
     consensus="union",
     extras=("iiou",),
 )
-_SLAVC = Protocol(
+_SLAVC = ScoringProtocol(
     name="slavc224",
-    source="SLAVC with its relative prediction on SoundNet-Flickr: bicubic, the upper half of the pixels; average "
-    "precision and max-F1 over sounding and silent clips",
+    source="SLAVC, relative prediction, on SoundNet-Flickr: bicubic, the upper half of the pixels; average precision "
+    "and max-F1 over sounding and silent clips",
     size=224,
     interpolation="bicubic",
     align_corners=True,
@@ -144,11 +151,11 @@ _SLAVC = Protocol(
     comparator=">=",
     extras=("slavc",),
 )
-_MUSIC_A = Protocol(
+_MUSIC_A = ScoringProtocol(
     name="music-synthetic-a",
     source="DSOL on MUSIC-Synthetic, reading A: one map against the box of each sounding instrument, mean over them; "
-    "above half the maximum. Maps are normalized by Eq. 1 first, since DSOL's own are softmax values near 0 at "
-    "their lowest",
+    "above half the maximum. Maps are normalized by Eq. 1 first, because the minimum of DSOL's own softmax maps is "
+    "near 0",
     size=224,
     rounding="xywh-floor",
     consensus="per-source",
@@ -162,14 +169,14 @@ _ALL = (
     replace(
         _PAPER,
         name="paper256-median",
-        source="The paper's ground truth and enlargement with the median rule of later work",
+        source="Ground truth and upsampling of the paper with the median rule of later work",
         threshold_rule="median",
     ),
     _MSSL,
     replace(
         _MSSL,
         name="mssl256-calmetric",
-        source="MSSL, the script that prints its table: above 0.001 of the maximum, which is nearly every pixel",
+        source="MSSL, the script that prints its table: above 0.001 of the maximum, that is, nearly every pixel",
         map_threshold=0.001,
     ),
     _LVS,
@@ -177,13 +184,13 @@ _ALL = (
     replace(
         _EZVSL,
         name="ezvsl224-validate",
-        source="EZ-VSL, training script: bicubic without aligned corners; this is what picks its checkpoint",
+        source="EZ-VSL, training script: bicubic, corners not aligned; it selects the EZ-VSL checkpoint",
         interpolation="bicubic",
         align_corners=False,
     ),
-    Protocol(
+    ScoringProtocol(
         name="sspl224",
-        source="SSPL: linear enlargement, then min-max, 0.5 and above",
+        source="SSPL: bilinear upsampling, then min-max, at least 0.5",
         size=224,
         normalization="min-max-enlarged",
         comparator=">=",
@@ -192,35 +199,35 @@ _ALL = (
     replace(
         _SSLALIGNMENT,
         name="sslalignment224-adaptive",
-        source="SSLalignment, adaptive: as many pixels as the ground truth has. It reads the answer; an upper bound",
+        source="SSLalignment, adaptive: as many pixels as the ground truth has. It uses the ground truth: an upper bound",
         threshold_rule="oracle-area",
     ),
     _IIOU,
     replace(
         _IIOU,
         name="iiou224-adaptive",
-        source="SSLalignment on IS3, adaptive: as iiou224 with the ground truth's area",
+        source="SSLalignment on IS3, adaptive: iiou224 with the area of the ground truth",
         threshold_rule="oracle-area",
     ),
     _SLAVC,
     replace(
         _LVS,
         name="vggss224",
-        source="VGG-SS as its authors (LVS) score it: union of the boxes, strictly above the median",
+        source="VGG-SS as scored by its authors (LVS): union of the boxes, strictly above the median",
         rounding="floor",
         consensus="union",
     ),
     replace(
         _SLAVC,
         name="slavc-vggss224",
-        source="SLAVC with its relative prediction on VGG-SS: union of the boxes",
+        source="SLAVC, relative prediction, on VGG-SS: union of the boxes",
         rounding="floor",
         consensus="union",
     ),
     replace(
         _EZVSL,
         name="ezvsl-vggss224",
-        source="EZ-VSL on VGG-SS, test script: as its median rule, union of the boxes",
+        source="EZ-VSL on VGG-SS, test script: its median rule, union of the boxes",
         rounding="floor",
         consensus="union",
     ),
@@ -228,7 +235,7 @@ _ALL = (
     replace(
         _SSLALIGNMENT_VGGSS,
         name="sslalignment-vggss224-adaptive",
-        source="SSLalignment on VGG-SS, adaptive: as many pixels as the ground truth has. It reads the answer; an upper bound",
+        source="SSLalignment on VGG-SS, adaptive: as many pixels as the ground truth has. It uses the ground truth: an upper bound",
         threshold_rule="oracle-area",
     ),
     _MUSIC_A,
@@ -240,17 +247,17 @@ _ALL = (
     ),
 )
 
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
+PROTOCOLS: dict[str, ScoringProtocol] = {protocol.name: protocol for protocol in _ALL}
 
 
-def get_protocol(name: str) -> Protocol:
-    """Return the protocol of that name.
+def get_protocol(name: str) -> ScoringProtocol:
+    """Return a protocol by name.
 
     Raises
     ------
     EvaluationError
-        There is none; the message lists those that there are.
+        No protocol has this name.
     """
     if name not in PROTOCOLS:
-        raise EvaluationError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+        raise EvaluationError(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

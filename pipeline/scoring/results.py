@@ -1,9 +1,9 @@
-"""What a protocol says about each clip, and the flat summary of it that is written down.
+"""Per-clip scores under one protocol, and their flat summary.
 
 Conventions
 -----------
-One value per clip, float64, fractions; intervals are 95 % percentile bootstrap over clips. See `pipeline.scoring.score` for
-which clips are scored.
+One float64 fraction per clip. Intervals are 95 % percentile bootstrap over clips. `pipeline.scoring.score` documents which
+clips are scored.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from pipeline.scoring.metrics import (
     success_curve,
     worst_of_each_frame,
 )
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 
 COUNTS = (
     "n_clips",  # scored
-    "n_skipped",  # maps that are not scored: the next two together
+    "n_skipped",  # maps that are not scored: sum of the next two
     "n_skipped_silent",  # no sounding box
     "n_skipped_empty",  # sounding boxes, but no pixel on the grid
     "n_missing_maps",  # clips with sounding boxes for which no map was given
-    "n_flat_maps",  # scored, without contrast
-    "n_boxes_outside",  # sounding boxes of which nothing lies on the grid
+    "n_flat_maps",  # scored maps without contrast
+    "n_boxes_outside",  # sounding boxes with no pixel on the grid
 )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one protocol says about each clip.
+    """Scores of each clip under one protocol.
 
     Parameters
     ----------
-    protocol : Protocol
-        The rule.
+    protocol : ScoringProtocol
+        The protocol.
     threshold : float
         cIoU from which a clip counts as a success.
     legacy_float : bool
@@ -55,17 +55,17 @@ class Scores:
     clip_ids : tuple of str
         The scored clips, in the order of the maps.
     ciou, iou, pointing : float64 arrays, shape (clip,), in [0, 1]
-        See `pipeline.scoring.metrics`. `pointing` is 1 where the map's peak lies in a sounding box and 0 elsewhere. When several
-        pixels share the peak, it is the share of them inside the boxes; so a flat map scores the boxes' share of the
-        frame, which is what pointing at random would get.
+        See `pipeline.scoring.metrics`. `pointing` is 1 if the map's peak is inside a sounding box, else 0. If several
+        pixels tie for the peak, it is the share of them inside the boxes. So a flat map scores the boxes' share of the
+        frame, the expected value of pointing at random.
     counts : dict
         See `COUNTS`.
     extra : dict of str to float64 array
         "confidence" (clip,) and "silent_confidence" (silent clip,) for SLAVC's metrics; "nsa_agnostic" or "nsa" (clip,)
-        for MUSIC-Synthetic, NaN where nothing is silent.
+        for MUSIC-Synthetic, NaN if nothing is silent.
     """
 
-    protocol: Protocol
+    protocol: ScoringProtocol
     threshold: float
     legacy_float: bool
     clip_ids: tuple[str, ...]
@@ -82,27 +82,26 @@ class Scores:
 
     @property
     def curve(self) -> FloatArray:
-        """Success rate at 0, 1/20, …, 1, shape (21,)."""
+        """Success rate at `pipeline.scoring.metrics.THRESHOLDS`, shape (21,)."""
         return success_curve(self.ciou, legacy_float=self.legacy_float)
 
 
 def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Boil scores down to flat keys, as in metrics.json.
+    """Return flat metrics as in metrics.json.
 
     Parameters
     ----------
     scores : Scores
-        Of one protocol.
     resamples, seed : int
-        Of the bootstrap, see `pipeline.scoring.metrics.bootstrap_interval`.
+        See `pipeline.scoring.metrics.bootstrap_interval`.
 
     Returns
     -------
     dict
         ``success_rate, auc, mean_ciou, mean_iou, pointing_accuracy``, each with ``_low`` and ``_high`` (bootstrap 95 %
-        over clips); ``n_…`` of `COUNTS`; ``protocol``; ``threshold``. According to the protocol also ``iiou, iauc``
-        (intervals over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, at the protocol's own
-        threshold whatever that of `scores`; ``nsa`` or ``nsa_agnostic``. A value that is not defined for any clip is left out.
+        over clips); the `COUNTS`; ``protocol``; ``threshold``. Depending on the protocol also ``iiou, iauc`` (intervals
+        over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, always at the protocol's own
+        threshold; ``nsa`` or ``nsa_agnostic``. A metric that is undefined for every clip is left out.
     """
     summary: dict[str, Any] = {}
     for sample in samples(scores):
@@ -111,7 +110,7 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
             summary["n_frames"] = len(sample["iiou"])
     if "slavc" in scores.protocol.extras:
         detection = (scores.ciou, scores.extra["confidence"], scores.extra.get("silent_confidence", np.zeros(0)))
-        # SLAVC's definitions: another threshold of success, which the caller may choose, does not make them other metrics.
+        # SLAVC defines these metrics at its own threshold, so the caller's threshold does not apply.
         in_place = scores.protocol.success_threshold
         summary["average_precision"] = average_precision(*detection, threshold=in_place)
         summary["max_f1"] = max_f1(*detection, threshold=in_place)
@@ -120,10 +119,10 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
 
 
 def samples(scores: Scores) -> list[dict[str, FloatArray]]:
-    """Return what the metrics are means of: for each its values of the clips, or of the frames, NaN where there is none.
+    """Return the per-clip (or per-frame) values that the metrics are means of; NaN where a value is undefined.
 
-    The metrics of one mapping are of the same clips or frames, and share the resamples of their bootstrap. Those of SLAVC's metrics
-    that are no such means are not among them.
+    The metrics of one mapping have the same clips or frames and share their bootstrap resamples. SLAVC's metrics are not
+    means over clips, so they are not included.
     """
     legacy = scores.legacy_float
     found: list[dict[str, NDArray]] = [
@@ -144,7 +143,7 @@ def samples(scores: Scores) -> list[dict[str, FloatArray]]:
 
 
 def with_intervals(sample: Mapping[str, FloatArray], *, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Return mean, ``_low`` and ``_high`` of each metric of one of `samples`; nothing where no clip has a value."""
+    """Return mean, ``_low`` and ``_high`` of each metric in one of `samples`; empty if no clip has a value."""
     table = np.stack(list(sample.values()), axis=1)
     table = table[~np.isnan(table).any(axis=1)]
     if not len(table):

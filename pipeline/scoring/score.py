@@ -1,18 +1,19 @@
-"""The one evaluator: response maps and boxes → scores, under any protocol.
+"""Response maps and boxes → scores, under any protocol.
 
 Conventions
 -----------
-Maps are raw responses, float (clip, row, col), or bool (clip, row, col) where the sounding region is given as such; a
-single map (row, col) stands for every clip. Boxes are fractions of the full frame; those with ``sounding`` False never
-enter the ground truth. Scores are float64 fractions.
+Maps are raw responses, float (clip, row, col), or sounding regions, bool (clip, row, col). A single map (row, col) is
+used for every clip. Boxes are fractions of the full frame; those with ``sounding`` False are not part of the ground
+truth. Scores are float64 fractions.
 
-Degenerate cases, all counted in `Scores.counts`:
+Degenerate cases, counted in `Scores.counts`:
 
-- a clip without a sounding box is silent: it is left out, except that SLAVC's metrics use its confidence;
-- a clip whose boxes leave no pixel on the grid is left out; so is a clip that has boxes and no map;
-- a map without contrast is 0 everywhere once normalized (1 if positive under "relu-max"), so that ``>`` predicts
-  nothing and the median rule with ``>=`` everything; it points with the boxes' share of the frame;
-- a value that is not finite is an error that names the clip.
+- A clip without a sounding box is silent. It is skipped, but SLAVC's metrics use its confidence.
+- A clip whose boxes have no pixel on the grid is skipped. So is a clip that has boxes but no map.
+- A map without contrast is 0 everywhere after normalization (1 if positive under "relu-max"). ``>`` then predicts
+  nothing, and the median rule with ``>=`` predicts everything. Its pointing is the boxes' share of the frame.
+
+A value that is not finite raises an error that names the clip.
 """
 
 from __future__ import annotations
@@ -29,23 +30,22 @@ from pipeline.common.errors import EvaluationError
 from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import GroundTruth, box_edges, ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
-from pipeline.scoring.protocols import Consensus, Protocol, Rounding
+from pipeline.scoring.protocols import Consensus, Rounding, ScoringProtocol
 from pipeline.scoring.results import COUNTS, Scores, summarize
-from pipeline.scoring.upsampling import EnlargedMap, EnlargementKey, enlargement_key, normalize, sounding_pixels
+from pipeline.scoring.upsampling import UpsampledMap, UpsamplingKey, normalize, sounding_pixels, upsampling_key
 
 __all__ = ["Scores", "score", "score_all", "summarize"]
 
-CHUNK = 256  # maps normalized together: large enough to be fast, small enough for maps of any size
-Grid = tuple[int, Rounding]  # side in pixels, and how box edges become pixels
-# DSOL's bound below which a normalized response counts as silence.
-SILENCE = 0.2
+CHUNK = 256  # maps normalized together, to bound memory
+Grid = tuple[int, Rounding]  # side in pixels, rounding of box edges
+SILENCE = 0.2  # DSOL: a normalized response at most this high counts as silence
 
 
 def score(
     maps: NDArray,
     clip_ids: Sequence[str],
     boxes: Iterable[Box],
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     threshold: float | None = None,
     legacy_float: bool = False,
@@ -58,23 +58,22 @@ def score_all(
     maps: NDArray,
     clip_ids: Sequence[str],
     boxes: Iterable[Box],
-    protocols: Iterable[Protocol],
+    protocols: Iterable[ScoringProtocol],
     *,
     threshold: float | None = None,
     legacy_float: bool = False,
 ) -> dict[str, Scores]:
-    """Score response maps under several protocols, enlarging each map once per distinct enlargement.
+    """Score response maps under several protocols; each map is upsampled once per distinct `upsampling_key`.
 
     Parameters
     ----------
     maps : float or bool array, shape (clip, row, col) or (row, col)
-        Raw response maps, finite; bool maps are sounding regions. One map (row, col) is scored for every clip.
+        Finite raw response maps; bool maps are sounding regions. One map (row, col) is scored for every clip.
     clip_ids : sequence of str
-        Whose map is whose; no id twice.
+        Clip of each map; unique.
     boxes : iterable of Box
-        Ground truth; boxes of clips without a map are counted.
-    protocols : iterable of Protocol
-        The rules.
+        Ground truth. Clips that have boxes but no map are counted.
+    protocols : iterable of ScoringProtocol
     threshold : float, optional
         cIoU from which a clip counts as a success; by default each protocol's own.
     legacy_float : bool
@@ -83,19 +82,19 @@ def score_all(
     Returns
     -------
     dict of str to Scores
-        By name of the protocol, in the order given.
+        By protocol name, in the order given.
 
     Raises
     ------
     EvaluationError
-        Shapes do not fit, an id occurs twice, a value is not finite, or no clip is left under a protocol.
+        Shapes disagree, an id occurs twice, a value is not finite, or no clip is left to score under a protocol.
     """
     maps = checked_maps(maps, clip_ids, n_axes=3)
     sounding = group_sounding_boxes(boxes)
     n_missing = len(sounding.keys() - set(clip_ids))
     tallies = [_Tally(protocol) for protocol in protocols]
     edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
-    # Maps are enlarged one by one: on matrices this small, threads of BLAS cost ten times what they save.
+    # Maps are upsampled one by one. For matrices this small, BLAS threads are ten times slower than a single thread.
     with threadpool_limits(1, user_api="blas"):
         if maps.ndim == 2:
             _add_chunk(tallies, maps[None], clip_ids, sounding, edges)
@@ -109,7 +108,12 @@ def score_all(
 
 
 def score_rules(
-    maps: NDArray, clip_ids: Sequence[str], boxes: Iterable[Box], rules: Mapping[str, Protocol], *, threshold: float
+    maps: NDArray,
+    clip_ids: Sequence[str],
+    boxes: Iterable[Box],
+    rules: Mapping[str, ScoringProtocol],
+    *,
+    threshold: float,
 ) -> dict[str, Scores]:
     """Score response maps under several protocols, keyed as `rules` is. See `score_all`."""
     scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
@@ -119,7 +123,7 @@ def score_rules(
 def _edges_by_clip(
     sounding: Mapping[str, Sequence[Box]], size: int, rounding: Rounding
 ) -> dict[str, list[Sequence[int]]]:
-    """Round the boxes of all clips at once, which costs less than clip by clip."""
+    """Round the boxes of all clips in one call, which is faster than clip by clip."""
     edges = iter(box_edges([box for boxes in sounding.values() for box in boxes], size, rounding=rounding))
     return {clip_id: list(islice(edges, len(boxes))) for clip_id, boxes in sounding.items()}
 
@@ -131,18 +135,19 @@ def _add_chunk(
     sounding: Mapping[str, Sequence[Box]],
     edges: Mapping[Grid, Mapping[str, Sequence[Sequence[int]]]],
 ) -> None:
-    """Score a few clips, whose maps are `maps` or the only one of them, for each protocol."""
+    """Score a chunk of clips under every protocol; `maps` has one map per clip, or a single map for all."""
     shared = len(maps) == 1
-    normalized = {t.enlargement[0]: normalize(maps, t.protocol.normalization) for t in tallies}
-    enlarged: dict[EnlargementKey, EnlargedMap] = {}
+    normalized = {t.upsampling[0]: normalize(maps, t.protocol.normalization) for t in tallies}
+    upsampled: dict[UpsamplingKey, UpsampledMap] = {}
     for index, clip_id in enumerate(clip_ids):
         truths: dict[tuple[Grid, Consensus], list[GroundTruth]] = {}
+        # Protocols with the same key share the upsampled map of a clip, and those with the same grid its ground truth.
         if not shared:
-            enlarged.clear()
+            upsampled.clear()
         for tally in tallies:
-            protocol, key = tally.protocol, tally.enlargement
-            if key not in enlarged:
-                enlarged[key] = EnlargedMap(normalized[key[0]], 0 if shared else index, protocol)
+            protocol, key = tally.protocol, tally.upsampling
+            if key not in upsampled:
+                upsampled[key] = UpsampledMap(normalized[key[0]], 0 if shared else index, protocol)
             if tally.truth not in truths:
                 truths[tally.truth] = ground_truth(
                     sounding.get(clip_id, ()),
@@ -151,45 +156,45 @@ def _add_chunk(
                     consensus=protocol.consensus,
                     edges=edges[tally.grid].get(clip_id, ()),
                 )
-            tally.add(clip_id, enlarged[key], truths[tally.truth])
+            tally.add(clip_id, upsampled[key], truths[tally.truth])
 
 
 @dataclass
 class _Tally:
-    """Gathers one protocol's values clip by clip."""
+    """Collects the scores of one protocol clip by clip."""
 
-    protocol: Protocol
+    protocol: ScoringProtocol
     clip_ids: list[str] = field(default_factory=list)
     rows: list[tuple[float, ...]] = field(default_factory=list)
     extra: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
     def __post_init__(self) -> None:
-        self.enlargement = enlargement_key(self.protocol)
+        self.upsampling = upsampling_key(self.protocol)
         self.grid: Grid = (self.protocol.size, self.protocol.rounding)
         self.truth = (self.grid, self.protocol.consensus)
 
-    def add(self, clip_id: str, enlarged: EnlargedMap, truths: list[GroundTruth]) -> None:
+    def add(self, clip_id: str, upsampled: UpsampledMap, truths: list[GroundTruth]) -> None:
         self.counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
         parts = [truth for truth in truths if truth.n_support]
         if not parts:
             self.counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
             if not truths and "slavc" in self.protocol.extras:
-                self._note("silent_confidence", enlarged.confidence)
+                self._note("silent_confidence", upsampled.confidence)
             return
-        self.counts["n_flat_maps"] += enlarged.flat
+        self.counts["n_flat_maps"] += upsampled.flat
         sounding = parts[0].support if len(parts) == 1 else np.any([part.support for part in parts], axis=0)
         ciou = iou = 0.0
         for part in parts:
-            part_ciou, part_iou = ciou_and_iou(sounding_pixels(enlarged, self.protocol, part.n_support), part)
+            part_ciou, part_iou = ciou_and_iou(sounding_pixels(upsampled, self.protocol, part.n_support), part)
             ciou, iou = ciou + part_ciou, iou + part_iou
-        pointing = int(np.count_nonzero(sounding.ravel()[enlarged.peak])) / len(enlarged.peak)
+        pointing = int(np.count_nonzero(sounding.ravel()[upsampled.peak])) / len(upsampled.peak)
         self.clip_ids.append(clip_id)
         self.rows.append((ciou / len(parts), iou / len(parts), pointing))
         if "slavc" in self.protocol.extras:
-            self._note("confidence", enlarged.confidence)
+            self._note("confidence", upsampled.confidence)
         if "nsa" in self.protocol.extras:
-            self._note("nsa_agnostic", _quiet_share(enlarged, ~sounding))
+            self._note("nsa_agnostic", _quiet_share(upsampled, ~sounding))
 
     def _note(self, name: str, value: float) -> None:
         self.extra.setdefault(name, []).append(value)
@@ -197,7 +202,7 @@ class _Tally:
     def finish(self, *, threshold: float | None, legacy_float: bool, n_missing: int) -> Scores:
         if not self.rows:
             raise EvaluationError(
-                f"protocol {self.protocol.name}: no clip is left to score; {self.counts['n_skipped_silent']} maps have "
+                f"protocol {self.protocol.name}: no clip is left to score: {self.counts['n_skipped_silent']} maps have "
                 f"no sounding box, {self.counts['n_skipped_empty']} have boxes outside the frame, {n_missing} clips "
                 "with boxes have no map; check that maps and boxes belong to the same clips"
             )
@@ -217,14 +222,14 @@ class _Tally:
         )
 
 
-def _quiet_share(enlarged: EnlargedMap, silent: NDArray[np.bool_]) -> float:
-    """Share of the pixels outside every sounding box whose normalized response is at most `SILENCE`; NaN if none."""
+def _quiet_share(upsampled: UpsampledMap, silent: NDArray[np.bool_]) -> float:
+    """Return the share of pixels outside all sounding boxes that are at most `SILENCE`; NaN if there are none."""
     n_silent = int(np.count_nonzero(silent))
-    return int(np.count_nonzero((enlarged.values <= SILENCE) & silent)) / n_silent if n_silent else float("nan")
+    return int(np.count_nonzero((upsampled.values <= SILENCE) & silent)) / n_silent if n_silent else float("nan")
 
 
 def group_sounding_boxes(boxes: Iterable[Box]) -> dict[str, list[Box]]:
-    """Group the boxes that are sounding by clip."""
+    """Return the sounding boxes of each clip that has any."""
     grouped: dict[str, list[Box]] = {}
     for box in boxes:
         if box.sounding:
@@ -233,19 +238,23 @@ def group_sounding_boxes(boxes: Iterable[Box]) -> dict[str, list[Box]]:
 
 
 def checked_maps(maps: NDArray, clip_ids: Sequence[str], *, n_axes: int) -> NDArray:
-    """Return the maps as an array after checking shape, ids and finiteness; `n_axes` counts the clip's."""
+    """Return the maps as an array after checking shape, ids and finiteness; `n_axes` includes the clip axis."""
     array = np.asarray(maps)
     single = array.ndim == n_axes - 1
     if array.ndim not in (n_axes - 1, n_axes) or 0 in array.shape[-2:]:
         raise EvaluationError(f"response maps must have {n_axes} axes (clip first), got shape {array.shape}")
     if not single and len(array) != len(clip_ids):
-        raise EvaluationError(f"{len(array)} response maps for {len(clip_ids)} clip ids; there must be one for each")
+        raise EvaluationError(
+            f"got {len(array)} response maps for {len(clip_ids)} clip ids; each clip needs exactly one"
+        )
     if len(set(clip_ids)) != len(clip_ids):
         twice = next(clip_id for index, clip_id in enumerate(clip_ids) if clip_id in clip_ids[:index])
-        raise EvaluationError(f"clip id {twice!r} occurs twice among the response maps; each clip may have one map")
+        raise EvaluationError(f"clip id {twice!r} occurs twice; each clip needs exactly one response map")
     if array.dtype != bool:
         finite = np.atleast_1d(np.isfinite(array).all(axis=tuple(range(0 if single else 1, array.ndim))))
         if not finite.all():
-            whose = "the map for all clips" if single else f"the map of clip {clip_ids[int(np.argmin(finite))]!r}"
-            raise EvaluationError(f"{whose} has a value that is not finite; the model has diverged or the file is bad")
+            name = "the response map" if single else f"the response map of clip {clip_ids[int(np.argmin(finite))]!r}"
+            raise EvaluationError(
+                f"{name} has a value that is not finite; the model has diverged or the file is damaged"
+            )
     return array

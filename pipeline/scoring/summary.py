@@ -1,25 +1,26 @@
-"""Per-clip scores → flat mappings, over rules and seeds.
+"""Flat metrics over threshold rules and seeds: the contents of ``metrics.json`` and ``baselines.json``.
 
 Conventions
 -----------
-Scores are flat mappings of fractions, as ``metrics.json`` holds them. A key is ``<audio><rule><metric>``:
+Metrics are flat mappings of fractions. A key is ``<audio><rule><metric>``:
 
-- `audio` is empty, or ``shuffled_``: every frame was given the sound of another clip, so what is left is what the
-  method knows without hearing;
-- `rule` is empty for the card's protocol; ``median_`` and ``fixed_`` are the same protocol with the pixels above the median
-  (half of them, or fewer where many are equal), or those above 0.5 of the normalized map, as the sounding region. The card's own
-  rule is not repeated;
+- `audio` is empty, or ``shuffled_``: every frame got the audio of another clip, so the score shows what the method
+  achieves from the frame alone.
+- `rule` is empty for the card's protocol. ``median_`` and ``fixed_`` are the same protocol with another sounding region:
+  the pixels above the median (half of them, or fewer if many are equal), or those above 0.5 of the normalized map. A rule
+  that is the card's own is not repeated.
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
   protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
 A row of ``baselines.json`` also has ``success_curve``: success rate at the 21 cIoU thresholds 0, 0.05, …, 1 under the
 card's protocol.
 
-``split`` and, for a model, ``seeds`` say what was scored, ``protocol`` and ``threshold`` by which rule; ``normalization``
-stands there if the method's own took the place of the protocol's.
+``split``, ``protocol``, ``threshold`` and, for a model, ``seeds`` describe what was scored and how. ``normalization`` is
+present if the method's own replaces the protocol's.
 
-With several seeds a metric is the mean over them, ``<key>_seeds`` lists them, and the interval is that of the clips' (or
-frames') means over the seeds: it says how far the choice of clips decides the value, and the list says how far the seed does.
+With several seeds, a metric is the mean over seeds and ``<key>_seeds`` lists the value of each. The interval is then
+computed from each clip's (or frame's) mean over seeds: it shows the variation over clips, the list the variation over
+seeds.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import Scores, samples, summarize, with_intervals
 
 SHUFFLED = "shuffled_"
 
 
-def scoring_rules(protocol: Protocol) -> dict[str, Protocol]:
-    """Return the protocol under ``""``, and beside it ``median_`` and ``fixed_`` unless it has that rule already."""
+def scoring_rules(protocol: ScoringProtocol) -> dict[str, ScoringProtocol]:
+    """Return the protocol under ``""``, plus its variants ``median_`` and ``fixed_`` unless it already has that rule."""
     rules = {"": protocol}
     if protocol.threshold_rule != "median":
         rules["median_"] = replace(protocol, name=f"{protocol.name}, median", threshold_rule="median", extras=())
@@ -51,18 +52,18 @@ def scoring_rules(protocol: Protocol) -> dict[str, Protocol]:
 
 
 def flat_metrics(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
-    """Boil the scores of one run per seed down to one flat mapping.
+    """Summarize the scores of one run per seed in one flat mapping.
 
     Parameters
     ----------
     runs : sequence of mapping of str to Scores
-        By prefix; the same prefixes and clips in each.
+        Scores by prefix ``<audio><rule>``; the same prefixes and clips in each run.
 
     Returns
     -------
     dict
-        See the module's conventions; counts, ``protocol`` and ``threshold`` have no prefix. Pointing does not depend on
-        the rule and stands only under the card's protocol.
+        See the module's conventions. Counts, ``protocol`` and ``threshold`` have no prefix. Pointing does not depend on
+        the rule, so it is reported only for the card's protocol.
     """
     metrics: dict[str, Any] = {}
     for prefix in runs[0]:
@@ -76,27 +77,27 @@ def flat_metrics(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
 
 
 def mean_curves(runs: Sequence[Mapping[str, Scores]]) -> dict[str, np.ndarray]:
-    """Return the mean over seeds of each prefix's success curve, float64, shape (21,)."""
+    """Return the success curve of each prefix, averaged over seeds, float64 (21,)."""
     return {prefix: np.mean([run[prefix].curve for run in runs], axis=0) for prefix in runs[0]}
 
 
 def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
-    """Read ``baselines.json``: row → flat scores. Raises EvaluationError if it is missing."""
+    """Read ``baselines.json``: baseline → flat metrics. Raises EvaluationError if it is missing or unusable."""
     again = "dvc repro baselines"
     rows = _read_json(path, again=again)
     for name, scores in rows.items():
         if not isinstance(scores, dict) or not isinstance(scores.get("success_rate"), float):
-            raise EvaluationError(f"{path}: the row {name!r} holds no scores; run `{again}`")
+            raise EvaluationError(f"{path}: the baseline {name!r} has no scores; run `{again}`")
     return rows
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Read one ``metrics.json``. Raises EvaluationError if it is missing."""
+    """Read a ``metrics.json``. Raises EvaluationError if it is missing or unusable."""
     return _read_json(path, again=f"dvc repro evaluate@{path.parent.name}")
 
 
 def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metrics of one prefix, and the counts and settings."""
+    """Return the metrics of one prefix, and its counts and settings."""
     summaries = [summarize(scores) for scores in runs]
     keys = [key for key, value in summaries[0].items() if isinstance(value, float) and key != "threshold"]
     facts = {key: value for key, value in summaries[0].items() if key not in keys}
@@ -104,6 +105,7 @@ def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, 
     if len(runs) == 1:
         return {key: summaries[0][key] for key in keys}, facts
     means = {key: float(np.mean([each[key] for each in summaries])) for key in keys}
+    # The interval describes the variation over clips, so each clip is averaged over seeds first.
     for of_seeds in zip(*map(samples, runs), strict=True):
         averages = {name: np.mean([sample[name] for sample in of_seeds], axis=0) for name in of_seeds[0]}
         intervals = with_intervals(averages)
@@ -120,9 +122,9 @@ def _read_json(path: Path, *, again: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("no mapping")
+            raise ValueError("not a JSON object")
     except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such scores; run `{again}`") from None
+        raise EvaluationError(f"{path}: no scores; run `{again}`") from None
     except ValueError as error:
-        raise EvaluationError(f"{path}: not readable as scores ({error}); run `{again}`") from None
+        raise EvaluationError(f"{path}: not a scores file ({error}); run `{again}`") from None
     return content

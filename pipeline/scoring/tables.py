@@ -1,11 +1,10 @@
-"""Tables of scores, built once and rendered as Markdown, HTML, CSV, or text for a terminal.
+"""Tables of scores for reports, the terminal and CSV files.
 
 Conventions
 -----------
-A row's metrics are the flat mapping of a ``metrics.json`` or of one row of ``baselines.json``: fractions in [0, 1],
-each with ``<key>_low`` and ``<key>_high``, the ends of its 95 % interval. A key is ``<audio><rule><metric>``: `audio`
-is empty or ``shuffled_``, `rule` is empty (the card's protocol), ``median_`` or ``fixed_``. Tables for people show
-percent with one decimal, CSV files hold fractions.
+The metrics of a row are the flat mapping of ``metrics.json`` or of one entry in ``baselines.json``: fractions in [0, 1],
+each with its 95 % interval ``<key>_low``, ``<key>_high``. A key is ``<audio><rule><metric>``, see
+`pipeline.scoring.summary`. Tables for people show percent with one decimal; CSV files contain fractions.
 """
 
 from __future__ import annotations
@@ -51,26 +50,25 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a comparison: whose scores, and where they stand in the flat mapping.
+    """One row of a comparison: a method or baseline, its metrics, and which audio it got.
 
     Attributes
     ----------
     name : str
-        The variant or the content-free row, as in folder names and ``baselines.json``.
+        The variant or baseline, as in folder names and ``baselines.json``.
     metrics : Mapping[str, Any]
-        Flat scores, fractions.
+        Flat metrics, fractions.
     audio : str
-        Empty for a clip's own audio, ``"shuffled_"`` for the same model given another clip's.
+        Empty for the clip's own audio, ``"shuffled_"`` for the audio of another clip.
     """
 
     name: str
     metrics: Mapping[str, Any]
     audio: str = ""
 
-    @property
-    def label(self) -> str:
-        """What a reader sees in the first column."""
-        label = label_of(self.name)
+    def label(self, labels: Mapping[str, str]) -> str:
+        """Return the text of the first column, given the display names of variants and baselines."""
+        label = labels.get(self.name, self.name)
         return f"{label}, shuffled audio" if self.audio else label
 
 
@@ -102,70 +100,81 @@ class Table:
 
 
 def label_of(name: str) -> str:
-    """Return how a variant or content-free row is called in tables and figures; an unknown one by its own name."""
+    """Return the display name of a variant or baseline; the name itself if it has none."""
     return LABELS.get(name, name)
 
 
-def normalization_note(metrics: Mapping[str, Mapping[str, Any]], usual: str) -> str:
-    """Say which rows have a normalization of their maps that is the method's own and not the protocol's; empty for none.
+def normalization_note(
+    metrics: Mapping[str, Mapping[str, Any]], usual: str, *, labels: Mapping[str, str] = LABELS
+) -> str:
+    """Return a note on the methods whose own normalization replaces the protocol's; empty if there are none.
 
     Parameters
     ----------
     metrics : mapping of str to mapping
-        Variant → flat scores.
+        Variant → flat metrics.
     usual : str
         The protocol's normalization.
+    labels : mapping of str to str
+        Display names; a name without one is shown as it is.
     """
     rows: dict[str, list[str]] = {}
     for name, values in metrics.items():
         if values.get("normalization", usual) != usual:
-            rows.setdefault(values["normalization"], []).append(label_of(name))
+            rows.setdefault(values["normalization"], []).append(labels.get(name, name))
     return " ".join(
-        f"Maps normalized by {own}, as the method defines them, in place of the protocol's {usual}: {', '.join(labels)}."
-        for own, labels in rows.items()
+        f"Normalized by {own}, as the method defines it, instead of the protocol's {usual}: {', '.join(names)}."
+        for own, names in rows.items()
     )
 
 
 def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
-    """Return a model's row, and below it the row of the same model with shuffled audio."""
+    """Return the row of a model, followed by its row with shuffled audio."""
     return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]
 
 
-def comparison(rows: Sequence[Row], *, rule: str = "") -> Table:
-    """Return all metrics of `rows` under one rule, in percent with their 95 % intervals.
+def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str] = LABELS) -> Table:
+    """Return a table of all metrics under one rule, in percent with 95 % intervals.
 
     Parameters
     ----------
     rows : sequence of Row
     rule : str
-        Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A metric that a row does not have is a dash.
+        Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A missing metric is shown as a dash.
+    labels : mapping of str to str
+        Display names of variants and baselines.
     """
     metrics = [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
-    cells = [(row.label, *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows]
+    cells = [
+        (row.label(labels), *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows
+    ]
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(cells))
 
 
-def summary(rows: Sequence[Row]) -> Table:
-    """Return the narrow table of a terminal: every metric ± half its interval, and two metrics of the median rule."""
+def summary(rows: Sequence[Row], *, labels: Mapping[str, str] = LABELS) -> Table:
+    """Return the compact table for a terminal: each metric ± half its interval, and two metrics of the median rule."""
     columns = {**METRICS, "median_success_rate": "success, median", "median_auc": "AUC, median"}
-    cells = [(row.label, *(plus_minus(row.metrics, row.audio + key) for key in columns)) for row in rows]
+    cells = [(row.label(labels), *(plus_minus(row.metrics, row.audio + key) for key in columns)) for row in rows]
     return Table(("percent", *columns.values()), tuple(cells))
 
 
-def per_seed(rows: Sequence[Row], *, seeds: Sequence[int]) -> Table:
-    """Return success rate and AUC of each seed, in percent, for the rows that have them."""
+def per_seed(rows: Sequence[Row], *, seeds: Sequence[int], labels: Mapping[str, str] = LABELS) -> Table:
+    """Return a table of success rate and AUC per seed, in percent, for the rows that have them."""
     keys = ("success_rate", "auc")
     header = ("", *(f"{METRICS[key]}, seed {seed}" for key in keys for seed in seeds))
     having = [row for row in rows if all(row.audio + key + "_seeds" in row.metrics for key in keys)]
     cells = [
-        (row.label, *(f"{100 * value:.1f}" for key in keys for value in row.metrics[row.audio + key + "_seeds"]))
+        (
+            row.label(labels),
+            *(f"{100 * value:.1f}" for key in keys for value in row.metrics[row.audio + key + "_seeds"]),
+        )
         for row in having
     ]
     return Table(header, tuple(cells))
 
 
 def interval(metrics: Mapping[str, Any], key: str) -> str:
-    """Return ``52.8 (49.7–55.9)`` in percent, or a dash where the key is absent."""
+    """Return ``52.8 (49.7–55.9)`` in percent, or a dash if the key is absent."""
     if key not in metrics:
         return MISSING
     value, low, high = (100 * metrics[key + end] for end in ("", "_low", "_high"))
@@ -173,7 +182,7 @@ def interval(metrics: Mapping[str, Any], key: str) -> str:
 
 
 def plus_minus(metrics: Mapping[str, Any], key: str) -> str:
-    """Return ``52.8 ±3.1`` in percent, the second half the width of the interval, or a dash."""
+    """Return ``52.8 ±3.1`` in percent, where ± is half the width of the interval, or a dash if the key is absent."""
     if key not in metrics:
         return MISSING
     half = 50 * (metrics[key + "_high"] - metrics[key + "_low"])
@@ -181,9 +190,9 @@ def plus_minus(metrics: Mapping[str, Any], key: str) -> str:
 
 
 def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write one line per row and rule: every metric as a fraction with its interval, empty where absent.
+    """Write one line per row and rule: each metric as a fraction with its interval, empty if absent.
 
-    Columns: ``row``, ``shuffled`` (1 where the model was given another clip's audio), ``rule`` (``protocol``,
+    Columns: ``row``, ``shuffled`` (1 if the model got the audio of another clip), ``rule`` (``protocol``,
     ``median`` or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric.
     """
     keys = [metric + end for metric in METRICS for end in ("", "_low", "_high")]
@@ -197,7 +206,7 @@ def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def rules(rows: Sequence[Row]) -> list[str]:
-    """Return the rules that any of `rows` was scored under: empty (the card's protocol), ``median_``, ``fixed_``."""
+    """Return the rules that occur in `rows`: empty (the card's protocol), ``median_``, ``fixed_``."""
     return [
         rule
         for rule in ("", "median_", "fixed_")

@@ -1,11 +1,11 @@
-"""Response maps at the size of the ground truth.
+"""Response maps upsampled to the grid of the ground truth.
 
 Conventions
 -----------
-Maps are (row, col). Bilinear and bicubic enlargement are separable, so a map M becomes A·M·Bᵀ with one small matrix per
-side; the matrices come from ``torch.nn.functional.interpolate`` on an identity, so its corner rules hold. One map at a
-time stays in the processor's cache, which is several times faster than whole batches. float32 on the grid, float64 for
-the normalization before it.
+Maps are (row, col). Bilinear and bicubic upsampling are separable, so a map M becomes A·M·Bᵀ with one small matrix per
+side. The matrices come from ``torch.nn.functional.interpolate`` applied to an identity, so its corner rules hold.
+Normalization is computed in float64, the upsampled map in float32. Maps are upsampled one at a time: a single map stays
+in the CPU cache, which is several times faster than whole batches.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.scoring.protocols import Interpolation, Normalization, Protocol
+from pipeline.scoring.protocols import Interpolation, Normalization, ScoringProtocol
 
-EnlargementKey = tuple[bool, int, str, bool]
+UpsamplingKey = tuple[bool, int, str, bool]
 
 
-def enlargement_key(protocol: Protocol) -> EnlargementKey:
-    """Return what a protocol's enlarged map depends on; two protocols with the same key can share it."""
+def upsampling_key(protocol: ScoringProtocol) -> UpsamplingKey:
+    """Return the settings that determine a protocol's upsampled map; protocols with equal keys can share it."""
     return protocol.normalization == "relu-max", protocol.size, protocol.interpolation, protocol.align_corners
 
 
 @lru_cache(maxsize=64)
-def enlargement_matrix(
+def upsampling_matrix(
     side: int, size: int, *, interpolation: Interpolation, align_corners: bool
 ) -> NDArray[np.float32]:
-    """Return the weights, shape (size, side), that enlarge one axis from `side` cells to `size` pixels."""
-    # In float64, since torch computes positions in the precision of its input.
+    """Return the weights, shape (size, side), that upsample one axis from `side` cells to `size` pixels."""
+    # float64, because torch computes positions in the precision of its input.
     identity = torch.eye(side, dtype=torch.float64)[None, None]
     weights = torch.nn.functional.interpolate(
         identity, size=(size, side), mode=interpolation, align_corners=align_corners
@@ -41,18 +41,18 @@ def enlargement_matrix(
 
 
 class NormalizedMaps(NamedTuple):
-    """Response maps on their own cells, ready to be enlarged one by one.
+    """Normalized response maps at their own resolution, ready to be upsampled.
 
     Parameters
     ----------
     cells : float32 or bool array, shape (clip, row, col)
-        Maps after an affine normalization to [0, 1]; for "relu-max" after cutting off negative responses, the maximum
-        being 1. 0 everywhere for a map without contrast, but 1 for a positive one under "relu-max". bool maps are
-        sounding regions and stay as they are.
+        Maps scaled to [0, 1]; for "relu-max", negative responses are clipped to 0 and the maximum is 1. A map without
+        contrast is 0 everywhere, except that a positive one is 1 under "relu-max". bool maps are sounding regions and
+        stay unchanged.
     low, high : list of float, length clip
-        The raw responses that 0 and 1 stand for, to undo the normalization.
+        Raw responses that correspond to 0 and 1, to undo the normalization.
     flat : list of bool, length clip
-        The normalized map has no contrast.
+        Whether the normalized map has no contrast.
     """
 
     cells: NDArray
@@ -62,7 +62,7 @@ class NormalizedMaps(NamedTuple):
 
 
 def normalize(maps: NDArray, normalization: Normalization) -> NormalizedMaps:
-    """Normalize raw maps, float or bool (clip, row, col), finite; in float64, so that neither scale nor offset shows."""
+    """Normalize raw maps, finite float or bool (clip, row, col); in float64, so scale and offset do not matter."""
     n_maps = len(maps)
     if maps.dtype == bool:
         return NormalizedMaps(maps, [0.0] * n_maps, [1.0] * n_maps, [False] * n_maps)
@@ -78,33 +78,33 @@ def normalize(maps: NDArray, normalization: Normalization) -> NormalizedMaps:
     return NormalizedMaps(cells.astype(np.float32), low.ravel().tolist(), high.ravel().tolist(), flat.ravel().tolist())
 
 
-class EnlargedMap:
-    """One response map on the grid of a protocol, with what several protocols may ask of it.
+class UpsampledMap:
+    """One response map on the grid of a protocol, with cached statistics that protocols share.
 
     Parameters
     ----------
     maps : NormalizedMaps
-        By the protocol's normalization.
+        Normalized as the protocol requires.
     index : int
-        Which of them.
-    protocol : Protocol
-        Any of those that share `enlargement_key`.
+        Index of the map.
+    protocol : ScoringProtocol
+        Any protocol with the same `upsampling_key`.
 
     Attributes
     ----------
     values : float32 array, shape (size, size)
-        The enlarged map. A sounding region takes the nearest cell, as 0 and 1.
+        The upsampled map. A bool region is upsampled by nearest neighbor to 0 and 1.
     maximum : float
         Largest value on the grid.
     flat, is_region : bool
         See `NormalizedMaps`.
     """
 
-    def __init__(self, maps: NormalizedMaps, index: int, protocol: Protocol) -> None:
+    def __init__(self, maps: NormalizedMaps, index: int, protocol: ScoringProtocol) -> None:
         cells = maps.cells[index]
         self.is_region = cells.dtype == bool
         self.flat = maps.flat[index]
-        self.values = _nearest(cells, protocol.size) if self.is_region else enlarge(cells, protocol)
+        self.values = _nearest(cells, protocol.size) if self.is_region else upsample(cells, protocol)
         self._low, self._high = maps.low[index], maps.high[index]
         self._first_peak = int(self.values.argmax())
         self.maximum = float(self.values.ravel()[self._first_peak])
@@ -112,7 +112,7 @@ class EnlargedMap:
 
     @cached_property
     def peak(self) -> NDArray[np.intp]:
-        """Flat indices of the pixels that have the maximum."""
+        """Flat indices of all pixels equal to the maximum."""
         tied = self.values == self.maximum
         # Counting is cheaper than listing, and most maps have one peak.
         if np.count_nonzero(tied) == 1:
@@ -127,9 +127,9 @@ class EnlargedMap:
 
     @cached_property
     def confidence(self) -> float:
-        """Mean of the top quarter of the pixels on the scale (R + 1) / 2, where R is the raw inner product.
+        """SLAVC's confidence that anything sounds: mean of the top quarter of the pixels of (R + 1) / 2.
 
-        SLAVC's measure of whether anything sounds; it needs the raw scale, so that clips can be compared.
+        R is the raw inner product, because confidences are compared across clips.
         """
         flat = self.values.ravel()
         n_top = -(-flat.size // 4)
@@ -137,46 +137,47 @@ class EnlargedMap:
         return (self._low + top * (self._high - self._low) + 1) / 2
 
 
-def threshold_of(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> float:
-    """Return the value that separates sounding from silent pixels of an enlarged map.
+def threshold_of(upsampled: UpsampledMap, protocol: ScoringProtocol, n_support: int) -> float:
+    """Return the threshold between sounding and silent pixels of an upsampled map.
 
     Parameters
     ----------
-    enlarged : EnlargedMap
-        Must belong to the protocol's `enlargement_key`.
-    protocol : Protocol
-        Its `threshold_rule`, `map_threshold` and `normalization` decide.
+    upsampled : UpsampledMap
+        Upsampled with the protocol's `upsampling_key`.
+    protocol : ScoringProtocol
+        Its `threshold_rule`, `map_threshold` and `normalization` are used.
     n_support : int
-        Pixels with g > 0; read by "oracle-area" only.
+        Number of pixels with g > 0; used by "oracle-area" only.
     """
-    n_pixels = enlarged.values.size
+    n_pixels = upsampled.values.size
     if protocol.threshold_rule == "median":
-        return enlarged.order_statistic(n_pixels // 2)
+        return upsampled.order_statistic(n_pixels // 2)
     if protocol.threshold_rule == "oracle-area":
-        return enlarged.order_statistic(n_pixels - (n_support or n_pixels // 2))
+        return upsampled.order_statistic(n_pixels - (n_support or n_pixels // 2))
     if protocol.threshold_rule == "relative-to-max" or protocol.normalization == "relu-max":
-        return protocol.map_threshold * enlarged.maximum
-    if protocol.normalization == "min-max-enlarged" and not enlarged.flat:
-        minimum = float(enlarged.values.min())
-        return minimum + protocol.map_threshold * (enlarged.maximum - minimum)
+        return protocol.map_threshold * upsampled.maximum
+    if protocol.normalization == "min-max-enlarged" and not upsampled.flat:
+        # Move the threshold instead of normalizing the map again, so that protocols can share the map.
+        minimum = float(upsampled.values.min())
+        return minimum + protocol.map_threshold * (upsampled.maximum - minimum)
     return protocol.map_threshold
 
 
-def sounding_pixels(enlarged: EnlargedMap, protocol: Protocol, n_support: int) -> NDArray[np.bool_]:
+def sounding_pixels(upsampled: UpsampledMap, protocol: ScoringProtocol, n_support: int) -> NDArray[np.bool_]:
     """Return the predicted sounding region, bool (size, size); see `threshold_of`."""
-    if enlarged.is_region:
-        return enlarged.values > 0
-    threshold = np.float32(threshold_of(enlarged, protocol, n_support))
-    return enlarged.values > threshold if protocol.comparator == ">" else enlarged.values >= threshold
+    if upsampled.is_region:
+        return upsampled.values > 0
+    threshold = np.float32(threshold_of(upsampled, protocol, n_support))
+    return upsampled.values > threshold if protocol.comparator == ">" else upsampled.values >= threshold
 
 
-def enlarge(response: NDArray, protocol: Protocol) -> NDArray[np.float32]:
-    """Return a map, shape (row, col), on the protocol's grid: float32 (size, size), not normalized."""
+def upsample(response: NDArray, protocol: ScoringProtocol) -> NDArray[np.float32]:
+    """Upsample a map (row, col) to the protocol's grid, float32 (size, size), without normalization."""
     values = np.asarray(response, dtype=np.float32)
     if values.shape == (protocol.size, protocol.size):
         return values
     rows, columns = (
-        enlargement_matrix(
+        upsampling_matrix(
             side, protocol.size, interpolation=protocol.interpolation, align_corners=protocol.align_corners
         )
         for side in values.shape

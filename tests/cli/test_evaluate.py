@@ -213,7 +213,7 @@ def test_mistakes_are_one_line(project, capsys):
         assert message.count("\n") == 1
         return message
 
-    assert "unknown protocol 'lvs'; there are paper256" in error("--protocol", "lvs")
+    assert "unknown protocol 'lvs'; choose from paper256" in error("--protocol", "lvs")
     assert "maps: no response maps of untrained; run `dvc repro evaluate`" in error("untrained")
     assert "no response maps of itrative; take itrative into `variants`" in error("itrative")
     assert "out.txt: scores are written as .csv, .json or .md" in error("--output", "out.txt")

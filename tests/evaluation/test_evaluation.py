@@ -263,12 +263,8 @@ def test_maps_with_a_normalization_of_their_own_keep_it_under_every_rule(world, 
     assert after["mean_ciou"] > 0.95
     assert after["protocol"] == before["protocol"] == "paper256"
     printed = capsys.readouterr().out
-    assert (
-        printed.count(
-            "Maps normalized by relu-max, as the method defines them, in place of the protocol's min-max: ours."
-        )
-        == 1
-    )
+    (note,) = [line for line in printed.splitlines() if "relu-max" in line]
+    assert note.index("relu-max") < note.index("min-max") < note.index(": ours.")
 
     maps = read_maps(world.folder / "maps" / "maps.h5")
     assert maps.normalization == "relu-max"
@@ -429,9 +425,9 @@ def test_errors_say_what_to_do(world, tmp_path):
     with pytest.raises(EvaluationError, match=r"seed_7/model\.pt: no trained model; run `dvc repro train@ours`"):
         world.evaluate(seeds=(3, 7))
     (world.folder / "baselines.json").unlink()
-    with pytest.raises(EvaluationError, match=r"baselines\.json: no such scores; run `dvc repro baselines`"):
+    with pytest.raises(EvaluationError, match=r"baselines\.json: .*`dvc repro baselines`"):
         world.evaluate()
-    with pytest.raises(EvaluationError, match="unknown protocol 'mine'; there are paper256"):
+    with pytest.raises(EvaluationError, match="'mine'.*paper256"):
         world.evaluate(settings=EvaluationSettings(protocol="mine"))
     (world.manifest / "test_boxes.csv").unlink()
     with pytest.raises(EvaluationError, match=r"no boxes for the split 'test'.*score_split.*\(validation\)"):

@@ -25,7 +25,7 @@ from pipeline.report.page.markdown import section_html
 from pipeline.report.page.media import MP3_RATES, clip_sound, encode_sound, frame_picture, log_mel_picture
 from pipeline.report.page.page import headline, json_for_script
 from pipeline.scoring.map_file import read_maps
-from pipeline.scoring.upsampling import enlargement_matrix
+from pipeline.scoring.upsampling import upsampling_matrix
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 from tests.support.media_files import write_media
@@ -113,7 +113,7 @@ def test_scored_clips_stand_in_the_order_of_the_ranking_with_their_maps(page, da
     assert (gallery["shown"], gallery["total"], gallery["threshold"]) == (1, 12, 0.5)
     maps = read_maps(page.parent.parent / "results" / "maps" / "iterative" / "maps.h5")
     weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4)
-    expected = enlargement_matrix(4, 256, interpolation="bilinear", align_corners=False)
+    expected = upsampling_matrix(4, 256, interpolation="bilinear", align_corners=False)
     np.testing.assert_array_equal(weights, expected)
     for clip in gallery["clips"]:
         raw = maps.response[TEST.index(clip["id"])].astype(np.float64)

@@ -24,7 +24,7 @@ def nearest_block(cells, pixel, size=224):
     return low, min(low + 1, cells - 1), position - low
 
 
-def enlarge(cells):
+def upsample(cells):
     rows = [nearest_block(len(cells), pixel) for pixel in range(224)]
     half = np.array([(1 - f) * cells[low] + f * cells[high] for low, high, f in rows])
     return np.array([(1 - f) * half[:, low] + f * half[:, high] for low, high, f in rows]).T
@@ -52,13 +52,13 @@ def test_published_loop():
     for k, (clip_id, sources) in enumerate(truth.items()):
         values = []
         for source, own in sources.items():
-            m = enlarge(maps[k, CLASSES.index(source)])
+            m = upsample(maps[k, CLASSES.index(source)])
             g = np.zeros((224, 224))
             for x, y, w, h in (tuple(int(value * 224) for value in row) for row in own):
                 g[y : y + h, x : x + w] = 1
             region = m > 0.5 * m.max()
             values.append((region * (g > 0)).sum() / (g.sum() + (region * (g == 0)).sum()))
-        silent = [np.mean(enlarge(maps[k, c]) <= 0.2) for c, name in enumerate(CLASSES) if name not in sources]
+        silent = [np.mean(upsample(maps[k, c]) <= 0.2) for c, name in enumerate(CLASSES) if name not in sources]
         assert scores.clip_ids[k] == clip_id
         assert scores.ciou[k] == pytest.approx(np.mean(values), abs=1e-9)
         assert scores.extra["nsa"][k] == pytest.approx(np.mean(silent), abs=1e-9)
@@ -101,11 +101,11 @@ def test_clips_that_cannot_be_scored_are_counted():
 
 def test_errors_say_what_is_wrong():
     maps = np.ones((1, 1, 4, 4))
-    with pytest.raises(EvaluationError, match="class 'oboe', for which there is no map; there are cello"):
+    with pytest.raises(EvaluationError, match="'a'.*'oboe'.*cello"):
         score_class_maps(maps, ["cello"], ["a"], [box("a", "oboe", 0, 0, 1, 1)], MUSIC)
-    with pytest.raises(EvaluationError, match="paper256 is not for maps per class"):
+    with pytest.raises(EvaluationError, match=r"paper256.*music-synthetic-a"):
         score_class_maps(maps, ["cello"], ["a"], [box("a", "cello", 0, 0, 1, 1)], get_protocol("paper256"))
-    with pytest.raises(EvaluationError, match="for 2 classes"):
+    with pytest.raises(EvaluationError, match=r"\(clip, 2, row, col\), got \(1, 1, 4, 4\)"):
         score_class_maps(maps, ["cello", "flute"], ["a"], [], MUSIC)
     with pytest.raises(EvaluationError, match="no clip is left"):
         score_class_maps(maps, ["cello"], ["a"], [], MUSIC)

@@ -92,8 +92,8 @@ def test_all_protocols_at_once_equal_one_at_a_time(clips):
 def test_a_map_is_enlarged_once_per_distinct_rule(clips, monkeypatch, single):
     maps, ids, boxes = clips
     made = []
-    original = scoring.EnlargedMap
-    monkeypatch.setattr(scoring, "EnlargedMap", lambda *of: made.append(of) or original(*of))
+    original = scoring.UpsampledMap
+    monkeypatch.setattr(scoring, "UpsampledMap", lambda *of: made.append(of) or original(*of))
 
     monkeypatch.setattr(scoring, "CHUNK", 5)
 
@@ -322,14 +322,14 @@ def test_interactive_iou_needs_both_clips_of_a_frame():
 @pytest.mark.parametrize(
     ("maps", "ids", "message"),
     [
-        (np.zeros((2, 4, 4)), ["a"], "2 response maps for 1 clip ids"),
-        (np.zeros((2, 4, 4)), ["a", "a"], "clip id 'a' occurs twice"),
-        (np.zeros(4), ["a"], r"must have 3 axes .* got shape \(4,\)"),
-        (np.zeros((1, 0, 4)), ["a"], "got shape"),
-        (np.stack([np.eye(3), np.full((3, 3), np.nan)]), ["a", "b"], "map of clip 'b' has a value that is not finite"),
-        (np.full((3, 3), np.inf), ["a", "b"], "map for all clips has a value that is not finite"),
-        (np.zeros((0, 4, 4)), [], "no clip is left to score"),
-        (np.zeros((1, 4, 4)), ["other"], "1 maps have no sounding box.* 1 clips with boxes have no map"),
+        (np.zeros((2, 4, 4)), ["a"], "2 response maps .* 1 clip"),
+        (np.zeros((2, 4, 4)), ["a", "a"], "'a'.* twice"),
+        (np.zeros(4), ["a"], r"3 axes .*\(4,\)"),
+        (np.zeros((1, 0, 4)), ["a"], r"shape \(1, 0, 4\)"),
+        (np.stack([np.eye(3), np.full((3, 3), np.nan)]), ["a", "b"], "'b'.* not finite"),
+        (np.full((3, 3), np.inf), ["a", "b"], "^the response map has .* not finite"),
+        (np.zeros((0, 4, 4)), [], "no clip"),
+        (np.zeros((1, 4, 4)), ["other"], "paper256.*1 maps .*no sounding box.* 1 clips .*no map"),
     ],
 )
 def test_maps_that_cannot_be_scored(maps, ids, message):

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.apps.compare.rescore import RescoredRow
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv, write_json, write_text
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import COUNTS
 from pipeline.scoring.tables import METRICS, MISSING, Table
 
@@ -38,13 +38,13 @@ _COUNT_TITLES = {
 }
 
 
-def rules_table(protocols: Sequence[Protocol]) -> Table:
+def rules_table(protocols: Sequence[ScoringProtocol]) -> Table:
     """Return the fields of each rule, one line per rule."""
     header = ("protocol", "grid", "box edges", "ground truth", "map", "enlarged", "region", "success", "also")
     return Table(header, tuple(_fields(protocol) for protocol in protocols))
 
 
-def rules_text(protocols: Sequence[Protocol]) -> str:
+def rules_text(protocols: Sequence[ScoringProtocol]) -> str:
     """Return the table of the rules and, below it, whose rule each one is."""
     sources = "".join(f"{protocol.name}\n    {protocol.source}\n" for protocol in protocols)
     return f"{rules_table(protocols).text()}\n{sources}"
@@ -142,7 +142,7 @@ def check_output(path: Path) -> None:
         )
 
 
-def protocols_as_json(protocols: Sequence[Protocol]) -> list[dict[str, Any]]:
+def protocols_as_json(protocols: Sequence[ScoringProtocol]) -> list[dict[str, Any]]:
     """Return the fields of each rule as JSON-like values."""
     return [asdict(protocol) | {"extras": list(protocol.extras)} for protocol in protocols]
 
@@ -160,7 +160,7 @@ def _write_csv(path: Path, rows: Sequence[RescoredRow]) -> None:
     write_csv(path, ["row", "shuffled", "protocol", "threshold", *keys], lines)
 
 
-def _fields(protocol: Protocol) -> tuple[str, ...]:
+def _fields(protocol: ScoringProtocol) -> tuple[str, ...]:
     regions = {
         "fixed": f"{protocol.map_threshold:g}",
         "relative-to-max": f"{protocol.map_threshold:g} of the maximum",

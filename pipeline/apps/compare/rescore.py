@@ -24,7 +24,7 @@ from pipeline.common.project import MAPS_FILE, SEED_PATTERN
 from pipeline.manifests.boxes import Box
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.map_file import ResponseMaps, read_maps
-from pipeline.scoring.protocols import Protocol
+from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.score import score_all
 from pipeline.scoring.summary import flat_metrics
 from pipeline.scoring.tables import label_of
@@ -85,7 +85,7 @@ def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
 def rescore(
     stored: Mapping[str, Sequence[ResponseMaps]],
     boxes: Sequence[Box],
-    protocols: Sequence[Protocol],
+    protocols: Sequence[ScoringProtocol],
     *,
     prior_boxes: Iterable[Box] = (),
     threshold: float | None = None,
@@ -100,7 +100,7 @@ def rescore(
         Variant → maps of its seeds; all of the same clips.
     boxes : sequence of Box
         Of the scored split.
-    protocols : sequence of Protocol
+    protocols : sequence of ScoringProtocol
     prior_boxes : iterable of Box
         Of other splits, for the row `mean_of_boxes`; those of scored clips are passed over.
     threshold : float, optional
@@ -124,7 +124,7 @@ def rescore(
     known = set(clip_ids)
     others = [box for box in prior_boxes if box.clip_id not in known]
     # Name, whether shuffled, and for each seed the maps and the rules by which they are scored.
-    predictions: list[tuple[str, bool, list[tuple[NDArray, list[Protocol]]]]] = [
+    predictions: list[tuple[str, bool, list[tuple[NDArray, list[ScoringProtocol]]]]] = [
         (name, False, [(maps, list(protocols))])
         for name, maps in content_free_maps(clip_ids, prior_boxes=others).items()
     ]

@@ -29,10 +29,10 @@ from pipeline.report.examples import ranked_clips, read_epoch_maps
 from pipeline.report.page.media import clip_sound, frame_picture, log_mel_picture
 from pipeline.report.source import Scored, Source, read_scored
 from pipeline.scoring.ground_truth import ground_truth
-from pipeline.scoring.protocols import Protocol, get_protocol
+from pipeline.scoring.protocols import ScoringProtocol, get_protocol
 from pipeline.scoring.score import score
 from pipeline.scoring.tables import label_of
-from pipeline.scoring.upsampling import EnlargedMap, enlarge, enlargement_matrix, normalize, threshold_of
+from pipeline.scoring.upsampling import UpsampledMap, normalize, threshold_of, upsample, upsampling_matrix
 from pipeline.shards.reader import ShardSet
 
 SCORED_CLIPS = 48
@@ -89,7 +89,7 @@ def training_gallery(source: Source) -> dict[str, Any]:
     for place, clip in enumerate(clips):
         each = maps.response[:, place]
         clip["maps"] = [[_bytes(cells) for cells in epochs] for epochs in each]
-        clip["change"] = [_change(enlarge(epochs[0], protocol), enlarge(epochs[-1], protocol)) for epochs in each]
+        clip["change"] = [_change(upsample(epochs[0], protocol), upsample(epochs[-1], protocol)) for epochs in each]
         clip["facts"] = [_region_facts(epochs) for epochs in regions[:, place]]
     shape = maps.response.shape[3:]
     return {
@@ -131,7 +131,7 @@ def _add_method(
     method: Scored,
     earlier: EarlierMaps,
     boxes: Mapping[str, Sequence[Box]],
-    rule: Protocol,
+    rule: ScoringProtocol,
 ) -> None:
     """Append to each clip a method's maps over the epochs, the levels and scores of its sounding regions, and the change."""
     clip_ids = [clip["id"] for clip in clips]
@@ -148,20 +148,20 @@ def _add_method(
         clip["change"].append(_change(drawn[0][2], drawn[-1][2]))
 
 
-def _scored_map(raw: np.ndarray, boxes: Sequence[Box], rule: Protocol) -> tuple[np.ndarray, float, np.ndarray]:
+def _scored_map(raw: np.ndarray, boxes: Sequence[Box], rule: ScoringProtocol) -> tuple[np.ndarray, float, np.ndarray]:
     """Return a map's cells in [0, 1], the level of its sounding region, and its enlarged values."""
     maps = normalize(raw[None], rule.normalization)
-    enlarged = EnlargedMap(maps, 0, rule)
+    enlarged = UpsampledMap(maps, 0, rule)
     truth = ground_truth(boxes, rule.size, rounding=rule.rounding, consensus="union")
     level = threshold_of(enlarged, rule, truth[0].n_support if truth else 0)
     return maps.cells[0], round(float(level), 5), enlarged.values
 
 
-def _drawing(protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+def _drawing(protocol: ScoringProtocol, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     """Return the protocol's grid and the weights that bring maps of these shapes onto it."""
     sides = sorted({side for shape in shapes for side in shape})
     matrices = {
-        str(side): enlargement_matrix(
+        str(side): upsampling_matrix(
             side, protocol.size, interpolation=protocol.interpolation, align_corners=protocol.align_corners
         )
         for side in sides

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
-from pipeline.scoring.upsampling import EnlargedMap, enlargement_key, normalize, sounding_pixels
+from pipeline.scoring.upsampling import UpsampledMap, normalize, sounding_pixels, upsampling_key
 
 
 def enlarged_map(raw, protocol):
-    return EnlargedMap(normalize(raw[None], protocol.normalization), 0, protocol)
+    return UpsampledMap(normalize(raw[None], protocol.normalization), 0, protocol)
 
 
 @pytest.mark.parametrize("name", ["paper256", "lvs224-median", "ezvsl224-median", "ezvsl224-validate", "slavc224"])
@@ -107,6 +107,6 @@ def test_oracle_rule_without_ground_truth_falls_back_to_the_median():
 
 
 def test_protocols_share_what_they_can():
-    assert enlargement_key(get_protocol("paper256")) == enlargement_key(get_protocol("paper256-median"))
-    assert enlargement_key(get_protocol("paper256")) != enlargement_key(get_protocol("mssl256"))
-    assert len({enlargement_key(p) for p in PROTOCOLS.values()}) == 6
+    assert upsampling_key(get_protocol("paper256")) == upsampling_key(get_protocol("paper256-median"))
+    assert upsampling_key(get_protocol("paper256")) != upsampling_key(get_protocol("mssl256"))
+    assert len({upsampling_key(p) for p in PROTOCOLS.values()}) == 6

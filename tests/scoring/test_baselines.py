@@ -70,7 +70,7 @@ def test_prior_is_the_mean_consensus_of_other_clips():
     prior = content_free.mean_of_boxes(boxes, side=4)
 
     np.testing.assert_array_equal(prior, [[1, 1, 0.5, 0.5], [1, 1, 0.5, 0.5], [0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]])
-    with pytest.raises(EvaluationError, match="at least one sounding box"):
+    with pytest.raises(EvaluationError, match="mean_of_boxes"):
         content_free.mean_of_boxes([box("b", 0, 0, 1, 1, sounding=False)])
 
 
