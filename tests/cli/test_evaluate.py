@@ -127,7 +127,7 @@ def test_maps_that_define_their_own_normalization_are_named(project, capsys):
     maps = ResponseMaps(CLIPS, good_maps(), good_maps(), CLIPS, "test", 0, "fingerprint", normalization="relu-max")
     write_maps(project / "results/squares/maps/good/maps.h5", maps)
     assert run("evaluate", "good", "--protocol", "paper256", "--protocol", "vggss224") == 0
-    assert capsys.readouterr().err.count("in place of the protocol's min-max: good") == 1
+    assert capsys.readouterr().err.count("relu-max") == 1
 
 
 def test_the_table_has_rules_as_columns_and_their_range(project, capsys):
