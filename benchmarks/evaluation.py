@@ -27,23 +27,28 @@ import torch
 from scoring import make_input, per_image_loop
 from training import write_shards
 
-from pipeline.common.config import load_params
+from pipeline.common.config import IterationSettings, load_params
 from pipeline.common.files import write_json
 from pipeline.evaluation.response_maps import BATCH_SIZE
 from pipeline.manifests.boxes import Box
+from pipeline.methods.build import build_method
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
-from pipeline.model.inference import response_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score
 from pipeline.shards.reader import ShardSet
 
 PROTOCOL = "lvs224-median"
 TARGET = 1.0
+METHOD = build_method(
+    "initial",
+    IterationSettings(epochs=1, temperature=1.0, learning_rate=1.0, weight_decay=0.0, delta_v=0.5, delta_a=1.0),
+)  # Eq. 1
 
 
 def in_batches(model: AudioVisualModel, shards: ShardSet, boxes: list[Box]) -> list[float]:
     """Evaluate as the stage does; return each clip's cIoU."""
-    maps = response_maps(model, shards, batch_size=BATCH_SIZE, device="cpu")
+    maps = TrainedModel(model, METHOD).response_maps(shards, batch_size=BATCH_SIZE, device="cpu")
     return score(maps, shards.clip_ids, boxes, get_protocol(PROTOCOL)).ciou.tolist()
 
 

@@ -36,6 +36,8 @@ from pipeline.common.config import load_card, load_params
 from pipeline.common.files import write_json
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import decoded_frames, frame_time
+from pipeline.methods.build import build_method
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import build_model
 
 WIDTH, HEIGHT, FPS, RATE = 1280, 720, 30, 44_100
@@ -100,7 +102,8 @@ def measure(seconds: float, repeats: int, params: Path, device: str) -> dict[str
     settings = OverlaySettings()
     torch.manual_seed(0)
     card = load_card(params.absolute().parent / "data_manifests" / "demo")
-    model = build_model(load_params(params).training["demo"].encoder)
+    training = load_params(params).training["demo"]
+    model = TrainedModel(build_model(training.encoder), build_method("initial", training.iterate))
     localizer = Localizer(model, audio=card.audio, image_size=card.image_size, delta_v=0.85, device=device)
     n_maps = round(seconds * settings.maps_per_second)
     spent: dict[str, list[float]] = {"decode_and_encode": [], "model": [], "whole": []}

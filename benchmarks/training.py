@@ -25,21 +25,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.common.config import AudioSettings, TrainingSettings, load_params
+from pipeline.common.config import AudioSettings, IterationSettings, TrainingSettings, load_params
 from pipeline.common.files import write_json
 from pipeline.common.project import shard_path
 from pipeline.extraction.extract import REJECTS_FILE
-from pipeline.methods import Method, build_method, method_settings
+from pipeline.methods.base import Batch, Method
+from pipeline.methods.build import build_method, method_settings
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
-from pipeline.model.inference import predict
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
-from pipeline.training.batches import Batch, PreviousEpoch, Timed, training_batches
+from pipeline.training.batches import PreviousEpoch, training_batches
+from pipeline.training.history import Waited
 
 IMAGE_SIZE = 128
 AUDIO = AudioSettings(sample_rate=16_000, clip_seconds=1.0, n_fft=400, hop_length=160, n_mels=64)
 CPU = torch.device("cpu")
+METHOD = build_method(
+    "initial", IterationSettings(epochs=1, temperature=1, learning_rate=1, weight_decay=0, delta_v=0.5, delta_a=1)
+)  # Eq. 1
 
 
 def write_shards(folder: Path, n_clips: int, *, clips_per_shard: int = 512) -> None:
@@ -70,7 +75,7 @@ def write_shards(folder: Path, n_clips: int, *, clips_per_shard: int = 512) -> N
 
 def label(model: AudioVisualModel, shards: ShardSet, path: Path, *, batch_size: int, delta_v: float) -> PseudoLabels:
     """Label all clips, write the artifact and read it back."""
-    response, audio = predict(model, shards, batch_size=batch_size, device=CPU)
+    response, audio = TrainedModel(model, METHOD).predict(shards, batch_size=batch_size, device=CPU)
     attrs = {"epoch": 0, "stage": "train", "objective": "iterative", "delta_v": delta_v}
     attrs |= {"delta_a": 0.9, "temperature": 0.3, "fingerprint": "", "shards": shards.fingerprint}
     write_pseudo_labels(path, PseudoLabels.from_responses(shards.clip_ids, response, audio, **attrs))
@@ -108,13 +113,13 @@ def measure(settings: TrainingSettings, folder: Path, *, clips: int, passes: int
             batch_size=settings.batch_size,
             augmentation=settings.augmentation,
             cell_stride=model.cell_stride,
-            words=(purpose, number),
+            key=(purpose, number),
             previous=PreviousEpoch.of(labels, shards, delta_a=iteration.delta_a, center_audio=iteration.center_audio),
             device=CPU,
         )
 
     for number in range(passes + 1):  # the first warms up
-        timed = Timed(batches("shards", number))
+        timed = Waited(batches("shards", number))
         seconds["shards"].append(train(model, method, optimizer, timed))
         seconds["waiting"].append(timed.seconds)
         kept = list(batches("memory", number))

@@ -15,7 +15,7 @@ from pipeline.manifests.prepared import (
     read_prepared_clips,
     resolve_media_root,
 )
-from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
+from stages.options import FOLDER, fresh_option, manifest_option, params_option, scheduler_option, workers_option
 
 
 @click.command()
@@ -26,8 +26,16 @@ from stages.options import FOLDER, manifest_option, params_option, scheduler_opt
 @params_option
 @scheduler_option
 @workers_option
+@fresh_option
 def main(
-    manifest: Path, clips: Path, split: str, out: Path, params_path: Path, scheduler: str | None, workers: int | None
+    manifest: Path,
+    clips: Path,
+    split: str,
+    out: Path,
+    params_path: Path,
+    scheduler: str | None,
+    workers: int | None,
+    fresh: bool,
 ) -> None:
     """Extract one split.
 
@@ -47,6 +55,7 @@ def main(
         scheduler=scheduler,
         workers=workers,
         media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
+        fresh=fresh,
     )
 
 

@@ -8,10 +8,10 @@ import click
 
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
-from pipeline.methods import check_methods
+from pipeline.methods.build import check_methods
 from pipeline.shards.reader import ShardSet
-from pipeline.training.loop import initialize
-from stages.options import FOLDER, at_once_option, device_option, params_option
+from pipeline.training.train import initialize
+from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
 
 
 @click.command()
@@ -19,8 +19,9 @@ from stages.options import FOLDER, at_once_option, device_option, params_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-@at_once_option
-def main(shards: Path, out: Path, params_path: Path, device: str, at_once: int) -> None:
+@parallel_option
+@fresh_option
+def main(shards: Path, out: Path, params_path: Path, device: str, n_parallel: int, fresh: bool) -> None:
     """Train the initial model.
 
     Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
@@ -28,7 +29,15 @@ def main(shards: Path, out: Path, params_path: Path, device: str, at_once: int) 
     params = load_params(params_path)
     settings = params.training[params.dataset]
     check_methods(settings)
-    initialize(ShardSet.open(shards), out, settings=settings, seeds=params.seeds, device=device, at_once=at_once)
+    initialize(
+        ShardSet.open(shards),
+        out,
+        settings=settings,
+        seeds=params.seeds,
+        device=device,
+        n_parallel=n_parallel,
+        fresh=fresh,
+    )
 
 
 if __name__ == "__main__":

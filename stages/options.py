@@ -25,9 +25,9 @@ workers_option = click.option(
     envvar="SOUNDSPOT_WORKERS",
     help="Processes of the local cluster; by default one for each core.",
 )
-at_once_option = click.option(
+parallel_option = click.option(
     "--seeds-at-once",
-    "at_once",
+    "n_parallel",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
@@ -40,4 +40,10 @@ device_option = click.option(
     show_default=True,
     envvar="SOUNDSPOT_DEVICE",
     help="auto, cpu, cuda or cuda:N; a machine's matter, so not in params.yaml.",
+)
+fresh_option = click.option(
+    "--fresh",
+    is_flag=True,
+    envvar="SOUNDSPOT_FRESH",
+    help="Run again even if a finished or interrupted result of the same settings, data and code exists.",
 )

@@ -8,10 +8,10 @@ import click
 
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
-from pipeline.methods import check_methods
+from pipeline.methods.build import check_methods
 from pipeline.shards.reader import ShardSet
-from pipeline.training.loop import train
-from stages.options import FOLDER, at_once_option, device_option, params_option
+from pipeline.training.train import train
+from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
 
 
 @click.command()
@@ -22,9 +22,18 @@ from stages.options import FOLDER, at_once_option, device_option, params_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-@at_once_option
+@parallel_option
+@fresh_option
 def main(
-    shards: Path, initial: Path, clips: Path, variant: str, out: Path, params_path: Path, device: str, at_once: int
+    shards: Path,
+    initial: Path,
+    clips: Path,
+    variant: str,
+    out: Path,
+    params_path: Path,
+    device: str,
+    n_parallel: int,
+    fresh: bool,
 ) -> None:
     """Train one method, and write its pseudo-labels after every epoch.
 
@@ -43,7 +52,8 @@ def main(
         seeds=params.seeds,
         clips=clips,
         device=device,
-        at_once=at_once,
+        n_parallel=n_parallel,
+        fresh=fresh,
     )
 
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+from tqdm import tqdm
 
 from pipeline.common.errors import SoundspotError
 
@@ -120,6 +121,11 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
 
 def _print_error(message: str) -> None:
     click.echo(f"error: {' '.join(message.split())}", err=True)
+
+
+def report(message: str) -> None:
+    """Print one line to stderr, above a progress bar if there is one."""
+    tqdm.write(message, file=sys.stderr)
 
 
 class LazyGroup(click.Group):

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from filelock import FileLock, Timeout
 
 from pipeline.common.errors import SoundspotError
 
-# In a folder that takes hours to fill: the `code_digest` of the program that began it. DVC leaves it out.
-CODE_FILE = ".code"
 _BYTES_AT_ONCE = 1 << 20
 
 
@@ -101,17 +98,6 @@ def file_digest(path: Path) -> str:
         while block := file.read(_BYTES_AT_ONCE):
             digest.update(block)
     return digest.hexdigest()
-
-
-@cache
-def code_digest() -> str:
-    """Return 32 hexadecimal digits that identify this package's source, as it is at the first call.
-
-    Work that another state of the program left unfinished is not gone on with: half of each would be of neither.
-    """
-    root = Path(__file__).parent.parent
-    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py")}
-    return fingerprint({name: hashlib.sha256(source).hexdigest() for name, source in sources.items()})
 
 
 @contextmanager

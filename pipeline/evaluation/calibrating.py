@@ -17,7 +17,7 @@ from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.calibration import Calibration, model_digest
 from pipeline.evaluation.response_maps import BATCH_SIZE, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
-from pipeline.model.inference import localize, select_device
+from pipeline.model.inference import select_device
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.shards.reader import ShardSet
 
@@ -78,10 +78,10 @@ def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[s
     CheckpointError, EvaluationError, TrainingError
         The model cannot be read; the clips were extracted in another way; there is no such device.
     """
-    model, description = load_model_for(path, shards)
+    model = load_model_for(path, shards)
     where = select_device(device)
-    model.to(where).eval()
-    audio = AudioSettings(**description["audio"])
+    model.to(where)
+    audio = AudioSettings(**model.description["audio"])
     rows = evenly_spaced(len(shards), MAX_NOISE_CLIPS)
     peaks: dict[str, list[np.ndarray]] = {name: [] for name in NOISES}
     for start in range(0, len(rows), BATCH_SIZE):
@@ -90,7 +90,7 @@ def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[s
         for name, make in NOISES.items():
             numbers = range(start, start + len(some))
             windows = [make(audio.n_samples, audio.sample_rate, np.random.default_rng(number)) for number in numbers]
-            response, _ = localize(model, frames, log_mel_of_windows(windows, audio).to(where))
+            response, _ = model.localize(frames, log_mel_of_windows(windows, audio).to(where))
             peaks[name].append(_peaks(response.float().cpu().numpy()))
     return {name: np.concatenate(parts) for name, parts in peaks.items()}
 

@@ -13,24 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.common.project import MODEL_FILE
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import TRAIN_SPLIT
-from pipeline.methods.dsol.method import Dsol, dsol_head
-from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.inference import select_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.class_maps import score_class_maps
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.summary import flat_metrics
 from pipeline.scoring.tables import interval
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import plain_batches
+from pipeline.training.artifacts import artifact_paths
 from pipeline.training.checkpoints import load_model
 from pipeline.training.class_labels import read_label_sets
-from pipeline.training.run_artifacts import artifact_paths
 
 PREFIX = "class_"
 KEYS = ("success_rate", "auc", "nsa")
@@ -64,17 +59,6 @@ def class_of_clusters(heard: np.ndarray, label_sets: Sequence[frozenset[str]]) -
     # By row, so that a class with many clips does not choose for the others.
     counts /= np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     return {names[i]: int(cluster) for i, cluster in zip(*linear_sum_assignment(counts, maximize=True), strict=True)}
-
-
-def cluster_maps(model: AudioVisualModel, shards: ShardSet, *, device: torch.device) -> np.ndarray:
-    """Return one map for each cluster of every clip, float32 (n, c, h, w), of a model that `Dsol` has trained."""
-    assert isinstance(model.method, Dsol)
-    model.to(device).eval()
-    with torch.inference_mode():
-        batches = plain_batches(shards, batch_size=BATCH_SIZE, device=device)
-        parts = [model.method.class_maps(model, frames, log_mel).float().cpu() for frames, log_mel in batches]
-    maps: np.ndarray = torch.cat(parts).numpy()
-    return maps
 
 
 def class_metrics(
@@ -116,17 +100,20 @@ def class_metrics(
     """
     scored = []
     for run in runs:
-        model, _ = load_model(run / MODEL_FILE)
-        if not isinstance(model.method, Dsol):
+        model = load_model(run / MODEL_FILE)
+        heard = model.method.audio_clusters(model.encoders)
+        if heard is None:
             return {}, ""
         learned_from = PseudoLabels.open(artifact_paths(run, variant=variant)[-1]).clip_ids
         label_sets = read_label_sets(clips, TRAIN_SPLIT, learned_from)
-        cluster = class_of_clusters(dsol_head(model).audio_distribution.numpy(), label_sets)
+        cluster = class_of_clusters(heard, label_sets)
         nameless = sorted({box.source for box in boxes if box.sounding} - cluster.keys())
         if nameless:
             lacking = "their labels lack it, or are more than the clusters" if cluster else "they have no labels"
             return {}, f"no scores by class: the training clips name no cluster {nameless[0]!r}: {lacking}"
-        maps = cluster_maps(model, shards, device=select_device(device))[:, list(cluster.values())]
+        maps = model.class_maps(shards, batch_size=BATCH_SIZE, device=device)
+        assert maps is not None  # a method with clusters has their maps
+        maps = maps[:, list(cluster.values())]
         scored.append(score_class_maps(maps, list(cluster), shards.clip_ids, boxes, protocol, threshold=threshold))
     flat = flat_metrics([{"": scores} for scores in scored])
     metrics = {PREFIX + key: value for key, value in flat.items() if key.startswith(KEYS)}

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN
-from pipeline.model.inference import localize, select_device
+from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model, read_checkpoint
 
@@ -64,8 +64,8 @@ def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device
     pairs = torch.from_numpy(frames).permute(0, 3, 1, 2).to(chosen), torch.from_numpy(log_mels).to(chosen)
     epochs, maps = [], []
     for path in paths:
-        model, description = load_model(path)
-        epochs.append(int(description["epoch"]))
-        response, _ = localize(model.to(chosen), *pairs)
+        model = load_model(path)
+        epochs.append(int(model.description["epoch"]))
+        response, _ = model.to(chosen).localize(*pairs)
         maps.append(response.float().cpu().numpy())
     return EarlierMaps([*epochs, int(read_checkpoint(run / MODEL_FILE)["epoch"])], np.stack(maps))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from pipeline.common.seeding import evenly_spaced
-from pipeline.model.sampling import audio_relation
+from pipeline.model.equations import audio_relation
 from pipeline.pseudo_labels.artifact import PseudoLabels
 
 # 9 million pairs, a quarter of a second; of larger sets, so many clips at equal steps through the list.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
-from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.inference import response_maps
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
@@ -41,14 +38,14 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
     EvaluationError
         The model is of another seed, the clips were extracted in another way, or there is only one.
     """
-    model, description = load_model_for(path, shards)
-    if description["seed"] != seed:
+    model = load_model_for(path, shards)
+    if model.description["seed"] != seed:
         raise EvaluationError(
-            f"{path}: was trained with seed {description['seed']}, not {seed}; run `dvc repro train` again"
+            f"{path}: was trained with seed {model.description['seed']}, not {seed}; run `dvc repro train` again"
         )
     order = derangement(len(shards), seed=SHUFFLE_SEED)
     own, shuffled = (
-        response_maps(model, shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
+        model.response_maps(shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
         for audio_order in (None, order)
     )
     return ResponseMaps(
@@ -63,9 +60,10 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
     )
 
 
-def load_model_for(path: Path, shards: ShardSet) -> tuple[AudioVisualModel, Mapping[str, Any]]:
-    """Load a model and its description; refuse clips that were not extracted as those that it learned from."""
-    model, description = load_model(path)
+def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
+    """Load a model; refuse clips that were not extracted as those that it learned from."""
+    model = load_model(path)
+    description = model.description
     trained = {"image_size": description["image_size"], **description["audio"]}
     for name, value in trained.items():
         given = shards.settings.get(name, value)
@@ -74,7 +72,7 @@ def load_model_for(path: Path, shards: ShardSet) -> tuple[AudioVisualModel, Mapp
                 f"{path}: trained with {name} {value}, these clips were extracted with {given}; give the card of "
                 "their dataset the settings of the one it was trained on, and extract them again"
             )
-    return model, description
+    return model
 
 
 def derangement(n: int, *, seed: int) -> list[int]:

@@ -3,14 +3,15 @@
 Unusable clips are listed in ``rejects.csv`` (columns ``clip_id, reason``) and are never replaced by other clips. The
 split fails if too many clips are unusable or if the folder cannot be written.
 
-``rejects.csv`` is written last and marks a finished split. While it is absent, a rerun keeps every intact shard that
-the same code built from the same settings and clips. Shards with rejects are rebuilt if the split failed because of too
-many rejects, or if the media root or the time limit changed. Once ``rejects.csv`` exists, a rerun starts from scratch.
-A shard's bytes depend only on its clips and the settings, not on the number of workers or the location of the media.
+``rejects.csv`` is written last and marks a finished split. A rerun keeps every intact shard whose clips, settings and code (that
+of the import closure) are unchanged. Shards with rejects are rebuilt if the split failed because of too many rejects, or
+if the media root or the time limit changed. A shard's bytes depend only on its clips and the settings, not on the number
+of workers or the location of the media.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
@@ -18,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
+from pipeline.common.code import code_digest
 from pipeline.common.config import AudioSettings
+from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
-from pipeline.common.files import CODE_FILE, code_digest, fingerprint, locked, write_csv, write_text
-from pipeline.common.project import SHARD_PATTERN, shard_path
+from pipeline.common.files import fingerprint, locked, write_csv, write_json
+from pipeline.common.project import RECORD_FILE, SHARD_PATTERN, shard_path
 from pipeline.extraction.build_shard import ShardTask, build_shard, storing
 from pipeline.manifests.clips import Clip, media_path
-from pipeline.shards.reader import REJECTS_FILE, read_rejects
+from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint
 
 PARTIAL_REJECTS_FILE = "rejects.partial.csv"
 
@@ -64,6 +67,7 @@ def extract_split(
     scheduler: str | None,
     workers: int | None,
     media: str = "",
+    fresh: bool = False,
 ) -> ExtractionSummary:
     """Decode a split's clips into shards.
 
@@ -88,6 +92,8 @@ def extract_split(
         See `pipeline.common.cluster.run_tasks`.
     media : str
         Fingerprint of generated media, so that shards of different media are not kept; empty for other media.
+    fresh : bool
+        Extract everything again, even if nothing changed.
 
     Raises
     ------
@@ -112,7 +118,7 @@ def extract_split(
     with ExitStack() as stack:
         with storing(folder):
             stack.enter_context(locked(folder, ExtractionError))
-            _clean(folder, tasks)
+            n_before = _clean(folder, tasks, fresh=fresh)
         for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
             n_kept += kept
             rejects |= rejected
@@ -120,6 +126,12 @@ def extract_split(
                 rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
                 raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
         _write_rejects(folder / REJECTS_FILE, clips, rejects)
+    if n_kept == len(tasks):
+        report(
+            f"extract {folder.name}: {n_kept} shards unchanged, checksums verified; kept (SOUNDSPOT_FRESH=1 extracts again)"
+        )
+    elif n_kept < n_before:
+        report(f"extract {folder.name}: {n_before - n_kept} shards were damaged and have been extracted again")
     return ExtractionSummary(len(clips) - len(rejects), len(rejects), len(tasks), n_kept)
 
 
@@ -158,23 +170,55 @@ def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
             media_path(Path(), medium)
 
 
-def _clean(folder: Path, tasks: Sequence[ShardTask]) -> None:
-    """Delete stale outputs: everything after a finished run; otherwise unknown shards and shards with rejects."""
+def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
+    """Remove stale outputs and report why; return the number of shards that stay. `build_shard` verifies these."""
     folder.mkdir(parents=True, exist_ok=True)
-    code, partial, finished = folder / CODE_FILE, folder / PARTIAL_REJECTS_FILE, folder / REJECTS_FILE
-    # Stored in a separate file, because shard bytes must not depend on the code's comments or the machine's paths.
-    begun = [code_digest(), fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])]
-    before = code.read_text().split() if code.exists() else []
-    afresh = finished.exists() or before[:1] != begun[:1]
-    again = partial.exists() or before != begun
-    expected = {task.path for task in tasks}
+    record, partial = folder / RECORD_FILE, folder / PARTIAL_REJECTS_FILE
+    # Not in the shards, whose bytes must depend neither on the code's version nor on the machine's paths.
+    current = {
+        "code": code_digest("pipeline.extraction.extract"),
+        "conditions": fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s]),
+    }
+    previous = _read_record(record)
+    expected = {task.path: task.fingerprint for task in tasks}
+    removed: Counter[str] = Counter()
+    n_kept = 0
     for path in folder.glob(SHARD_PATTERN):
-        if afresh or path not in expected or (again and _has_rejects(path)):
-            path.unlink()
-    # rejects.csv is deleted last: if the process is killed before, the next run still starts from scratch.
-    for path in (*folder.glob("*.tmp"), partial, finished):
+        if fresh:
+            reason = "SOUNDSPOT_FRESH is set"
+        elif previous.get("code") != current["code"]:
+            reason = "the code of this stage changed" if previous else f"{RECORD_FILE} is missing"
+        elif path not in expected or _fingerprint(path) != expected[path]:
+            reason = "the clip list or the settings changed"
+        elif (partial.exists() or previous != current) and _has_rejects(path):
+            reason = "its rejected clips may be usable now"
+        else:
+            n_kept += 1
+            continue
+        removed[reason] += 1
+        path.unlink()
+    for reason, count in removed.items():
+        report(f"extract {folder.name}: removed {count} shards: {reason}")
+    # rejects.csv goes last: a split without it is unfinished, and a kill before loses nothing.
+    for path in (*folder.glob("*.tmp"), partial, folder / REJECTS_FILE):
         path.unlink(missing_ok=True)
-    write_text(code, "".join(f"{line}\n" for line in begun))
+    write_json(record, current)
+    return n_kept
+
+
+def _read_record(path: Path) -> dict[str, str]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _fingerprint(path: Path) -> str:
+    try:
+        return read_shard_fingerprint(path)
+    except ShardError:
+        return ""  # damaged: never equal to an expected one
 
 
 def _has_rejects(path: Path) -> bool:

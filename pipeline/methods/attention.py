@@ -38,10 +38,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.common.config import IterationSettings, Positive
-from pipeline.methods.base import Method
+from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
-from pipeline.training.batches import Batch
 
 QUERY, EMBEDDING = "attention_query", "attention_embedding"  # names in model.heads
 

@@ -1,14 +1,17 @@
-"""What a method is: all in which one system of the tables differs from another.
+"""The interface of a method: its loss, how it reads a response map, and what it does before an epoch.
 
-Encoders, shards, the loop, checkpoints and evaluation are shared. A new method is one file with a class that fulfils
-`Method`, and one entry in `pipeline.methods.METHODS`.
+Encoders, shards, the training loop, checkpoints and evaluation are shared by all methods. A new method is one file with a class
+that implements `Method`, and one entry in `pipeline.methods.registry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.common.config import IterationSettings
@@ -16,27 +19,54 @@ from pipeline.common.hdf5 import NamedArray
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import Batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """k training pairs.
+
+    Attributes
+    ----------
+    frames : Tensor (k, 3, H, W) uint8 or float32, 0..255
+    log_mel : Tensor (k, mel, time) float32
+    rows : np.ndarray (k,) int64
+        Positions of the clips in the shards.
+    previous_response : Tensor (k, h, w) float32 in [0, 1], or None
+        R̃ of the previous epoch, augmented like `frames`; None before there are pseudo-labels.
+    relation : Tensor (k, k) bool, or None
+        y of Eq. 6, from the previous epoch's audio embeddings.
+    targets : Tensor (k, classes) float32 in [0, 1], or None
+        Class labels of the clips; None for methods that learn without labels.
+    generator : torch.Generator
+        On the CPU, for the method's own random draws.
+    """
+
+    frames: Tensor
+    log_mel: Tensor
+    rows: np.ndarray
+    previous_response: Tensor | None
+    relation: Tensor | None
+    targets: Tensor | None
+    generator: torch.Generator
 
 
 class Method(Protocol):
-    """A way to train the model, and to read a response map from it. Methods keep no state: it belongs in the model.
+    """One way to train the model and to read a response map from it. Methods keep no state: state lives in `model.heads`.
 
     Attributes
     ----------
     Settings : type
-        What the method is made from. A subclass of IterationSettings has settings of the method's own, with defaults; one
-        of LabeledSettings says that the method learns from the clips' labels, and only then there are any.
+        Class of the method's settings. A subclass of IterationSettings adds settings of its own, with defaults; a subclass of
+        LabeledSettings declares that the method learns from class labels, which it then gets as `Batch.targets`.
     normalization : str or None
-        How the method defines its maps where that is not the scoring protocol's own normalization; None leaves it to
-        the protocol.
+        The method's own normalization of its maps; None leaves it to the scoring protocol.
     """
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
     normalization: Literal["min-max", "relu-max"] | None = None
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
-        """Put layers and buffers of the method's own into `model.heads`. Called once, before weights are loaded or trained.
+        """Add the method's own layers and buffers to `model.heads`. Called once, before weights are loaded or trained.
 
         Parameters
         ----------
@@ -44,7 +74,7 @@ class Method(Protocol):
         n_clips : int
             Clips of the training set.
         classes : sequence of str
-            The classes that the clips are labeled with, in the order of `Batch.targets`.
+            Names of the classes, in the order of `Batch.targets`.
         """
         return
 
@@ -56,21 +86,21 @@ class Method(Protocol):
         Parameters
         ----------
         model : AudioVisualModel
-            On its device, with the weights of the end of the epoch before; weights and statistics must stay as they are.
+            On its device, with the weights at the end of the previous epoch; weights and statistics must not change.
         shards : ShardSet
             The training set.
         labels : PseudoLabels or None
-            Of the epoch before.
+            Of the previous epoch.
         epoch : int
-            Which one starts; 1 is the first after the initialization.
+            The epoch that starts; 1 is the first after the initialization.
         seed : int
-            From which all that is random here follows.
+            For everything random here.
 
         Returns
         -------
         mapping of str to (axes, array)
-            What is worth keeping for a reader, beside `clip_id` along the axis "clip"; written to
-            ``pseudo_labels/start_NNN.h5``. Empty writes nothing.
+            What is worth storing for inspection, beside `clip_id` along the axis "clip"; written to
+            ``pseudo_labels/start_NNN.h5``. An empty mapping writes nothing.
         """
         return {}
 
@@ -81,6 +111,14 @@ class Method(Protocol):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.
 
-        Both come from one call, because nearly every map needs the embedding, which the pseudo-labels keep.
+        One call returns both, because nearly every map needs the embedding, which the pseudo-labels store.
         """
         ...
+
+    def class_maps(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> Tensor | None:
+        """Return one map (n, c, h, w) for each cluster that the method found, in [0, 1]; None for a method without clusters."""
+        return None
+
+    def audio_clusters(self, model: AudioVisualModel) -> np.ndarray | None:
+        """Return the cluster distribution of the audio of every training clip (clip, cluster); None without clusters."""
+        return None

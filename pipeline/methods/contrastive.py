@@ -5,11 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.common.config import IterationSettings
-from pipeline.methods.base import Method
+from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.equations import response_map
-from pipeline.model.objectives import contrastive_loss, phi
-from pipeline.training.batches import Batch
+from pipeline.model.equations import contrastive_loss, phi
+from pipeline.model.inference import localize_by_response
 
 
 class Contrastive(Method):
@@ -27,9 +26,3 @@ class Contrastive(Method):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 1 before min-max."""
         return localize_by_response(model, frames, log_mel)
-
-
-def localize_by_response(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-    """R = V * a (Eq. 1 before min-max), and a."""
-    audio = model.encode_audio(log_mel)
-    return response_map(model.encode_frames(frames), audio), audio

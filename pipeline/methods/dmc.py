@@ -38,9 +38,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.common.config import Count, IterationSettings, Positive
-from pipeline.methods.base import Method
+from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.training.batches import Batch
 
 # Squared distances are raised to this: the square root has an infinite gradient at 0, and in float32 the difference of
 # the inner products of unit vectors is only good to 1e-7.

@@ -1,6 +1,6 @@
-"""Iterative contrastive learning, Eq. 4-7: the paper's method, and its ablations by two switches.
+"""Iterative contrastive learning, Eq. 4-7: the paper's method, and the rows of Table 2 by two switches.
 
-The rows of Table 2: `itr` has neither switch on, `itr_intra` and `itr_inter` one, `iterative` both.
+`itr` has neither switch on, `itr_intra` and `itr_inter` one, `iterative` both.
 """
 
 from __future__ import annotations
@@ -8,24 +8,22 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.common.config import IterationSettings
-from pipeline.methods.base import Method
-from pipeline.methods.contrastive import localize_by_response
+from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.objectives import iterative_loss
-from pipeline.model.sampling import sample_features, silent_cells, sounding_cells
-from pipeline.training.batches import Batch
+from pipeline.model.equations import iterative_loss, sample_features, silent_cells, sounding_cells
+from pipeline.model.inference import localize_by_response
 
 
 class Iterative(Method):
-    """The sounding cells of the previous epoch against the sounds of the batch.
+    """Sounding cells of the previous epoch against the audio of the batch.
 
     Parameters
     ----------
     settings : IterationSettings
     intra : bool
-        Intra-frame sampling: the frame's non-sounding cells are negatives, too.
+        Intra-frame sampling: the non-sounding cells of the frame are additional negatives.
     inter : bool
-        Inter-frame relation: sounds alike to the frame's own are positives, too.
+        Inter-frame relation: audio similar to the frame's own is an additional positive.
     """
 
     def __init__(self, settings: IterationSettings, *, intra: bool, inter: bool) -> None:
@@ -36,17 +34,19 @@ class Iterative(Method):
         self.inter = inter
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Eq. 7."""
+        """Return Eq. 7 on one batch."""
         if batch.previous_response is None:
             raise ValueError("the iterative objective needs the previous epoch's pseudo-labels")
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
-        sounding = sounding_cells(batch.previous_response, delta_v=self.delta_v)
-        silent = silent_cells(batch.previous_response, delta_v=self.delta_v)
-        # Both are drawn in every variant, so that the switches change the loss and not the draws.
+        # Eq. 4, 5: where the previous epoch's model heard the source, and where it did not.
+        sounding = sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁺ (k, h, w)
+        silent = silent_cells(batch.previous_response, delta_v=self.delta_v)  # x⁻ (k, h, w)
+        # Both are sampled in every variant, so that the switches change the loss and not the random draws.
         positive, negative = (
             sample_features(features, mask, cells=self.cells, generator=batch.generator) for mask in (sounding, silent)
-        )
+        )  # v⁺, v⁻ (k, d)
+        # Eq. 6 is in `batch.relation`, which is computed with the batch.
         return iterative_loss(
             positive,
             audio,
@@ -56,5 +56,5 @@ class Iterative(Method):
         )
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 1 before min-max."""
+        """Return Eq. 1 before min-max."""
         return localize_by_response(model, frames, log_mel)

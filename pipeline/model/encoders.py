@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,16 +95,6 @@ class ResNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-class Localizer(Protocol):
-    """What reads maps from the model; see `pipeline.methods.base.Method`."""
-
-    normalization: Literal["min-max", "relu-max"] | None
-
-    def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return raw response maps (n, h, w) and audio embeddings (n, d)."""
-        ...
-
-
 class AudioVisualModel(nn.Module):
     """The twins. `build_model` makes one from settings.
 
@@ -113,8 +103,6 @@ class AudioVisualModel(nn.Module):
     visual, audio : ResNet
     heads : nn.ModuleDict
         Empty; a method that needs layers of its own puts them here, and they are trained and stored with the rest.
-    method : Localizer or None
-        The method that trained the weights and knows how to read a response map from them; None means Eq. 1.
     """
 
     mean: Tensor
@@ -135,15 +123,9 @@ class AudioVisualModel(nn.Module):
         self.visual_norm = nn.BatchNorm2d(self.dim, affine=False) if settings.batch_norm else nn.Identity()
         self.audio_norm = nn.BatchNorm1d(self.dim, affine=False) if settings.batch_norm else nn.Identity()
         self.heads = nn.ModuleDict()
-        self.method: Localizer | None = None
         self.cell_stride = cell_stride(settings.visual)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    @property
-    def normalization(self) -> Literal["min-max", "relu-max"] | None:
-        """How the method defines its maps, where that is not the scoring protocol's own normalization."""
-        return self.method.normalization if self.method else None
 
     def visual_features(self, frames: Tensor) -> Tensor:
         """Raw features of the visual ResNet, (n, 3, H, W) in 0..255 → (n, channels, h, w)."""

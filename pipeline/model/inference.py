@@ -8,27 +8,35 @@ min-max).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.common.errors import TrainingError
-from pipeline.methods.contrastive import localize_by_response
 from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.equations import response_map
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import plain_batches
+
+READ_AHEAD = 3  # batches in memory besides the one in use
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device of a name such as "cpu", "cuda", "cuda:1"; "auto" takes CUDA where there is one.
+    """Return the device of a name such as "cpu", "cuda", "cuda:1"; "auto" uses CUDA if available.
 
     Raises
     ------
     TrainingError
-        The name is unknown, or there is no such device on this machine.
+        The name is unknown, or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,82 +51,105 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def localize(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-    """Return raw response maps (n, h, w) and audio embeddings (n, d) of un-augmented pairs, without gradient.
-
-    Parameters
-    ----------
-    model : AudioVisualModel
-        In evaluation mode, on the device of the data.
-    frames : Tensor (n, 3, H, W) uint8 or floating, 0..255
-    log_mel : Tensor (n, mel, time)
-    """
-    with torch.inference_mode(), _whole_float32():
-        if model.method is None:
-            return localize_by_response(model, frames, log_mel)
-        return model.method.localize(model, frames, log_mel)
-
-
 @contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Keep cuDNN from rounding the factors of a convolution to 10 bits (TF32), which is torch's default on newer GPUs."""
+def inference() -> Iterator[None]:
+    """Disable gradients, and TF32 convolutions, which round to 10 bits on newer GPUs by default."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with torch.inference_mode():
+            yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
 
 
+def localize_by_response(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Return R = V * a (Eq. 1 before min-max) and a: the maps of the paper's method and of most others."""
+    audio = model.encode_audio(log_mel)
+    return response_map(model.encode_frames(frames), audio), audio
+
+
 def predict(
-    model: AudioVisualModel,
+    localize: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     shards: ShardSet,
     *,
     batch_size: int,
     device: torch.device,
     audio_order: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the model over all clips; it is moved to `device` and left in evaluation mode.
+    """Localize all clips.
+
+    Parameters
+    ----------
+    localize : callable
+        Frames (n, 3, H, W) and log-mels (n, mel, time) → raw maps (n, h, w) and audio embeddings (n, d), on `device`.
+    shards : ShardSet
+    batch_size : int >= 1
+    device : torch.device
+    audio_order : sequence of int, optional
+        Pairs frame i with the audio of clip audio_order[i].
 
     Returns
     -------
     response : np.ndarray (n, h, w) float32
         Raw maps, R.
     audio_embedding : np.ndarray (n, d) float32
-        a, of the sounds that the frames were paired with.
+        a, of the audio that the frames were paired with.
+
+    Raises
+    ------
+    ValueError
+        `audio_order` has another length than the shards.
     """
-    model.to(device).eval()
+    if audio_order is not None and len(audio_order) != len(shards):
+        raise ValueError(f"audio_order has {len(audio_order)} entries for {len(shards)} clips")
     batches = plain_batches(shards, batch_size=batch_size, device=device, audio_order=audio_order)
-    parts = [localize(model, frames, log_mel) for frames, log_mel in batches]
+    with inference():
+        parts = [localize(frames, log_mel) for frames, log_mel in batches]
     response, audio = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
     return response, audio
 
 
-def response_maps(
-    model: AudioVisualModel,
-    shards: ShardSet,
-    *,
-    batch_size: int,
-    device: str | torch.device = "auto",
-    audio_order: Sequence[int] | None = None,
-) -> np.ndarray:
-    """Raw response maps of every clip.
+def plain_batches(
+    shards: ShardSet, *, batch_size: int, device: torch.device, audio_order: Sequence[int] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all frames and log-mels in the order of the shards, un-augmented.
 
-    Parameters
-    ----------
-    model : AudioVisualModel
-    shards : ShardSet
-    batch_size : int >= 1
-        About 64 is fastest on a CPU.
-    device : str or torch.device
-    audio_order : sequence of int, optional
-        Pairs frame i with the sound of clip audio_order[i].
-
-    Returns
-    -------
-    np.ndarray (n, h, w) float32, in the order of the shards
+    `audio_order` pairs frame i with the audio of clip audio_order[i].
     """
-    if audio_order is not None and len(audio_order) != len(shards):
-        raise ValueError(f"audio_order has {len(audio_order)} entries for {len(shards)} clips")
-    device = select_device(device) if isinstance(device, str) else device
-    return predict(model, shards, batch_size=batch_size, device=device, audio_order=audio_order)[0]
+    starts = range(0, len(shards), batch_size)
+
+    def read(start: int) -> tuple[Tensor, Tensor]:
+        rows = range(start, min(start + batch_size, len(shards)))
+        frames, log_mel = shards.read(rows)
+        if audio_order is not None:
+            log_mel = shards.read([int(audio_order[row]) for row in rows])[1]
+        return as_tensors(frames, log_mel, pin=device.type == "cuda")
+
+    for frames, log_mel in read_ahead(read, starts):
+        yield frames.to(device, non_blocking=True), log_mel.to(device, non_blocking=True)
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: int = READ_AHEAD) -> Iterator[Result]:
+    """Yield read(item) for each item in order, with a thread that reads up to `depth` items ahead.
+
+    An error inside `read` is raised where its result is due.
+    """
+    remaining = iter(items)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as thread:
+        pending = deque(thread.submit(read, item) for item in islice(remaining, depth))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(thread.submit(read, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def as_tensors(frames: np.ndarray, log_mel: np.ndarray, *, pin: bool) -> tuple[Tensor, Tensor]:
+    """Return frames (n, c, H, W) and log-mels (n, mel, time) as tensors on the CPU, in pinned memory if asked."""
+    tensors = torch.from_numpy(frames), torch.from_numpy(log_mel)
+    pixels, spectra = (tensor.pin_memory() for tensor in tensors) if pin else tensors
+    return pixels.permute(0, 3, 1, 2), spectra  # n H W c -> n c H W

@@ -186,7 +186,7 @@ class PseudoLabels:
         for part in blocks(len(self)):
             yield PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
 
-    def restated(self, **attrs: Any) -> PseudoLabels:
+    def with_attributes(self, **attrs: Any) -> PseudoLabels:
         """Return the same maps and embeddings under other attributes; the sounding fraction follows delta_v."""
         attrs = {**self.attrs, **attrs}
         arrays = {name: getattr(self, name) for name in TYPES}

@@ -19,7 +19,7 @@ from pipeline.common.errors import EvaluationError
 from pipeline.common.project import HISTORY_FILE
 from pipeline.evaluation.relation_quality import relation_of_labels, relation_quality
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.run_artifacts import artifact_paths, centers_audio
+from pipeline.training.artifacts import artifact_paths, centers_audio
 
 RELATION = ("precision", "recall", "alike", "related")
 COLUMNS = (*RELATION, "positives_per_clip", "mask_iou_previous")

@@ -27,7 +27,7 @@ from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.tables import label_of
 from pipeline.scoring.upsampling import UpsampledMap, normalize, sounding_pixels, upsample
 from pipeline.shards.reader import ShardSet
-from pipeline.training.run_artifacts import artifact_paths
+from pipeline.training.artifacts import artifact_paths
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from torch import Tensor
 from pipeline.common.config import EncoderSettings
 from pipeline.common.errors import CheckpointError, SoundspotError
 from pipeline.common.files import write_bytes
-from pipeline.methods import build_method, settings_class
+from pipeline.methods.build import build_method, settings_class
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.pretrained import load_tensors
 
@@ -85,7 +86,7 @@ def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path
     model.load_state_dict(weights)
 
 
-def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
+def load_model(path: Path) -> TrainedModel:
     """Load a trained model, ready to localize.
 
     Parameters
@@ -95,10 +96,9 @@ def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
 
     Returns
     -------
-    model : AudioVisualModel
-        On the CPU, in evaluation mode, with `model.method` set to the method that trained it.
-    description : dict
-        The other entries of the checkpoint; `encoder`, `iteration` and `audio` as dicts, `classes` as a list.
+    TrainedModel
+        On the CPU, in evaluation mode, with the method that trained it. Its `description` holds the other entries of the
+        checkpoint: `encoder`, `iteration` and `audio` as dicts, `classes` as a list.
 
     Raises
     ------
@@ -121,8 +121,7 @@ def load_model(path: Path) -> tuple[AudioVisualModel, dict[str, Any]]:
     except (ValueError, SoundspotError) as error:
         raise CheckpointError(f"{path}: does not describe a model ({' '.join(str(error).split())}); {RERUN}") from None
     load_weights(model, content, path)
-    model.method = method
-    return model.eval(), description
+    return TrainedModel(model.eval(), method, description)
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Several trainings at once on one machine, each in a process of its own with its share of torch's threads.
+"""Train several seeds in parallel on one machine, each in its own process with its share of torch's threads.
 
-A small net gains little from a second thread: three trainings on two cores take two thirds of the time of one after the other.
+A small net gains little from a second thread: three trainings in parallel on two cores take two thirds of the time that they
+take one by one.
 """
 
 from __future__ import annotations
@@ -20,44 +21,44 @@ from pipeline.common.console import QUIET_VARIABLE
 from pipeline.common.errors import TrainingError
 
 
-def run_side_by_side(tasks: Sequence[Callable[[], None]], *, at_once: int) -> None:
-    """Call each task in a process of its own, `at_once` of them at a time, and wait for all.
+def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> None:
+    """Call each task in its own process, `n_parallel` of them at a time, and wait for all.
 
     Parameters
     ----------
     tasks : sequence of callable
-        Can be pickled.
-    at_once : int >= 1
-        Each process has the threads of this one, divided by as many, and at least one: a result that depends on the number
-        of threads depends on `at_once`, and not on how many tasks there are. A script that asks for more than one needs
-        ``if __name__ == "__main__":``, as each process reads it again.
+        Picklable.
+    n_parallel : int >= 1
+        Each process gets an equal share of this one's threads, at least one. Results that depend on the number of threads
+        therefore depend on `n_parallel`, but not on how many tasks there are. A script that uses more than one needs
+        ``if __name__ == "__main__":``, because each process imports it again.
 
     Raises
     ------
     TrainingError
         A process was killed, or could not start.
     Exception
-        The first that a task raises; the other tasks are stopped where they are.
+        The first that a task raises; the other tasks are terminated.
     """
     if not tasks:
         return
-    threads = max(1, torch.get_num_threads() // at_once)
+    threads = max(1, torch.get_num_threads() // n_parallel)
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    processes = min(at_once, len(tasks))
+    processes = min(n_parallel, len(tasks))
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
     children_before = set(multiprocessing.active_children())
     try:
-        with _no_interrupts():  # the processes inherit it: Ctrl-C is for this one, which stops the others
+        with _no_interrupts():  # inherited by the processes: Ctrl-C is for this one, which stops the others
             futures = [pool.submit(task) for task in tasks]
-            # A pool looks anew at which processes may die when it is given work, but just before it starts one for it: the death
-            # of the last would not be noticed before another task ends, hours later. This comes when all have been started.
+            # A pool updates the list of processes that it watches when work is submitted, but before it starts a process for it:
+            # it would miss the death of the last one until another task ends, hours later. This extra task comes after all.
             pool.submit(_nothing)
         for future in as_completed(futures):
             future.result()
     except BrokenProcessPool:
         raise TrainingError(
-            f"a training process ended before its time: it was killed, perhaps for want of memory ({at_once} run at once; set "
-            "SOUNDSPOT_SEEDS_AT_ONCE lower), or could not start (see above). Run the stage again: it goes on where it stood"
+            f"a training process terminated unexpectedly: out of memory ({n_parallel} run in parallel; lower SOUNDSPOT_SEEDS_AT_ONCE), "
+            "killed, or unable to start (see above). Run the stage again: it resumes"
         ) from None
     except BaseException:
         for child in set(multiprocessing.active_children()) - children_before:
@@ -73,7 +74,7 @@ def _nothing() -> None:
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
-    os.environ[QUIET_VARIABLE] = "1"  # the bars of several processes would overwrite each other
+    os.environ[QUIET_VARIABLE] = "1"  # the progress bars of several processes would overwrite each other
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -91,7 +92,7 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its children, and they would write beside the run that follows."""
+    """Exit when the parent is killed: it cannot stop its children then, and they would write beside the next run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

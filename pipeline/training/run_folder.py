@@ -1,165 +1,182 @@
-"""The folder of a training run: what lies where, when to go on, and when to start afresh.
+"""The folder of one seed's training run: its files, and whether they are finished, to be resumed, or stale.
 
 ```
-FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt      of the first seed
-         weights/epoch_000.pt …                                    model.pt as it was after some of the epochs before
-         timings.csv                                               differs from run to run; DVC leaves it out
-         state.pt                                                  only while the run is incomplete
-         .code                                                     of the program that began it; DVC leaves it out
-         seed_<seed>/ …                                            the same without .code, of each further seed
+FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt
+         weights/epoch_000.pt …        model.pt as it was after earlier epochs
+         timings.csv                   differs between runs; DVC ignores it
+         state.pt                      only while the run is unfinished
+         .record.json                  digest of the code, and once finished the checksum of every file; DVC ignores it
 ```
-A run goes on where it stood if and only if its fingerprint and the program are unchanged AND the stage is incomplete;
-otherwise its files are removed first. ``model.pt`` comes last and goes first, so a run is complete when it has one with
-the right fingerprint, and nobody took other files away.
+A run is kept only if its fingerprint (settings, data, initial model) and the code of its import closure are unchanged: a
+finished one as it is, once its checksums are verified, and an unfinished one to resume. Everything else is removed before training.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from pipeline.common import project
 from pipeline.common.errors import CheckpointError
-from pipeline.common.files import CODE_FILE, code_digest, write_text
-from pipeline.common.project import (
-    HISTORY_FILE,
-    LABELS_FOLDER,
-    MODEL_FILE,
-    SEED_PATTERN,
-    STATE_FILE,
-    TIMINGS_FILE,
-    WEIGHTS_FOLDER,
-    is_seed_folder,
-    labels_path,
-    start_path,
-    weights_path,
-)
+from pipeline.common.files import file_digest, write_json
 from pipeline.common.seeding import evenly_spaced
 from pipeline.training.checkpoints import read_checkpoint
 
 
+class Status(Enum):
+    """What a run folder holds."""
+
+    EMPTY = "empty"
+    RESUMABLE = "resumable"
+    FINISHED = "finished"
+    STALE = "stale"
+
+
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """One seed's folder.
 
     Attributes
     ----------
-    folder : Path
+    path : Path
     fingerprint : str
-        Of all that decides its contents.
+        Identifies the settings, the data and the initial model.
+    code : str
+        Digest of the code that trains it, see `pipeline.common.code`.
     last_labels : int
         The last epoch with pseudo-labels.
     kept : tuple of int
-        The epochs before the last whose weights stay.
+        The epochs before the last whose weights are kept.
     """
 
-    folder: Path
+    path: Path
     fingerprint: str
+    code: str
     last_labels: int
     kept: tuple[int, ...] = ()
 
     @property
     def model(self) -> Path:
         """The finished model."""
-        return self.folder / MODEL_FILE
+        return self.path / project.MODEL_FILE
 
     @property
     def state(self) -> Path:
-        """Where an incomplete run stands."""
-        return self.folder / STATE_FILE
+        """Weights, optimizer and history of an unfinished run."""
+        return self.path / project.STATE_FILE
 
     @property
     def history(self) -> Path:
         """One row per epoch."""
-        return self.folder / HISTORY_FILE
+        return self.path / project.HISTORY_FILE
 
     @property
     def timings(self) -> Path:
         """Seconds and throughput, one row per epoch."""
-        return self.folder / TIMINGS_FILE
+        return self.path / project.TIMINGS_FILE
+
+    @property
+    def record(self) -> Path:
+        """The code that wrote the folder, and checksums once it is finished."""
+        return self.path / project.RECORD_FILE
 
     def labels(self, epoch: int) -> Path:
-        """The pseudo-labels that the weights at the end of `epoch` gave; 0 is the initialization."""
-        return labels_path(self.folder, epoch)
+        """Pseudo-labels by the weights at the end of `epoch`; 0 is the initialization."""
+        return project.labels_path(self.path, epoch)
 
     def weights(self, epoch: int) -> Path:
         """The model as it was at the end of an epoch before the last."""
-        return weights_path(self.folder, epoch)
+        return project.weights_path(self.path, epoch)
 
     def start(self, epoch: int) -> Path:
-        """What the method made of the training set before `epoch`; many methods make nothing."""
-        return start_path(self.folder, epoch)
+        """What the method computed before `epoch`; most methods compute nothing."""
+        return project.start_path(self.path, epoch)
+
+    def status(self) -> tuple[Status, str]:
+        """Return what the folder holds and, if it is stale, why.
+
+        Reads every file of a finished run to compare its checksum.
+        """
+        if not (self.model.exists() or self.state.exists()):
+            return Status.EMPTY, ""
+        record = self._read_record()
+        if record.get("code") != self.code:
+            return Status.STALE, "the code of this stage changed" if record else f"{self.record.name} is missing"
+        # Both files are there if a run was killed while it finished: it then resumes at its last epoch.
+        finished = "files" in record and not self.state.exists()
+        path = self.model if finished else self.state
+        if not path.is_file():
+            return Status.STALE, f"{path.name} is missing"
+        try:
+            content = read_checkpoint(path)
+        except CheckpointError:
+            return Status.STALE, f"{path.name} is damaged"
+        if content.get("fingerprint") != self.fingerprint:
+            return Status.STALE, "its settings, its training data or its initial model changed"
+        if not finished:
+            return Status.RESUMABLE, ""
+        damage = self._damage(record["files"])
+        return (Status.STALE, damage) if damage else (Status.FINISHED, "")
 
     def has_all_weights(self) -> bool:
-        """Tell whether the run has ended under this fingerprint and the present program, and kept every epoch's weights."""
-        return self.kept == tuple(range(self.last_labels)) and begun_by_this_program(self.folder) and self.is_complete()
-
-    def is_complete(self) -> bool:
-        """Tell whether the run has ended under this fingerprint."""
-        written = [self.history, *(self.labels(epoch) for epoch in range(self.last_labels + 1))]
-        written += [self.weights(epoch) for epoch in self.kept]
-        return _read(self.model, self.fingerprint) is not None and all(path.is_file() for path in written)
+        """Whether the run is finished and kept the weights of every epoch."""
+        return self.kept == tuple(range(self.last_labels)) and self.status()[0] is Status.FINISHED
 
     def saved_state(self) -> dict[str, Any] | None:
-        """Return the contents of ``state.pt``, or None where there is none of this fingerprint."""
-        return _read(self.state, self.fingerprint)
+        """Return the content of ``state.pt``, or None if there is none of this fingerprint."""
+        try:
+            content = read_checkpoint(self.state)
+        except CheckpointError:
+            return None
+        return content if content.get("fingerprint") == self.fingerprint else None
 
-    def wipe(self) -> None:
-        """Remove this run's files; folders of other seeds stay."""
-        # What makes a run complete, or one to go on with, goes first: a kill in between leaves neither.
-        for path in (self.model, self.state, self.history, self.timings):
+    def begin(self) -> None:
+        """Remove this run's files, and record the code that will write new ones. Folders of other seeds stay."""
+        # What makes a run finished or resumable goes first: a kill in between leaves neither.
+        for path in (self.model, self.state, self.record, self.history, self.timings):
             path.unlink(missing_ok=True)
-        for name in (LABELS_FOLDER, WEIGHTS_FOLDER):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in (project.LABELS_FOLDER, project.WEIGHTS_FOLDER):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        write_json(self.record, {"code": self.code})
 
     def finish(self) -> None:
-        """Remove what only an incomplete run needs."""
+        """Record the checksum of every file, then remove what only an unfinished run needs."""
+        checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in self._written()}
+        write_json(self.record, {"code": self.code, "files": checksums})
         self.state.unlink(missing_ok=True)
+
+    def remove_temporary_files(self) -> None:
+        """Remove what a kill in the middle of writing left behind."""
+        for pattern in ("*.tmp", f"{project.LABELS_FOLDER}/*.tmp", f"{project.WEIGHTS_FOLDER}/*.tmp"):
+            for temporary in self.path.glob(pattern):
+                temporary.unlink()
+
+    def _written(self) -> list[Path]:
+        labels = [self.labels(epoch) for epoch in range(self.last_labels + 1)]
+        starts = sorted((self.path / project.LABELS_FOLDER).glob(project.START_PATTERN))
+        return [self.model, self.history, *labels, *starts, *map(self.weights, self.kept)]
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _damage(self, checksums: dict[str, str]) -> str:
+        for name, checksum in checksums.items():
+            path = self.path / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if file_digest(path) != checksum:
+                return f"{name} was modified"
+        return ""
 
 
 def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
-    """Return the epochs before the `last` whose weights a training run keeps, of `keep` in all with the last itself."""
+    """Return the epochs before the `last` whose weights a run keeps: `keep` evenly spaced ones, the last itself included."""
     return tuple(evenly_spaced(last + 1, keep)[:-1])
-
-
-def begin(folder: Path, runs: Sequence[Run]) -> list[Run]:
-    """Clear a stage's folder of what does not belong, and return the runs that are still to be done.
-
-    If all runs are complete, they were asked for once more: all are wiped and returned. So they are if another state of
-    the program began the folder, or if nothing tells which did.
-    """
-    own = {run.folder for run in runs}
-    for stale in set(folder.glob(SEED_PATTERN)) - own:
-        shutil.rmtree(stale)
-    for run in runs:
-        # What a kill in the middle of writing left behind.
-        for pattern in ("*.tmp", f"{LABELS_FOLDER}/*.tmp", f"{WEIGHTS_FOLDER}/*.tmp"):
-            for temporary in run.folder.glob(pattern):
-                temporary.unlink()
-    todo = [run for run in runs if not run.is_complete()]
-    if not todo or not begun_by_this_program(folder):
-        todo = list(runs)
-        for run in runs:
-            run.wipe()
-        write_text(folder / CODE_FILE, code_digest())
-    for run in set(runs) - set(todo):
-        run.finish()
-    return todo
-
-
-def begun_by_this_program(folder: Path) -> bool:
-    """Tell whether the program in its present state began the folder of a stage, or of one of its further seeds."""
-    code = (folder.parent if is_seed_folder(folder) else folder) / CODE_FILE
-    return code.is_file() and code.read_text() == code_digest()
-
-
-def _read(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = read_checkpoint(path)
-    except CheckpointError:
-        return None
-    return content if content.get("fingerprint") == fingerprint else None

@@ -1,170 +1,169 @@
-"""Where a training run stands: its weights, the optimizer, the pseudo-labels of the last epoch, the history.
+"""The state of a training run: weights, optimizer, pseudo-labels of the last epoch, history.
 
-All of it is in ``state.pt`` and the epoch's artifact, so that a run that was killed goes on from there (see
-`pipeline.training.run_folder` for when it may), or starts afresh from its plan.
+All of it is in ``state.pt`` and the last epoch's artifact, so that a killed run resumes from there.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.common.config import AudioSettings
+from pipeline.common.console import report
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
-from pipeline.common.files import write_csv
 from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
-from pipeline.methods import Method, build_method
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
-from pipeline.training.plan import Plan
-
-# Timings differ from run to run, so they have a file of their own: all the rest of a run is the same, byte by byte.
-HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
-TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
-_LOGGED = HISTORY + TIMINGS[1:]
+from pipeline.training.history import LOGGED, write_history
+from pipeline.training.run import TrainingRun
 
 
 @dataclass
-class Progress:
-    """Where a run stands."""
+class TrainingState:
+    """What changes from epoch to epoch.
+
+    Attributes
+    ----------
+    model : AudioVisualModel
+    optimizer : torch.optim.Optimizer
+    labels : PseudoLabels or None
+        Of the last epoch; None before there are any.
+    history : list of dict
+        One row per completed epoch, see `pipeline.training.history`.
+    """
 
     model: AudioVisualModel
     optimizer: torch.optim.Optimizer
-    method: Method
     labels: PseudoLabels | None
     history: list[dict[str, float]]
 
-    def write_history(self, plan: Plan) -> None:
-        """Write ``history.csv`` and ``timings.csv``."""
-        for path, columns in ((plan.run.history, HISTORY), (plan.run.timings, TIMINGS)):
-            write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in self.history])
-
-    def save(self, plan: Plan) -> None:
-        """Write the history and ``state.pt``. The epoch's pseudo-labels must have been written before."""
-        self.write_history(plan)
-        content = {f"history.{name}": [row[name] for row in self.history] for name in _LOGGED}
-        content |= {checkpoints.WEIGHTS + name: value for name, value in self.model.state_dict().items()}
-        content |= checkpoints.flatten_optimizer(self.optimizer)
-        checkpoints.write_checkpoint(plan.run.state, {"fingerprint": plan.run.fingerprint, **content})
-
-    def keep(self, plan: Plan, shards: ShardSet, epoch: int) -> None:
-        """Write the model as it is after an epoch, if that is one of those whose weights stay."""
-        if epoch in plan.run.kept:
-            checkpoints.write_checkpoint(plan.run.weights(epoch), self._described(plan, shards, epoch))
-
-    def finish(self, plan: Plan, shards: ShardSet) -> None:
-        """Write ``model.pt``, which makes the run complete."""
-        checkpoints.write_checkpoint(plan.run.model, self._described(plan, shards, plan.iteration.epochs))
-        plan.run.finish()
-
-    def _described(self, plan: Plan, shards: ShardSet, epoch: int) -> dict[str, Any]:
-        audio = {name: shards.settings[name] for name in AudioSettings.model_fields if name in shards.settings}
-        description = {
-            "method": plan.method,
-            "stage": plan.stage,
-            "seed": plan.seed,
-            "epoch": epoch,
-            "fingerprint": plan.run.fingerprint,
-            "image_size": shards.image_size,
-            "delta_v": plan.iteration.delta_v,
-            "encoder": plan.encoder.model_dump_json(),
-            "iteration": plan.iteration.model_dump_json(),
-            "audio": json.dumps(audio, sort_keys=True),
-            "n_clips": plan.n_clips,
-            "classes": json.dumps(plan.class_names),
-        }
-        return checkpoints.model_content(self.model, description)
+    @property
+    def epoch(self) -> int:
+        """The last completed epoch."""
+        return len(self.history)
 
 
-def start_or_resume(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
-    """Return where a run stands: at its start, its folder wiped, or at the last epoch that a killed run completed.
+def resume_or_start(run: TrainingRun) -> TrainingState:
+    """Return the state of the last completed epoch, or a new one in an emptied folder.
 
     Raises
     ------
     TrainingError, CheckpointError, PseudoLabelError
-        The initial run does not fit the settings or the shards.
+        The initial run does not match the settings or the shards.
     """
-    saved = plan.run.saved_state()
+    saved = run.folder.saved_state()
     if saved is not None:
         try:
-            return _resume(plan, saved, device)
-        except (CheckpointError, PseudoLabelError):
-            pass  # damaged: start afresh, which ends in the same bytes
-    plan.run.wipe()
-    return _start(plan, shards, device)
+            return _resume(run, saved)
+        except (CheckpointError, PseudoLabelError) as error:
+            report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
+    run.folder.begin()
+    return start(run)
 
 
-def _start(plan: Plan, shards: ShardSet, device: torch.device) -> Progress:
-    if plan.initial_folder is None:
-        return _fresh(plan, device)
-    path = plan.initial_folder / MODEL_FILE
-    initial, description = checkpoints.load_model(path)
-    if description["encoder"] != plan.encoder.model_dump(mode="json"):
+def start(run: TrainingRun) -> TrainingState:
+    """Return the state before the first epoch: the initial model with its labels, or new encoders."""
+    spec = run.spec
+    if spec.initial_folder is None:
+        return _new_state(run)
+    path = spec.initial_folder / MODEL_FILE
+    initial = checkpoints.load_model(path)
+    description = initial.description
+    if description["encoder"] != spec.encoder.model_dump(mode="json"):
         raise TrainingError(f"{path}: was trained with other settings of `encoder`; run initialize again")
-    if description["seed"] != plan.seed:
+    if description["seed"] != spec.seed:
         raise TrainingError(
-            f"{path}: was trained with seed {description['seed']}, not {plan.seed}; run initialize again"
+            f"{path}: was trained with seed {description['seed']}, not {spec.seed}; run initialize again"
         )
-    labels = PseudoLabels.open(labels_path(plan.initial_folder, 0))
+    initial_labels = labels_path(spec.initial_folder, 0)
+    labels = PseudoLabels.open(initial_labels)
     if labels.attrs["fingerprint"] != description["fingerprint"]:
-        raise PseudoLabelError(f"{labels_path(plan.initial_folder, 0)}: not made by {path}; run initialize again")
-    labels.rows(shards.clip_ids)
-    progress = _fresh(plan, device, initial)
-    # The run's own copy says what Eq. 2 gives under the run's own thresholds.
-    restated = labels.restated(**{**plan.label_attributes(0), "stage": "initialize", "objective": "initial"})
-    write_pseudo_labels(plan.run.labels(0), restated)
-    progress.labels = PseudoLabels.open(plan.run.labels(0))
-    progress.keep(plan, shards, 0)
-    return progress
+        raise PseudoLabelError(f"{initial_labels}: was not written by {path}; run initialize again")
+    labels.rows(run.shards.clip_ids)
+    state = _new_state(run, initial.encoders)
+    # The run's own copy has the sounding fraction (Eq. 2) at the run's own threshold.
+    attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
+    write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
+    state.labels = PseudoLabels.open(run.folder.labels(0))
+    keep_weights(run, state, 0)
+    return state
 
 
-def _resume(plan: Plan, saved: dict[str, Any], device: torch.device) -> Progress:
+def save(run: TrainingRun, state: TrainingState) -> None:
+    """Write the weights if this epoch's are kept, the history, and ``state.pt``. The labels must have been written before."""
+    keep_weights(run, state, state.epoch)
+    write_history(run.folder.history, run.folder.timings, state.history)
+    content = {f"history.{name}": [row[name] for row in state.history] for name in LOGGED}
+    content |= {checkpoints.WEIGHTS + name: value for name, value in state.model.state_dict().items()}
+    content |= checkpoints.flatten_optimizer(state.optimizer)
+    checkpoints.write_checkpoint(run.folder.state, {"fingerprint": run.folder.fingerprint, **content})
+
+
+def keep_weights(run: TrainingRun, state: TrainingState, epoch: int) -> None:
+    """Write the model as it is after an epoch, if the weights of that epoch are kept."""
+    if epoch in run.folder.kept:
+        checkpoints.write_checkpoint(run.folder.weights(epoch), _model_content(run, state, epoch))
+
+
+def finish(run: TrainingRun, state: TrainingState) -> None:
+    """Write ``model.pt`` and the checksums, which make the run finished."""
+    checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, run.epochs))
+    run.folder.finish()
+
+
+def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
+    spec, folder = run.spec, run.folder
     # The weights are all in the state; the file that they once started from may be gone.
-    bare = plan.encoder.model_copy(update={"visual_weights": None})
-    progress = _fresh(plan, device, build_model(bare))
-    checkpoints.load_weights(progress.model, saved, plan.run.state)
-    checkpoints.restore_optimizer(progress.optimizer, saved)
-    columns = [saved[f"history.{name}"] for name in _LOGGED]
-    progress.history = [dict(zip(_LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
-    epoch = len(progress.history)
-    for kept in plan.run.kept:
-        if kept <= epoch and not plan.run.weights(kept).is_file():
-            raise CheckpointError(f"{plan.run.weights(kept)}: missing")
-    if plan.needs_labels(epoch):
-        progress.labels = PseudoLabels.open(plan.labels_file(epoch))
-        if progress.labels.attrs["fingerprint"] != plan.run.fingerprint:
-            raise PseudoLabelError(f"{plan.labels_file(epoch)}: of another run")
-        progress.labels.verify()  # here damage means to start afresh, later it would end the run
-    return progress
+    encoder = spec.encoder.model_copy(update={"visual_weights": None})
+    state = _new_state(run, build_model(encoder))
+    checkpoints.load_weights(state.model, saved, folder.state)
+    checkpoints.restore_optimizer(state.optimizer, saved)
+    columns = [saved[f"history.{name}"] for name in LOGGED]
+    state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
+    for kept in folder.kept:
+        if kept <= state.epoch and not folder.weights(kept).is_file():
+            raise CheckpointError(f"{folder.weights(kept)}: missing")
+    if spec.writes_labels(state.epoch):
+        path = folder.labels(spec.labels_epoch(state.epoch))
+        state.labels = PseudoLabels.open(path)
+        if state.labels.attrs["fingerprint"] != folder.fingerprint:
+            raise PseudoLabelError(f"{path}: belongs to another run")
+        state.labels.verify()  # damage found here means starting again; found later, it would end the run
+    return state
 
 
-def _fresh(plan: Plan, device: torch.device, initial: AudioVisualModel | None = None) -> Progress:
-    method = build_method(plan.method, plan.iteration)
+def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> TrainingState:
+    spec = run.spec
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(plan.seed, plan.stage, "weights"))
-        model = build_model(plan.encoder) if initial is None else initial
-        method.prepare(model, n_clips=plan.n_clips, classes=plan.class_names)
-    model.method = method
-    model.to(device)
-    settings = plan.iteration
+        torch.manual_seed(derive_seed(spec.seed, spec.stage, "weights"))
+        model = build_model(spec.encoder) if model is None else model
+        run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
+    model.to(run.device)
+    settings = spec.iteration
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return Progress(model, optimizer, method, None, [])
+    return TrainingState(model, optimizer, None, [])
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``: a row for each epoch, whose numbers written again are the same."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(row[name] or "nan") for name in HISTORY} for row in csv.DictReader(file)]
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6g}"
+def _model_content(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, Any]:
+    spec, shards = run.spec, run.shards
+    audio = {name: shards.settings[name] for name in AudioSettings.model_fields if name in shards.settings}
+    description = {
+        "method": spec.method,
+        "stage": spec.stage,
+        "seed": spec.seed,
+        "epoch": epoch,
+        "fingerprint": run.folder.fingerprint,
+        "image_size": shards.image_size,
+        "delta_v": spec.iteration.delta_v,
+        "encoder": spec.encoder.model_dump_json(),
+        "iteration": spec.iteration.model_dump_json(),
+        "audio": json.dumps(audio, sort_keys=True),
+        "n_clips": spec.n_clips,
+        "classes": json.dumps(spec.class_names),
+    }
+    return checkpoints.model_content(state.model, description)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +26,11 @@ from pipeline.common.console import run_command
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.boxes import write_boxes
 from pipeline.manifests.clips import Clip, write_clips
-from pipeline.methods import METHODS, Entry
 from pipeline.methods.contrastive import Contrastive
+from pipeline.methods.registry import METHODS, MethodSpec
 from pipeline.model.encoders import build_model
 from pipeline.scoring.map_file import ResponseMaps, write_maps
-from pipeline.training.loop import initialize, train
+from pipeline.training.train import initialize, train
 from tests.support.importing import tree
 from tests.support.scored_world import FRAMES, MELS, SIZE, boxes_of, make_manifest, make_split
 from tests.support.synthetic import make_settings, make_world
@@ -433,7 +434,8 @@ def test_the_test_run_uses_the_real_loss(monkeypatch):
             time.sleep(0.08)
             return super().loss(model, batch)
 
-    monkeypatch.setitem(METHODS, "slow", Entry(Slow))
+    monkeypatch.setitem(sys.modules, "slow_method", SimpleNamespace(Slow=Slow))
+    monkeypatch.setitem(METHODS, "slow", MethodSpec("slow_method:Slow", "slow"))
     settings = make_settings(methods={"slow": {}, "initial": {}})
     told = []
     found = profile_stages(

@@ -24,9 +24,8 @@ from pipeline.common.errors import CheckpointError, ExportError
 from pipeline.common.project import shard_path
 from pipeline.evaluation.calibration import Calibration, model_digest, read_calibration, write_calibration
 from pipeline.media.log_mel import mel_frequencies
-from pipeline.methods import METHODS
 from pipeline.methods.iterative import Iterative
-from pipeline.model.inference import localize
+from pipeline.methods.registry import METHODS
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.checkpoints import load_model
 from tests.cli.test_main import run
@@ -67,7 +66,7 @@ def test_a_net_whose_stages_look_to_one_side_gives_the_same_maps(tmp_path, strid
     for format, ending in ENDING.items():
         exported = export_model(path, tmp_path / f"out.{ending}", format=format)
         found = opened(exported.path, side)(*inputs)
-        for ours, theirs in zip(localize(load_model(path)[0], *map(torch.from_numpy, inputs)), found, strict=True):
+        for ours, theirs in zip(load_model(path).localize(*map(torch.from_numpy, inputs)), found, strict=True):
             np.testing.assert_allclose(theirs, ours, atol=2e-5)
 
 
@@ -88,7 +87,7 @@ def test_every_method_gives_the_same_maps(tmp_path, name, second_stage):
         for n in (1, 2, 5):
             inputs = random_inputs(n, seed=n)
             for ours, theirs in zip(
-                localize(original, *map(torch.from_numpy, inputs)), run_exported(*inputs), strict=True
+                original.localize(*map(torch.from_numpy, inputs)), run_exported(*inputs), strict=True
             ):
                 assert ours.shape == theirs.shape
                 assert np.abs(ours.numpy() - theirs).max() < 2e-5

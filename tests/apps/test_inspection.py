@@ -65,7 +65,7 @@ class TestFinding:
 
     def test_epochs_beyond_999_are_in_order(self, run):
         for epoch in (1000, 999):
-            write_pseudo_labels(labels_path(run, epoch), make_labels(1).restated(epoch=epoch))
+            write_pseudo_labels(labels_path(run, epoch), make_labels(1).with_attributes(epoch=epoch))
         assert list(find_artifacts(run).paths) == [0, 1, 2, 999, 1000]
 
     def test_an_epoch_that_is_not_there(self, run):

@@ -42,7 +42,6 @@ from pipeline.manifests.clips import Clip
 from pipeline.media.audio import window_at
 from pipeline.media.clip import is_still, read_still
 from pipeline.media.container import Deadline, MediaContainer
-from pipeline.model.inference import response_maps
 from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
 from tests.support.media_files import steady, write_media
@@ -428,7 +427,7 @@ def test_maps_are_those_of_the_pipeline(tmp_path):
     build_shard(ShardTask(shard_path(tmp_path / "shards", 0), (clip,), tmp_path, AUDIO, IMAGE_SIZE, "", 60.0))
     write_csv(tmp_path / "shards" / REJECTS_FILE, ("clip_id", "reason"), [])
     localizer = Localizer.load(save_model(tmp_path / "model.pt"), device="cpu")
-    expected = response_maps(localizer.model, ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
+    expected = localizer.model.response_maps(ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
     with MediaContainer(path, deadline=Deadline(60)) as source:
         moment = source.timestamp(1.0)
         window = SlidingWindows(source, clip_seconds=AUDIO.clip_seconds, sample_rate=AUDIO.sample_rate).window(moment)

@@ -7,16 +7,16 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.common.config import EvaluationSettings
-from pipeline.evaluation.class_evaluation import class_metrics, class_of_clusters, cluster_maps
+from pipeline.evaluation.class_evaluation import class_metrics, class_of_clusters
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.scoring.class_maps import score_class_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.results import summarize
-from pipeline.training.loop import initialize, load_model, train
+from pipeline.training.checkpoints import load_model
+from pipeline.training.train import initialize, train
 from tests.support.easy_world import make_easy_world, write_easy_clips
 from tests.support.synthetic import COLORS, make_settings
 
@@ -103,10 +103,10 @@ def test_each_class_has_the_map_of_its_cluster(world):
     assert line.startswith("by class, clusters named by the labels of the training clips: success_rate ")
     names = [line.split(",")[-1] for line in (folder / "clips.csv").read_text().splitlines()[1:]]
     for seed, run in enumerate((folder / "dsol", folder / "dsol" / "seed_4")):
-        model, _ = load_model(run / "model.pt")
-        cluster = class_of_clusters(model.heads["dsol"].audio_distribution.numpy(), one_class(*names))
+        model = load_model(run / "model.pt")
+        cluster = class_of_clusters(model.method.audio_clusters(model.encoders), one_class(*names))
         assert sorted(cluster) == KINDS
-        maps = cluster_maps(model, unseen, device=torch.device("cpu"))
+        maps = model.class_maps(unseen, batch_size=5, device="cpu")
         assert maps.shape == (12, 5, 4, 4)
         own = summarize(score_class_maps(maps[:, list(cluster.values())], list(cluster), unseen.clip_ids, boxes, MUSIC))
         for key in ("success_rate", "auc", "nsa"):

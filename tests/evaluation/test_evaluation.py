@@ -60,9 +60,14 @@ SEED = 3  # of the first training run
 
 
 class Model(str):
-    """A model that is known by its name alone."""
+    """A model known only by its name, which `World.respond` gives an answer."""
 
     normalization = None
+    maps_of = None
+
+    def response_maps(self, shards, *, batch_size, device, audio_order=None):
+        order = range(len(shards)) if audio_order is None else audio_order
+        return np.stack([self.maps_of(str(self), i, j) for i, j in enumerate(order)]).astype(np.float32)
 
 
 class World:
@@ -71,12 +76,7 @@ class World:
 
     def respond(self, maps_of):
         """Let the model `name` answer frame i, given the sound of clip j, with maps_of(name, i, j)."""
-
-        def response_maps(model, shards, *, batch_size, device, audio_order=None):
-            order = range(len(shards)) if audio_order is None else audio_order
-            return np.stack([maps_of(model, i, j) for i, j in enumerate(order)]).astype(np.float32)
-
-        self.monkeypatch.setattr(model_maps, "response_maps", response_maps)
+        self.monkeypatch.setattr(Model, "maps_of", staticmethod(maps_of))
 
     def evaluate(self, *, seeds=(SEED,), settings=RULE, **further) -> dict:
         evaluate(

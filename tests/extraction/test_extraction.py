@@ -136,30 +136,46 @@ def test_an_unfinished_split_is_resumed_shard_by_shard(extracted: Path, media_ro
     assert digests(folder) == digests(extracted)
 
 
-def test_a_finished_split_is_extracted_from_scratch(extracted: Path, media_root: Path, tmp_path: Path) -> None:
+def test_a_finished_split_of_other_clips_is_extracted_again(extracted: Path, media_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     shutil.copytree(extracted, folder)
 
     summary = extract(mixed_clips()[:3], media_root, folder)
 
     assert (summary.n_kept, summary.n_shards) == (0, 1)
-    assert sorted(path.name for path in folder.iterdir()) == [".code", "rejects.csv", "shard-00000.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == [".record.json", "rejects.csv", "shard-00000.h5"]
 
 
-def test_shards_of_different_code_are_not_kept(
+def test_a_finished_split_is_verified_and_kept(
+    extracted: Path, media_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder)
+    times = [path.stat().st_mtime_ns for path in sorted(folder.glob("shard-*.h5"))]
+
+    summary = extract(mixed_clips(), media_root, folder)
+
+    assert (summary.n_kept, summary.n_shards) == (5, 5)
+    assert "5 shards unchanged" in capsys.readouterr().err
+    assert times == [path.stat().st_mtime_ns for path in sorted(folder.glob("shard-*.h5"))]
+    assert digests(folder) == digests(extracted)
+    assert extract(mixed_clips(), media_root, folder, fresh=True).n_kept == 0
+
+
+def test_results_of_other_code_are_extracted_again(
     extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "train"
     shutil.copytree(extracted, folder)
     (folder / "rejects.csv").unlink()
-    monkeypatch.setattr(extraction, "code_digest", lambda: "0" * 32)
+    monkeypatch.setattr(extraction, "code_digest", lambda *_: "0" * 32)
 
     assert extract(mixed_clips(), media_root, folder).n_kept == 0
 
     (folder / "rejects.csv").unlink()
     assert extract(mixed_clips(), media_root, folder).n_kept == 5
     (folder / "rejects.csv").unlink()
-    (folder / ".code").unlink()
+    (folder / ".record.json").unlink()
     assert extract(mixed_clips(), media_root, folder).n_kept == 0
 
 

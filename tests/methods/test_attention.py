@@ -9,10 +9,9 @@ import torch
 from pipeline.common.config import AugmentationSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError
 from pipeline.manifests.boxes import Box
-from pipeline.methods import build_method, method_settings
 from pipeline.methods.attention import EMBEDDING, QUERY, another_clip, attend, margin_loss, triplet_loss
+from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
-from pipeline.model.inference import localize
 from pipeline.training.batches import training_batches
 from tests.support.easy_world import easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import CELL, ENCODER, make_settings, make_world
@@ -34,13 +33,12 @@ def make(seed=0, **own):
         torch.manual_seed(seed)
         model = build_model(ENCODER)
         method.prepare(model, n_clips=8, classes=[])
-    model.method = method
     return method, model
 
 
 def batches(shards, *, size, epoch=0):
     return training_batches(
-        shards, batch_size=size, augmentation=AugmentationSettings(flip=True), cell_stride=CELL, words=(epoch,),
+        shards, batch_size=size, augmentation=AugmentationSettings(flip=True), cell_stride=CELL, key=(epoch,),
         previous=None, device=torch.device("cpu"),
     )  # fmt: skip
 
@@ -205,10 +203,10 @@ class TestMethod:
     @torch.no_grad()
     def test_maps_are_the_logits_of_the_attention(self):
         shards, _, _ = make_easy_world(6, 0)
-        _, model = make(temperature=0.3)
+        method, model = make(temperature=0.3)
         frames, log_mel = (torch.from_numpy(part) for part in shards.read(range(6)))
         frames = frames.permute(0, 3, 1, 2)
-        maps, audio = localize(model.eval(), frames, log_mel)
+        maps, audio = method.localize(model.eval(), frames, log_mel)
         assert maps.shape == (6, 64 // CELL, 64 // CELL)
         assert maps.abs().max() <= 1 + 1e-6
         torch.testing.assert_close(audio.norm(dim=1), torch.ones(6))

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.common.config import OptimizationSettings, load_params
 from pipeline.common.errors import SettingsError
-from pipeline.methods import build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.dmc import (
     distances,
     margin_loss,
@@ -19,7 +19,7 @@ from pipeline.methods.dmc import (
     spread_cells,
 )
 from pipeline.model.encoders import build_model
-from pipeline.training.loop import load_model
+from pipeline.training.checkpoints import load_model
 from tests.support.easy_world import SHARP, easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import ENCODER, make_settings
 
@@ -281,7 +281,7 @@ def test_localizes_an_easy_set(tmp_path):
     )
     model = train_easily(tmp_path, "dmc", make_easy_world(96, 0)[0], settings)
     unseen, boxes, _ = make_easy_world(48, 1)
-    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt")[0], unseen, boxes)
+    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt"), unseen, boxes)
     found, _, blind = easy_scores(model, unseen, boxes)
     assert found > 1.6 * blind
     assert found > before + 0.2

@@ -15,15 +15,16 @@ from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import find_artifacts
 from pipeline.common.config import OptimizationSettings
 from pipeline.common.errors import CheckpointError, SettingsError, TrainingError
-from pipeline.methods import build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.dsol.clusters import cluster, dictionary, linear_classifier, match_clusters
 from pipeline.methods.dsol.losses import category_logits, class_masks, correspondence_loss, matching_loss
 from pipeline.methods.dsol.method import STAGE_ONE, STAGE_TWO, dsol_head
 from pipeline.methods.dsol.objects import object_features
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import build_model
-from pipeline.model.inference import predict
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.loop import initialize, load_model, train
+from pipeline.training.checkpoints import load_model
+from pipeline.training.train import initialize, train
 from tests.support.easy_world import easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import ENCODER, make_settings
 
@@ -206,7 +207,7 @@ def start(tmp_path_factory):
     initialize(world, folder, settings=settings, seeds=[0], device="cpu")
 
     def started(name, epoch, **changes):
-        model, _ = load_model(folder / "model.pt")
+        model = load_model(folder / "model.pt").encoders
         labels, method = PseudoLabels.open(folder / "pseudo_labels/epoch_000.h5"), method_of(name, **changes)
         method.prepare(model, n_clips=len(world), classes=())
         for number in range(1, epoch + 1):
@@ -286,7 +287,7 @@ class TestLoss:
 class TestStartEpoch:
     def test_weights_and_statistics_stay(self, start):
         _, model, _ = start("dsol_two_stage", 2)
-        before, _ = load_model(start.folder / "model.pt")
+        before = load_model(start.folder / "model.pt").encoders
         after = model.state_dict()
         for name, value in before.state_dict().items():
             assert torch.equal(after[name], value), name
@@ -360,8 +361,8 @@ class TestRun:
     @pytest.mark.parametrize("name", NAMES)
     def test_the_artifacts_open_in_xarray_and_agree_with_the_models_buffers(self, runs, name):
         folder, world, _ = runs
-        model, description = load_model(folder / name / "model.pt")
-        head, epochs = dsol_head(model), description["epoch"]
+        trained = load_model(folder / name / "model.pt")
+        model, head, epochs = trained.encoders, dsol_head(trained.encoders), trained.description["epoch"]
         for epoch in range(1, epochs + 1):
             with xarray.open_dataset(folder / name / f"pseudo_labels/start_{epoch:03d}.h5", engine="h5netcdf") as made:
                 assert [value.decode() for value in made["clip_id"].values] == world.clip_ids
@@ -414,7 +415,7 @@ class TestRun:
     def test_killed_and_resumed_gives_the_same_bytes(self, runs, tmp_path, monkeypatch, name):
         folder, _, run = runs
         calls = itertools.count(1)
-        deadly = iter((2, 4))
+        deadly, real = iter((2, 4)), TrainedModel.predict
         due = next(deadly)
 
         def die_sometimes(*args, **keywords):
@@ -422,11 +423,11 @@ class TestRun:
             if next(calls) == due:
                 due = next(deadly, 0)
                 raise KeyboardInterrupt
-            return predict(*args, **keywords)
+            return real(*args, **keywords)
 
         deaths = 0
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.training.loop.predict", die_sometimes)
+            patch.setattr("pipeline.training.loop.TrainedModel.predict", die_sometimes)
             while True:
                 try:
                     run(name, tmp_path / "run")
@@ -447,9 +448,9 @@ class TestRun:
     @pytest.mark.parametrize("name", NAMES)
     def test_the_map_weighs_the_class_masks_by_what_is_heard(self, runs, name):
         folder, world, _ = runs
-        model, _ = load_model(folder / name / "model.pt")
-        response, audio = predict(model, world, batch_size=24, device=torch.device("cpu"))
-        head = dsol_head(model)
+        trained = load_model(folder / name / "model.pt")
+        response, audio = trained.predict(world, batch_size=24, device="cpu")
+        model, head = trained.encoders, dsol_head(trained.encoders)
         with torch.no_grad():
             frames, log_mel = (torch.from_numpy(values[:3]) for values in (world.frames, world.log_mel))
             features, sounds = model.encode_frames(frames.permute(0, 3, 1, 2)), model.encode_audio(log_mel)
@@ -464,12 +465,12 @@ class TestRun:
     @pytest.mark.parametrize("name", NAMES)
     def test_class_maps_are_the_softmax_of_location_times_masks(self, runs, name):
         folder, world, _ = runs
-        model, _ = load_model(folder / name / "model.pt")
-        head = dsol_head(model)
+        trained = load_model(folder / name / "model.pt")
+        model, head = trained.encoders, dsol_head(trained.encoders)
         with torch.no_grad():
             frames, log_mel = (torch.from_numpy(values[:2]) for values in (world.frames, world.log_mel))
             frames = frames.permute(0, 3, 1, 2)
-            maps = model.method.class_maps(model, frames, log_mel)
+            maps = trained.method.class_maps(model, frames, log_mel)
             features, sounds = model.encode_frames(frames), model.encode_audio(log_mel)
         assert maps.shape == (2, 4, 4, 4)
         for i, row, col in itertools.product(range(2), range(4), range(4)):
@@ -479,10 +480,10 @@ class TestRun:
             np.testing.assert_allclose(maps[i, :, row, col], np.array(powers) / sum(powers), atol=1e-4)
 
     def test_there_are_no_class_maps_before_stage_two(self, runs):
-        model, _ = load_model(runs[0] / "dsol/model.pt")
-        dsol_head(model).stage.fill_(STAGE_ONE)
+        model = load_model(runs[0] / "dsol/model.pt")
+        dsol_head(model.encoders).stage.fill_(STAGE_ONE)
         with pytest.raises(ValueError, match="from stage two on"):
-            model.method.class_maps(model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, 32))
+            model.method.class_maps(model.encoders, torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, 32))
 
 
 @pytest.mark.slow
@@ -496,7 +497,7 @@ def test_localizes_an_easy_set(name, tmp_path):
     )
     model = train_easily(tmp_path, name, make_easy_world(96, 0)[0], settings)
     unseen, boxes, _ = make_easy_world(48, 1)
-    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt")[0], unseen, boxes)
+    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt"), unseen, boxes)
     found, shuffled, blind = easy_scores(model, unseen, boxes)
     assert found > 1.8 * blind
     assert found > shuffled + 0.1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.common.config import AugmentationSettings, IterationSettings, OptimizationSettings
-from pipeline.methods import build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
 from tests.support.easy_world import BACKGROUND, SHARP, easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import make_settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.common.config import AugmentationSettings, LabeledSettings, OptimizationSettings
 from pipeline.common.errors import SettingsError, TrainingError
-from pipeline.methods import METHODS, build_method, method_settings, settings_class
+from pipeline.methods.build import build_method, method_settings, settings_class
 from pipeline.methods.mssl.losses import (
     activated_features,
     alignment_loss,
@@ -24,9 +25,11 @@ from pipeline.methods.mssl.losses import (
     weighted_map,
 )
 from pipeline.methods.mssl.method import HEADS, MSSL, MSSLSettings
+from pipeline.methods.registry import METHODS
 from pipeline.model.encoders import build_model
-from pipeline.training import loop as training
-from pipeline.training.loop import initialize, load_model, train
+from pipeline.training import loop
+from pipeline.training.checkpoints import load_model
+from pipeline.training.train import initialize, train
 from tests.support.easy_world import (
     SHARP,
     easy_scores,
@@ -266,7 +269,6 @@ def make(name, *, n_classes=4, encoder=ENCODER, **own):
     torch.manual_seed(0)
     model = build_model(encoder)
     method.prepare(model, n_clips=8, classes=[f"kind{i}" for i in range(n_classes)] if name in LABELED else [])
-    model.method = method
     return method, model
 
 
@@ -493,8 +495,8 @@ def easy(start):
 @pytest.mark.parametrize("name", LABELED)
 def test_it_localizes_an_easy_world(start, easy, name):
     model = easy[METHODS[name].trains_as or name]
-    model.method = build_method(name, model.method.settings)
-    assert bool(model.heads[HEADS].stage_two) == (name == "mssl")
+    model = replace(model, method=build_method(name, model.method.settings))
+    assert bool(model.encoders.heads[HEADS].stage_two) == (name == "mssl")
     assert model.normalization == ("min-max" if name.endswith("eq1") else "relu-max")
     for world, truth in (start[2:4], make_easy_world(64, 1)[:2]):
         found, shuffled, blind = easy_scores(model, world, truth)
@@ -520,8 +522,8 @@ def unlabeled(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mssl_stage1_unlabeled_eq2", "mssl_stage1_unlabeled_eq2_eq1"])
 def test_without_labels_it_localizes_an_easy_world_through_equation_2(unlabeled, name):
-    unlabeled.method = build_method(name, unlabeled.method.settings)
-    found, shuffled, blind = easy_scores(unlabeled, *make_easy_world(64, 1)[:2])
+    model = replace(unlabeled, method=build_method(name, unlabeled.method.settings))
+    found, shuffled, blind = easy_scores(model, *make_easy_world(64, 1)[:2])
     assert found > 1.6 * blind
     assert found > shuffled + 0.1
 
@@ -530,7 +532,7 @@ def test_rows_without_labels_need_none(start, tmp_path):
     folder, settings, shards, _, _ = start
     name = "mssl_stage1_unlabeled"
     train(shards, folder / "initialize", tmp_path / name, method=name, settings=settings, seeds=[0])
-    assert load_model(tmp_path / name / "model.pt")[1]["classes"] == []
+    assert load_model(tmp_path / name / "model.pt").description["classes"] == []
     with pytest.raises(TrainingError, match="learns from labels"):
         train(shards, folder / "initialize", tmp_path / "mssl", method="mssl", settings=settings, seeds=[0])
 
@@ -551,10 +553,10 @@ def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(st
 
     run(name, tmp_path / "alone" / name)
     run("mssl_stage1", tmp_path / "both" / "mssl_stage1")
-    monkeypatch.setattr("pipeline.training.loop._train_epoch", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr("pipeline.training.loop.train_epoch", lambda *_: pytest.fail("it was trained"))
     run(name, tmp_path / "both" / name)
     expected = contents(tmp_path / "alone" / name)
-    assert len(expected) == 3 + 2 + 2 + 1  # labels, weights, model and history, .code
+    assert len(expected) == 3 + 2 + 2 + 1  # labels, weights, model and history, .record.json
     assert contents(tmp_path / "both" / name) == expected
 
 
@@ -562,9 +564,9 @@ def test_a_row_with_settings_of_its_own_or_without_all_weights_is_trained(start,
     folder, settings, shards, _, clips = start
     own = {"epochs": 2, "hidden": 16}
     trained = []
-    real = training._train_epoch
+    real = loop.train_epoch
     monkeypatch.setattr(
-        "pipeline.training.loop._train_epoch", lambda *args: trained.append(args[2].method) or real(*args)
+        "pipeline.training.loop.train_epoch", lambda run, *args: trained.append(run.spec.method) or real(run, *args)
     )
     for name, values in (("mssl_stage1", own), ("mssl_stage1_eq2", {**own, "class_threshold": 0.4})):
         changed = settings.model_copy(update={"methods": {"mssl_stage1": own, name: values}})
@@ -608,7 +610,7 @@ def test_a_run_that_stopped_in_stage_one_goes_on_to_stage_two(start, tmp_path, m
     assert not (tmp_path / "stopped" / "model.pt").exists()
     run(tmp_path / "stopped")
     assert (tmp_path / "stopped/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
-    assert bool(load_model(tmp_path / "whole/model.pt")[0].heads[HEADS].stage_two)
+    assert bool(load_model(tmp_path / "whole/model.pt").encoders.heads[HEADS].stage_two)
 
 
 def test_settings_of_stage_two():

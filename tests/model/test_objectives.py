@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.model.objectives import contrastive_loss, iterative_loss, phi
+from pipeline.model.equations import contrastive_loss, iterative_loss, phi
 
 
 @pytest.fixture(autouse=True)

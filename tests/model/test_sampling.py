@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.model.sampling import audio_relation, sample_features, silent_cells, sounding_cells
+from pipeline.model.equations import audio_relation, sample_features, silent_cells, sounding_cells
 
 
 @pytest.fixture(autouse=True)

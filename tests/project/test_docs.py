@@ -16,7 +16,7 @@ from pipeline.cli.main import soundspot
 from pipeline.common.console import INTERRUPTED
 from pipeline.manifests.boxes import BOX_COLUMNS
 from pipeline.manifests.clips import CLIP_COLUMNS
-from pipeline.methods import METHODS
+from pipeline.methods.registry import METHODS
 from pipeline.pseudo_labels.hdf5_file import ATTRIBUTES, AXES
 from pipeline.shards.writer import FIELDS
 from pipeline.training.checkpoints import DESCRIPTION
@@ -57,7 +57,7 @@ def test_every_page_is_built_and_says_something(site):
         built = site / page.relative_to(DOCS).with_suffix(".html")
         assert "<h1" in built.read_text(), built
     assert "soundspot pseudo-labels neighbors" in (site / "command-line.html").read_text()
-    assert 'id="pipeline.model.objectives.iterative_loss"' in (site / "api/method.html").read_text()
+    assert 'id="pipeline.model.equations.iterative_loss"' in (site / "api/method.html").read_text()
 
 
 @pytest.mark.slow

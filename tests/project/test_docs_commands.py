@@ -29,7 +29,7 @@ from pipeline.common.console import run_command
 from pipeline.datasets.demo.dataset import write_manifest
 from pipeline.manifests.boxes import read_boxes, write_boxes
 from pipeline.manifests.clips import read_clips
-from pipeline.methods import METHODS
+from pipeline.methods.registry import METHODS
 from tests.support.documentation import (
     Command,
     blocks,

@@ -56,8 +56,8 @@ def test_sounding_fraction_counts_cells_above_delta_v():
     _, _, labels = make_labels()
     expected = [sum(cell > 0.6 for cell in one.flatten()) / 6 for one in labels.response]
     np.testing.assert_allclose(labels.sounding_fraction, expected, rtol=1e-6)
-    assert labels.restated(delta_v=1.0).sounding_fraction.max() == 0
-    assert labels.restated(delta_v=1.0).attrs == {**ATTRS, "delta_v": 1.0}
+    assert labels.with_attributes(delta_v=1.0).sounding_fraction.max() == 0
+    assert labels.with_attributes(delta_v=1.0).attrs == {**ATTRS, "delta_v": 1.0}
 
 
 def test_bytes_follow_from_the_labels_alone(path, tmp_path):
@@ -100,10 +100,10 @@ def test_rows_find_clips_in_any_order():
 def test_mask_iou():
     labels = make_labels()[2]
     assert labels.mask_iou(labels) == 1
-    halves = labels.restated(delta_v=0.0), labels
+    halves = labels.with_attributes(delta_v=0.0), labels
     expected = np.mean([(a & b).sum() / (a | b).sum() for a, b in zip(halves[0].masks, halves[1].masks, strict=True)])
     assert halves[1].mask_iou(halves[0]) == pytest.approx(expected)
-    empty = labels.restated(delta_v=1.0)
+    empty = labels.with_attributes(delta_v=1.0)
     assert empty.mask_iou(empty) == 1
     assert empty.mask_iou(labels) == 0
 
@@ -322,7 +322,7 @@ def test_a_file_that_was_written_anew_is_not_mixed_up(path):
 def test_verify_passes_what_is_whole(path):
     PseudoLabels.open(path).verify()
     make_labels()[2].verify()
-    make_labels()[2].restated(delta_v=0.1).verify()
+    make_labels()[2].with_attributes(delta_v=0.1).verify()
 
 
 def without_checksum(file):

@@ -19,7 +19,6 @@ from PIL import Image
 from pipeline.common.errors import EvaluationError
 from pipeline.evaluation.epoch_maps import earlier_maps
 from pipeline.manifests.clips import Clip
-from pipeline.model.inference import response_maps
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.page.markdown import section_html
 from pipeline.report.page.media import MP3_RATES, clip_sound, encode_sound, frame_picture, log_mel_picture
@@ -130,8 +129,8 @@ def test_maps_of_earlier_epochs_are_those_of_the_kept_weights(page, data):
     weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4).astype(np.float64)
     for m, name in enumerate(("initial", "iterative")):
         for epoch in (0, 1):
-            model, _ = load_model(folder / "runs" / name / "weights" / f"epoch_{epoch:03d}.pt")
-            raw = response_maps(model, ShardSet.open(folder / "test"), batch_size=5, device="cpu")
+            model = load_model(folder / "runs" / name / "weights" / f"epoch_{epoch:03d}.pt")
+            raw = model.response_maps(ShardSet.open(folder / "test"), batch_size=5, device="cpu")
             for clip in gallery["clips"]:
                 own = raw[TEST.index(clip["id"])].astype(np.float64)
                 cells = 255 * (own - own.min()) / (own.max() - own.min())

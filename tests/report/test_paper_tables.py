@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipeline.manifests.boxes import Box
-from pipeline.methods import METHODS
+from pipeline.methods.registry import METHODS
 from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.sections.paper_tables import (

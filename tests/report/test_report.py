@@ -29,7 +29,7 @@ from pipeline.report.source import Source
 from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.protocols import get_protocol
-from pipeline.training.loop import initialize, train
+from pipeline.training.train import initialize, train
 from tests.support.projects import ROOT
 from tests.support.scored_world import make_manifest, make_split
 

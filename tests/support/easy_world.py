@@ -11,12 +11,12 @@ import torch
 from pipeline.common.files import write_csv
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import CLIP_COLUMNS
-from pipeline.model.inference import response_maps
+from pipeline.methods.base import Batch
 from pipeline.scoring.baselines import all_ones, centered_gaussian
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score
-from pipeline.training.batches import Batch
-from pipeline.training.loop import initialize, load_model, train
+from pipeline.training.checkpoints import load_model
+from pipeline.training.train import initialize, train
 from tests.support.synthetic import COLORS, ENCODER, SMALL, MemoryShards
 
 SIDE = 24  # pixels of the object
@@ -100,7 +100,7 @@ def train_easily(folder, name, world, settings, *, clips=None):
     if not (initial / "model.pt").exists():
         initialize(world, initial, settings=settings, seeds=[0], device="cpu")
     train(world, initial, folder / name, method=name, settings=settings, seeds=[0], clips=clips, device="cpu")
-    return load_model(folder / name / "model.pt")[0]
+    return load_model(folder / name / "model.pt")
 
 
 def easy_scores(model, world, boxes):
@@ -113,7 +113,7 @@ def easy_scores(model, world, boxes):
         rule = replace(rule, normalization=model.normalization)
     own, shuffled = (
         localization_score(
-            response_maps(model, world, batch_size=32, device="cpu", audio_order=order), boxes, protocol=rule
+            model.response_maps(world, batch_size=32, device="cpu", audio_order=order), boxes, protocol=rule
         )
         for order in (None, np.roll(np.arange(len(world)), 1))
     )

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.apps.export.export import invented_inputs
 from pipeline.common.config import AudioSettings, EncoderSettings, ResNetSettings
-from pipeline.methods import build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
 from pipeline.training.checkpoints import model_content, write_checkpoint
 from tests.support.synthetic import make_settings

@@ -8,6 +8,8 @@ from torch import nn
 
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.common.config import AudioSettings
+from pipeline.methods.build import build_method
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import build_model
 from pipeline.training.checkpoints import model_content, write_checkpoint
 from tests.support.synthetic import ENCODER, make_settings
@@ -20,8 +22,6 @@ class Red(nn.Module):
     """Responds with how red a cell is, from 0 to 1, whatever it hears."""
 
     CELL = 8
-    method = None
-    normalization = None
 
     def encode_frames(self, frames):
         red = ((frames[:, 0].float() - frames[:, 1:].float().amax(dim=1)) / 255).clamp_min(0)
@@ -33,7 +33,8 @@ class Red(nn.Module):
 
 def make_localizer(**settings) -> Localizer:
     """A Localizer that finds what is red."""
-    return Localizer(Red(), audio=AUDIO, image_size=IMAGE_SIZE, delta_v=0.6, device="cpu", name="red", **settings)
+    model = TrainedModel(Red(), build_method("initial", make_settings().iterate))
+    return Localizer(model, audio=AUDIO, image_size=IMAGE_SIZE, delta_v=0.6, device="cpu", name="red", **settings)
 
 
 def save_model(path, *, seed=0):

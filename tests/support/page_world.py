@@ -70,7 +70,7 @@ def make_source(folder: Path) -> Source:
         write_scores(source, name, np.random.default_rng(place))
         write_weights(source.runs / name, name, seed=10 * place)
         for epoch in range(3):
-            labels = make_labels(epoch if name == "iterative" else epoch // 2, TRAIN).restated(epoch=epoch)
+            labels = make_labels(epoch if name == "iterative" else epoch // 2, TRAIN).with_attributes(epoch=epoch)
             write_pseudo_labels(labels_path(source.runs / name, epoch), labels)
     return source
 

@@ -15,7 +15,7 @@ from pipeline.common.config import (
 )
 from pipeline.common.files import write_csv
 from pipeline.manifests.clips import CLIP_COLUMNS
-from pipeline.methods import METHODS
+from pipeline.methods.registry import METHODS
 
 COLORS = np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [230, 230, 40]])
 CELL = 8  # pixels

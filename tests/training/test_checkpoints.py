@@ -41,7 +41,8 @@ def describe(**changes):
 def test_round_trip(model, tmp_path):
     write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
     before = torch.get_rng_state()
-    loaded, description = load_model(tmp_path / "model.pt")
+    trained = load_model(tmp_path / "model.pt")
+    loaded, description = trained.encoders, trained.description
     assert torch.equal(torch.get_rng_state(), before)
     assert description == {
         **describe(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.common.errors import CheckpointError, EvaluationError
-from pipeline.training.run_artifacts import artifact_paths, centers_audio, labels_by_epoch
+from pipeline.training.artifacts import artifact_paths, centers_audio, labels_by_epoch
 from tests.support.labeled_runs import make_run
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from pipeline.common.errors import TrainingError
-from pipeline.training.loop import initialize
-from pipeline.training.parallel import run_side_by_side
+from pipeline.training.parallel import run_in_parallel
+from pipeline.training.train import initialize
 from tests.support.projects import ROOT
 from tests.support.synthetic import make_settings, make_world
 from tests.training.test_training import digests
@@ -70,24 +70,24 @@ def is_gone(pid):
 def test_each_has_a_process_and_its_share_of_the_threads(tmp_path, threads):
     threads(5)
     paths = [tmp_path / str(i) for i in range(3)]
-    run_side_by_side([partial(note, path) for path in paths], at_once=2)
+    run_in_parallel([partial(note, path) for path in paths], at_once=2)
     assert {tuple(path.read_text().split()[1:]) for path in paths} == {("2", "1")}
     assert os.getpid() not in map(pid_of, paths)
     threads(1)
-    run_side_by_side([partial(note, paths[0])], at_once=3)
+    run_in_parallel([partial(note, paths[0])], at_once=3)
     assert paths[0].read_text().split()[1] == "1"
 
 
 def test_no_task_is_no_process():
     before = multiprocessing.active_children()
-    run_side_by_side([], at_once=2)
+    run_in_parallel([], at_once=2)
     assert multiprocessing.active_children() == before
 
 
 def test_the_first_error_stops_the_others(tmp_path):
     path, later = tmp_path / "sleeper", tmp_path / "later"
     with pytest.raises(TrainingError, match="the loss is nan"):
-        run_side_by_side([partial(sleep, path), partial(fail, path), partial(sleep, later)], at_once=2)
+        run_in_parallel([partial(sleep, path), partial(fail, path), partial(sleep, later)], at_once=2)
     assert is_gone(pid_of(path))
     assert not later.exists() or is_gone(pid_of(later))
 
@@ -107,7 +107,7 @@ def test_a_process_that_is_killed_is_an_error_with_advice(tmp_path, monkeypatch,
     with pytest.raises(
         TrainingError, match=r"a training process ended before its time.*\(2 run at once; set SOUNDSPOT"
     ):
-        run_side_by_side([partial(sleep, path), partial(die, path)], at_once=2)
+        run_in_parallel([partial(sleep, path), partial(die, path)], at_once=2)
     wait_for(lambda: is_gone(pid_of(path)))
 
 
@@ -117,9 +117,9 @@ def test_all_end_with_the_first_process(tmp_path, sent):
     program = tmp_path / "parent.py"
     program.write_text(
         "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
-        "from pipeline.training.parallel import run_side_by_side\nfrom tests.training.test_side_by_side import sleep\n"
+        "from pipeline.training.parallel import run_in_parallel\nfrom tests.training.test_side_by_side import sleep\n"
         "if __name__ == '__main__':\n"
-        "    run_side_by_side([partial(sleep, Path(path)) for path in sys.argv[1:]], at_once=2)\n"
+        "    run_in_parallel([partial(sleep, Path(path)) for path in sys.argv[1:]], at_once=2)\n"
     )
     with subprocess.Popen(
         [sys.executable, program, *paths],

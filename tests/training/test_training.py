@@ -21,14 +21,19 @@ from pipeline.common.config import AugmentationSettings, IterationSettings, Labe
 from pipeline.common.console import run_command
 from pipeline.common.errors import CheckpointError, PseudoLabelError, SettingsError, TrainingError
 from pipeline.common.files import locked
-from pipeline.methods import METHODS, build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.contrastive import Contrastive
+from pipeline.methods.registry import METHODS
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import build_model
-from pipeline.model.inference import predict, select_device
+from pipeline.model.inference import select_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training import batches as batches_module
-from pipeline.training.batches import PreviousEpoch, Timed, training_batches
-from pipeline.training.loop import HISTORY, _autocast, initialize, load_model, response_maps, train
+from pipeline.training.batches import PreviousEpoch, training_batches
+from pipeline.training.checkpoints import load_model
+from pipeline.training.history import HISTORY, Waited
+from pipeline.training.loop import _autocast
+from pipeline.training.train import initialize, train
 from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
 
@@ -108,20 +113,21 @@ class TestWhatIsWritten:
         assert copied.attrs["fingerprint"] == last.attrs["fingerprint"] != initial.attrs["fingerprint"]
 
     def test_the_last_artifact_is_what_the_model_says_of_the_plain_training_set(self, trained, world):
-        model, _ = load_model(trained / "iterative/model.pt")
-        response = response_maps(model, world, batch_size=8, device="cpu")
+        model = load_model(trained / "iterative/model.pt")
+        response = model.response_maps(world, batch_size=8, device="cpu")
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_002.h5")
         np.testing.assert_array_equal(labels.response_min, response.min(axis=(1, 2)))
         np.testing.assert_array_equal(labels.response_max, response.max(axis=(1, 2)))
 
     def test_model_describes_itself(self, trained, world):
-        model, description = load_model(trained / "iterative/seed_3/model.pt")
+        model = load_model(trained / "iterative/seed_3/model.pt")
+        description = model.description
         assert description["method"] == "iterative"
         assert (description["seed"], description["epoch"], description["image_size"]) == (3, 2, 32)
         assert description["encoder"] == ENCODER.model_dump(mode="json")
         assert description["audio"] == world.settings
         assert description["delta_v"] == description["iteration"]["delta_v"] == 0.7
-        assert not model.training
+        assert not model.encoders.training
 
     def test_seeds_differ(self, trained):
         found = digests(trained)
@@ -134,24 +140,24 @@ class TestMethods:
         settings, clips = make_settings(), write_clip_list(tmp_path / "clips.csv", world.clip_ids)
         train(world, trained / "initialize", tmp_path / "run", method=method, settings=settings, seeds=[0], clips=clips)
         assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == 3
-        assert load_model(tmp_path / "run/model.pt")[1]["method"] == method
+        assert load_model(tmp_path / "run/model.pt").description["method"] == method
 
     def test_methods_see_the_same_batches(self, trained, world, tmp_path, monkeypatch):
         def seen(method):
-            words, batches = [], []
+            keys, batches = [], []
 
             def spy(*args, **keywords):
-                words.append(keywords["words"])
+                keys.append(keywords["key"])
                 for batch in training_batches(*args, **keywords):
                     batches.append(batch)
                     yield batch
 
-            monkeypatch.setattr("pipeline.training.loop.training_batches", spy)
+            monkeypatch.setattr("pipeline.training.run.training_batches", spy)
             train(world, trained / "initialize", tmp_path / method, method=method, settings=make_settings(), seeds=[0])
-            return words, batches
+            return keys, batches
 
-        (words, batches), (other_words, other_batches) = seen("itr"), seen("iterative")
-        assert words == other_words == [(0, "train", 1), (0, "train", 2)]
+        (keys, batches), (other_keys, other_batches) = seen("itr"), seen("iterative")
+        assert keys == other_keys == [(0, "train", 1), (0, "train", 2)]
         assert len(batches) == 6
         for batch, other in zip(batches, other_batches, strict=True):
             np.testing.assert_array_equal(batch.rows, other.rows)
@@ -172,7 +178,7 @@ class TestMethods:
 class TestBatches:
     def iterate(self, world, augmentation, previous=None):
         return training_batches(
-            world, batch_size=8, augmentation=augmentation, cell_stride=CELL, words=(1,), previous=previous,
+            world, batch_size=8, augmentation=augmentation, cell_stride=CELL, key=(1,), previous=previous,
             device=torch.device("cpu"),
         )  # fmt: skip
 
@@ -185,7 +191,7 @@ class TestBatches:
             return frames
 
         monkeypatch.setattr(batches_module, "jitter_colors", slow_jitter)
-        timed = Timed(self.iterate(world, AugmentationSettings(flip=False, color_jitter=0.5)))
+        timed = Waited(self.iterate(world, AugmentationSettings(flip=False, color_jitter=0.5)))
         for _ in timed:
             waited = timed.seconds
             time.sleep(0.05)  # the caller's own work does not count
@@ -233,9 +239,9 @@ class TestLearning:
         train(shards, tmp_path / "initialize", tmp_path / "full", method="iterative", settings=settings, seeds=[0])
         losses = [float(row["loss"]) for row in read_history(tmp_path / "initialize")]
         assert losses[-1] < 0.93 * losses[0]
-        model, _ = load_model(tmp_path / "full/model.pt")
+        model = load_model(tmp_path / "full/model.pt")
         hits, shuffled = (
-            hit_rate(response_maps(model, shards, batch_size=32, device="cpu", audio_order=order), boxes)
+            hit_rate(model.response_maps(shards, batch_size=32, device="cpu", audio_order=order), boxes)
             for order in (None, np.roll(np.arange(128), 1))
         )
         # Two patches of a ninth of the frame each: chance finds the sounding one in 11 %, a blind patch finder in 50 %.
@@ -253,22 +259,22 @@ def hit_rate(response, boxes):
 
 class TestResponseMaps:
     def test_do_not_depend_on_the_batch_size(self, trained, world):
-        model, _ = load_model(trained / "initialize/model.pt")
-        few, many = (response_maps(model, world, batch_size=n, device="cpu") for n in (5, 24))
+        model = load_model(trained / "initialize/model.pt")
+        few, many = (model.response_maps(world, batch_size=n, device="cpu") for n in (5, 24))
         assert few.shape == (24, 4, 4)
         assert few.dtype == np.float32
         np.testing.assert_allclose(few, many, atol=1e-5)
 
     def test_audio_order_pairs_frames_with_other_sounds(self, trained, world):
-        model, _ = load_model(trained / "initialize/model.pt")
+        model = load_model(trained / "initialize/model.pt")
         order = np.roll(np.arange(24), 5)
         swapped = MemoryShards(world.frames, world.log_mel[order])
         np.testing.assert_array_equal(
-            response_maps(model, world, batch_size=7, device="cpu", audio_order=order),
-            response_maps(model, swapped, batch_size=7, device="cpu"),
+            model.response_maps(world, batch_size=7, device="cpu", audio_order=order),
+            model.response_maps(swapped, batch_size=7, device="cpu"),
         )
         with pytest.raises(ValueError, match="audio_order has 3 entries for 24 clips"):
-            response_maps(model, world, batch_size=7, device="cpu", audio_order=[0, 1, 2])
+            model.response_maps(world, batch_size=7, device="cpu", audio_order=[0, 1, 2])
 
     def test_devices(self):
         assert select_device("auto").type in {"cpu", "cuda"}
@@ -279,19 +285,19 @@ class TestResponseMaps:
 
     def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
         model, seen = build_model(make_settings().encoder), []
-        heard = model.encode_audio
+        heard, method = model.encode_audio, build_method("initial", make_settings().iterate)
         monkeypatch.setattr(
             model, "encode_audio", lambda a: (seen.append(torch.backends.cudnn.allow_tf32), heard(a))[1]
         )
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        response_maps(model, world, batch_size=24, device="cpu")
+        TrainedModel(model, method).response_maps(world, batch_size=24, device="cpu")
         assert (seen, torch.backends.cudnn.allow_tf32) == ([False], True)
 
 
 class TestMixedPrecision:
     @pytest.mark.parametrize("method", METHODS)
     def test_bfloat16_encoders_give_float32_features_and_nearly_the_same_loss(self, trained, world, method):
-        model, _ = load_model(trained / "initialize/model.pt")
+        model = load_model(trained / "initialize/model.pt").encoders
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
         previous = PreviousEpoch.of(labels, world, delta_a=0.8, center_audio=True)
         targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
@@ -301,7 +307,7 @@ class TestMixedPrecision:
         losses = []
         for enabled in (False, True):
             batches = training_batches(
-                world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, words=(0,),
+                world, batch_size=24, augmentation=make_settings().augmentation, cell_stride=CELL, key=(0,),
                 previous=previous, targets=targets, device=torch.device("cpu"),
             )  # fmt: skip
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
@@ -327,8 +333,8 @@ class TestMixedPrecision:
             world, tmp_path / "initialize", tmp_path / "run", method="iterative", settings=settings, seeds=[0],
             device="cuda",
         )  # fmt: skip
-        model, _ = load_model(tmp_path / "run/model.pt")
-        on_cuda, on_cpu = (response_maps(model, world, batch_size=8, device=device) for device in ("cuda", "cpu"))
+        model = load_model(tmp_path / "run/model.pt")
+        on_cuda, on_cpu = (model.response_maps(world, batch_size=8, device=device) for device in ("cuda", "cpu"))
         np.testing.assert_allclose(on_cuda, on_cpu, atol=0.02)
 
 
@@ -417,7 +423,7 @@ class TestFullDisk:
         }
 
 
-class TestWhenToStartAfresh:
+class TestWhenToResume:
     def interrupted(self, world, folder, monkeypatch, settings):
         """Initialize and stop in the second epoch."""
 
@@ -425,22 +431,22 @@ class TestWhenToStartAfresh:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.training.loop.predict", stop)
+            patch.setattr("pipeline.training.loop.TrainedModel.predict", stop)
             with pytest.raises(KeyboardInterrupt):
                 initialize(world, folder, settings=settings, seeds=[0])
         assert (folder / "state.pt").exists()
 
-    def epochs_run(self, world, folder, monkeypatch, settings, seeds=(0,)):
-        """Run to the end; return the words of each epoch that was trained."""
+    def epochs_run(self, world, folder, monkeypatch, settings, seeds=(0,), **further):
+        """Run to the end; return the seed and number of each epoch that was trained."""
         epochs = []
 
-        def spy(*args, words, **keywords):
-            epochs.append(words)
-            return training_batches(*args, words=words, **keywords)
+        def spy(*args, key, **keywords):
+            epochs.append(key)
+            return training_batches(*args, key=key, **keywords)
 
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.training.loop.training_batches", spy)
-            initialize(world, folder, settings=settings, seeds=list(seeds))
+            patch.setattr("pipeline.training.run.training_batches", spy)
+            initialize(world, folder, settings=settings, seeds=list(seeds), **further)
         assert not list(folder.rglob("state.pt"))
         return [(seed, epoch) for seed, _, epoch in epochs]
 
@@ -448,7 +454,7 @@ class TestWhenToStartAfresh:
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 2)]
 
-    def test_a_changed_setting_starts_afresh(self, world, tmp_path, monkeypatch):
+    def test_a_changed_setting_starts_from_scratch(self, world, tmp_path, monkeypatch):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(batch_size=6)) == [(0, 1), (0, 2)]
 
@@ -459,12 +465,12 @@ class TestWhenToStartAfresh:
         )
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(iterate=iterate)) == [(0, 2)]
 
-    def test_other_shards_start_afresh(self, world, tmp_path, monkeypatch):
+    def test_other_shards_start_from_scratch(self, world, tmp_path, monkeypatch):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         other = MemoryShards(world.frames, world.log_mel, fingerprint="other")
         assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
 
-    def test_damaged_pseudo_labels_start_afresh(self, trained, world, tmp_path, monkeypatch):
+    def test_damaged_pseudo_labels_start_from_scratch(self, trained, world, tmp_path, monkeypatch):
         def once():
             train(
                 world, trained / "initialize", tmp_path / "run", method="initial", settings=make_settings(), seeds=[0]
@@ -473,16 +479,16 @@ class TestWhenToStartAfresh:
         once()
         whole = digests(tmp_path / "run")
         shutil.rmtree(tmp_path / "run")
-        calls = []
+        calls, real = [], TrainedModel.predict
 
         def stop_in_the_second_epoch(*args, **keywords):
             calls.append(args)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return predict(*args, **keywords)
+            return real(*args, **keywords)
 
         with monkeypatch.context() as patch:
-            patch.setattr("pipeline.training.loop.predict", stop_in_the_second_epoch)
+            patch.setattr("pipeline.training.loop.TrainedModel.predict", stop_in_the_second_epoch)
             with pytest.raises(KeyboardInterrupt):
                 once()
         path = tmp_path / "run/pseudo_labels/epoch_001.h5"
@@ -494,24 +500,48 @@ class TestWhenToStartAfresh:
         once()
         assert digests(tmp_path / "run") == whole
 
-    def test_a_damaged_state_starts_afresh(self, world, tmp_path, monkeypatch):
+    def test_a_damaged_state_starts_from_scratch(self, world, tmp_path, monkeypatch):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         (tmp_path / "run/state.pt").write_bytes(b"half a file")
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
 
-    def test_complete_starts_afresh(self, world, tmp_path, monkeypatch):
+    def test_a_finished_run_is_verified_and_kept(self, world, tmp_path, monkeypatch, capsys):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
-        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        capsys.readouterr()
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == []
+        assert "initialize, seed 0: finished and unchanged" in capsys.readouterr().err
+        assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
-    def test_changed_code_starts_afresh(self, world, tmp_path, monkeypatch):
-        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
-        monkeypatch.setattr("pipeline.training.run_folder.code_digest", lambda: "0" * 32)
+    def test_fresh_trains_a_finished_run_again(self, world, tmp_path, monkeypatch, capsys):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        before = digests(tmp_path / "run")
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), fresh=True)
+        assert again == [(0, 1), (0, 2)]
+        assert "SOUNDSPOT_FRESH" in capsys.readouterr().err
+        assert digests(tmp_path / "run") == before
+
+    def test_a_modified_file_of_a_finished_run_is_found(self, world, tmp_path, monkeypatch, capsys):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        before = digests(tmp_path / "run")
+        path = tmp_path / "run/pseudo_labels/epoch_000.h5"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        assert "pseudo_labels/epoch_000.h5 was modified" in capsys.readouterr().err
+        assert digests(tmp_path / "run") == before
+
+    def test_changed_code_starts_from_scratch(self, world, tmp_path, monkeypatch, capsys):
+        self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
+        monkeypatch.setattr("pipeline.training.spec.code_digest", lambda *_, **__: "0" * 32)
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        assert "the code of this stage changed" in capsys.readouterr().err
         again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
         assert again == [(5, 1), (5, 2)]
-        (tmp_path / "run/.code").unlink()
-        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5, 6))
-        assert again == [(seed, epoch) for seed in (0, 5, 6) for epoch in (1, 2)]
+        (tmp_path / "run/.record.json").unlink()
+        again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
+        assert again == [(0, 1), (0, 2)]
 
     @pytest.mark.parametrize("name", ["history.csv", "pseudo_labels/epoch_000.h5"])
     def test_a_lost_file_is_made_again(self, world, tmp_path, monkeypatch, name):
@@ -524,10 +554,10 @@ class TestWhenToStartAfresh:
         assert (tmp_path / "run" / name).exists()
 
     def test_a_kill_while_a_finished_run_is_removed_leaves_no_half_of_it(self, trained, world, tmp_path, monkeypatch):
-        def once_more():
+        def once_more(fresh):
             train(
                 world, trained / "initialize", tmp_path / "run", method="iterative", settings=make_settings(),
-                seeds=[0, 3],
+                seeds=[0, 3], fresh=fresh,
             )  # fmt: skip
 
         def killed(folder, **_):
@@ -538,9 +568,9 @@ class TestWhenToStartAfresh:
         with monkeypatch.context() as patch:
             patch.setattr("pipeline.training.run_folder.shutil.rmtree", killed)
             with pytest.raises(KeyboardInterrupt):
-                once_more()
+                once_more(fresh=True)
         assert not (tmp_path / "run/pseudo_labels/epoch_001.h5").exists()
-        once_more()
+        once_more(fresh=False)
         assert digests(tmp_path / "run") == digests(trained / "iterative")
 
     def test_a_further_seed_keeps_those_that_are_done(self, world, tmp_path, monkeypatch):

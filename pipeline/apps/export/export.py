@@ -28,8 +28,7 @@ from pipeline.common.files import replacing
 from pipeline.common.project import CALIBRATION_FILE
 from pipeline.evaluation.calibration import model_digest
 from pipeline.media.log_mel import log_mel_of_windows
-from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.inference import localize
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 
@@ -128,12 +127,13 @@ def export_model(
     check_output(output, format=format, overwrite=overwrite)
     if output.exists() and output.samefile(path):
         raise ExportError(f"{output}: is the model that is to be exported; choose another name")
-    model, description = load_model(path)
+    model = load_model(path)
+    description = model.description
     audio, image_size = AudioSettings(**description["audio"]), description["image_size"]
     inputs = shard_inputs(shards, description) if shards else invented_inputs(image_size=image_size, audio=audio)
     example = invented_inputs(image_size=image_size, audio=audio, n=2)
     with torch.no_grad():
-        response, embedding = localize(model, *map(torch.from_numpy, example))
+        response, embedding = model.localize(*map(torch.from_numpy, example))
     facts = export_facts(
         description,
         digest=model_digest(path),
@@ -167,11 +167,11 @@ def export_model(
     return Exported(output, format, written, output.stat().st_size, parity)
 
 
-def compare(model: AudioVisualModel, inputs: Arrays, found: list[Arrays], *, where: str) -> Parity:
+def compare(model: TrainedModel, inputs: Arrays, found: list[Arrays], *, where: str) -> Parity:
     """Run the original on the same batches. Outputs of other shapes, or not finite ones, differ infinitely."""
     differences = []
     for batch, outputs in zip(inputs_in_batches(inputs), found, strict=True):
-        originals = [each.numpy() for each in localize(model, *map(torch.from_numpy, batch))]
+        originals = [each.numpy() for each in model.localize(*map(torch.from_numpy, batch))]
         differences.append([_difference(a, b) for a, b in zip(originals, outputs, strict=True)])
     response, embedding = np.max(differences, axis=0).tolist()
     return Parity(response, embedding, len(inputs[0]), where)

@@ -35,8 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.common.errors import ExportError
-from pipeline.methods.contrastive import localize_by_response
-from pipeline.model.encoders import AudioVisualModel
+from pipeline.methods.trained_model import TrainedModel
 
 INPUTS = ("frames", "log_mel")
 OUTPUTS = ("response", "audio_embedding")
@@ -52,18 +51,18 @@ class Exportable(nn.Module):
 
     Parameters
     ----------
-    model : AudioVisualModel
-        In evaluation mode, with the method that trained it.
+    model : TrainedModel
+        In evaluation mode.
     """
 
-    def __init__(self, model: AudioVisualModel) -> None:
+    def __init__(self, model: TrainedModel) -> None:
         super().__init__()
-        self.model = model
+        self.encoders = model.encoders
+        self.method = model.method
 
     def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `pipeline.model.inference.localize` does."""
-        method = self.model.method
-        return (method.localize if method else localize_by_response)(self.model, frames, log_mel)
+        """Return what `TrainedModel.localize` returns."""
+        return self.method.localize(self.encoders, frames, log_mel)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_c
 from pipeline.common.errors import ExportError
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.evaluation.calibration import model_digest, read_calibration
-from pipeline.methods import method_entry
+from pipeline.methods.build import method_spec
 from pipeline.model.encoders import cell_stride, receptive_field
 from pipeline.scoring.tables import Row, Table, comparison, with_shuffled
 
@@ -113,7 +113,7 @@ def _what(facts: Mapping[str, Any], exported: Exported) -> str:
 
 
 def _method_line(method: str) -> str:
-    entry = method_entry(method)
+    entry = method_spec(method)
     doc = (sys.modules[entry.kind.__module__].__doc__ or "").strip().splitlines()[0]
     switches = ", ".join(f"`{name}` {'on' if value else 'off'}" for name, value in entry.switches.items())
     return doc + (f" Here: {switches}." if switches else "")

@@ -21,7 +21,7 @@ from pipeline.common.errors import CheckpointError, PseudoLabelError
 from pipeline.common.project import LABELS_FOLDER, labels_path
 from pipeline.evaluation.retrieval import neighbors
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.run_artifacts import centers_audio, labels_by_epoch
+from pipeline.training.artifacts import centers_audio, labels_by_epoch
 
 
 @dataclass(frozen=True)

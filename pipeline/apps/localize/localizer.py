@@ -39,8 +39,7 @@ from pipeline.figures.heatmap import enlarged
 from pipeline.media.audio import DecodedAudio, assemble
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.media.video import squash
-from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.inference import localize as response_and_embedding
+from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.inference import select_device
 from pipeline.scoring.protocols import Normalization
 from pipeline.scoring.upsampling import normalize
@@ -80,7 +79,7 @@ class Localizer:
 
     Parameters
     ----------
-    model : AudioVisualModel
+    model : TrainedModel
     audio : AudioSettings
         How windows become spectrograms.
     image_size : int > 0
@@ -104,7 +103,7 @@ class Localizer:
 
     def __init__(
         self,
-        model: AudioVisualModel,
+        model: TrainedModel,
         *,
         audio: AudioSettings,
         image_size: int,
@@ -121,7 +120,7 @@ class Localizer:
         if not 0 <= miss_rate <= 1:
             raise ValueError(f"miss_rate must be a share, 0 to 1, got {miss_rate}")
         self.device = select_device(device)
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device)
         self.audio = audio
         self.image_size = image_size
         self.delta_v = delta_v
@@ -151,7 +150,8 @@ class Localizer:
             There is no such device.
         """
         path = Path(path)
-        model, description = load_model(path)
+        model = load_model(path)
+        description = model.description
         digest = model_digest(path)
         if calibration is None:
             found = find_calibration(path)
@@ -258,7 +258,7 @@ class Localizer:
     def _respond(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> np.ndarray:
         spectra = log_mel_of_windows(windows, self.audio)
         pixels = torch.from_numpy(np.stack([self._squashed(frame) for frame in frames])).permute(0, 3, 1, 2)
-        maps, _ = response_and_embedding(self.model, pixels.to(self.device), spectra.to(self.device))
+        maps, _ = self.model.localize(pixels.to(self.device), spectra.to(self.device))
         return maps.float().cpu().numpy()
 
     def _squashed(self, frame: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from pipeline.common.errors import SoundspotError
 from pipeline.common.project import manifest_folder
 from pipeline.manifests.clips import TRAIN_SPLIT, Clip
 from pipeline.manifests.prepared import resolve_media_root
-from pipeline.methods import build_method, method_settings
+from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import select_device
 from pipeline.training.class_labels import classes_of_clips

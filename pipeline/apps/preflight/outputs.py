@@ -29,7 +29,7 @@ from pipeline.common.project import (
     shards_folder,
 )
 from pipeline.manifests.clips import TRAIN_SPLIT
-from pipeline.methods import method_settings
+from pipeline.methods.build import method_settings
 from pipeline.model.encoders import AudioVisualModel, cell_stride
 
 _PATTERNS = {

@@ -28,11 +28,11 @@ from pipeline.common.files import write_csv
 from pipeline.common.project import CLIPS_FILE, INITIAL_RUN, TIMINGS_FILE
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.clips import CLIP_COLUMNS, TRAIN_SPLIT
-from pipeline.methods import method_settings
+from pipeline.methods.build import method_settings
 from pipeline.shards.reader import ShardSet
-from pipeline.training.loop import initialize, train
-from pipeline.training.plan import twin_method
 from pipeline.training.run_folder import kept_epochs
+from pipeline.training.spec import method_with_same_weights
+from pipeline.training.train import initialize, train
 
 _WARM_UP_EPOCHS = 1  # of `initialize`, not counted
 
@@ -206,7 +206,7 @@ def _reuses_weights(settings: TrainingSettings, method: str, methods: Sequence[s
     """Tell whether a method reuses the checkpoints of an earlier one that trains identically, and only labels."""
     own = method_settings(settings, method)
     all_kept = kept_epochs(own.epochs, own.keep_epochs) == tuple(range(own.epochs))
-    return all_kept and twin_method(settings, method) in methods[: methods.index(method)]
+    return all_kept and method_with_same_weights(settings, method) in methods[: methods.index(method)]
 
 
 def _shortened(settings: TrainingSettings) -> TrainingSettings:

@@ -52,7 +52,7 @@ from torch.nn import functional as F
 from pipeline.common.config import Count, IterationSettings, NonNegative, Positive
 from pipeline.common.errors import SettingsError
 from pipeline.common.hdf5 import NamedArray
-from pipeline.methods.base import Method
+from pipeline.methods.base import Batch, Method
 from pipeline.methods.dsol.clusters import cluster, dictionary, linear_classifier, match_clusters
 from pipeline.methods.dsol.losses import category_logits, class_masks, correspondence_loss, matching_loss
 from pipeline.methods.dsol.objects import ClipFeatures, clip_features, object_features
@@ -60,7 +60,6 @@ from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import Batch
 
 HEAD = "dsol"
 INITIAL_SCALE = 5.0  # w at first, as in the public code
@@ -281,6 +280,10 @@ class Dsol(Method):
         location = head.location_logits(features, audio).sigmoid()
         logits = class_masks(features, head.dictionary) * location[:, None] / self.settings.class_temperature
         return logits.softmax(dim=1)
+
+    def audio_clusters(self, model: AudioVisualModel) -> np.ndarray:
+        """Return p_a of every training clip (clip, cluster); rows sum to 1 from stage two on."""
+        return np.asarray(dsol_head(model).audio_distribution.cpu())
 
 
 def dsol_head(model: AudioVisualModel) -> DsolHead:

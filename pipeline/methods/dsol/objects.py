@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.sampling import sample_features, sounding_cells
+from pipeline.model.equations import sample_features, sounding_cells
+from pipeline.model.inference import plain_batches
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import plain_batches
 
 PASS_BATCH = 64  # clips; a fixed number, so that the features do not depend on the batch size of training
 

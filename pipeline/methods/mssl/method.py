@@ -49,8 +49,7 @@ from torch.nn import functional as F
 
 from pipeline.common.config import Count, Fraction, IterationSettings, LabeledSettings, Positive
 from pipeline.common.hdf5 import NamedArray
-from pipeline.methods.base import Method
-from pipeline.methods.contrastive import localize_by_response
+from pipeline.methods.base import Batch, Method
 from pipeline.methods.mssl.losses import (
     activated_features,
     active,
@@ -62,9 +61,9 @@ from pipeline.methods.mssl.losses import (
     weighted_map,
 )
 from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.inference import localize_by_response
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
-from pipeline.training.batches import Batch
 
 HEADS = "mssl"
 

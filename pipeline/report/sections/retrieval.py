@@ -20,8 +20,8 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.section import Section
 from pipeline.report.source import Source
 from pipeline.scoring.tables import label_of
+from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
-from pipeline.training.run_artifacts import artifact_paths, centers_audio
 
 TITLE = "Retrieval by sound (Figure 7)"
 STEM = "figure7_retrieval"

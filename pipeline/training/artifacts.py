@@ -1,4 +1,4 @@
-"""What a trained run left for those who look at it: its pseudo-labels, epoch by epoch, and a word of its model."""
+"""Locate the artifacts of a trained run: its pseudo-labels by epoch, and one setting of its model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+"""The systems of Tables 1 and 2 by name. `variants` in params.yaml lists those to train.
+
+A new one is a file beside this one with a class that implements `pipeline.methods.base.Method`, and an entry here. Classes are
+named by their import path, so that a run depends on the module of its own method and not on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One row of the tables.
+
+    Attributes
+    ----------
+    kind : str
+        "module:Class" of a Method.
+    label : str
+        Display name in tables and figures.
+    switches : mapping
+        Arguments of the class that make it this row.
+    trains_as : str or None
+        A row that trains to the same weights, bit by bit, under equal settings: the two differ only in how a map is read.
+    """
+
+    kind: str
+    label: str
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    trains_as: str | None = None
+
+    @property
+    def module(self) -> str:
+        """Module of the class."""
+        return self.kind.partition(":")[0]
+
+
+_ATTENTION = "pipeline.methods.attention:Attention"
+_DMC = "pipeline.methods.dmc:Dmc"
+_DSOL = "pipeline.methods.dsol.method:Dsol"
+_ITERATIVE = "pipeline.methods.iterative:Iterative"
+_MSSL, _UNLABELED = "pipeline.methods.mssl.method:MSSL", "pipeline.methods.mssl.method:UnlabeledMSSL"
+_EQ2, _EQ2_EQ1 = {"eq2": True}, {"eq2": True, "eq1": True}
+
+METHODS: dict[str, MethodSpec] = {
+    "attention": MethodSpec(_ATTENTION, "Attention"),
+    "dmc": MethodSpec(_DMC, "DMC"),
+    "mssl": MethodSpec(_MSSL, "MSSL", {"stage_two": True}),
+    "mssl_stage1": MethodSpec(_MSSL, "MSSL stage I"),
+    "mssl_stage1_unlabeled": MethodSpec(_UNLABELED, "MSSL stage I w/o labels"),
+    "mssl_stage1_eq2": MethodSpec(_MSSL, "MSSL stage I w/ Eq. 2", _EQ2, "mssl_stage1"),
+    "mssl_stage1_unlabeled_eq2": MethodSpec(
+        _UNLABELED, "MSSL stage I w/o labels w/ Eq. 2", _EQ2, "mssl_stage1_unlabeled"
+    ),
+    "mssl_stage1_eq2_eq1": MethodSpec(_MSSL, "MSSL stage I w/ Eq. 2 and 1", _EQ2_EQ1, "mssl_stage1"),
+    "mssl_stage1_unlabeled_eq2_eq1": MethodSpec(
+        _UNLABELED, "MSSL stage I w/o labels w/ Eq. 2 and 1", _EQ2_EQ1, "mssl_stage1_unlabeled"
+    ),
+    "dsol": MethodSpec(_DSOL, "DSOL, stage two with CAM", {"two_stage": False}),
+    "dsol_two_stage": MethodSpec(_DSOL, "DSOL, two stages", {"two_stage": True}),
+    "initial": MethodSpec("pipeline.methods.contrastive:Contrastive", "initial (Eq. 3)"),
+    "itr": MethodSpec(_ITERATIVE, "itr", {"intra": False, "inter": False}),
+    "itr_intra": MethodSpec(_ITERATIVE, "itr_intra", {"intra": True, "inter": False}),
+    "itr_inter": MethodSpec(_ITERATIVE, "itr_inter", {"intra": False, "inter": True}),
+    "iterative": MethodSpec(_ITERATIVE, "iterative (Eq. 7)", {"intra": True, "inter": True}),
+}

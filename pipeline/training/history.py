@@ -1,0 +1,106 @@
+"""What is logged after every epoch: ``history.csv``, the same for the same run, and ``timings.csv``, which differs each time.
+
+Columns of the history: the mean loss; the mean IoU of the sounding masks with those of the previous epoch; the mean fraction of
+sounding cells; how many other clips Eq. 6 relates to a clip. Timings: s of the epoch, pairs per s of training, the share
+of training spent waiting for batches, and the share of the epoch spent labeling the training set.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from pipeline.common.files import write_csv
+from pipeline.pseudo_labels.artifact import PseudoLabels
+
+# Timings have a file of their own, so that everything else of a run is reproducible byte by byte.
+HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
+TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
+LOGGED = HISTORY + TIMINGS[1:]
+
+Item = TypeVar("Item")
+
+
+class Waited(Iterator[Item]):
+    """Pass items on, and count in `seconds` how long the caller has waited for them.
+
+    Everything that happens on the caller's thread before an item is there counts; what a GPU still has to do for it does not.
+    """
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self.seconds = 0.0
+
+    def __next__(self) -> Item:
+        start = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class EpochTimer:
+    """A stopwatch for one epoch, started when it is made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._trained = self._start
+        self._batches: Waited[object] | None = None
+
+    def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Return the batches, with the time spent waiting for them measured."""
+        waited = Waited(batches)
+        self._batches = waited  # type: ignore[assignment]
+        return waited
+
+    def trained(self) -> None:
+        """Mark the end of the training steps; what follows is the label pass."""
+        self._trained = time.perf_counter()
+
+    def timings(self, n_pairs: int) -> dict[str, float]:
+        """Return the row of an epoch that ends now, but for its number."""
+        end = time.perf_counter()
+        training = self._trained - self._start
+        return {
+            "seconds": end - self._start,
+            "pairs_per_second": n_pairs / training,
+            "data_wait_fraction": (self._batches.seconds if self._batches else 0.0) / training,
+            "label_pass_fraction": (end - self._trained) / (end - self._start),
+        }
+
+
+def label_measures(labels: PseudoLabels | None, previous: PseudoLabels | None) -> dict[str, float]:
+    """Return what the history tells of an epoch's pseudo-labels; NaN where there are none."""
+    return {
+        "mask_iou_previous": labels.mask_iou(previous) if labels and previous else math.nan,
+        "sounding_fraction": float(labels.sounding_fraction.mean()) if labels else math.nan,
+    }
+
+
+def write_history(history_path: Path, timings_path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write ``history.csv`` and ``timings.csv``, one row per epoch."""
+    for path, columns in ((history_path, HISTORY), (timings_path, TIMINGS)):
+        write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in rows])
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read ``history.csv``: one row per epoch. Writing its numbers again gives the same file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(row[name] or "nan") for name in HISTORY} for row in csv.DictReader(file)]
+
+
+def report_epoch(run_name: str, row: Mapping[str, float]) -> None:
+    """Print one line to stderr, above a progress bar if there is one."""
+    values = [f"{name} {value:.4g}" for name, value in row.items() if not math.isnan(value)]
+    tqdm.write(f"{run_name}: {', '.join(values)}", file=sys.stderr)
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"

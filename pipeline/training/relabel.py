@@ -1,0 +1,37 @@
+"""Runs that reuse the weights of another run: rows that train identically and differ only in how a map is read."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from pipeline.training import checkpoints
+from pipeline.training.history import TIMINGS, label_measures, read_history, report_epoch, write_history
+from pipeline.training.loop import label_training_set
+from pipeline.training.run import TrainingRun
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.state import finish, keep_weights, start
+
+
+def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
+    """Label the training set with each epoch's weights of another run; gives the same bytes as training again.
+
+    Parameters
+    ----------
+    run : TrainingRun
+    other : RunFolder
+        Finished, with the weights of every epoch, trained under equal settings.
+    """
+    run.folder.begin()
+    state = start(run)
+    for row in read_history(other.history):
+        begun, epoch, previous = time.perf_counter(), int(row["epoch"]), state.labels
+        path = other.weights(epoch) if epoch in other.kept else other.model
+        checkpoints.load_weights(state.model, checkpoints.read_checkpoint(path), path)
+        state.labels = label_training_set(run, state, epoch)
+        timings = {**dict.fromkeys(TIMINGS[1:], math.nan), "seconds": time.perf_counter() - begun}
+        state.history.append({**row, **label_measures(state.labels, previous), **timings})
+        keep_weights(run, state, epoch)
+        report_epoch(run.spec.name, state.history[-1])
+    write_history(run.folder.history, run.folder.timings, state.history)
+    finish(run, state)

@@ -1,0 +1,79 @@
+"""One training run: its specification, its data, its device and its method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from pipeline.common.seeding import derive_seed
+from pipeline.methods.base import Batch, Method
+from pipeline.methods.build import build_method
+from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.shards.reader import ShardSet
+from pipeline.training.batches import PreviousEpoch, training_batches
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What does not change while a run is trained; what does is `pipeline.training.state.TrainingState`.
+
+    Attributes
+    ----------
+    spec : RunSpec
+    shards : ShardSet
+        The training split.
+    device : torch.device
+    """
+
+    spec: RunSpec
+    shards: ShardSet
+    device: torch.device
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run is written."""
+        return self.spec.folder
+
+    @property
+    def epochs(self) -> int:
+        """Number of the last epoch."""
+        return self.spec.iteration.epochs
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs that an epoch trains on: those that fill no batch are left out."""
+        return len(self.shards) // self.spec.batch_size * self.spec.batch_size
+
+    @cached_property
+    def method(self) -> Method:
+        """The method that the run trains."""
+        return build_method(self.spec.method, self.spec.iteration)
+
+    def batches(self, epoch: int, *, cell_stride: int, labels: PseudoLabels | None) -> Iterator[Batch]:
+        """Yield the augmented batches of an epoch, with R̃ and y (Eq. 6) of the previous epoch's pseudo-labels."""
+        spec = self.spec
+        return training_batches(
+            self.shards,
+            batch_size=spec.batch_size,
+            augmentation=spec.augmentation,
+            cell_stride=cell_stride,
+            key=spec.rng_key(epoch),
+            previous=self._previous_epoch(labels),
+            targets=spec.classes.targets if spec.classes else None,
+            device=self.device,
+        )
+
+    def start_seed(self, epoch: int) -> int:
+        """Seed of what a method does before an epoch."""
+        return derive_seed(*self.spec.rng_key(epoch), "start")
+
+    def _previous_epoch(self, labels: PseudoLabels | None) -> PreviousEpoch | None:
+        if labels is None:
+            return None
+        iteration = self.spec.iteration
+        return PreviousEpoch.of(labels, self.shards, delta_a=iteration.delta_a, center_audio=iteration.center_audio)

@@ -1,0 +1,183 @@
+"""The stages `initialize` and `train`: one run for each seed, those that are already finished left as they are.
+
+What a run does is in `pipeline.training.loop`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.common.config import TrainingSettings
+from pipeline.common.console import report
+from pipeline.common.errors import TrainingError
+from pipeline.common.files import locked
+from pipeline.common.project import SEED_PATTERN
+from pipeline.model.inference import select_device
+from pipeline.shards.reader import ShardSet
+from pipeline.training.loop import train_run
+from pipeline.training.parallel import run_in_parallel
+from pipeline.training.relabel import relabel_from_checkpoints
+from pipeline.training.run import TrainingRun
+from pipeline.training.run_folder import Status
+from pipeline.training.spec import RunSpec, initialize_specs, train_specs
+
+
+def initialize(
+    shards: ShardSet,
+    folder: Path,
+    *,
+    settings: TrainingSettings,
+    seeds: Sequence[int],
+    device: str = "auto",
+    n_parallel: int = 1,
+    fresh: bool = False,
+) -> None:
+    """Train the initial model of every method with Eq. 3.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The training split.
+    folder : Path
+        Gets ``model.pt``, ``pseudo_labels/epoch_000.h5``, ``history.csv`` and ``timings.csv`` of the first seed, and
+        those of each further one in ``seed_<seed>/``.
+    settings : TrainingSettings
+        `iterate` and `methods` are not used.
+    seeds : sequence of int
+    device : str
+        "auto", "cpu", "cuda" …
+    n_parallel : int >= 1
+        Seeds that are trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they always run one by one.
+    fresh : bool
+        Train again even if nothing changed since a finished or interrupted run.
+
+    Raises
+    ------
+    TrainingError
+        A batch is impossible, another process is training in `folder`, or the loss is not finite.
+    CheckpointError
+        The file of pretrained weights cannot be used.
+    """
+    specs = initialize_specs(shards, folder, settings=settings, seeds=seeds)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh)
+
+
+def train(
+    shards: ShardSet,
+    initial_folder: Path,
+    folder: Path,
+    *,
+    method: str,
+    settings: TrainingSettings,
+    seeds: Sequence[int],
+    clips: Path | None = None,
+    device: str = "auto",
+    n_parallel: int = 1,
+    fresh: bool = False,
+) -> None:
+    """Train one method from the initial model and its pseudo-labels.
+
+    Parameters
+    ----------
+    shards : ShardSet
+        The training split.
+    initial_folder : Path
+        What `initialize` wrote for the same seeds.
+    folder : Path
+        As in `initialize`, with one ``pseudo_labels/epoch_NNN.h5`` for each epoch.
+    method : str
+        A name of `pipeline.methods.registry.METHODS`.
+    settings : TrainingSettings
+    seeds : sequence of int
+    clips : Path, optional
+        ``clips.csv``, for a method that learns from class labels.
+    device, n_parallel, fresh
+        As in `initialize`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such method.
+    TrainingError
+        As in `initialize`, or the initial model has other encoders.
+    CheckpointError, PseudoLabelError
+        A file of the initialization is missing, damaged, or belongs to other shards.
+    ManifestError
+        The method learns from class labels, and a clip has none.
+    """
+    specs = train_specs(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh)
+
+
+def _train_all(
+    specs: Sequence[RunSpec], shards: ShardSet, folder: Path, device_name: str, *, n_parallel: int, fresh: bool
+) -> None:
+    device = select_device(device_name)
+    with locked(folder, TrainingError):
+        _remove_other_seeds(folder, specs)
+        tasks = [partial(_carry_out, TrainingRun(spec, shards, device)) for spec in specs if not _is_kept(spec, fresh)]
+        # As many as there are seeds, even if only some are left to do: the threads of each decide its last bits.
+        n_parallel = min(n_parallel, len(specs))
+        if device.type == "cpu" and n_parallel > 1:
+            run_in_parallel(tasks, n_parallel=n_parallel)
+        else:
+            for task in tasks:
+                task()
+
+
+def _is_kept(spec: RunSpec, fresh: bool) -> bool:
+    """Report and prepare a run folder: True if it is finished and unchanged, else it is resumable or empty afterwards."""
+    run = spec.folder
+    run.remove_temporary_files()
+    status, reason = run.status()
+    if fresh and status in (Status.FINISHED, Status.RESUMABLE):
+        status, reason = Status.STALE, "SOUNDSPOT_FRESH is set"
+    if status is Status.FINISHED:
+        report(f"{spec.name}: finished and unchanged, checksums verified; kept (SOUNDSPOT_FRESH=1 trains it again)")
+        return True
+    if status is Status.RESUMABLE:
+        report(f"{spec.name}: resuming an interrupted run")
+    if status is Status.STALE:
+        report(f"{spec.name}: removing the earlier run in {run.path} and training from scratch: {reason}")
+        run.begin()
+    return False
+
+
+def _remove_other_seeds(folder: Path, specs: Sequence[RunSpec]) -> None:
+    for stale in sorted(set(folder.glob(SEED_PATTERN)) - {spec.folder.path for spec in specs}):
+        report(f"removing {stale}: its seed is no longer in `seeds`")
+        shutil.rmtree(stale)
+
+
+def _carry_out(run: TrainingRun) -> None:
+    other = run.spec.reuses_weights_of
+    with _deterministic():
+        if other and other.has_all_weights():
+            relabel_from_checkpoints(run, other)
+        else:
+            train_run(run)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for reproducible results; it warns about CUDA operations that have no deterministic version."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory: Any = torch.utils.deterministic  # type checkers do not know its attribute
+    enabled, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling memory that is about to be overwritten costs time and hides nothing here.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
