@@ -12,7 +12,6 @@ All data carry checksums, which HDF5 compares whenever it reads: a damaged byte 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,17 @@ import h5py
 import numpy as np
 
 from pipeline.common.errors import PseudoLabelError
-from pipeline.common.files import write_bytes
-from pipeline.common.hdf5_axes import add_bare_dimension, name_axes
+from pipeline.common.hdf5 import (
+    READ_ERRORS,
+    add_bare_dimension,
+    ascii_ids,
+    create_file,
+    name_axes,
+    open_file,
+    read_attributes,
+    read_ids,
+    write_attributes,
+)
 from pipeline.pseudo_labels.label_fields import Choice
 
 FORMAT_VERSION = 2
@@ -40,7 +48,6 @@ TYPES = {
 }
 CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps: an artifact is mostly read from start to end
 CLIPS_PER_BLOCK = 32 * CLIPS_PER_CHUNK  # of what goes through all clips without keeping them
-_READ_ERRORS = (OSError, KeyError, ValueError, RuntimeError)
 
 
 class LabelFile:
@@ -68,16 +75,17 @@ class LabelFile:
         self.path = path
         try:
             self._identity = _identity(path)
-            with h5py.File(path, "r", locking=False) as file:
+            with open_file(path) as file:
                 version = file.attrs.get("format_version")
                 if version != FORMAT_VERSION:
                     raise unusable(path, f"its format_version is {version}, this program reads {FORMAT_VERSION}")
-                self.attrs = {name: _python(file.attrs[name]) for name in ATTRIBUTES}
+                attributes = read_attributes(file)
+                self.attrs = {name: attributes[name] for name in ATTRIBUTES}
                 shapes = {name: file[name].shape for name in AXES}
-                self.clip_ids = [clip_id.decode("ascii") for clip_id in file["clip_id"][()]]
+                self.clip_ids = read_ids(file["clip_id"])
         except FileNotFoundError:
             raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them") from None
-        except (*_READ_ERRORS, AttributeError) as error:
+        except (*READ_ERRORS, AttributeError) as error:
             raise unusable(path, f"damaged or not a pseudo-label file ({error})") from None
         n_axes = {name: len(shape) for name, shape in shapes.items()}
         if {shape[:1] for shape in shapes.values()} != {(len(self.clip_ids),)} or n_axes != {
@@ -112,10 +120,10 @@ class LabelFile:
         try:
             if _identity(self.path) != self._identity:
                 raise PseudoLabelError(f"{self.path}: has been written anew since it was opened; open it again")
-            with h5py.File(self.path, "r", locking=False) as file:
+            with open_file(self.path) as file:
                 for name in names:
                     fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise unusable(self.path, f"damaged at {name} ({error})") from None
         for name, values in fields.items():
             fault = fault_of(name, values)
@@ -127,7 +135,7 @@ class LabelFile:
 
     def verify_layout(self) -> None:
         """Check what reading does not need: the types, that every field carries checksums, and the named axes."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with open_file(self.path) as file:
             for name, axes in AXES.items():
                 dataset = file[name]
                 if dataset.dtype.kind != "S" if name == "clip_id" else dataset.dtype != TYPES[name]:
@@ -152,15 +160,10 @@ def write_fields(
     attrs : mapping
         ATTRIBUTES and their values.
     """
-    stored = {"clip_id": np.array([clip_id.encode("ascii") for clip_id in clip_ids], dtype=np.bytes_)}
+    stored = {"clip_id": ascii_ids(clip_ids)}
     stored |= {name: fields[name].astype(dtype) for name, dtype in TYPES.items()}
-    buffer = io.BytesIO()
-    # v110 is the oldest format that checksums its own structure, not only the data.
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-        for name, value in {"format_version": FORMAT_VERSION, **attrs}.items():
-            # Strings of fixed length lie where the checksum covers them.
-            dtype = h5py.string_dtype("utf-8", max(1, len(value.encode("utf-8")))) if isinstance(value, str) else None
-            file.attrs.create(name, value, dtype=dtype)
+    with create_file(path) as file:
+        write_attributes(file, {"format_version": FORMAT_VERSION, **attrs})
         for name in AXES:
             chunks = (min(CLIPS_PER_CHUNK, len(clip_ids)), *stored[name].shape[1:])
             file.create_dataset(name, data=stored[name], chunks=chunks, fletcher32=True, track_times=False)
@@ -168,7 +171,6 @@ def write_fields(
         for axis, length in lengths.items():
             add_bare_dimension(file, axis, length)
         name_axes(file, AXES)
-    write_bytes(path, buffer.getvalue())
 
 
 def blocks(n_clips: int, size: int = CLIPS_PER_BLOCK) -> Iterator[slice]:
@@ -210,8 +212,3 @@ def _scale(dimension: Any) -> str:
 def _identity(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _python(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return value.decode("utf-8") if isinstance(value, bytes) else value

@@ -11,21 +11,26 @@ another clip; ``shuffled_clip_id``, the clip that this audio belongs to. Attribu
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-import h5py
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
-from pipeline.common.files import write_bytes
+from pipeline.common.hdf5 import (
+    READ_ERRORS,
+    ascii_ids,
+    create_file,
+    open_file,
+    read_attributes,
+    read_ids,
+    write_attributes,
+)
 from pipeline.scoring.protocols import Normalization, ScoringProtocol
 
 FORMAT_VERSION = 3
 _CLIPS_PER_CHUNK = 256
-_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -66,20 +71,20 @@ class ResponseMaps:
 
 def write_maps(path: Path, maps: ResponseMaps) -> None:
     """Write `maps` atomically."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["seed"] = maps.seed
-        texts = {"split": maps.split, "shards": maps.shards, "normalization": maps.normalization or ""}
-        for name, text in texts.items():
-            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", max(1, len(text.encode("utf-8")))))
+    attributes = {
+        "format_version": FORMAT_VERSION,
+        "seed": maps.seed,
+        "split": maps.split,
+        "shards": maps.shards,
+        "normalization": maps.normalization or "",
+    }
+    with create_file(path) as file:
+        write_attributes(file, attributes)
         for name, ids in (("clip_id", maps.clip_ids), ("shuffled_clip_id", maps.shuffled_clip_ids)):
-            values = np.array([clip_id.encode("ascii") for clip_id in ids], dtype=np.bytes_)
-            file.create_dataset(name, data=values, track_times=False)
+            file.create_dataset(name, data=ascii_ids(ids), track_times=False)
         for name, values in (("response", maps.response), ("shuffled_response", maps.shuffled_response)):
             chunks = (min(_CLIPS_PER_CHUNK, len(values)), *values.shape[1:])
             file.create_dataset(name, data=values.astype(np.float32), chunks=chunks, fletcher32=True, track_times=False)
-    write_bytes(path, buffer.getvalue())
 
 
 def read_maps(path: Path) -> ResponseMaps:
@@ -93,15 +98,16 @@ def read_maps(path: Path) -> ResponseMaps:
     if not path.exists():
         raise EvaluationError(f"{path}: no response maps; run `dvc repro evaluate`")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            version = file.attrs["format_version"]
+        with open_file(path) as file:
+            attributes = read_attributes(file)
+            version = attributes["format_version"]
             if version != FORMAT_VERSION:
                 raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
-            ids = {name: [i.decode("ascii") for i in file[name][()]] for name in ("clip_id", "shuffled_clip_id")}
+            ids = {name: read_ids(file[name]) for name in ("clip_id", "shuffled_clip_id")}
             arrays = {name: file[name][()] for name in ("response", "shuffled_response")}
             if {len(values) for values in (*ids.values(), *arrays.values())} != {len(ids["clip_id"])}:
                 raise ValueError("fields differ in length")
-            normalization = np.bytes_(file.attrs["normalization"]).decode("ascii")
+            normalization = attributes["normalization"]
             if normalization not in ("", *get_args(Normalization)):
                 raise ValueError(f"unknown normalization {normalization!r}")
             return ResponseMaps(
@@ -109,11 +115,11 @@ def read_maps(path: Path) -> ResponseMaps:
                 response=arrays["response"],
                 shuffled_response=arrays["shuffled_response"],
                 shuffled_clip_ids=ids["shuffled_clip_id"],
-                split=np.bytes_(file.attrs["split"]).decode("utf-8"),
-                seed=int(file.attrs["seed"]),
-                shards=np.bytes_(file.attrs["shards"]).decode("ascii"),
+                split=attributes["split"],
+                seed=attributes["seed"],
+                shards=attributes["shards"],
                 normalization=cast(Normalization, normalization) if normalization else None,
             )
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         reason = " ".join(str(error).split())
         raise EvaluationError(f"{path}: not usable ({reason}); run `dvc repro evaluate`") from None

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
+from pipeline.common.hdf5 import READ_ERRORS, open_file, read_attributes, read_ids
 from pipeline.common.project import SHARD_PATTERN, shard_path
 from pipeline.shards.writer import FIELDS, FORMAT_VERSION, ShardWriter
 
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 REJECTS_FILE = "rejects.csv"
-_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 
 
 class ShardSet:
@@ -123,7 +123,7 @@ class ShardSet:
                 file = self._handle(self._paths[shard])
                 file["frame"].read_direct(frame, np.s_[row], np.s_[position])
                 file["log_mel"].read_direct(log_mel, np.s_[row], np.s_[position])
-            except _READ_ERRORS as error:
+            except READ_ERRORS as error:
                 raise _damaged(self._paths[shard], f"clip {self.clip_ids[index]!r}: {error}") from None
         return frame, log_mel
 
@@ -139,7 +139,7 @@ class ShardSet:
         # Keyed by process: a handle inherited through fork must not be used.
         key = (os.getpid(), path)
         if key not in self._handles:
-            self._handles[key] = h5py.File(path, "r", locking=False)
+            self._handles[key] = open_file(path)
         return self._handles[key]
 
 
@@ -165,7 +165,7 @@ def verify_shard(path: Path) -> None:
     clip_ids = _read_header(path)["clip_ids"]
     where = "structure"
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             for name, dataset in _datasets(file):
                 per_clip = name in FIELDS
                 for row in range(len(dataset)) if per_clip else [...]:
@@ -174,7 +174,7 @@ def verify_shard(path: Path) -> None:
             where = "rejects"
             if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
                 raise ValueError("columns of unequal length")
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise _damaged(path, f"{where}: {error}") from None
 
 
@@ -187,11 +187,11 @@ def read_shard_fingerprint(path: Path) -> str:
 def read_rejects(path: Path) -> list[tuple[str, str]]:
     """Return (clip_id, reason) of every clip that a shard left out. Raises ShardError as `verify_shard` does."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             group = file["rejects"]
-            columns = (group["clip_id"][...], group["reason"][...])
-            return [(clip_id.decode("ascii"), reason.decode("utf-8")) for clip_id, reason in zip(*columns, strict=True)]
-    except _READ_ERRORS as error:
+            reasons = [reason.decode("utf-8") for reason in group["reason"][...]]
+            return list(zip(read_ids(group["clip_id"]), reasons, strict=True))
+    except READ_ERRORS as error:
         raise _damaged(path, f"rejects: {error}") from None
 
 
@@ -200,8 +200,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ShardError(f"{path}: no such shard; run `dvc repro extract@{path.parent.name}`")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            attributes = {name: _python(value) for name, value in file.attrs.items()}
+        with open_file(path) as file:
+            attributes = read_attributes(file)
             version = attributes.pop("format_version")
             if version != FORMAT_VERSION:
                 raise ShardError(
@@ -214,11 +214,11 @@ def _read_header(path: Path) -> dict[str, Any]:
             return {
                 "fingerprint": attributes.pop("fingerprint"),
                 "settings": attributes,
-                "clip_ids": [clip_id.decode("ascii") for clip_id in file["clip_id"][...]],
+                "clip_ids": read_ids(file["clip_id"]),
                 "source_time_s": file["source_time_s"][...],
                 "log_mel_shape": shapes["log_mel"][1:],
             }
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise _damaged(path, str(error)) from None
 
 
@@ -238,8 +238,3 @@ def _damaged(path: Path, problem: str) -> ShardError:
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
     return ", ".join(f"{name} {other.get(name)} instead of {first.get(name)}" for name in names) or "array shapes"
-
-
-def _python(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return value.decode("utf-8") if isinstance(value, bytes) else value

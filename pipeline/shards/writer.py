@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from pipeline.common.files import replacing
-from pipeline.common.hdf5_axes import add_bare_dimension, name_axes
+from pipeline.common.hdf5 import LIBVER, add_bare_dimension, ascii_ids, name_axes, write_attributes
 
 FORMAT_VERSION = 2
 FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
@@ -98,8 +98,7 @@ class ShardWriter:
             temporary.touch()
             _reserve(temporary, room)
             with _storage_errors():
-                # v110 is the oldest layout that checksums its own structure, not only the data.
-                file = h5py.File(temporary, "w", libver=("v110", "v110"), locking=False)
+                file = h5py.File(temporary, "w", libver=LIBVER, locking=False)
             try:
                 _reserve(temporary, room)  # opening gave the room back
                 with _storage_errors():
@@ -133,7 +132,7 @@ class ShardWriter:
         """
         start, stop = self._n_clips, self._n_clips + len(clip_ids)
         with _storage_errors():
-            ids = np.array([clip_id.encode("ascii") for clip_id in clip_ids], _ID_TYPE)
+            ids = ascii_ids(clip_ids, n_bytes=_ID_BYTES)
             for name, values in zip(FIELDS, (ids, frame, log_mel, source_time_s), strict=True):
                 self._objects[name][start:stop] = values
             self._file.flush()
@@ -154,26 +153,25 @@ class ShardWriter:
         time_s = np.arange(n_frames) * (self._settings["hop_length"] / self._settings["sample_rate"])
         self._write_dimensions(mel_hz, time_s)
         self._write_rejects()
-        for name, value in {"format_version": FORMAT_VERSION, **self._settings}.items():
-            _write_attribute(self._file, name, value)
+        write_attributes(self._file, {"format_version": FORMAT_VERSION, **self._settings})
         self._file.flush()
 
     def _write_dimensions(self, mel_hz: np.ndarray, time_s: np.ndarray) -> None:
         for name, values, unit in (("mel", mel_hz, "Hz"), ("time", time_s, "s")):
             scale = self._create(name, data=values, chunks=values.shape, fletcher32=True)
-            _write_attribute(scale, "units", unit)
+            write_attributes(scale, {"units": unit})
             scale.make_scale(name)
         size = self._settings["image_size"]
         for name, length in (("clip", self._n_clips), ("row", size), ("col", size), ("channel", 3)):
             self._objects[name] = add_bare_dimension(self._file, name, length)
         name_axes(self._objects, _AXES)
-        _write_attribute(self._objects["source_time_s"], "units", "s")
+        write_attributes(self._objects["source_time_s"], {"units": "s"})
 
     def _write_rejects(self) -> None:
         self._objects["rejects"] = self._file.create_group("rejects")
         reasons = [reason.encode("utf-8") for _, reason in self._rejects]
         columns = {
-            "clip_id": np.array([clip_id.encode("ascii") for clip_id, _ in self._rejects], _ID_TYPE),
+            "clip_id": ascii_ids([clip_id for clip_id, _ in self._rejects], n_bytes=_ID_BYTES),
             "reason": np.array(reasons, f"S{max([1, *map(len, reasons)])}"),
         }
         for name, values in columns.items():
@@ -205,9 +203,3 @@ def _storage_errors() -> Iterator[None]:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
-
-
-def _write_attribute(target: h5py.HLObject, name: str, value: Any) -> None:
-    """Write a number or a string. Strings have a fixed length, since HDF5 keeps others where no checksum covers them."""
-    dtype = h5py.string_dtype("utf-8", len(value.encode("utf-8"))) if isinstance(value, str) else None
-    target.attrs.create(name, value, dtype=dtype)

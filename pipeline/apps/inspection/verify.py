@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts
 from pipeline.common.errors import CheckpointError, PseudoLabelError
-from pipeline.common.hdf5 import read_about
+from pipeline.common.hdf5 import READ_ERRORS, verify_arrays
 from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
@@ -151,8 +151,8 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet 
 
 def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: ShardSet | None) -> list[str]:
     try:
-        attributes, clip_ids = read_about(path)
-    except (OSError, KeyError, ValueError) as error:
+        attributes, clip_ids = verify_arrays(path)
+    except READ_ERRORS as error:
         return [f"not whole ({error}); {RERUN}"]
     expected: dict[str, str | int] = {"epoch": epoch}
     if made is not None:

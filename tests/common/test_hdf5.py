@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
-from pipeline.common.hdf5 import ascii_ids, read_about, write_arrays
+from pipeline.common.hdf5 import ascii_ids, verify_arrays, write_arrays
 
 
 def arrays():
@@ -41,10 +41,10 @@ def test_an_axis_has_one_length(tmp_path):
 def test_a_flipped_byte_is_found(tmp_path):
     path = tmp_path / "a.h5"
     write_arrays(path, arrays(), {"method": "dsol", "epoch": 3})
-    assert read_about(path) == ({"method": "dsol", "epoch": 3}, ["a", "bc"])
+    assert verify_arrays(path) == ({"method": "dsol", "epoch": 3}, ["a", "bc"])
     content = bytearray(path.read_bytes())
     place = bytes(content).index(arrays()["center"][1].tobytes())
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(OSError):
-        read_about(path)
+        verify_arrays(path)
