@@ -1,16 +1,14 @@
-"""`soundspot sensitivity`: how scores depend on one setting, from the experiments that DVC keeps."""
+"""`soundspot sensitivity`: how scores depend on one setting, from finished DVC experiments."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pipeline.cli.options import PATH
 from pipeline.common.project import results_folder
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -18,13 +16,15 @@ PATH = click.Path(path_type=Path)
 @click.argument("variants", nargs=-1)
 @click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
 @click.option(
-    "--split", default="validation", show_default=True, help="Scores of this split; settings are not chosen on `test`."
+    "--split",
+    default="validation",
+    show_default=True,
+    help="Split whose scores are compared. Do not choose settings on `test`.",
 )
-@click.option("--all-commits", is_flag=True, help="Experiments of every commit, not only of the present one.")
 @click.option(
-    "--experiments", type=PATH, help="Read this file, which `dvc exp show --json` wrote, instead of asking DVC."
+    "--all-commits", is_flag=True, help="Use the experiments of all commits of this branch, not only of HEAD."
 )
-@click.option("--output", type=PATH, help="Folder for the files. Default: results/DATASET/sensitivity.")
+@click.option("--output", type=PATH, help="Output folder. Default: results/DATASET/sensitivity.")
 @click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
 def sensitivity(
     setting: str,
@@ -32,17 +32,16 @@ def sensitivity(
     dataset: str | None,
     split: str,
     all_commits: bool,
-    experiments: Path | None,
     output: Path | None,
     params_path: Path,
 ) -> None:
-    """Compare finished `dvc exp` experiments that differ in one SETTING: a table, and a picture of success rate and AUC.
+    """Compare finished `dvc exp` experiments that differ in one SETTING: a table and a plot of success rate and AUC.
 
-    SETTING is a name such as delta_v, then it is what each variant really trains with, or a dotted key of the settings file.
-    VARIANTS are by default all that the experiments scored. The files are SETTING.md, SETTING.csv and SETTING.png.
+    SETTING is a name such as delta_v (the value that each variant really trains with) or a dotted key of the settings
+    file. VARIANTS defaults to all that were scored. Writes SETTING.md, SETTING.csv and SETTING.png.
 
     \b
-    Example; a queued experiment finds the shards and the initialization by a committed dvc.lock alone:
+    Example (queued experiments reuse shards and initialization only if dvc.lock is committed):
       dvc exp run -S score_split=validation -S 'variants=[itr_intra,iterative]'
       git add dvc.lock params.yaml data results && git commit -m "Start of the sweeps"
       dvc exp run --queue -S training.demo.iterate.delta_v=0.7,0.8,0.9
@@ -51,7 +50,6 @@ def sensitivity(
     """
     from pipeline.apps.compare.sensitivity import (
         compare,
-        read_experiments,
         sensitivity_figure,
         sensitivity_rows,
         sensitivity_table,
@@ -61,33 +59,28 @@ def sensitivity(
     from pipeline.figures.figures import save
 
     dataset = dataset or load_params(params_path).dataset
-    text = _ask_dvc(all_commits=all_commits) if experiments is None else _read(experiments)
-    series = compare(read_experiments(text), setting, dataset=dataset, split=split, variants=variants)
+    experiments = list_experiments(all_commits=all_commits)
+    series = compare(experiments, setting, dataset=dataset, split=split, variants=variants)
     table = sensitivity_table(series, setting)
-    click.echo(f"{dataset}, {split}; percent, with the 95 % interval over clips\n\n{table.text()}")
+    click.echo(f"{dataset}, {split}; percent with 95 % interval over clips\n\n{table.text()}")
     stem = (output or results_folder(Path(), dataset) / "sensitivity") / setting
-    title = f"Scores on the split `{split}` of {dataset}, in percent, with the bootstrap 95 % interval over clips."
+    title = f"Scores on the split `{split}` of {dataset}, in percent with bootstrap 95 % interval over clips."
     write_text(stem.with_name(f"{setting}.md"), f"{title}\n\n{table.markdown()}")
     write_csv(stem.with_name(f"{setting}.csv"), *sensitivity_rows(series))
     save(sensitivity_figure(series, setting), stem.with_name(f"{setting}.png"))
     click.echo(f"wrote {stem}.md, .csv, .png")
 
 
-def _ask_dvc(*, all_commits: bool) -> str:
-    from pipeline.common.errors import EvaluationError
+def list_experiments(*, all_commits: bool) -> list[dict[str, Any]]:
+    """Return the rows of `dvc.api.exp_show`, newest first. Raises EvaluationError outside of a DVC project."""
+    from dvc.api import exp_show
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
 
-    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", *(["--all-commits"] if all_commits else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EvaluationError(f"`dvc exp show` failed: {reason}; run from the project's root, where dvc.yaml is")
-    return done.stdout
-
-
-def _read(path: Path) -> str:
     from pipeline.common.errors import EvaluationError
 
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path}: {error}; give what `dvc exp show --json` wrote") from None
+        experiments: list[dict[str, Any]] = exp_show(num=-1 if all_commits else 1)
+    except (DvcException, SCMError) as error:
+        raise EvaluationError(f"DVC cannot list experiments: {error}; run from the project's root") from None
+    return experiments

@@ -1,9 +1,8 @@
-"""`soundspot sensitivity`: which experiments are compared, and what the table, the file and the picture say of them."""
+"""`soundspot sensitivity`: which experiments are compared, and what table, file and figure show."""
 
 from __future__ import annotations
 
 import csv
-import json
 import random
 import subprocess
 
@@ -12,13 +11,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.apps.compare.sensitivity import compare, read_experiments, sensitivity_table
+from pipeline.apps.compare.sensitivity import compare, sensitivity_table
 from pipeline.cli.main import soundspot
 from pipeline.cli.sensitivity import sensitivity
 from pipeline.common.console import run_command
 from pipeline.common.errors import EvaluationError
 from tests.support.projects import DVC, ROOT, environment
 
+METRICS_COLUMNS = [f"results/tiny/iterative/metrics.json:{key}" for key in ("success_rate", "auc", "split")]
 ITERATE = {"delta_v": 0.8, "delta_a": 0.9, "temperature": 0.3}
 
 
@@ -29,37 +29,35 @@ def scores(success, auc=0.4, *, split="validation"):
     return metrics
 
 
-def experiment(name, *, success=0.5, time="2026-01-01T00:00:00", split="validation", variants=("iterative",), **more):
-    """One entry as `dvc exp show --json` prints it; `more` are settings of `iterate`, `methods`, `seeds` and `extract`."""
+def flat(value, prefix=""):
+    """Flatten as DVC does: dotted keys, numbers as float, all else as text, empty mappings left out."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}{key}.").items()}
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {prefix[:-1]: float(value) if number else str(value)}
+
+
+def experiment(name, *, success=0.5, split="validation", variants=("iterative",), **more):
+    """One row of `dvc.api.exp_show`; `more` are settings of `iterate`, `methods`, `seeds` and `extract`."""
     methods = more.pop("methods", {"iterative": {}, "itr": {}})
     top = {"dataset": "tiny", "variants": list(variants), "seeds": more.pop("seeds", [0]), "score_split": split}
     top["extract"] = {"clips_per_shard": 512, "max_reject_fraction": 0.1} | more.pop("extract", {})
     top["training"] = {"tiny": {"batch_size": 8, "iterate": ITERATE | more, "methods": methods}}
-    metrics = {
-        f"results/tiny/{variant}/metrics.json": {"data": scores(success, split=split)} for variant in variants
-    } | {"results/tiny/baselines.json": {"data": {"random": scores(0.1)}}}
-    data = {
-        "rev": "0" * 40,
-        "timestamp": time,
-        "params": {"params.yaml": {"data": top}, "data_manifests/tiny/dataset.yaml": {"data": {"image_size": 32}}},
-        "metrics": metrics,
-        "deps": {},
-        "outs": {},
-        "meta": {},
-    }
-    revision = {"rev": "0" * 40, "name": name, "data": data, "error": None, "experiments": None}
-    return {"revs": [revision], "executor": {"state": "success", "name": "dvc-task", "local": None}, "name": name}
+    files = {f"results/tiny/{variant}/metrics.json": scores(success, split=split) for variant in variants}
+    # `seeds` is in several files and so has a prefix; the baselines are those of nobody.
+    columns = {f"{path}:{key}": value for path, metrics in files.items() for key, value in flat(metrics).items()}
+    columns |= {"random.success_rate": success / 7, "image_size": 32.0, "results/tiny/baselines.json:seeds": "[0]"}
+    columns |= {"params.yaml:seeds" if key == "seeds" else key: value for key, value in flat(top).items()}
+    return {"Experiment": name, "rev": "0" * 7, "typ": "branch_commit", "State": None, **columns}
 
 
 def shown(*experiments):
-    """The whole print: the workspace, whose scores must not count, and a commit with its experiments."""
-    workspace = experiment("none", success=0.99, delta_v=0.123)["revs"][0] | {"rev": "workspace", "name": None}
-    commit = workspace | {"rev": "1" * 40, "name": "main", "experiments": list(experiments)}
-    return json.dumps([workspace, commit])
+    """All rows: the workspace, whose scores must not count, then the experiments."""
+    return [experiment("none", success=0.99, delta_v=0.123) | {"typ": "baseline", "rev": "workspace"}, *experiments]
 
 
 def series_of(*experiments, setting="delta_v", **options):
-    return compare(read_experiments(shown(*experiments)), setting, dataset="tiny", **{"split": "validation"} | options)
+    return compare(shown(*experiments), setting, dataset="tiny", **{"split": "validation"} | options)
 
 
 def values(series):
@@ -80,7 +78,7 @@ def test_experiments_are_ordered_by_the_setting():
 
 
 def test_their_order_in_the_print_does_not_matter():
-    every = [experiment(f"e{i}", delta_v=0.5 + i / 20, success=i / 10, time=f"2026-01-0{i + 1}") for i in range(6)]
+    every = [experiment(f"e{i}", delta_v=0.5 + i / 20, success=i / 10) for i in range(6)]
     mixed = every.copy()
     random.Random(3).shuffle(mixed)
     assert series_of(*mixed) == series_of(*every)
@@ -92,7 +90,7 @@ def test_experiments_that_differ_elsewhere_are_other_series_and_named_by_the_dif
         experiment("b", delta_v=0.7),
         experiment("c", delta_v=0.6, temperature=0.1, success=0.7),
         experiment("d", delta_v=0.7, temperature=0.1, success=0.8),
-        experiment("e", delta_v=0.7, delta_a=0.5),  # alone with its delta_a: says nothing of delta_v
+        experiment("e", delta_v=0.7, delta_a=0.5),  # the only one with this delta_a
     )
     assert {series.label: values(series) for series in found} == {
         "iterative (Eq. 7), temperature 0.1": [(0.6, 0.7, "c"), (0.7, 0.8, "d")],
@@ -148,22 +146,21 @@ def test_a_dotted_key_is_taken_at_its_word_and_variants_can_be_chosen():
     assert [(series.variant, [point.value for point in series.points]) for series in found] == [("itr", [0.1, 0.2])]
 
 
-def test_the_latest_of_two_experiments_at_one_value_counts():
+def test_the_first_listed_and_so_latest_of_two_experiments_at_one_value_counts():
     (series,) = series_of(
-        experiment("new", delta_v=0.6, success=0.2, time="2026-02-01"),
-        experiment("old", delta_v=0.6, success=0.9, time="2026-01-01"),
+        experiment("new", delta_v=0.6, success=0.2),
+        experiment("old", delta_v=0.6, success=0.9),
         experiment("other", delta_v=0.7),
     )
     assert [point.experiment for point in series.points] == ["new", "other"]
 
 
 def test_other_splits_and_unfinished_experiments_are_left_out():
-    failed = experiment("failed", delta_v=0.5)
-    failed["revs"][0] |= {"data": None, "error": {"msg": "no"}}
-    queued = experiment("queued", delta_v=0.55)
-    queued["revs"][0]["data"]["metrics"] = None
-    running = experiment("running", delta_v=0.45, success=0.9)  # in the workspace, with the scores of the one before
-    running["executor"] = {"state": "running", "name": "workspace"}
+    failed = experiment("failed", delta_v=0.5) | {"State": "Failed"}
+    queued = experiment("queued", delta_v=0.55) | dict.fromkeys(METRICS_COLUMNS)
+    running = experiment("running", delta_v=0.45, success=0.9) | {
+        "State": "Running"
+    }  # with the scores of the one before
     (series,) = series_of(
         failed,
         queued,
@@ -181,10 +178,22 @@ def test_nothing_to_compare_says_what_was_found(setting):
         series_of(experiment("a"), experiment("b", delta_v=0.7, split="test"), setting=setting)
 
 
-@pytest.mark.parametrize("text", ["", "{", "3", '["a"]', '{"a": 1}'])
-def test_other_text_is_refused(text):
-    with pytest.raises(EvaluationError, match="not the output of `dvc exp show --json`"):
-        read_experiments(text)
+def test_a_single_metrics_file_has_columns_without_its_path():
+    def only(name, delta_v, variants=("iterative",)):
+        row = experiment(name, delta_v=delta_v, variants=variants)
+        columns = {key.split(":")[-1] if "metrics.json" in key else key: value for key, value in row.items()}
+        return {key: value for key, value in columns.items() if "baselines.json" not in key}
+
+    (series,) = series_of(only("a", 0.6), only("b", 0.7))
+    assert (series.variant, [point.value for point in series.points]) == ("iterative", [0.6, 0.7])
+    # Which of two variants the only file belongs to is unknown.
+    with pytest.raises(EvaluationError, match="delta_v"):
+        series_of(*(only(name, value, ("itr", "iterative")) for name, value in (("a", 0.6), ("b", 0.7))))
+
+
+def test_a_setting_that_is_off_or_text_is_not_a_value():
+    with pytest.raises(EvaluationError, match="delta_v"):
+        series_of(experiment("a", delta_v=True), experiment("b", delta_v="0.7x"))
 
 
 def run(*arguments):
@@ -196,8 +205,8 @@ def run(*arguments):
 def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     every = [experiment(f"e{i}", delta_v=0.6 + i / 10, success=0.2 + i / 10) for i in range(3)]
-    (tmp_path / "show.json").write_text(shown(*every))
-    assert run("delta_v", "--dataset", "tiny", "--experiments", "show.json") == 0
+    monkeypatch.setattr("pipeline.cli.sensitivity.list_experiments", lambda *, all_commits: shown(*every))
+    assert run("delta_v", "--dataset", "tiny") == 0
     assert "iterative (Eq. 7)      0.7  30.0 (25.0–34.0)" in capsys.readouterr().out
     folder = tmp_path / "results" / "tiny" / "sensitivity"
     rows = list(csv.DictReader((folder / "delta_v.csv").open(encoding="utf-8")))
@@ -210,10 +219,10 @@ def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypa
     assert picture.std() > 5
 
 
-def test_the_command_names_a_file_that_is_not_there(tmp_path, capsys, monkeypatch):
+def test_outside_of_a_dvc_project(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run("delta_v", "--dataset", "tiny", "--experiments", "none.json") == 1
-    assert "none.json" in capsys.readouterr().err
+    assert run("delta_v", "--dataset", "tiny") == 1
+    assert "run from the project's root" in capsys.readouterr().err
 
 
 STAGE = """\
