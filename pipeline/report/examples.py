@@ -1,9 +1,8 @@
-"""Example clips of a report: which ones, and their pictures with the data behind them.
+"""Example clips of a report: the choice of clips, their maps, and the figures.
 
-Clips are chosen by rules that nobody can bend: scored clips at equal steps through the ranking of one method's cIoU,
-from the best to the worst, and training clips at equal steps through the clip list. Maps are drawn as the scoring
-protocol enlarges them. Scored clips are outlined where it finds a sounding region, training clips along the cells that
-Eq. 2 takes for one.
+The choice is deterministic, so examples cannot be cherry-picked: scored clips are evenly spaced in the ranking by one
+method's cIoU, from best to worst, and training clips are evenly spaced in the clip list. Maps are upsampled as in the scoring
+protocol. On scored clips the protocol's sounding region is outlined, on training clips the cells of Eq. 2.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from pipeline.training.artifacts import artifact_paths
 
 @dataclass(frozen=True)
 class Scored:
-    """One method's maps of the scored split, and the cIoU of each scored clip; both of the first seed."""
+    """One method's maps of the scored split and the cIoU of each scored clip, both for the first seed."""
 
     name: str
     maps: ResponseMaps
@@ -40,7 +39,7 @@ class Scored:
 
 
 def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
-    """Read each clip's cIoU of one seed from ``scores.csv``."""
+    """Read each clip's cIoU for one seed from ``scores.csv``. Raises EvaluationError if there is no such file."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return {row["clip_id"]: float(row["ciou"]) for row in csv.DictReader(file) if int(row["seed"]) == seed}
@@ -49,7 +48,8 @@ def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
 
 
 def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:
-    """Return up to `count` clips at equal steps through the ranking, the best first and the worst last."""
+    """Return up to `count` clips, evenly spaced in the ranking from best to worst."""
+    # Clip ids break ties, so that the choice does not depend on the order of the file.
     ranking = sorted(ciou, key=lambda clip_id: (-ciou[clip_id], clip_id))
     return [ranking[i] for i in evenly_spaced(len(ranking), count)]
 
@@ -61,7 +61,7 @@ def overlays(
     boxes: Sequence[Box],
     protocol: ScoringProtocol,
 ) -> Figure:
-    """Return a grid: one clip a row, its frame and then each method's map over it, with boxes and cIoU."""
+    """Return a grid with one clip per row: the frame, then each method's map over it, with boxes and cIoU."""
     rows = []
     for clip_id in clip_ids:
         frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
@@ -76,16 +76,16 @@ def overlays(
 
 
 def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: ScoringProtocol) -> tuple[np.ndarray, np.ndarray]:
-    """Return a raw response map as the protocol sees it: enlarged, in [0, 1], and its sounding region."""
-    enlarged = UpsampledMap(normalize(raw[None], protocol.normalization), 0, protocol)
+    """Return a raw response map under the protocol: upsampled, in [0, 1], and its sounding region."""
+    upsampled = UpsampledMap(normalize(raw[None], protocol.normalization), 0, protocol)
     truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
-    region = sounding_pixels(enlarged, protocol, truth[0].n_support if truth else 0)
-    return np.clip(enlarged.values, 0, 1), region
+    region = sounding_pixels(upsampled, protocol, truth[0].n_support if truth else 0)
+    return np.clip(upsampled.values, 0, 1), region
 
 
 @dataclass(frozen=True)
 class EpochMaps:
-    """R̃ of some training clips over the epochs, as the pseudo-label artifacts hold it.
+    """R̃ of some training clips over the epochs, as stored in the pseudo-labels.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class EpochMaps:
 
 
 def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, most: int = 8) -> EpochMaps:
-    """Read some clips' maps from the pseudo-labels of some runs.
+    """Read the maps of some clips from the pseudo-labels of several runs.
 
     Parameters
     ----------
@@ -114,16 +114,17 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
         Method → folder of its run.
     clip_ids : sequence of str
     most : int
-        If there are more epochs, so many at equal steps, the first and the last included.
+        Largest number of epochs; of more, evenly spaced ones including the first and the last.
 
     Raises
     ------
     EvaluationError
-        A run has no artifacts.
+        A run has no pseudo-labels.
     PseudoLabelError
-        An artifact is damaged, or has no labels of a clip.
+        A file is damaged, or has no labels for a clip.
     """
     paths = {name: artifact_paths(folder, variant=name) for name, folder in folders.items()}
+    # Runs may have trained for different numbers of epochs; only common ones are shown.
     length = min(len(each) for each in paths.values())
     labels = [[PseudoLabels.open(each[i]) for i in evenly_spaced(length, most)] for each in paths.values()]
     response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
@@ -137,7 +138,7 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
 
 
 def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: ScoringProtocol) -> Figure:
-    """Return Figure 6: a row for each clip and method, a column for each epoch; outlined are the cells above δ_v."""
+    """Return Figure 6: a row for each clip and method, a column for each epoch; the cells above δ_v are outlined."""
     rows, names = [], []
     for j, clip_id in enumerate(maps.clip_ids):
         frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
@@ -153,10 +154,10 @@ def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: ScoringProtoco
 
 
 def cell_region(response: np.ndarray, delta_v: float, protocol: ScoringProtocol) -> np.ndarray:
-    """Return the cells that training learns from (Eq. 2) on the protocol's grid, bool (size, size).
+    """Return the cells that training uses (Eq. 2) on the protocol's grid, bool (size, size).
 
-    Not where the enlarged map exceeds δ_v: bilinear interpolation lowers a lone cell's neighborhood and bridges two cells.
+    This differs from thresholding the upsampled map: bilinear interpolation shrinks a lone cell and merges neighboring ones.
     """
-    # In float32, as pseudo-labels are compared when training reads them.
+    # In float32, as training compares them.
     cells = (response > np.float32(delta_v))[None]
     return UpsampledMap(normalize(cells, protocol.normalization), 0, protocol).values > 0

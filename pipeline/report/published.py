@@ -1,11 +1,11 @@
-"""The values that the paper prints in its Tables 1 and 2, to stand beside our own.
+"""The values printed in Tables 1 and 2 of the paper, for comparison with ours.
 
 Conventions
 -----------
-Percent, as printed: the success rate (the paper's "cIoU@threshold") and the AUC. A row has the name of our variant or
-content-free row that it is compared with; a dataset has the name of its folder of ``data_manifests/``. All values are the
-authors', from their code, on the test sets that they describe: 250 pairs of SoundNet-Flickr, 455 of MUSIC-Synthetic.
-The paper gives MSSL on SoundNet-Flickr 10k two values, 51.2 / 50.4 in Table 1 and 52.2 / 49.6 in Table 2; both are kept.
+Percent, as printed: success rate (the paper's "cIoU@threshold") and AUC. A row is named like the variant or content-free
+baseline that it is compared with; a dataset like its folder in ``data_manifests/``. All values come from the authors' own code
+and test sets: 250 pairs of SoundNet-Flickr, 455 of MUSIC-Synthetic. For MSSL on SoundNet-Flickr 10k the paper has two
+values, 51.2 / 50.4 in Table 1 and 52.2 / 49.6 in Table 2; both are kept.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FLICKR = ("paper256",)
-# The text does not say whether a map is scored against each source or against their union.
+# The paper does not state whether a map is scored against each source or against their union.
 MUSIC = ("music-synthetic-a", "music-synthetic-b")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One dataset's column of a table.
+    """The column of one dataset in a table.
 
     Attributes
     ----------
     threshold : float
-        cIoU from which a clip is a success.
+        Smallest cIoU of a success.
     protocols : tuple of str
-        The rules that its text can mean; beside scores by another one the values say nothing.
+        Protocols that fit the paper's description; under any other the values are not comparable.
     trained_on : str
-        How much its models learned from.
+        Size of the paper's training set.
     rows : mapping of str to (float, float)
-        Name → success rate and AUC in percent.
+        Name → success rate and AUC, percent.
     """
 
     threshold: float

@@ -1,8 +1,8 @@
-"""The report on a dataset: comparison tables, figures with the data behind each, and one page that shows them.
+"""The report on a dataset: comparison tables, figures with their data, and one page that shows them.
 
-The page is a list of `Section`; `markdown_page` renders it as ``index.md``, and `pipeline.report.page.page` as ``index.html``, with curves
-to read and galleries of clips to look through and listen to. Beside it lie ``table.md`` and ``table.csv``, the paper's tables as ``table1`` and ``table2``, and for every
-picture NAME.png the numbers in it: NAME.csv or NAME.npz.
+A report is a list of `Section`. `markdown_page` renders it as ``index.md``, and `pipeline.report.page.page` as ``index.html``, with
+interactive charts and galleries of clips. In the same folder are ``table.md`` and ``table.csv``, the paper's tables as
+``table1`` and ``table2``, and for every figure NAME.png its numbers: NAME.csv or NAME.npz.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def write_report(source: Source) -> None:
     Raises
     ------
     EvaluationError
-        Something that a stage before should have written is missing, or was made from other clips.
+        Output of an earlier stage is missing, or was made from other clips.
     """
     sections = [
-        comparison_section(source),  # of what was trained; most rows of the paper's tables may not be
+        # First, because it has only trained rows; most rows of the paper's tables may not be trained.
+        comparison_section(source),
         *paper_sections(source),
         success_section(source),
         methods_section(source),
@@ -45,7 +46,7 @@ def write_report(source: Source) -> None:
 
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Return the page in Markdown, pictures and data linked by their file names."""
+    """Return the report in Markdown, with figures and data linked by file name."""
     parts = [f"# {title}", lead]
     for section in sections:
         parts += [f"## {section.title}", section.text.strip()]
@@ -58,8 +59,8 @@ def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 def _lead(source: Source) -> str:
     metrics, seeds = source.metrics[source.shown], source.seeds
-    seed_note = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over the seeds {', '.join(map(str, seeds))}"
+    seed_note = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over seeds {', '.join(map(str, seeds))}"
     return (
-        f"{metrics['n_clips']} clips of the split `{source.split}`, protocol `{metrics['protocol']}`, success from a cIoU of "
-        f"{metrics['threshold']:g}; models: {seed_note}. Source of the data: {source.card.source}."
+        f"{metrics['n_clips']} clips of the split `{source.split}`, protocol `{metrics['protocol']}`, success at cIoU ≥ "
+        f"{metrics['threshold']:g}; models: {seed_note}. Data source: {source.card.source}."
     )

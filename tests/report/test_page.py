@@ -1,4 +1,4 @@
-"""The report's page without a browser: what it carries, how it is escaped, and that it says what is missing."""
+"""The report page without a browser: its data, escaping, and notes on missing media."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.evaluation.epoch_maps import earlier_maps
 from pipeline.manifests.clips import Clip
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.page.markdown import section_html
-from pipeline.report.page.media import MP3_RATES, clip_sound, encode_sound, frame_picture, log_mel_picture
+from pipeline.report.page.media import MP3_RATES, clip_audio, encode_mp3, frame_image, log_mel_image
 from pipeline.report.page.page import headline, json_for_script
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.upsampling import upsampling_matrix
@@ -85,14 +85,14 @@ def test_files_of_every_section_are_linked_under_the_part_that_shows_it(page):
             linked.setdefault(section, []).append(attributes["href"])
     assert linked == {
         "curves": ["figure3.png"],
-        # One gallery stands for Figures 4 and 5.
+        # One gallery replaces Figures 4 and 5.
         "scored": ["figure4.png", "figure4.csv", "figure5.png", "figure5.csv", "figure5.npz"],
         "training": ["figure6.png", "figure6.npz"],
         "keys": ["index.md"],
     }
 
 
-def test_hostile_text_stands_nowhere_as_markup(page):
+def test_hostile_text_is_never_markup(page):
     text = page.read_text()
     assert "<script>window" not in text
     assert "<img src=x" not in text
@@ -104,7 +104,7 @@ def test_same_results_give_the_same_bytes(page, tmp_path):
     assert make_page(tmp_path).read_bytes() == page.read_bytes()
 
 
-def test_scored_clips_stand_in_the_order_of_the_ranking_with_their_maps(page, data):
+def test_scored_clips_are_in_ranking_order_with_their_maps(page, data):
     gallery = data["galleries"]["scored"]
     ciou = CIOU["iterative"]
     assert [clip["id"] for clip in gallery["clips"]] == sorted(TEST, key=lambda clip_id: -ciou[clip_id])
@@ -190,18 +190,18 @@ def test_charts_are_those_of_the_sections(data):
     assert data["charts"]["relation"]["panels"][1]["curves"][0]["values"] == [None, 0.6, 0.6]
 
 
-def test_sound_is_there_where_the_media_are_and_else_the_page_says_why(data):
+def test_audio_is_embedded_if_the_media_exist_and_else_the_page_says_why(data):
     clips = {clip["id"]: clip for gallery in data["galleries"].values() for clip in gallery["clips"]}
-    with_sound = [clip_id for clip_id, clip in sorted(clips.items()) if clip["sound"]]
-    assert with_sound == ["test-00", "test-07", "train-00"]
+    with_audio = [clip_id for clip_id, clip in sorted(clips.items()) if clip["audio"]]
+    assert with_audio == ["test-00", "test-07", "train-00"]
     assert clips["test-07"]["note"] == ""
-    assert clips["test-01"]["note"] == "No sound: the media file test-01.mp4 was not there when this page was made."
+    assert "test-01.mp4 was missing" in clips["test-01"]["note"]
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100])
-def test_encoded_sound_is_the_sound(rate):
+def test_mp3_keeps_the_tone(rate):
     wave = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
-    with av.open(io.BytesIO(encode_sound(wave, sample_rate=rate))) as container:
+    with av.open(io.BytesIO(encode_mp3(wave, sample_rate=rate))) as container:
         heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
         assert container.streams.audio[0].rate == rate
         assert not container.metadata
@@ -211,34 +211,35 @@ def test_encoded_sound_is_the_sound(rate):
     assert np.abs(heard).max() == pytest.approx(0.9, abs=0.06)
 
 
-def test_long_sound_is_coded_smaller():
+def test_long_audio_gets_a_lower_bit_rate():
     wave = np.random.default_rng(0).uniform(-1, 1, 20 * 16_000).astype(np.float32)
-    assert len(encode_sound(wave, sample_rate=16_000)) < 63_000
+    assert len(encode_mp3(wave, sample_rate=16_000)) < 63_000
 
 
-def test_sound_that_is_none_is_a_note(tmp_path):
+def test_missing_audio_gives_a_note(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no media at all" * 20)
     write_media(tmp_path / "fine.mp4", sound=np.ones((1, 8000), dtype=np.float32) * 0.5, rate=8000)
     settings = {"clip_seconds": 0.5, "sample_rate": 7000}
-    assert clip_sound(None, tmp_path, **settings)[1].startswith("No sound: the clip list does not have")
-    assert "broken.mp4 could not be decoded" in clip_sound(Clip("a", video="broken.mp4"), tmp_path, **settings)[1]
-    sound, note = clip_sound(Clip("b", video="fine.mp4"), tmp_path, **settings)
-    assert (sound[:23], note) == ("data:audio/mpeg;base64,", "")
+    assert "clip list" in clip_audio(None, tmp_path, **settings)[1]
+    assert "gone.mp4 was missing" in clip_audio(Clip("a", video="gone.mp4"), tmp_path, **settings)[1]
+    assert "broken.mp4 could not be decoded" in clip_audio(Clip("a", video="broken.mp4"), tmp_path, **settings)[1]
+    audio, note = clip_audio(Clip("b", video="fine.mp4"), tmp_path, **settings)
+    assert (audio[:23], note) == ("data:audio/mpeg;base64,", "")
     assert 8000 in MP3_RATES
 
 
-def test_pictures_are_small_and_upright():
+def test_images_are_small_and_upright():
     frame = np.zeros((600, 600, 3), dtype=np.uint8)
     frame[:300] = (200, 40, 40)
-    picture = np.asarray(Image.open(opened(frame_picture(frame))))
-    assert picture.shape == (256, 256, 3)
-    np.testing.assert_allclose(picture[20, 128], (200, 40, 40), atol=6)
+    image = np.asarray(Image.open(opened(frame_image(frame))))
+    assert image.shape == (256, 256, 3)
+    np.testing.assert_allclose(image[20, 128], (200, 40, 40), atol=6)
     log_mel = np.full((64, 2000), -20, dtype=np.float32)
     log_mel[:8] = 0
-    picture = np.asarray(Image.open(opened(log_mel_picture(log_mel)))).astype(int).sum(axis=2)
-    assert picture.shape == (64, 400)
-    assert picture[-4].mean() > 400 > 100 > picture[4].mean()
-    assert np.ptp(np.asarray(Image.open(opened(log_mel_picture(np.zeros((8, 9), dtype=np.float32)))))) < 8
+    image = np.asarray(Image.open(opened(log_mel_image(log_mel)))).astype(int).sum(axis=2)
+    assert image.shape == (64, 400)
+    assert image[-4].mean() > 400 > 100 > image[4].mean()
+    assert np.ptp(np.asarray(Image.open(opened(log_mel_image(np.zeros((8, 9), dtype=np.float32)))))) < 8
 
 
 def test_text_keeps_tables_and_loses_markup():
@@ -264,7 +265,7 @@ def test_json_cannot_end_its_element():
         json_for_script(float("nan"))
 
 
-def test_headline_compares_the_method_with_what_does_not_hear():
+def test_headline_compares_the_method_with_shuffled_audio_and_a_baseline():
     def scores(rate, shuffled=None):
         own = {"success_rate": rate, "success_rate_low": rate - 0.1, "success_rate_high": rate + 0.1}
         return own | {f"shuffled_{key}": value for key, value in (scores(shuffled) if shuffled else {}).items()}
@@ -276,8 +277,8 @@ def test_headline_compares_the_method_with_what_does_not_hear():
     )
     tiles = headline(source)
     assert [(tile.label, tile.value, tile.note) for tile in tiles] == [
-        ("iterative (Eq. 7)", "60.0 %", "50.0–70.0"),
-        ("initial (Eq. 3)", "40.0 %", "30.0–50.0"),
-        ("iterative (Eq. 7), shuffled audio", "15.0 %", "5.0–25.0"),
-        ("best blind guess: all ones", "20.0 %", "10.0–30.0"),
+        ("iterative (Eq. 7)", "60.0%", "50.0–70.0"),
+        ("initial (Eq. 3)", "40.0%", "30.0–50.0"),
+        ("iterative (Eq. 7), shuffled audio", "15.0%", "5.0–25.0"),
+        ("best content-free baseline: all ones", "20.0%", "10.0–30.0"),
     ]

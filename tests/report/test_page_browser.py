@@ -146,7 +146,7 @@ def test_epoch_slider_changes_the_picture_and_says_so(page):
         slide(page, "training", "epoch", epoch)
         seen[epoch] = picture(page, "training")
         assert part(page, "training", "epoch-text").inner_text() == f"epoch {epoch} of 2"
-        assert f"after epoch {epoch}" in part(page, "training", "picture").get_attribute("aria-label")
+        assert f"after epoch {epoch}" in part(page, "training", "view").get_attribute("aria-label")
     assert len(set(seen.values())) == 3
 
 
@@ -200,7 +200,7 @@ def test_pixels_are_those_of_the_map(page):
     """The brightest pixel of the heat lies where the protocol's enlarged map has its maximum."""
     where = page.evaluate(
         """() => { const { data, cells } = galleries[0];
-          const values = enlarge(data, cells[0][1][2], 4, 4, 1);
+          const values = upsample(data, cells[0][1][2], 4, 4, 1);
           let best = 0; values.forEach((value, i) => { if (value > values[best]) best = i; });
           return [cells[0][1][2].indexOf(255), Math.floor(best / 256), best % 256]; }"""
     )
@@ -229,7 +229,7 @@ def test_sorting_and_filters_change_what_is_listed(page):
     assert set(listed(page, "scored")) == {clip_id for clip_id in TEST if ciou[clip_id] < 0.5}
     assert part(page, "scored", "count").inner_text().startswith(f"{len(listed(page, 'scored'))} of 12 clips")
     slide(page, "scored", "high", 0)
-    assert part(page, "scored", "count").inner_text() == "None of the 12 clips is like that."
+    assert part(page, "scored", "count").inner_text() == "No clips match these filters."
 
 
 def test_filters_follow_the_method(page):
@@ -294,7 +294,7 @@ def wait_until(element, condition, *, seconds=20):
         time.sleep(0.05)
 
 
-def test_sound_plays_where_the_media_were_there(page):
+def test_audio_plays_if_the_media_existed(page):
     page.locator("#gallery-scored .cards button[aria-label^='test-07']").click()
     audio = part(page, "scored", "audio")
     wait_until(audio, "audio => audio.readyState >= 3")
@@ -305,7 +305,7 @@ def test_sound_plays_where_the_media_were_there(page):
     wait_until(audio, "audio => audio.currentTime > 0")
     page.locator("#gallery-scored .cards button[aria-label^='test-01']").click()
     assert not audio.is_visible()
-    assert "test-01.mp4 was not there" in part(page, "scored", "note").inner_text()
+    assert "test-01.mp4 was missing" in part(page, "scored", "note").inner_text()
     assert part(page, "scored", "mel").evaluate("image => image.naturalWidth") == 20
 
 
@@ -315,12 +315,12 @@ def test_curves_are_read_by_pointer_and_by_key(page):
     plot.hover(position={"x": 44, "y": 100})
     readout = page.locator("[data-chart=curves] .readout")
     assert "cIoU threshold 0\n" in readout.inner_text()
-    assert "100.0\u00a0%" in readout.inner_text()
+    assert "100.0%" in readout.inner_text()
     plot.focus()
     page.keyboard.press("Home")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    assert readout.inner_text().split("\n")[:3] == ["cIoU threshold 0.5", "iterative (Eq. 7)", "50.0\u00a0%"]
+    assert readout.inner_text().split("\n")[:3] == ["cIoU threshold 0.5", "iterative (Eq. 7)", "50.0%"]
     assert "initial (Eq. 3) 40.0" in page.locator("[data-chart=curves] p[aria-live]").inner_text()
     page.keyboard.press("Escape")
     assert not readout.is_visible()
@@ -361,7 +361,7 @@ def test_dark_by_the_system_and_by_the_button(page):
 def test_a_phone_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 390, "height": 844})
     try:
-        # The page lays itself out anew when it is told of its new size, which is some time after this call.
+        # The page updates its layout some time after this call.
         for _ in range(100):
             width = page.evaluate("document.documentElement.scrollWidth")
             if width == 390:

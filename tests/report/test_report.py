@@ -1,4 +1,4 @@
-"""The report: from trained models to the page, its tables and its pictures."""
+"""The report: from trained models to the page, its tables and its figures."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_every_file_that_the_page_links_is_there(project):
     folder = project[0] / "report"
     page = (folder / "index.md").read_text()
     linked = set(re.findall(r"\]\(([^)]+)\)", page))
-    pictures = [path.name for path in sorted(folder.glob("*.png"))]
-    assert pictures == [
+    figures = [path.name for path in sorted(folder.glob("*.png"))]
+    assert figures == [
         "figure3_success_curves.png",
         "figure4_methods.png",
         "figure5_ablation.png",
@@ -134,8 +134,8 @@ def test_every_file_that_the_page_links_is_there(project):
     assert linked | {"index.md", "index.html"} == files
     in_html = set(re.findall(r'href="([\w.]+)"', (folder / "index.html").read_text()))
     assert in_html | {"index.html"} == files
-    assert page.startswith("# Squares\n\n10 clips of the split `test`, protocol `paper256`")
-    assert "mean over the seeds 0, 4" in page
+    assert page.startswith("# Squares\n\n10 clips ")
+    assert all(part in page for part in ("`test`", "`paper256`", "seeds 0, 4"))
 
 
 @pytest.mark.slow
@@ -152,8 +152,8 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
         "iterative (Eq. 7)",
         "iterative (Eq. 7), shuffled audio",
     ]
-    assert text.startswith("Scores on the split `test`, in percent")
-    assert "Under the median rule:" in text
+    assert "`test`" in text
+    assert "median rule" in text
     assert "success, seed 4" in text
     rows = list(csv.DictReader((project[0] / "report" / "table.csv").open()))
     assert len(rows) == 8 * 2
@@ -289,8 +289,8 @@ def test_examples_run_from_the_best_clip_to_the_worst(project):
     systems = list(csv.DictReader((folder / "report" / "figure4_methods.csv").open()))
     assert systems == [{key: row[key] for key in ("clip_id", "ciou_iterative")} for row in shown]
     page = (folder / "report" / "index.md").read_text()
-    assert "Not among the `variants`: `attention`, `dmc`, `mssl`, `dsol`." in page
-    assert "Not among the `variants`: `itr`, `itr_intra`, `itr_inter`." in page
+    assert ": `attention`, `dmc`, `mssl`, `dsol`." in page
+    assert ": `itr`, `itr_intra`, `itr_inter`." in page
 
 
 @pytest.mark.slow
@@ -329,14 +329,12 @@ def test_retrieval_finds_the_nearest_embeddings_of_the_last_epoch(project):
     assert float(first["precision_at_3"]) == pytest.approx(np.mean(agree))
     assert float(first["chance"]) == pytest.approx(3 / 7)
     assert [(row["label"], row["clips"]) for row in classes] == [("bell", "4"), ("drum", "4")]
-    assert (
-        f"Precision@3 is {100 * np.mean(agree):.1f} % over 8 labeled clips as queries (all)"
-        in (folder / "report" / "index.md").read_text()
-    )
+    sentence = re.search(r"Precision@3 .*", (folder / "report" / "index.md").read_text())[0]
+    assert re.findall(r"[\d.]+(?=%| labeled)", sentence) == [f"{100 * np.mean(agree):.1f}", "8", f"{100 * 3 / 7:.1f}"]
 
 
 @pytest.mark.slow
-def test_what_cannot_be_shown_is_said(project):
+def test_what_cannot_be_shown_is_reported(project):
     folder = project[0]
     lines = (folder / "clips.csv").read_text().splitlines()
     (folder / "unlabeled.csv").write_text(
@@ -344,20 +342,20 @@ def test_what_cannot_be_shown_is_said(project):
     )
     source = make_source(*project, name="less", clips="unlabeled.csv", variants=["initial"])
     methods, retrieval = methods_section(source), retrieval_section(source)
-    assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative` is among the `variants`" in methods.text
+    assert "none of `attention`, `dmc`, `mssl`, `dsol`, `iterative`" in methods.text
     assert (methods.figure, methods.data) == ("", ())
-    assert "pseudo-labels of “initial (Eq. 3)”" in retrieval.text
-    assert "The clips have no labels, so there is no precision." in retrieval.text
+    assert "“initial (Eq. 3)”" in retrieval.text
+    assert "no class labels" in retrieval.text
     assert retrieval.data == ("figure7_retrieval.csv",)
     assert {path.name for path in (folder / "less").iterdir()} == {"figure7_retrieval.csv", "figure7_retrieval.png"}
 
 
 @pytest.mark.slow
-def test_pictures_open_and_are_not_blank(project):
+def test_figures_open_and_are_not_blank(project):
     for path in (project[0] / "report").glob("*.png"):
-        picture = np.asarray(Image.open(path).convert("L"))
-        assert min(picture.shape) > 300, path
-        assert picture.std() > 5, path
+        image = np.asarray(Image.open(path).convert("L"))
+        assert min(image.shape) > 300, path
+        assert image.std() > 5, path
 
 
 @pytest.mark.slow
@@ -373,11 +371,11 @@ def test_the_same_results_give_the_same_report(project):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("iterative/metrics.json", r"metrics\.json: .*run `dvc repro evaluate@iterative`"),
-        ("iterative/success_curve.csv", r"success_curve\.csv: no such curve; run `dvc repro evaluate@iterative`"),
-        ("initial/scores.csv", r"scores\.csv: .*run `dvc repro evaluate@initial`"),
-        ("maps/iterative/maps.h5", r"maps\.h5: no response maps; run `dvc repro evaluate`"),
-        ("baselines.json", r"baselines\.json: .*run `dvc repro baselines`"),
+        ("iterative/metrics.json", r"iterative/metrics\.json.* `dvc repro evaluate@iterative`"),
+        ("iterative/success_curve.csv", r"iterative/success_curve\.csv.* `dvc repro evaluate@iterative`"),
+        ("initial/scores.csv", r"initial/scores\.csv.* `dvc repro evaluate@initial`"),
+        ("maps/iterative/maps.h5", r"iterative/maps\.h5.* `dvc repro evaluate"),
+        ("baselines.json", r"baselines\.json.* `dvc repro baselines`"),
     ],
 )
 def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost, message):
@@ -390,9 +388,7 @@ def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost,
 @pytest.mark.slow
 def test_results_of_other_shards_are_refused(project, tmp_path):
     other = make_split(tmp_path / "test", [*TEST, "test-99"])
-    with pytest.raises(
-        EvaluationError, match=r"made from other shards or another seed; run `dvc repro evaluate@iterative`"
-    ):
+    with pytest.raises(EvaluationError, match=r"other shards.* `dvc repro evaluate@iterative`"):
         report(project[0], project[1], other, name="broken")
 
 
@@ -432,7 +428,7 @@ def test_the_shown_variant_is_ours_or_the_last(variants, shown, over_epochs):
 
 
 def test_runs_without_artifacts_name_the_stage(tmp_path):
-    with pytest.raises(EvaluationError, match=r"no artifacts; run `dvc repro train@itr`"):
+    with pytest.raises(EvaluationError, match=r"itr.* `dvc repro train@itr`"):
         read_epoch_maps({"itr": tmp_path / "itr"}, ["train-00"])
 
 
@@ -462,7 +458,7 @@ def test_panels_show_every_variant_and_none_repeats_another(variants, panels):
     assert panel_names(variants) == {title: names.split() for title, names in panels.items()}
 
 
-def test_page_links_pictures_and_data():
+def test_page_links_figures_and_data():
     page = markdown_page(
         "Title", "Lead.", [Section("Part", "Text.", "p.png", ("p.csv", "p.npz")), Section("Last", "End.")]
     )

@@ -1,4 +1,4 @@
-"""Markdown of a report's section → HTML for the page: raw HTML becomes text, tables scroll by themselves on a narrow screen."""
+"""Markdown of a section → HTML for the page. Raw HTML becomes text; tables scroll on their own on a narrow screen."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def section_html(text: str, *, name: str) -> Markup:
     Parameters
     ----------
     text : str
-        Markdown with tables. Raw HTML in it is shown as text; pictures are not loaded.
+        Markdown with tables. Raw HTML in it is shown as text; images are not loaded.
     name : str
-        What its tables are called by a screen reader.
+        Accessible name of its tables.
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = markdown.parse(text)
@@ -42,7 +42,7 @@ def inline_html(text: str) -> Markup:
 
 
 def _mark_cells(tokens: Sequence[Token]) -> None:
-    """Give cells classes and scopes: the page's policy allows no inline style, and a row's first cell is its header."""
+    """Give cells classes instead of inline styles, which the page's policy forbids, and make each row's first cell a header."""
     first = False
     for token in tokens:
         if token.type == "tr_open":

@@ -1,9 +1,9 @@
-"""The report as one HTML file that needs no other and no network: ``index.html`` beside ``index.md``.
+"""The report as one self-contained HTML file, ``index.html``, that works without a network.
 
-The sections' Markdown becomes HTML, and raw HTML in it text; charts and galleries are drawn by the page's own script from
-the data that it carries as JSON. Whatever the data name (titles, labels, clip ids, paths) is escaped: by Jinja2 in the
-markup, and by the script, which writes text and never markup. A Content-Security-Policy lets nothing run but that script,
-known by its hash, and nothing load but what the file itself holds. No clock: the same results give the same bytes.
+Sections' Markdown becomes HTML; raw HTML in it is shown as text. The page's own script draws charts and galleries from JSON
+embedded in the page. Titles, labels, clip ids and paths come from datasets and are not trusted: jinja2 escapes them in the
+markup, and the script inserts them as text only. A Content-Security-Policy allows only that script, by its hash, and only
+resources inside the file. The page has no timestamp, so the same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from pipeline.report.source import INITIAL, Source
 from pipeline.scoring.tables import label_of
 
 PAGE = "index.html"
-PICTURE_QUALITY = 88
+FIGURE_QUALITY = 88
 _GALLERIES = {"maps": ("scored", scored_gallery), "epochs": ("training", training_gallery)}
 _TITLES = {"maps": "Scored clips", "epochs": "Training clips, epoch by epoch"}
-_SHORT = {"curves": "Curves", "maps": "Scored clips", "epochs": "Training clips", "relation": "Epochs"}
+_SHORT = {"curves": "Curves", "maps": "Scored clips", "epochs": "Training clips", "relation": "Pseudo-labels"}
 _IDS = {"curves": "curves", "relation": "relation", "maps": "scored", "epochs": "training"}
 
 
 class Tile(NamedTuple):
-    """One number at the head of the page."""
+    """One number at the top of the page."""
 
     label: str
     value: str
@@ -62,11 +62,10 @@ def write_page(
     path : Path
         ``index.html``.
     title, lead : str
-        Free text; the lead may be Markdown.
+        Plain text; the lead may be Markdown.
     tiles : sequence of Tile
     sections : sequence of Section
-        Those of ``index.md``, in the same order; a section of a `kind` is drawn by the script, and pictures of scored clips
-        give way to one gallery, under which the files of all of them are linked.
+        Those of ``index.md``, in the same order. One gallery replaces all figures of scored clips, and links their files.
     source : Source
     """
     charts: dict[str, Any] = {}
@@ -76,6 +75,7 @@ def write_page(
         kind = section.kind
         if kind in _GALLERIES:
             name, make = _GALLERIES[kind]
+            # Figures 4 and 5 show the same clips, which are in the gallery once.
             if name in galleries:
                 next(part for part in parts if part["kind"] == kind)["data"] += _files(section)
                 continue
@@ -94,7 +94,7 @@ def write_page(
 def render(
     *, title: str, lead: str, tiles: Sequence[Tile], parts: Sequence[Mapping[str, Any]], data: Mapping[str, Any]
 ) -> str:
-    """Return the page's HTML from the parts and the data that its script draws from."""
+    """Return the page's HTML. `parts` fill the template; `data` is embedded as JSON for the script."""
     style, script = template_text("report.css"), template_text("report.js")
     return render_template(
         "report.html",
@@ -112,13 +112,13 @@ def render(
 
 
 def json_for_script(data: Any) -> str:
-    """Return JSON that may stand in a script element: no character in it can end the element."""
+    """Return JSON that is safe inside a script element: no character in it can end the element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def headline(source: Source) -> list[Tile]:
-    """Return the numbers at the head: success with own and with another clip's sound, the initialization, the best blind row."""
+    """Return success rates for the top of the page: the shown variant, `initial`, shuffled audio, the best content-free baseline."""
     name, metrics, content_free = source.shown, source.metrics, source.content_free
     chosen: list[tuple[str, Mapping[str, Any], str]] = [
         (label_of(name), metrics[name], ""),
@@ -128,45 +128,45 @@ def headline(source: Source) -> list[Tile]:
         chosen.insert(1, (label_of(INITIAL), metrics[INITIAL], ""))
     if content_free:
         best = max(content_free, key=lambda row: content_free[row]["success_rate"])
-        chosen.append((f"best blind guess: {label_of(best)}", content_free[best], ""))
+        chosen.append((f"best content-free baseline: {label_of(best)}", content_free[best], ""))
     tiles = []
     for label, values, audio in chosen:
         rate, low, high = (100 * values[f"{audio}success_rate{end}"] for end in ("", "_low", "_high"))
-        tiles.append(Tile(label, f"{rate:.1f} %", f"{low:.1f}–{high:.1f}"))
+        tiles.append(Tile(label, f"{rate:.1f}%", f"{low:.1f}–{high:.1f}"))
     return tiles
 
 
 def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
-    """Return what the template needs of one section."""
+    """Return a section as the template needs it."""
     kind = section.kind
-    picture = ""
+    figure = ""
     if section.figure and not kind:
-        picture = _picture(source.folder / section.figure)
+        figure = _figure(source.folder / section.figure)
     return {
         "id": _IDS.get(kind, f"part{number}"),
         "kind": kind,
         "title": _TITLES.get(kind, section.title),
         "short": _SHORT.get(kind) or section.title.split(":")[0].split(" (")[0],
         "text": section_html(section.text, name=section.title),
-        "picture": picture,
+        "figure": figure,
         "data": _files(section),
         "seed": source.seed if len(source.seeds) > 1 else None,
     }
 
 
 def _files(section: Section) -> list[str]:
-    """Return the names of what lies beside the page: the picture, at its full size, and the numbers."""
+    """Return the files to link: the figure at full size, and the numbers."""
     return [*([section.figure] if section.figure else []), *section.data]
 
 
-def _picture(path: Path) -> str:
-    """Return a picture of the report as a data URI; as JPEG, which is a fraction of the PNG where there are photographs."""
+def _figure(path: Path) -> str:
+    """Return a figure as a data URI: as JPEG, which is much smaller than PNG when it contains photographs."""
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(buffer, "JPEG", quality=PICTURE_QUALITY, optimize=True)
+    with Image.open(path) as image:
+        image.convert("RGB").save(buffer, "JPEG", quality=FIGURE_QUALITY, optimize=True)
     return data_uri("image/jpeg", buffer.getvalue())
 
 
 def _hash(text: str) -> str:
-    """Return the source expression by which the policy knows an inline part."""
+    """Return the source expression that allows an inline style or script in the policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

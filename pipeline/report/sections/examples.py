@@ -1,4 +1,4 @@
-"""The report's pictures of clips: scored ones with the methods' maps (Figures 4, 5), training ones over the epochs (6)."""
+"""Figures of clips: scored clips with the maps of several methods (Figures 4 and 5), training clips over the epochs (Figure 6)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ EPOCH_EXAMPLES = 3  # training clips with their maps over the epochs
 
 
 def methods_section(source: Source) -> Section:
-    """Draw some scored clips with the map of each system of Table 1 (Figure 4)."""
-    return _examples_section(source, COMPARED, title="Maps of the systems (Figure 4)", stem="figure4_methods")
+    """Draw scored clips with the map of each system of Table 1 (Figure 4)."""
+    return _examples_section(source, COMPARED, title="Response maps by system (Figure 4)", stem="figure4_methods")
 
 
 def ablation_section(source: Source) -> Section:
-    """Draw some scored clips with the map of each part of the method (Figure 5)."""
-    return _examples_section(source, ABLATION, title="Maps of the parts (Figure 5)", stem="figure5_ablation")
+    """Draw scored clips with the map of each row of the ablation (Figure 5)."""
+    return _examples_section(source, ABLATION, title="Response maps, ablation (Figure 5)", stem="figure5_ablation")
 
 
 def _examples_section(source: Source, names: Sequence[str], *, title: str, stem: str) -> Section:
     trained = [name for name in names if name in source.variants]
     if not trained:
-        text = f"No picture: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
+        text = f"No figure: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
         return Section(title, text, kind="maps")
     methods = [read_scored(source, name) for name in trained]
+    # Ranked by the last one, `iterative` if it was trained, so that both figures show the same clips.
     clip_ids = ranked_clips(methods[-1].ciou, EXAMPLES)
     protocol = get_protocol(source.card.evaluation.protocol)
     boxes = read_split_boxes(source.manifest, source.split)
@@ -47,20 +48,20 @@ def _examples_section(source: Source, names: Sequence[str], *, title: str, stem:
     maps = {method.name: method.maps.response[places] for method in methods}
     write_npz(source.folder / f"{stem}.npz", clip_id=np.array(clip_ids), **maps)
     text = (
-        f"Frames and response maps (of seed {source.seed}) of {len(clip_ids)} clips at equal steps through the ranking "
-        f"by the cIoU of “{label_of(trained[-1])}”, its best clip first and its worst last. White boxes are "
-        "sounding objects, dashed ones silent; the blue line surrounds what the protocol takes for the sounding region."
+        f"Frames and response maps (seed {source.seed}) of {len(clip_ids)} clips, evenly spaced in the ranking by the cIoU of "
+        f"“{label_of(trained[-1])}” from best to worst. White boxes mark sounding objects, dashed boxes silent ones; the blue "
+        "line outlines the sounding region under the protocol."
     )
     missing = [name for name in names if name not in trained]
     if missing:
-        text += f" Not among the `variants`: {', '.join(f'`{name}`' for name in missing)}."
+        text += f" Not trained (missing from `variants`): {', '.join(f'`{name}`' for name in missing)}."
     return Section(title, text, f"{stem}.png", (f"{stem}.csv", f"{stem}.npz"), kind="maps")
 
 
 def epochs_section(source: Source) -> Section:
-    """Draw some training clips with their maps over the epochs (Figure 6)."""
+    """Draw training clips with their maps over the epochs (Figure 6)."""
     stem = "figure6_epochs"
-    # The ends of the list are left out: importers and generators tend to put special cases there.
+    # Skip both ends of the list, where importers and generators tend to put special cases.
     places = evenly_spaced(len(source.train_shards), EPOCH_EXAMPLES + 2)[1:-1] or [0]
     clip_ids = [source.train_shards.clip_ids[place] for place in places]
     maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids)
@@ -75,8 +76,8 @@ def epochs_section(source: Source) -> Section:
         response=maps.response,
     )
     text = (
-        f"Response maps (of seed {source.seed}) of {len(clip_ids)} training clips, at equal steps through the clip "
-        "list, after each epoch. Epoch 0 is the common initialization. The maps are those of the pseudo-label artifacts; "
-        "the blue line surrounds the cells of the sounding region (Eq. 2) that the next epoch learns from."
+        f"Response maps (seed {source.seed}) of {len(clip_ids)} training clips, evenly spaced in the clip list, after each "
+        "epoch. Epoch 0 is the shared initialization. The maps are the pseudo-labels; the blue line outlines the cells of the "
+        "sounding region (Eq. 2) that the next epoch trains on."
     )
-    return Section("Maps over the epochs (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",), kind="epochs")
+    return Section("Response maps by epoch (Figure 6)", text, f"{stem}.png", (f"{stem}.npz",), kind="epochs")

@@ -1,12 +1,11 @@
-"""Tables 1 and 2 of the paper for the active dataset: our scores, and the paper's beside them where it has this dataset.
+"""Tables 1 and 2 of the paper for the current dataset: our scores, next to the paper's if it reports this dataset.
 
 Conventions
 -----------
-Metrics are flat mappings of fractions, as `pipeline.scoring.summary` makes them; tables for people show percent with one decimal,
-CSV files hold fractions. A cell reads ``55.6 ± 5.3 (52.9–58.1)``: mean and standard deviation (n - 1) over the seeds, and in
-brackets the bootstrap 95 % interval over clips; with one seed the deviation is left out. Rows stand in the paper's
-order; a row without a trained model is a dash. Below them stand variants that the paper's table does not have, and last the
-rows that know nothing of the clip.
+Metrics are flat mappings of fractions (`pipeline.scoring.summary`). Tables show percent with one decimal, CSV files fractions.
+A cell reads ``55.6 ± 5.3 (52.9–58.1)``: mean and standard deviation (n - 1) over the seeds, and in parentheses the bootstrap 95%
+interval over clips; with one seed there is no deviation. Rows are in the paper's order, and a row without a trained model has
+dashes. Below them are variants that the paper's table does not have, then the content-free baselines.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ ROWS_1 = {
     "iterative": "Ours",
 }
 ROWS_2 = {
-    # LABELS has them in the paper's order.
+    # LABELS is in the paper's order.
     **{name: label for name, label in LABELS.items() if name.startswith("mssl")},
     "initial": "Ours: initial",
     "itr": "Ours: Itr ✓ Intra × Inter ×",
@@ -52,11 +51,11 @@ class PaperRow:
     Attributes
     ----------
     label : str
-        As the paper calls it.
+        As in the paper.
     name : str
-        The variant or content-free row.
+        The variant or content-free baseline.
     metrics : Mapping[str, Any]
-        Flat scores, fractions; empty where nothing was trained.
+        Flat scores, fractions; empty if it was not trained.
     published : tuple of float, or None
         Success rate and AUC in percent.
     """
@@ -80,15 +79,15 @@ def paper_rows(
     Parameters
     ----------
     labels : mapping of str to str
-        Variant or content-free row → its label, in the paper's order.
+        Variant or content-free baseline → its label, in the paper's order.
     metrics : mapping of str to mapping
         Trained variant → flat scores.
     content_free : mapping of str to mapping
-        Content-free row → flat scores; those that `labels` has are not repeated below.
+        Content-free baseline → flat scores; those in `labels` are not repeated below.
     published : Published, optional
-        The paper's values on the same dataset.
+        The paper's values for the same dataset.
     further : sequence of str
-        Variants to stand below the paper's rows.
+        Variants to add below the paper's rows.
     """
     own = {**content_free, **metrics}
     printed = published.rows if published else {}
@@ -98,7 +97,7 @@ def paper_rows(
 
 
 def paper_table(rows: Sequence[PaperRow], *, threshold: float, published: bool) -> Table:
-    """Return the table for people; `published` adds the paper's columns, `threshold` is the success rate's."""
+    """Return the table as text cells; `published` adds the paper's columns, `threshold` is that of the success rate."""
     names = (f"cIoU@{threshold:g}", "AUC")
     header = ("", *names, *(f"{name}, paper" for name in names if published))
     cells = []
@@ -109,13 +108,13 @@ def paper_table(rows: Sequence[PaperRow], *, threshold: float, published: bool) 
 
 
 def seed_deviation(metrics: Mapping[str, Any], key: str) -> float | None:
-    """Return the standard deviation (n - 1) of a metric over the seeds, a fraction; None with fewer than two."""
+    """Return the standard deviation (n - 1) of a metric over the seeds, a fraction; None with fewer than two seeds."""
     values = metrics.get(f"{key}_seeds", ())
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def write_paper_csv(path: Path, rows: Sequence[PaperRow]) -> None:
-    """Write one line per row, all values as fractions and empty where there are none.
+    """Write one line per row; values are fractions, or empty if missing.
 
     Columns: ``row``, ``name`` (of the variant), then for ``success_rate`` and ``auc`` the value, ``_low``, ``_high``
     (interval over clips), ``_sd`` (over seeds) and ``_paper``.
@@ -141,12 +140,13 @@ def paper_sections(source: Source) -> list[Section]:
     rule = (source.split, evaluation.threshold)
     sections = []
     for number, title, labels, values in (
-        (1, "Table 1: against other systems", ROWS_1, TABLE_1),
+        (1, "Table 1: comparison with other systems", ROWS_1, TABLE_1),
         (2, "Table 2: ablation", ROWS_2, TABLE_2),
     ):
         published = values.get(source.manifest.name)
         if published and (rule != ("test", published.threshold) or evaluation.protocol not in published.protocols):
-            published = None  # numbers of other clips or of another rule say nothing beside ours
+            # Scores of other clips or under another rule are not comparable with ours.
+            published = None
         rows = paper_rows(labels, metrics, content_free, published=published, further=further if number == 1 else ())
         table = paper_table(rows, threshold=evaluation.threshold, published=published is not None)
         text = _explanation(source, published, {row.name: row.metrics for row in rows})
@@ -171,17 +171,17 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
 
 def _explanation(source: Source, published: Published | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     several = len(source.seeds) > 1
-    spread = f"mean ± standard deviation over the seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
+    spread = f"mean ± standard deviation over seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
     own = normalization_note(metrics, get_protocol(source.card.evaluation.protocol).normalization)
     return (
-        f"The split {source.split} under the card's protocol {source.card.evaluation.protocol}, in percent: {spread}, and "
-        "in brackets the bootstrap 95 % interval over clips. A dash: not trained. Random maps and the last rows know nothing "
-        "of the clip. "
+        f"Scores on the split {source.split} under the dataset card's protocol {source.card.evaluation.protocol}, in percent: "
+        f"{spread}; in parentheses the bootstrap 95% interval over clips. A dash means not trained. Random maps and the last "
+        "rows are content-free baselines. "
         + (
-            "The paper's values are those that it prints; a dash there means that it prints none. Its models learned from "
-            f"{published.trained_on}, ours from {len(source.train_shards):,}."
+            "The paper's columns show its printed values; a dash means that it has none. Its models were trained on "
+            f"{published.trained_on}, ours on {len(source.train_shards):,}."
             if published
-            else "The paper has no values for this dataset, split, protocol and threshold."
+            else "The paper reports no values for this dataset, split, protocol and threshold."
         )
         + (f" {own}" if own else "")
     )

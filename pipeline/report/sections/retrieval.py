@@ -1,7 +1,7 @@
-"""The report's retrieval by sound (Figure 7): query clips, the clips that sound most alike, and the precision of it.
+"""Audio retrieval (Figure 7): query clips, the clips with the most similar audio, and the precision of the retrieval.
 
-The clips are those of the training set, and the embeddings those of the last pseudo-labels: what Eq. 6 reads, and centered
-if the run centered them. So no model is run. Precision is measured on labels that no unsupervised method has seen.
+Clips are from the training set, and embeddings from the last pseudo-labels, as Eq. 6 uses them (centered if the run centers
+them), so no model runs here. Precision is measured on class labels, which no unsupervised method has seen.
 """
 
 from __future__ import annotations
@@ -23,36 +23,39 @@ from pipeline.scoring.tables import label_of
 from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
 
-TITLE = "Retrieval by sound (Figure 7)"
+TITLE = "Audio retrieval (Figure 7)"
 STEM = "figure7_retrieval"
 PRECISION = "figure7_precision.csv"
 FOUND = 3  # as in the paper's figure
 QUERIES = 5
-MOST_QUERIES = 10_000  # for the precision: a minute or two on one core with 144,000 clips
-CAPTION = 26  # characters below a frame
+MOST_QUERIES = 10_000  # for the precision; one or two minutes on one core with 144,000 clips
+CAPTION = 26  # characters
 
 
 def retrieval_section(source: Source) -> Section:
-    """Draw some training clips with the clips that sound most like them, and measure how often labels agree (Figure 7)."""
+    """Draw training clips with their nearest neighbors by audio, and measure how often their labels agree (Figure 7)."""
     name = source.shown
     last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
     if len(last.clip_ids) < 2:
-        return Section(TITLE, "No picture: there is one training clip, and so no other to find.")
+        return Section(TITLE, "No figure: there is only one training clip, so there is nothing to retrieve.")
     center = centers_audio(source.runs / name)
     labels = read_label_sets(source.clips, TRAIN_SPLIT, last.clip_ids)
-    # The ends of the list are left out, as in Figure 6.
+    # Skip both ends of the list, as in Figure 6.
     queries = evenly_spaced(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
     indices, similarity = neighbors(last.audio_embedding, queries, k=FOUND, center=center)
     _draw(source, last.clip_ids, labels, queries, indices, similarity)
     text = (
-        f"Training clips, {len(queries)} at equal steps through the clip list, each with the {indices.shape[1]} others whose "
-        "sound is most like its own, by the cosine of the audio embeddings that Eq. 6 reads: those in the last pseudo-labels "
-        f"of “{label_of(name)}” (seed {source.seed}){', less the mean of the training set' if center else ''}. "
+        f"{len(queries)} training clips, evenly spaced in the clip list, each with the {indices.shape[1]} clips whose audio is "
+        "most similar, by the cosine of the audio embeddings that Eq. 6 uses. The embeddings are from the last pseudo-labels "
+        f"of “{label_of(name)}” (seed {source.seed}){', minus the mean of the training set' if center else ''}. "
     )
     labeled = [row for row, names in enumerate(labels) if names]
     if len(labeled) < 2:
         return Section(
-            TITLE, text + "The clips have no labels, so there is no precision.", f"{STEM}.png", (f"{STEM}.csv",)
+            TITLE,
+            text + "The clips have no class labels, so precision cannot be computed.",
+            f"{STEM}.png",
+            (f"{STEM}.csv",),
         )
     measured = [labeled[i] for i in evenly_spaced(len(labeled), MOST_QUERIES)]
     found, _ = neighbors(last.audio_embedding, measured, k=FOUND, center=center)
@@ -91,9 +94,10 @@ def _draw(
 def _write_precision(
     path: Path, labels: Sequence[frozenset[str]], measured: Sequence[int], precision: np.ndarray
 ) -> str:
-    """Write the precision over all queries and over those of each label, and return it in words."""
+    """Write the precision over all queries and for each label, and return it as a sentence."""
     chance = chance_precision(labels)[np.array(measured)]
     own = np.array(["+".join(sorted(labels[row])) for row in measured])
+    # NaN: no retrieved clip has a label, so the query says nothing about precision.
     known = ~np.isnan(precision)
     groups = {"": known} | {name: known & (own == name) for name in sorted(set(own))}
     header = ["label", "clips", f"precision_at_{FOUND}", "chance"]
@@ -104,10 +108,10 @@ def _write_precision(
     ]
     write_csv(path, header, lines)
     if not lines:
-        return "None of the clips found has a label, so there is no precision."
+        return "None of the retrieved clips has a label, so precision cannot be computed."
     _, clips, overall, by_chance = lines[0]
-    which = "all" if len(measured) == sum(map(bool, labels)) else "at equal steps through the list"
+    which = "all" if len(measured) == sum(map(bool, labels)) else "evenly spaced in the list"
     return (
-        f"Precision@{FOUND} is {100 * overall:.1f} % over {clips:,} labeled clips as queries ({which}), where clips drawn at "
-        f"random would share a label with the query in {100 * by_chance:.1f} %."
+        f"Precision@{FOUND} is {100 * overall:.1f}% over {clips:,} labeled clips as queries ({which}); chance level is "
+        f"{100 * by_chance:.1f}%."
     )

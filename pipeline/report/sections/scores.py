@@ -1,4 +1,4 @@
-"""The report's comparison of scores: the table of all rows under each rule."""
+"""Comparison of all rows under each scoring rule."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from pipeline.scoring.tables import (
     write_comparison_csv,
 )
 
-RULE_TITLES = {"": "the card's protocol", "median_": "the median rule", "fixed_": "a fixed threshold of 0.5"}
+RULE_TITLES = {"": "the dataset card's protocol", "median_": "the median rule", "fixed_": "a fixed threshold of 0.5"}
 
 
 def comparison_section(source: Source) -> Section:
-    """Write ``table.md`` and ``table.csv``: all metrics of all rows under each rule."""
+    """Write ``table.md`` and ``table.csv``: every metric of every row under each rule."""
     rows = [Row(name, values) for name, values in source.content_free.items()]
     models = [row for name, values in source.metrics.items() for row in with_shuffled(name, values)]
     parts = [
-        f"Scores on the split `{source.split}`, in percent, with the bootstrap 95 % interval over clips. The first rows know "
-        "nothing of the clip; *shuffled audio* is the model of the row above, given the sound of another clip."
+        f"Scores on the split `{source.split}`, in percent, with the bootstrap 95% interval over clips. The first rows "
+        "are content-free baselines; *shuffled audio* is the model of the row above, given the audio of another clip."
     ]
     for rule in rules([*rows, *models]):
         parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]
     if len(source.seeds) > 1:
-        parts += ["Each seed, under the card's protocol:", per_seed(models, seeds=source.seeds).markdown().strip()]
+        parts += [
+            "By seed, under the dataset card's protocol:",
+            per_seed(models, seeds=source.seeds).markdown().strip(),
+        ]
     parts.append(normalization_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalization))
     text = "\n\n".join(part for part in parts if part)
     write_text(source.folder / "table.md", text + "\n")

@@ -1,12 +1,12 @@
-// The report's page: theme, charts, and galleries of clips with their response maps.
-// Data come from the JSON in #data; whatever they name is written as text, never as markup.
+// The report page: theme, charts, and galleries of clips with their response maps.
+// All data come from the JSON in #data. Titles, labels and clip ids are inserted as text, never as markup.
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
 // ---------------------------------------------------------------- small helpers
 
-/** Make an element: its properties, then its children (strings become text). */
+/** Create an element with properties and children (strings become text). */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -45,7 +45,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 function startTheme() {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
-  // Browsers may refuse storage to pages opened as files; the choice then lasts as long as the page.
+  // Browsers may deny storage to pages opened as files; the choice is then lost when the page is closed.
   const remembered = (() => { try { return localStorage.getItem("theme"); } catch { return null; } })();
   let chosen = remembered === "dark" || remembered === "light" ? remembered : null;
   const apply = () => {
@@ -66,11 +66,12 @@ function startTheme() {
 
 const PALETTE = bytesOf(DATA.palette);
 
-/** Enlarge a map's cells (bytes) by the protocol's weights, every `step`-th pixel: Float32Array (n × n), n = size / step. */
-function enlarge(gallery, cells, rows, columns, step) {
+/** Upsample a map's cells (bytes) with the protocol's weights at every `step`-th pixel: Float32Array (n × n), n = size / step. */
+function upsample(gallery, cells, rows, columns, step) {
   const n = Math.floor(gallery.size / step);
   const offset = Math.floor(step / 2);
   const down = gallery.weights[rows], across = gallery.weights[columns];
+  // The weights are separable: first across each row of cells, then down the columns.
   const half = new Float32Array(rows * n);
   for (let r = 0; r < rows; r++) {
     for (let x = 0; x < n; x++) {
@@ -94,7 +95,7 @@ function enlarge(gallery, cells, rows, columns, step) {
 
 const scratch = document.createElement("canvas");
 
-/** Lay a map over what the canvas shows; weak responses let the frame through, so that it stays recognizable. */
+/** Draw a map over the canvas. Weak responses are more transparent, so that the frame stays recognizable. */
 function drawHeat(context, values, n, side, opacity) {
   scratch.width = scratch.height = n;
   const inner = scratch.getContext("2d");
@@ -111,7 +112,7 @@ function drawHeat(context, values, n, side, opacity) {
   context.drawImage(scratch, 0, 0, side, side);
 }
 
-/** Draw the outline of the pixels above `level`: marching squares; what lies beyond the frame counts as below. */
+/** Outline the pixels above `level` with marching squares; everything outside the frame counts as below. */
 function drawOutline(context, values, n, side, level, inclusive, width) {
   const inside = (x, y) => {
     if (x < 0 || y < 0 || x >= n || y >= n) return false;
@@ -198,19 +199,19 @@ class Gallery {
     this.show(this.order[0]);
   }
 
-  // What is drawn, as the controls say.
+  // State of the controls.
   get method() { return Number(this.radios.find((radio) => radio.checked).value); }
   get opacity() { return Number(this.part("opacity").value) / 100; }
   get measured() { return this.method < 0 ? this.data.shown : this.method; }
 
-  /** The place of the epoch shown among a method's own: methods may have trained for fewer. */
+  /** Index of the displayed epoch in a method's own list, which may be shorter than the slider. */
   epoch(method) { return Math.min(Number(this.part("epoch").value), this.data.methods[method].epochs.length - 1); }
 
-  /** The number that a clip is filtered and listed by, the same while the slider moves: its last cIoU, or how much its map changed. */
+  /** The number that clips are sorted and filtered by. It is that of the last epoch, so the list stays put while the slider moves. */
   measure(clip) { return this.name === "scored" ? clip.scores[this.measured].at(-1) : this.change(clip); }
   change(clip) { return clip.change[this.measured]; }
 
-  /** The number that belongs to the map shown. */
+  /** The number that belongs to the displayed map. */
   value(clip, method) {
     const epoch = this.epoch(method);
     return this.name === "scored" ? clip.scores[method][epoch].toFixed(2) : percent(clip.facts[method][epoch][0], 0);
@@ -256,7 +257,7 @@ class Gallery {
     this.relist();
   }
 
-  /** The range of the filter; that of a change is scaled to the largest there is. */
+  /** Range of the filter; for changes, the slider ends at the largest change. */
   get range() {
     const full = this.name === "scored" ? 1 : Math.max(1e-6, ...this.data.clips.flatMap((clip) => clip.change));
     const at = (role) => (Number(this.part(role).value) / 100) * full;
@@ -285,8 +286,8 @@ class Gallery {
     this.order = kept.sort((a, b) => key(clips[a]) - key(clips[b]) || (clips[a].id < clips[b].id ? -1 : 1));
     this.part("cards").replaceChildren(...this.order.map((i) => this.cards[i].item));
     this.part("count").textContent = this.order.length
-      ? `${this.order.length} of ${clips.length} clips; the number is the ${this.name === "scored" ? "cIoU of the map shown, order and filters go by that of the last epoch" : "change of the map"}`
-      : `None of the ${clips.length} clips is like that.`;
+      ? `${this.order.length} of ${clips.length} clips. ${this.name === "scored" ? "Cards show the cIoU of the displayed map; sorting and filters use the last epoch." : "Cards show how much the map changed."}`
+      : "No clips match these filters.";
   }
 
   relist() {
@@ -295,7 +296,7 @@ class Gallery {
     this.show(this.current);
   }
 
-  /** Draw all again after a change of what is drawn; another method has other scores, so it may list other clips. */
+  /** Redraw after a control changed. Another method has other scores, so the list may change too. */
   redraw(methodChanged = false) {
     if (methodChanged) this.relist();
     else this.show(this.current);
@@ -313,7 +314,7 @@ class Gallery {
       const step = small ? Math.max(1, Math.round(size / 96)) : 1;
       const n = Math.floor(size / step);
       const epoch = this.epoch(method);
-      const values = enlarge(this.data, this.cells[i][method][epoch], methods[method].rows, methods[method].columns, step);
+      const values = upsample(this.data, this.cells[i][method][epoch], methods[method].rows, methods[method].columns, step);
       drawHeat(context, values, n, side, this.opacity);
       const level = (clip.levels ?? levels)[method][epoch];
       if (this.part("outline").checked) drawOutline(context, values, n, side, level, inclusive, line);
@@ -327,9 +328,9 @@ class Gallery {
     this.current = this.shownClip = i;
     const clip = this.data.clips[i];
     const opacity = this.part("opacity");
-    opacity.nextElementSibling.value = `${opacity.value}\u00a0%`;
+    opacity.nextElementSibling.value = `${opacity.value}%`;
     for (const [j, card] of this.cards.entries()) this.drawCard(j, card);
-    this.draw(this.part("picture"), i, this.method, false);
+    this.draw(this.part("view"), i, this.method, false);
     this.describe(clip);
     for (const [m, each] of this.strip.entries()) {
       this.draw(each.canvas, i, m, true);
@@ -339,7 +340,7 @@ class Gallery {
     if (changed) this.load(clip);
   }
 
-  /** What every card's picture depends on. */
+  /** Everything that the image on a card depends on. */
   get drawn() { return [this.method, this.part("epoch").value, this.opacity, this.part("boxes")?.checked, this.part("outline").checked].join(); }
 
   drawCard(j, card) {
@@ -352,7 +353,7 @@ class Gallery {
     const what = this.name === "scored" ? "cIoU" : "change";
     button.setAttribute("aria-label", `${clip.id}${clip.label ? `, ${clip.label}` : ""}, ${what} ${value.textContent}`);
     if (this.name === "scored") item.classList.toggle("failure", clip.scores[this.measured][this.epoch(this.measured)] < this.data.threshold);
-    // Going from clip to clip changes no picture.
+    // Selecting another clip changes no card's image.
     if (this.order.includes(j) && card.drawn !== this.drawn) {
       this.draw(canvas, j, this.method, true);
       card.drawn = this.drawn;
@@ -368,20 +369,20 @@ class Gallery {
     const facts = [];
     if (this.name === "scored") {
       const score = clip.scores[this.measured][epoch];
-      facts.push(`cIoU ${score.toFixed(3)}, ${score >= threshold ? "a success" : "no success"} at ${threshold}`);
+      facts.push(`cIoU ${score.toFixed(3)} (${score >= threshold ? "success" : "failure"} at threshold ${threshold})`);
       const sounding = clip.boxes.filter((box) => box[4]).map((box) => box[5]).filter(Boolean);
       if (sounding.length) facts.push(`sounding: ${[...new Set(sounding)].join(", ")}`);
     } else {
       const [share, iou] = clip.facts[this.measured][epoch];
       facts.push(`sounding region: ${percent(share, 1)} of the frame`);
-      if (iou !== null) facts.push(`IoU with the map before: ${iou.toFixed(2)}`);
+      if (iou !== null) facts.push(`IoU with the previous map: ${iou.toFixed(2)}`);
     }
-    facts.push(`changed by ${this.change(clip).toFixed(3)} in all`);
+    facts.push(`changed by ${this.change(clip).toFixed(3)} from first to last epoch`);
     this.part("epoch-text").value = `epoch ${epochs[epoch]} of ${epochs.at(-1)}`;
     this.part("epoch").setAttribute("aria-valuetext", this.part("epoch-text").value);
     this.part("facts").textContent = `${facts.join("; ")}.`;
     const map = method ? `with the response map of ${method.label}` : "without a map";
-    this.part("picture").setAttribute("aria-label", `Frame of ${clip.id} ${map} after epoch ${epochs[epoch]}`);
+    this.part("view").setAttribute("aria-label", `Frame of ${clip.id} ${map} after epoch ${epochs[epoch]}`);
   }
 
   load(clip) {
@@ -390,9 +391,9 @@ class Gallery {
     mel.src = clip.mel;
     mel.alt = `Log-mel spectrogram of ${clip.id}`;
     this.part("note").textContent = clip.note;
-    audio.hidden = !clip.sound;
-    audio.setAttribute("aria-label", `Sound of ${clip.id}`);
-    if (clip.sound) audio.src = clip.sound;
+    audio.hidden = !clip.audio;
+    audio.setAttribute("aria-label", `Audio of ${clip.id}`);
+    if (clip.audio) audio.src = clip.audio;
     else audio.removeAttribute("src");
     this.moveHead();
   }
@@ -405,7 +406,7 @@ class Gallery {
     head.style.left = `${100 * share}%`;
   }
 
-  // ---- moving about
+  // ---- navigation
 
   step(by) {
     if (!this.order.length) return;
@@ -418,13 +419,13 @@ class Gallery {
     this.show(this.order[place]);
     const button = this.cards[this.current].button;
     if (focused) button.focus({ preventScroll: true });
-    // Only the list scrolls: the clip that is looked at stays where it is.
+    // Scroll the list only, not the page, so that the selected clip stays in view.
     const list = this.part("cards").parentElement, box = button.getBoundingClientRect(), frame = list.getBoundingClientRect();
     if (box.top < frame.top) list.scrollTop -= frame.top - box.top + 8;
     else if (box.bottom > frame.bottom) list.scrollTop += box.bottom - frame.bottom + 8;
   }
 
-  /** How many cards stand in one row. */
+  /** Number of cards per row. */
   get perRow() {
     const tops = this.order.map((i) => this.cards[i].item.offsetTop);
     return Math.max(1, tops.filter((top) => top === tops[0]).length);
@@ -446,7 +447,7 @@ class Gallery {
 
   play() {
     const button = this.part("play"), slider = this.part("epoch");
-    const stop = () => { clearInterval(this.timer); this.timer = null; button.textContent = "▶"; button.setAttribute("aria-label", "Play the epochs"); };
+    const stop = () => { clearInterval(this.timer); this.timer = null; button.textContent = "▶"; button.setAttribute("aria-label", "Play epochs"); };
     if (this.timer) { stop(); return; }
     if (slider.value === slider.max) slider.value = 0;
     else slider.value = Number(slider.value) + 1;
@@ -459,14 +460,14 @@ class Gallery {
     }, 700);
   }
 
-  sound() {
+  toggleAudio() {
     const audio = this.part("audio");
     if (audio.hidden) return;
     if (audio.paused) audio.play();
     else audio.pause();
   }
 
-  /** Act on a key; true if it meant something. */
+  /** Handle a key. Returns whether the key has a meaning here. */
   key(key) {
     const actions = {
       ArrowLeft: () => this.step(-1),
@@ -483,7 +484,7 @@ class Gallery {
       "=": () => this.nudge("opacity", 10),
       b: () => this.flip("boxes"),
       o: () => this.flip("outline"),
-      p: () => this.sound(),
+      p: () => this.toggleAudio(),
     };
     const action = actions[key.length === 1 ? key.toLowerCase() : key];
     if (!action || !this.order.length) return false;
@@ -493,7 +494,7 @@ class Gallery {
 }
 Gallery.last = null;
 
-function percent(share, digits) { return `${(100 * share).toFixed(digits)}\u00a0%`; }
+function percent(share, digits) { return `${(100 * share).toFixed(digits)}%`; }
 
 function startKeys(galleries) {
   document.addEventListener("keydown", (event) => {
@@ -502,7 +503,7 @@ function startKeys(galleries) {
     const own = galleries.find((gallery) => gallery.root.contains(target));
     const gallery = own || (target === document.body ? Gallery.last : null);
     if (!gallery) return;
-    // Sliders, lists and radio buttons keep the keys that are theirs.
+    // Sliders, menus and radio buttons keep their own keys.
     const typed = target.matches("select, audio, input");
     const theirs = target.matches("select, audio") || event.key.startsWith("Arrow") || ["Home", "End", "-", "+"].includes(event.key);
     if (typed && theirs) return;
@@ -526,11 +527,11 @@ class Chart {
     this.at = null;
     this.hidden = new Set();
     this.head = make("div", { className: "chart-head" });
-    this.plot = make("div", { className: "plot", tabIndex: 0, role: "group", "aria-label": `${data.title}. Arrow keys read the values.` });
+    this.plot = make("div", { className: "plot", tabIndex: 0, role: "group", "aria-label": `${data.title}. Use the arrow keys to read values.` });
     this.legend = make("div", { className: "legend", role: "group", "aria-label": "Curves" });
     this.readout = make("div", { className: "readout", hidden: true });
     this.spoken = make("p", { className: "hidden", "aria-live": "polite" });
-    this.table = make("details", {}, make("summary", {}, "Values as a table"));
+    this.table = make("details", {}, make("summary", {}, "Show values as a table"));
     this.table.addEventListener("toggle", () => this.fillTable());
     root.append(this.head, this.plot, this.legend, this.spoken, this.table);
     if (data.panels.length > 1) this.head.append(this.makeTabs());
@@ -550,7 +551,7 @@ class Chart {
       radio.addEventListener("change", () => { this.panel = i; this.hidden.clear(); this.fill(); });
       options.append(make("label", {}, radio, make("span", {}, panel.title)));
     });
-    return make("fieldset", { className: "choice" }, make("legend", {}, "Shown"), options);
+    return make("fieldset", { className: "choice" }, make("legend", {}, "Panel"), options);
   }
 
   get curves() { return this.data.panels[this.panel].curves; }
@@ -598,18 +599,20 @@ class Chart {
       svg.append(makeSvg("path", { d: `M${left},${toY(value)}H${width - right}`, class: "grid" }));
       svg.append(makeSvg("text", { x: left - 8, y: toY(value) + 4, "text-anchor": "end" }, inPercent ? String(Math.round(100 * value)) : value.toFixed(1)));
     }
+    // Label every n-th x value, as many as fit.
     const few = Math.max(1, Math.ceil((xs.length - 1) / (width < 480 ? 5 : 10)));
     xs.forEach((value, i) => {
       if (i % few) return;
       svg.append(makeSvg("text", { x: this.toX(value), y: height - bottom + 18, "text-anchor": "middle" }, String(Number(value.toFixed(2)))));
     });
     svg.append(makeSvg("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle", class: "axis" }, x));
-    svg.append(makeSvg("text", { x: 4, y: 10, class: "axis" }, inPercent ? `${y}, %` : y));
+    svg.append(makeSvg("text", { x: 4, y: 10, class: "axis" }, inPercent ? `${y} (%)` : y));
     if (mark) {
       svg.append(makeSvg("path", { d: `M${this.toX(mark[0])},${top}V${height - bottom}`, class: "threshold" }));
       svg.append(makeSvg("text", { x: this.toX(mark[0]) + 5, y: top + 11, class: "axis" }, mark[1]));
     }
     this.lines = this.curves.filter((curve) => !this.hidden.has(curve.label));
+    // In reverse, so that the first curve is drawn on top.
     for (const curve of [...this.lines].reverse()) {
       const { className, dash, shape, width: stroke } = this.style(curve);
       const group = makeSvg("g", { class: className });
@@ -654,7 +657,7 @@ class Chart {
       .map((curve) => [curve.label, this.format(curve.values[this.at]), this.style(curve).className]);
   }
 
-  /** Show the values at one place, or none. */
+  /** Show the values at one x index, or hide them (null). */
   read(at) {
     this.at = at;
     this.readout.hidden = at === null;
