@@ -177,17 +177,55 @@ def test_the_projects_own_blocks_can_be_copied():
         assert yaml.safe_load(text)["training"]["own"] == block
 
 
-def test_a_file_that_ends_in_the_block_is_continued(tmp_path):
+BLOCK = {"a": 1, "b": {"c": [1, 2]}}
+NOTATIONS = {
+    "four spaces": "training:\n    soundnet_flickr: {a: 1, b: {c: [1, 2]}}\nafter: 1\n",
+    "comments": "training:  # all\n  soundnet_flickr:  # paper\n    a: 1   # one\n    b: {c: [1, 2]}   # two\n\n# next\nafter: 1\n",
+    "an indented comment at the end": "training:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}\n  # what follows\n\nafter: 1\n",
+    "quoted keys": "'training':\n  \"soundnet_flickr\": {a: 1, b: {c: [1, 2]}}\nafter: 1\n",
+    "an anchor at training": "training: &all\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}\nafter: 1\n",
+    "an alias at the end": "training:\n  soundnet_flickr: &p {a: 1, b: {c: [1, 2]}}\n  same: *p   # as above\nafter: 1\n",
+    "several lines of flow": "training:\n  soundnet_flickr: {a: 1,\n    b: {c: [1,\n      2]}}\nafter: 1\n",
+    "a list at the end": "training:\n  soundnet_flickr:\n    a: 1\n    b:\n      c:\n      - 1\n      - 2\nafter: 1\n",
+    "text of several lines": "training:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}\n  x: |\n    one\n    two\nafter: 1\n",
+    "an empty value": "training:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}\n  x:   # none\nafter: 1\n",
+    "braces": "training: {soundnet_flickr: {a: 1, b: {c: [1, 2]}} }   # all\nafter: 1\n",
+    "no line end": "training:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}",
+    "a comment and no line end": "training:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}  # paper",
+    "a document start": "---\ntraining:\n  soundnet_flickr: {a: 1, b: {c: [1, 2]}}\n...\n",
+}
+
+
+@pytest.mark.parametrize("text", NOTATIONS.values(), ids=NOTATIONS)
+@pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_in_any_notation_only_the_block_is_inserted(tmp_path, text, eol):
     path = tmp_path / "params.yaml"
-    path.write_text("training:\n  soundnet_flickr: {a: 1}")
-    assert params_with_block(path, "own")[0] == "training:\n  soundnet_flickr: {a: 1}\n  own: {a: 1}\n"
+    path.write_bytes(text.replace("\n", eol).encode())
+    before = path.read_bytes().decode()
+    after, _ = params_with_block(path, "own")
+    assert yaml.safe_load(after)["training"].pop("own") == BLOCK
+    # Before and after the inserted text stands the old one.
+    same = next(i for i, (old, new) in enumerate(zip(before + "\0", after, strict=False)) if old != new)
+    rest = before[same:]
+    assert after.endswith(rest)
+    inserted = after[same : len(after) - len(rest)]
+    assert len(before) + len(inserted) == len(after)
+    assert eol == "\n" or "\n" not in inserted.replace("\r\n", "")
+
+
+def test_comments_of_what_follows_stay_with_it(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("training:\n  soundnet_flickr: {a: 1}   # paper\n\n# next\nafter: 1\n")
+    text = "training:\n  soundnet_flickr: {a: 1}   # paper\n  own: {a: 1}\n\n# next\nafter: 1\n"
+    assert params_with_block(path, "own")[0] == text
 
 
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        (PARAMS, "has a block training.other already"),
-        ("training: {soundnet_flickr: {a: 1}}\n", "copy a block of `training` to training.other"),
+        (PARAMS, "training.other"),
+        ("training: {demo: {a: 1}}\n", "copy a block of `training` to training.other"),
+        ("x: &x {soundnet_flickr: {a: 1}}\ntraining: *x\n", "copy a block of `training` to training.other"),
         ("training:\n  demo: {a: 1}\n", "copy a block of `training` to training.other"),
         ("dataset: demo\n", "copy a block of `training` to training.other"),
     ],

@@ -1,13 +1,11 @@
-"""A block of training settings for a new dataset, added to params.yaml without touching anything else in the file.
+"""Add a block of training settings for a new dataset to params.yaml.
 
-The file is edited as text, so that its comments and layout stay; the result is then parsed and compared with what it
-should hold. If the file is written in a way that this cannot follow, it stays as it is and the user is told.
+The block is inserted as text where the parser locates the end of `training`, so every other byte of the file stays as it
+is: comments, layout, line ends. The result is parsed again and compared with the intended settings.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,19 @@ import yaml
 
 from pipeline.common.errors import SettingsError
 
-PRESET = "soundnet_flickr"  # the block of params.yaml that holds the paper's settings
+PRESET = "soundnet_flickr"  # the block with the paper's settings
 
 
 def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[str, str]:
-    """Return the text of params.yaml with a block `training.NAME`, a copy of another block, by default the paper's preset.
+    """Return the text of params.yaml with a new block `training.NAME`, a copy of another block.
+
+    The copy is written out without anchors and aliases. Otherwise a change of the other dataset's block would change this
+    one too, and `dvc exp run -S` on one would change both.
 
     Returns
     -------
     text : str
-        The whole new file, to be written by the caller; empty if the file stays as it is.
+        The new content of the file; empty if the file needs no change or cannot be changed.
     hint : str
         What was done, or what the user has to do.
 
@@ -42,55 +43,65 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
         raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     blocks = before.get("training") if isinstance(before, dict) else None
     if isinstance(blocks, dict) and name in blocks:
-        return "", f"params.yaml has a block training.{name} already; train with: dataset: {name}"
+        return "", f"params.yaml already has a block training.{name}; train with: dataset: {name}"
     by_hand = f"params.yaml: copy a block of `training` to training.{name} and adapt it"
     if not isinstance(blocks, dict) or preset not in blocks:
         return "", by_hand
-    changed = _with_block(text, name, blocks[preset])
+    changed = _insert(text, name, blocks[preset])
     try:
         after = yaml.safe_load(changed)
     except yaml.YAMLError:
         return "", by_hand
     if after != {**before, "training": {**blocks, name: blocks[preset]}}:
-        return "", by_hand  # an unusual notation that a line-wise copy would get wrong
+        return "", by_hand  # for example an alias as the value of `training`
     return changed, f"params.yaml: added training.{name} with the settings of {preset}; use it with: dataset: {name}"
 
 
-def _with_block(text: str, name: str, block: Any) -> str:
-    """Add a block at the end of `training`; every other byte of the file stays.
+def _insert(text: str, name: str, block: Any) -> str:
+    """Insert a block at the end of `training`, in its style: indented like its other blocks, or inside its braces."""
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    training = next(value for key, value in root.value if key.value == "training")
+    indent = training.value[0][0].start_mark.column
+    if training.flow_style:
+        end = len(text[: training.end_mark.index - 1].rstrip())
+        return f"{text[:end]}, {_dump({name: block}, flow=True)[1:-1]}{text[end:]}"
+    end = _end_of_line(text, _end_of_content(text, training.start_mark.index, training.end_mark.index))
+    eol = "\r\n" if "\r\n" in text else "\n"
+    lines = "".join(f"{' ' * indent}{line}{eol}" for line in _dump({name: block}, flow=None).splitlines())
+    return text[:end] + ("" if text[:end].endswith("\n") else eol) + lines + text[end:]
 
-    It is written out, without the anchors and references of the preset: what refers to another dataset's block would change with
-    it, and `dvc exp run -S` changes the other with this one.
+
+def _end_of_content(text: str, start: int, stop: int) -> int:
+    """Return the index after the last value of the block mapping from `start` to `stop`.
+
+    A block mapping stops at the next token, after comments that belong to what follows.
     """
-    lines = text.splitlines(keepends=True)
-    starts = [i for i, line in enumerate(lines) if re.match(r"training:\s*(#.*)?$", line)]
-    if len(starts) != 1:
-        return text
-    end = _end_of_block(lines, starts[0])
-    eol = "\r\n" if lines[starts[0]].endswith("\r\n") else "\n"
-    if not lines[-1].endswith("\n"):
-        lines[-1] += eol
-    written = yaml.dump(
-        {name: block}, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=1000, allow_unicode=True
+    last = start
+    events: Any = yaml.parse(text, Loader=yaml.SafeLoader)
+    for event in events:
+        first, end = event.start_mark.index, event.end_mark.index
+        # Closing a block collection takes no characters, closing a flow collection takes its bracket.
+        is_content = isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionEndEvent) and end > first
+        if is_content and start <= first < stop:
+            last = end
+    return last
+
+
+def _end_of_line(text: str, index: int) -> int:
+    """Return the start of the next line, so that a comment behind the last value stays with it."""
+    if text[:index].endswith("\n"):
+        return index  # a block scalar ends after its line end
+    newline = text.find("\n", index)
+    return len(text) if newline < 0 else newline + 1
+
+
+def _dump(value: Any, *, flow: bool | None) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_NoAliases, sort_keys=False, default_flow_style=flow, width=10**6, allow_unicode=True
     )
-    return "".join([*lines[:end], *(f"  {line}{eol}" for line in written.splitlines()), *lines[end:]])
+    return text.strip()
 
 
-class _Plain(yaml.SafeDumper):
-    """Writes what comes twice twice."""
-
+class _NoAliases(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _end_of_block(lines: Sequence[str], start: int) -> int:
-    """Return the index after the last indented line below `start`, comments of what follows left out."""
-    end = start + 1
-    for i in range(start + 1, len(lines)):
-        content = lines[i].strip()
-        if not content or content.startswith("#"):
-            continue
-        if not lines[i].startswith(" "):
-            break
-        end = i + 1
-    return end
