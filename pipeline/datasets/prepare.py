@@ -1,11 +1,14 @@
-"""What should exist → what does: a dataset's clip lists, checked against its media.
+"""Stage `prepare`: checks a dataset's clip lists against the media on disk.
 
-For a dataset whose card has `render`, the media are rendered first. Written to the output folder: ``clips.csv``
-(columns ``split`` and those of a clip list), the clips whose files are all there; ``missing.csv`` (``split, clip_id,
-path, problem``), the others; ``coverage.json``, the counts of each split; ``fingerprints.json``, under the name of each split
-that of its clips that exist ("" for train, validation or test without a list), and under ``media`` that of media which were
-rendered, or made by an importer, as the card says then ("" for files found on disk). A file that is there but cannot be decoded
-is not this module's matter: extraction finds it.
+If the card has a `render` block, the media are rendered first. Files in the output folder:
+
+- ``clips.csv``: the clips with all their files (columns ``split`` and those of a clip list);
+- ``missing.csv``: the problems of the other clips (``split, clip_id, path, problem``);
+- ``coverage.json``: the counts of each split;
+- ``fingerprints.json``: a fingerprint of each split's existing clips ("" for train, validation or test without a list),
+  and, under ``media``, a fingerprint of media that were rendered or written by an importer ("" for other media).
+
+Only existence is checked here. Files that cannot be decoded are rejected by the extraction.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ _SHOWN = 3  # examples in a message
 
 @dataclass(frozen=True)
 class SplitCoverage:
-    """Clips of a split that are listed, and those whose files are there."""
+    """Number of clips of a split that are listed, and that have all their files."""
 
     listed: int
     found: int
@@ -50,15 +53,15 @@ class SplitCoverage:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of a dataset is there.
+    """How much of a dataset exists on disk.
 
     Attributes
     ----------
     splits : mapping of str to SplitCoverage
     media : str
-        Fingerprint of media that were rendered or made by an importer; empty for files found on disk.
+        Fingerprint of media that were rendered or written by an importer; empty for other media.
     missing : tuple of str
-        The first few files that are not there.
+        The first few missing files.
     """
 
     splits: Mapping[str, SplitCoverage]
@@ -66,39 +69,39 @@ class Coverage:
     missing: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line for each split, and one for missing files."""
+        """Return one line for each split, and one for the missing files, if any."""
         lines = [f"{name}: {n.found} of {n.listed} clips found" for name, n in self.splits.items()]
         if self.missing:
-            lines.append(f"missing, first of all: {', '.join(self.missing)} (all in {MISSING_FILE})")
+            lines.append(f"missing files: {', '.join(self.missing)} (full list: {MISSING_FILE})")
         return "\n".join(lines)
 
 
 def prepare_dataset(
     manifest_folder: Path, output_folder: Path, *, media_root: Path, scheduler: str | None, workers: int | None
 ) -> Coverage:
-    """Render a dataset's media if its card says so, and list the clips that exist.
+    """List the clips that exist, after rendering the dataset's media if its card has a `render` block.
 
     Parameters
     ----------
     manifest_folder : Path
-        Card, clip lists and boxes.
+        Folder of the card, the clip lists and the boxes.
     output_folder : Path
-        Where clips.csv, missing.csv, coverage.json and fingerprints.json go.
+        Folder for clips.csv, missing.csv, coverage.json and fingerprints.json.
     media_root : Path
-        Folder that the lists' paths are relative to; see `pipeline.manifests.prepared.resolve_media_root`.
+        The lists' paths are relative to it; see `pipeline.manifests.prepared.resolve_media_root`.
     scheduler, workers
         As for `pipeline.common.cluster.run_tasks`; for rendering only.
 
     Raises
     ------
     SettingsError, EvaluationError
-        The card is wrong, or names no scoring rule.
+        The card is malformed, or names an unknown protocol.
     ManifestError
-        A list is wrong; splits share clips or files; boxes belong to no clip of their split; not one file of a split
-        is there; the output folder cannot be written.
+        A list is malformed; splits share clips or files; boxes belong to no clip of their split; a split has no files
+        at all; the output folder cannot be written.
     """
     card = load_card(manifest_folder)
-    get_protocol(card.evaluation.protocol)  # a mistyped rule shall show before hours of work
+    get_protocol(card.evaluation.protocol)  # detect a mistyped protocol now, not after hours of training
     splits = read_splits(manifest_folder, leaks_allowed=card.leaks_allowed)
     media = card.media_fingerprint
     if card.render is not None:
@@ -127,13 +130,13 @@ def prepare_dataset(
 
 
 def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[str, list[Clip]]:
-    """Read every clip list of a manifest folder, and check the lists and boxes against each other.
+    """Read all clip lists of a manifest folder, and check the lists and boxes against each other.
 
     Parameters
     ----------
     manifest_folder : Path
     leaks_allowed : bool
-        Let splits overlap: what the card's `leaks_allowed` says.
+        Allow splits to overlap; from the card's `leaks_allowed`.
 
     Returns
     -------
@@ -143,8 +146,8 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
     Raises
     ------
     ManifestError
-        There is no clip list, a list or a box file is wrong, boxes belong to no clip of their split, or train or
-        validation share a clip id or a file with another split.
+        There is no clip list, a list or a box file is malformed, boxes belong to no clip of their split, or train or
+        validation shares a clip id or a file with another split.
     """
     names = {path.stem for path in manifest_folder.glob("*.csv")}
     ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
@@ -157,13 +160,13 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
     for name in sorted(name for name in names if name.endswith(_BOXES)):
         _check_boxes(manifest_folder / f"{name}.csv", splits)
     for one, other in itertools.combinations(order, 2) if not leaks_allowed else ():
-        # Splits that are only scored may overlap: heard and unheard, single and multiple sources.
+        # Splits that are only scored may overlap, such as all test clips and those of unheard classes.
         leaks = find_leaks(splits[one], splits[other]) if one in (TRAIN_SPLIT, VALIDATION_SPLIT) else []
         if leaks:
             more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
             raise ManifestError(
-                f"{manifest_folder}: {one}.csv and {other}.csv overlap: {'; '.join(leaks[:_SHOWN])}{more}. Take them out "
-                f"of {one}.csv"
+                f"{manifest_folder}: {one}.csv and {other}.csv overlap: {'; '.join(leaks[:_SHOWN])}{more}. Remove them "
+                f"from {one}.csv"
             )
     return splits
 
@@ -171,17 +174,17 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
 def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
     split = path.stem.removesuffix(_BOXES)
     if split not in splits:
-        raise ManifestError(f"{path}: boxes without a clip list; {split}.csv is missing")
+        raise ManifestError(f"{path}: these boxes have no clip list; {split}.csv is missing")
     known = {clip.clip_id for clip in splits[split]}
     strangers = sorted({box.clip_id for box in read_boxes(path)} - known)
     if strangers:
         raise ManifestError(
-            f"{path}: boxes of {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}"
+            f"{path}: has boxes for {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}"
         )
 
 
 def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
-    """Return (path, problem) of each of the clip's files that is missing, empty or no file."""
+    """Return (path, problem) for each of the clip's files that is missing, empty, or not a file."""
     problems = []
     for medium in clip.media:
         path = media_path(media_root, medium)
@@ -195,11 +198,11 @@ def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
 
 
 def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: Path) -> str:
-    """Return the message about a split of which not one file is there."""
+    """Return the error message for a split without a single complete clip."""
     example = media_path(media_root, clips[0].media[0])
     return (
-        f"{split}: not one of {len(clips)} clips is there under the media root {media_root}; {example}, for one, is "
-        f"missing or empty. Set {media_variable(dataset)} to the folder that holds the media, or mend media_root in the card"
+        f"{split}: none of the {len(clips)} clips was found below the media root {media_root}; for example, {example} is "
+        f"missing or empty. Set {media_variable(dataset)} to the folder of the media, or fix media_root in the card"
     )
 
 

@@ -130,7 +130,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
     problems = printed.err.splitlines()
     for text in (
         "unknown protocol 'paper265'; there are",
-        "test: not one of 6 clips is there under the media root",
+        "test: none of the 6 clips",
         "weights/none.pth: no such file; set encoder.visual_weights",
         "no method 'no_such_method'",
         "batch_size is 64, but only 39 training clips",
@@ -199,7 +199,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
     for path in (project / "nowhere").glob("other-*"):
         path.unlink()
     (elsewhere / "test_boxes.csv").unlink()
-    assert [("no boxes" in each, "not one of 5 clips" in each) for each in check(project).problems] == [
+    assert [("no boxes" in each, "none of the 5 clips" in each) for each in check(project).problems] == [
         (True, False),
         (False, True),
     ]

@@ -4,17 +4,8 @@ import re
 import pytest
 
 from pipeline.common.errors import ManifestError
-from pipeline.datasets.importers.lists import (
-    BoxFault,
-    bare_id,
-    box_faults,
-    checked_id,
-    drawn,
-    ranked,
-    read_ids,
-    read_json,
-    refuse_other_schema,
-)
+from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
+from pipeline.datasets.importers.lists import bare_id, checked_id, drawn, ranked, read_ids, read_json
 
 IDS = ["10", "21", "32"]
 
@@ -49,10 +40,10 @@ def test_repeated_ids_are_used_once_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("10\nab c\n", r"list.txt:2: 'ab c' is not an id"),
-        ("10\nx21\n", r"list.txt:2: 'x21' is not an id"),
-        ("video,audio,label\n10,10,silent\n", r"list.txt:2: 3 columns"),
-        ("\n\n", "holds no ids"),
+        ("10\nab c\n", r"list.txt:2: .*'ab c'"),
+        ("10\nx21\n", r"list.txt:2: .*'x21'"),
+        ("video,audio,label\n10,10,silent\n", r"list.txt:2: .*3 columns"),
+        ("\n\n", "list.txt: .*no ids"),
     ],
 )
 def test_a_malformed_list_is_refused_with_its_line(tmp_path, content, message):
@@ -68,13 +59,13 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ManifestError, match=r"none.txt: no such file"):
         read_ids(tmp_path / "none.txt")
-    with pytest.raises(ManifestError, match="is a folder"):
+    with pytest.raises(ManifestError, match=f"{tmp_path.name}: .*folder"):
         read_ids(tmp_path)
-    with pytest.raises(ManifestError, match="not UTF-8"):
+    with pytest.raises(ManifestError, match=r"utf16.txt: .*UTF-8"):
         read_ids(tmp_path / "utf16.txt")
-    with pytest.raises(ManifestError, match=r"half.json:2: not JSON"):
+    with pytest.raises(ManifestError, match=r"half.json:2: .*JSON"):
         read_json(tmp_path / "half.json")
-    with pytest.raises(ManifestError, match="nested too deeply"):
+    with pytest.raises(ManifestError, match=r"deep.json: .*nested"):
         read_json(tmp_path / "deep.json")
 
 
@@ -84,8 +75,8 @@ def test_only_media_suffixes_are_stripped():
 
 
 @pytest.mark.parametrize("clip_id", ["", ".", "..", "a/b", "ä", "a b", "x" * 129])
-def test_what_is_no_slug_is_no_id(clip_id):
-    with pytest.raises(ManifestError, match=r"here:7: .* is not an id"):
+def test_an_id_must_be_a_slug(clip_id):
+    with pytest.raises(ManifestError, match=f"here:7: .*{re.escape(repr(clip_id))}"):
         checked_id(clip_id, "here:7", pattern=re.compile(".*"))
 
 
@@ -109,7 +100,7 @@ def test_what_is_no_slug_is_no_id(clip_id):
         ([0, 0, True, 1], ["not four numbers"]),
     ],
 )
-def test_everything_wrong_with_a_box_is_said(box, faults):
+def test_all_faults_of_a_box_are_listed(box, faults):
     assert box_faults(box, low=0, high=1) == faults
 
 
@@ -123,23 +114,23 @@ def test_sizes_read_as_corners_are_refused_for_the_whole_file(tmp_path):
     faults = [
         BoxFault(f"clip{i}", tuple(map(str, box)), tuple(box_faults(box, low=0, high=1))) for i, box in enumerate(sizes)
     ]
-    with pytest.raises(ManifestError, match=r"12 of 12 boxes .*'height <= 0' .*looks like \[x, y, width, height\]"):
+    with pytest.raises(ManifestError, match=r"boxes\.json: 12 of 12 .*'height <= 0'.*clip0.*\[x, y, width, height\]"):
         refuse_other_schema(faults, 12, tmp_path / "boxes.json")
 
 
 def test_pixels_read_as_fractions_are_refused_for_the_whole_file(tmp_path):
     faults = [BoxFault(f"clip{i}", ("10", "20", "30", "40"), ("outside the frame",)) for i in range(5)]
-    with pytest.raises(ManifestError, match="looks like another unit"):
+    with pytest.raises(ManifestError, match=r"boxes.json: 5 of 5 .*another unit"):
         refuse_other_schema(faults, 5, tmp_path / "boxes.json")
 
 
-def test_single_faulty_boxes_do_not_condemn_the_file(tmp_path):
+def test_a_few_faulty_boxes_do_not_reject_the_file(tmp_path):
     faults = [BoxFault(f"clip{i}", ("1", "0", "1", "1"), ("width <= 0",)) for i in range(18)]
     for few, n_boxes in ((faults, 5941), (faults[:4], 4)):
         assert refuse_other_schema(few, n_boxes, tmp_path / "boxes.json") is None
 
 
-def test_smaller_draws_lie_within_larger_ones_and_survive_missing_clips():
+def test_smaller_draws_are_subsets_and_do_not_depend_on_missing_clips():
     ids = [str(i) for i in range(200)]
     small, large = drawn(ids, 20, 7), drawn(ids, 60, 7)
     assert len(small) == 20
@@ -157,6 +148,6 @@ def test_a_draw_is_about_uniform():
     assert 115 < first_half < 185  # 150 ± 4 standard deviations
 
 
-def test_more_than_there_is_cannot_be_drawn():
-    with pytest.raises(ManifestError, match="training set of 4 was asked for, but only 3"):
+def test_a_draw_larger_than_the_list_is_an_error():
+    with pytest.raises(ManifestError, match=r"4 clips.*only 3"):
         drawn(IDS, 4, 0)

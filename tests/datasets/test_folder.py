@@ -46,10 +46,10 @@ def test_all_videos_are_found_and_split_once(project, media):
     assert ids(project, "train") | ids(project, "test") == IDS
     assert not ids(project, "train") & ids(project, "test")
     assert len(ids(project, "test")) == 2
-    assert any("`evaluate` has nothing to score" in note for note in report.notes)
+    assert any("no boxes" in note for note in report.notes)
 
 
-def test_the_split_is_seeded_and_stable_when_a_video_goes(project, media):
+def test_the_split_is_seeded_and_stable_when_a_video_is_removed(project, media):
     run(project, media, test_share=0.4, seed=3)
     test = ids(project, "test")
     run(project, media, test_share=0.4, seed=3, changes={"force": True})
@@ -74,26 +74,27 @@ def test_unusable_videos_are_reported(project, media):
     report = run(project, media)
     assert report.left_out == {
         "folder": {
-            "mute": "has no sound",
-            "dark": "has no picture",
-            "noise": "cannot be read as media",
+            "mute": "has no audio stream",
+            "dark": "has no video stream",
+            "noise": "cannot be opened as a media file",
             "empty": "empty file",
         }
     }
     assert report.listed == {"folder": 9}
     assert ids(project, "train") | ids(project, "test") == IDS
-    assert "2 files in the folder are no videos" in report.notes
+    assert any(note.startswith("2 files") for note in report.notes)
 
 
-def test_a_name_that_no_list_can_hold_is_left_out(project, media):
+def test_a_name_that_is_not_utf8_is_left_out(project, media):
     (media / "a.mkv").rename(os.path.join(os.fsencode(media), b"caf\xe9.mkv").decode("utf-8", "surrogateescape"))
     (media / "d.mkv").rename(media / "café.mkv")
     report = run(project, media)
-    assert list(report.left_out["folder"].values()) == ["its name is not UTF-8; rename it"]
+    (reason,) = report.left_out["folder"].values()
+    assert "UTF-8" in reason
     assert ids(project, "train") | ids(project, "test") == IDS - {"a", "d"} | {"cafe"}
 
 
-def test_a_video_is_known_by_its_content_too(project, media):
+def test_a_video_is_also_recognized_by_its_content(project, media):
     (media / "a.mkv").rename(media / "a.bin")
     run(project, media)
     assert "a" in ids(project, "train") | ids(project, "test")
@@ -101,7 +102,7 @@ def test_a_video_is_known_by_its_content_too(project, media):
 
 def test_two_files_with_the_same_id_are_refused(project, media):
     write_video(media / "a.avi")
-    with pytest.raises(ManifestError, match=r"'a.avi' and 'a.mkv' would both be called 'a'; rename"):
+    with pytest.raises(ManifestError, match=r"'a.avi' and 'a.mkv'.* 'a';"):
         run(project, media)
     assert not (project / "data_manifests").exists()
 
@@ -119,7 +120,7 @@ def test_slugs(path, clip_id):
     assert slug(path) == clip_id
 
 
-def test_names_that_a_slug_cannot_hold_stay_apart():
+def test_names_that_are_not_slugs_get_distinct_ids():
     assert slug("猫.mp4") != slug("犬.mp4")
     long = [slug(f"{'x' * 200}{i}.mp4") for i in range(2)]
     assert len({*long, slug(f"{'y' * 1}{'x' * 200}0.mp4")}) == 3
@@ -130,7 +131,7 @@ def test_a_test_list_of_ids_or_paths(project, media, tmp_path):
     listed = write_lines(tmp_path / "test.txt", ["clip_id", "trip/c.mkv", "a"])
     run(project, media, test_list=listed)
     assert ids(project, "test") == {"trip--c", "a"}
-    with pytest.raises(ManifestError, match=r"test.txt:1: 'zebra' is neither"):
+    with pytest.raises(ManifestError, match=r"test.txt:1: 'zebra'"):
         run(project, media, test_list=write_lines(listed, ["zebra"]), name="other")
 
 
@@ -143,21 +144,21 @@ def test_boxes_choose_the_test_clips(project, media, tmp_path):
 
 def test_boxes_of_unknown_or_training_clips_are_refused(project, media, tmp_path):
     write_boxes(tmp_path / "boxes.csv", [box("zebra")])
-    with pytest.raises(ManifestError, match=r"boxes of 1 clips that are not tested on: zebra"):
+    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clips.* zebra"):
         run(project, media, boxes=tmp_path / "boxes.csv")
     write_boxes(tmp_path / "boxes.csv", [box("a"), box("b")])
-    with pytest.raises(ManifestError, match="not tested on: b"):
+    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clips.* b$"):
         run(project, media, boxes=tmp_path / "boxes.csv", test_list=write_lines(tmp_path / "t.txt", ["a"]))
 
 
-def test_boxes_of_unusable_videos_are_left_aside(project, media, tmp_path):
+def test_boxes_of_unusable_videos_are_ignored(project, media, tmp_path):
     (media / "b.mkv").write_bytes(b"")
     write_boxes(tmp_path / "boxes.csv", [box("a"), box("b")])
     run(project, media, boxes=tmp_path / "boxes.csv")
     assert ids(project, "test") == {"a"}
 
 
-def test_clips_cut_from_one_video_stay_on_one_side(project, media, tmp_path):
+def test_clips_cut_from_one_video_are_in_the_same_split(project, media, tmp_path):
     clips = [Clip(f"{n}-{i}", video=f"{n}.mkv", centre_s=0.01 * i) for n in "abd" for i in range(4)]
     write_clips(tmp_path / "clips.csv", clips)
     for seed in range(4):
@@ -169,7 +170,7 @@ def test_clips_cut_from_one_video_stay_on_one_side(project, media, tmp_path):
 def test_a_clip_list_whose_test_clips_share_a_video_with_train_leaks(project, media, tmp_path):
     write_clips(tmp_path / "clips.csv", [Clip("x", video="a.mkv"), Clip("y", video="a.mkv"), Clip("z", video="b.mkv")])
     listed = write_lines(tmp_path / "t.txt", ["x"])
-    with pytest.raises(ManifestError, match=r"1 training clips .*: y\."):
+    with pytest.raises(ManifestError, match=r"1 training clips .* y\."):
         run(project, media, clip_list=tmp_path / "clips.csv", test_list=listed)
     run(project, media, clip_list=tmp_path / "clips.csv", test_list=listed, changes={"leaks": "drop"})
     assert (ids(project, "train"), ids(project, "test")) == ({"z"}, {"x"})
@@ -187,7 +188,7 @@ def test_frame_and_audio_files_of_a_clip_list(project, media, tmp_path):
 
 def test_a_folder_without_videos_is_an_error(project, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ManifestError, match="no usable clip"):
+    with pytest.raises(ManifestError, match=r"no usable clip in .*empty"):
         run(project, tmp_path / "empty")
-    with pytest.raises(ManifestError, match="no such folder"):
+    with pytest.raises(ManifestError, match="none: no such folder"):
         run(project, tmp_path / "none")

@@ -51,7 +51,7 @@ def test_card_clips_and_boxes(project, media):
     assert [b.source for b in boxes] == ["accordion", "female", "subway"]
     assert [round(224 * v) for v in (boxes[0].x0, boxes[0].y0, boxes[0].x1, boxes[0].y1)] == [47, 99, 154, 185]
     assert not (folder / "train.csv").exists()
-    assert "2 pairs, 1 of them with one clip only" in report.notes
+    assert any(note.startswith("2 pairs, 1 of") for note in report.notes)
 
 
 def test_every_pixel_number_comes_back_by_rounding(tmp_path):
@@ -82,10 +82,10 @@ def test_a_clip_list_to_train_on_may_not_hold_test_clips(project, media, tmp_pat
     assert read_clips(project / "data_manifests/is3/train.csv") == train[:1]
     assert report.left_out["train"] == {"gone": "no media"}
     write_clips(tmp_path / "train.csv", [Clip(NAMES[0], video="more/a.mp4")])
-    with pytest.raises(ManifestError, match=rf"1 training clips are in the test list .*{NAMES[0]}"):
+    with pytest.raises(ManifestError, match=rf"1 training clips .*{NAMES[0]}"):
         run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"force": True})
     write_clips(tmp_path / "train.csv", [Clip("same", frame="more/a.mp4", audio=f"audio_wav/{NAMES[0]}.wav")])
-    with pytest.raises(ManifestError, match="train and test share 1: file"):
+    with pytest.raises(ManifestError, match=rf"share 1 .*file 'audio_wav/{NAMES[0]}.wav'"):
         run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"force": True})
 
 
@@ -93,32 +93,32 @@ def test_training_clips_that_share_a_file_with_test_clips_are_dropped_or_kept(pr
     write_files(media, ["more/a.mp4"])
     train = [Clip("mine", video="more/a.mp4"), Clip("same", frame="more/a.mp4", audio=f"audio_wav/{NAMES[0]}.wav")]
     write_clips(tmp_path / "train.csv", train)
-    with pytest.raises(ManifestError, match="--leaks drop trains without them"):
+    with pytest.raises(ManifestError, match=r"share 1 .*'same'.*--leaks drop"):
         run(project, media, RECORDS, train_clips=tmp_path / "train.csv")
     report = run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"leaks": "drop"})
     assert read_clips(project / "data_manifests/is3/train.csv") == train[:1]
-    assert report.left_out["train"] == {"same": "shares its id or a file with a clip that is scored"}
+    assert report.left_out["train"].keys() == {"same"}
     assert not load_card(project / "data_manifests/is3").leaks_allowed
     keep = {"leaks": "keep", "force": True}
     report_of_kept = run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes=keep)
     assert read_clips(project / "data_manifests/is3/train.csv") == train
     assert report_of_kept.shared
-    assert "shared: train and the scored splits share 1: file" in "\n".join(report_of_kept.lines())
+    assert any("shared: 1 " in line and "'same'" in line for line in report_of_kept.lines())
     assert load_card(project / "data_manifests/is3").leaks_allowed
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected a list of records"),
-        ([{"image": "a.jpg"}], "record 0: expected the keys"),
-        ([{"image": "a.jpg", "audio": "a.wav", "gt_box": "masks/a.png"}], "gt_box is the path of a mask"),
-        ([{"image": "a.jpg", "audio": "a.wav", "gt_box": 3}], "record 0: 'image' and 'audio' are paths"),
-        ([RECORDS[0], RECORDS[0]], f"record 1: a second record for {NAMES[0]}"),
-        ([record("a b", [0, 0, 1, 1])], "record 0: 'a b' is not an id"),
-        ([record(f"a_{i}", [100, 100, 50, 50]) for i in range(6)], r"looks like \[x, y, width, height\]"),
+        ([], "b.json: expected a list"),
+        ([{"image": "a.jpg"}], "record 0: expected keys .*'gt_box'"),
+        ([{"image": "a.jpg", "audio": "a.wav", "gt_box": "masks/a.png"}], "record 0: 'gt_box' .*mask"),
+        ([{"image": "a.jpg", "audio": "a.wav", "gt_box": 3}], "record 0: .*'gt_box' a list"),
+        ([RECORDS[0], RECORDS[0]], f"record 1: duplicate .*{NAMES[0]}"),
+        ([record("a b", [0, 0, 1, 1])], "record 0: 'a b'"),
+        ([record(f"a_{i}", [100, 100, 50, 50]) for i in range(6)], r"6 of 6 .*\[x, y, width, height\]"),
     ],
 )
-def test_json_of_another_form_is_refused(tmp_path, content, message):
+def test_malformed_json_is_refused(tmp_path, content, message):
     with pytest.raises(ManifestError, match=message):
         read_entries(write_json(tmp_path / "b.json", content), ImportReport("x"))

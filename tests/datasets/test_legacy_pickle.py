@@ -68,24 +68,24 @@ class Attack:
 def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path, protocol):
     flag = tmp_path / "flag"
     path = write(tmp_path / "bad.pkl", {"anno": [Attack(flag)]}, protocol)
-    with pytest.raises(ManifestError, match=r"bad.pkl: refused: holds (posix|nt|os).system"):
+    with pytest.raises(ManifestError, match=r"bad.pkl: refused: .*(posix|nt|os).system"):
         load_plain_pickle(path)
     assert not flag.exists()
 
 
 def test_an_array_of_objects_is_refused(tmp_path):
     flag = tmp_path / "flag"
-    with pytest.raises(ManifestError, match="refused"):
+    with pytest.raises(ManifestError, match=r"a.pkl: refused"):
         load_plain_pickle(write(tmp_path / "a.pkl", np.array([Attack(flag)], dtype=object), 4))
-    with pytest.raises(ManifestError, match="refused: holds array of"):
+    with pytest.raises(ManifestError, match=r"b.pkl: refused: .*array of"):
         load_plain_pickle(write(tmp_path / "b.pkl", np.array([{"a": 1}], dtype=object), 4))
     assert not flag.exists()
 
 
 def test_other_values_are_refused_by_name(tmp_path):
-    with pytest.raises(ManifestError, match=r"builtins.set|__builtin__.set|holds a set"):
+    with pytest.raises(ManifestError, match=r"set.pkl: refused: .*(builtins.set|__builtin__.set|a set)"):
         load_plain_pickle(write(tmp_path / "set.pkl", {"a": {1, 2}}, 4))
-    with pytest.raises(ManifestError, match="refused: holds"):
+    with pytest.raises(ManifestError, match=r"rec.pkl: refused"):
         load_plain_pickle(write(tmp_path / "rec.pkl", np.zeros(2, dtype=[("x", "f4")]), 4))
     looped = []
     looped.append(looped)
@@ -105,5 +105,5 @@ def test_an_array_shorter_than_its_shape_is_refused(tmp_path):
     content = pickle.dumps(np.arange(4, dtype="u1"), protocol=2)
     path = tmp_path / "short.pkl"
     path.write_bytes(content.replace(b"K\x04\x85", b"K\x09\x85"))
-    with pytest.raises(ManifestError, match=r"short.pkl: not readable"):
+    with pytest.raises(ManifestError, match=r"short.pkl: cannot be read"):
         load_plain_pickle(path)

@@ -25,7 +25,7 @@ from pipeline.datasets.music.published import MUSIC_AUDIO, import_music_syntheti
 from pipeline.datasets.music.schedule import GAIN_RANGE, Segment, draw_mosaics
 from pipeline.datasets.music.segments import CutSettings, audible_seconds, cut_solo
 from pipeline.datasets.music.solos import Solo, find_solos, split_videos
-from pipeline.datasets.music.spectrograms import sound_of_spectrogram
+from pipeline.datasets.music.spectrograms import invert_spectrogram
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.manifests.boxes import read_boxes
 from pipeline.manifests.clips import read_clips
@@ -141,7 +141,7 @@ def read_wav(path: Path) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
 
 
-def test_a_solo_that_a_decoder_trips_over_is_left_out(solos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_solo_that_crashes_a_decoder_is_left_out(solos: Path, tmp_path: Path, monkeypatch) -> None:
     def trip(*_: object, **__: object) -> None:
         raise IndexError("in the depths\nof a library " + 500 * "x")
 
@@ -149,7 +149,8 @@ def test_a_solo_that_a_decoder_trips_over_is_left_out(solos: Path, tmp_path: Pat
     monkeypatch.setattr(music_segments, "read_frame", trip)
     cut = cut_solo(path, tmp_path, "cello_a", {}, settings)
     assert not cut.seconds
-    assert cut.reason.startswith(f"{path}: internal error: IndexError: in the depths of a library xxx")
+    assert cut.reason.startswith(f"{path}: ")
+    assert "IndexError: in the depths of a library xxx" in cut.reason
     assert len(cut.reason) < len(str(path)) + 350
     monkeypatch.setattr(music_segments, "read_frame", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
@@ -255,7 +256,7 @@ def test_boxes_lie_in_their_quadrant_and_belong_to_the_annotated_frame(built: li
     assert any(not box.sounding for box in boxes)
 
 
-def test_same_seed_gives_the_same_bytes_whatever_the_workers_and_wherever_the_solos_lie(built: list[Path]) -> None:
+def test_same_seed_gives_the_same_bytes_for_any_number_of_workers_and_any_folder(built: list[Path]) -> None:
     first, second = ({p.relative_to(root): p for p in root.rglob("*") if p.is_file()} for root in built)
     assert first.keys() == second.keys()
     assert len(first) > 2 * 32
@@ -346,9 +347,7 @@ def test_too_few_instruments_are_an_error_before_anything_is_cut(solos: Path, tm
         (videos / instrument).mkdir(parents=True)
         for letter in "ab":
             (videos / instrument / f"{instrument}_{letter}.mp4").write_bytes(b"not looked at")
-    with pytest.raises(
-        ManifestError, match=r"train: a mosaic needs 4 different instruments.* of 3 \(cello, flute, violin\)"
-    ):
+    with pytest.raises(ManifestError, match=r"train: .*4 different instruments.* 3 \(cello, flute, violin\)"):
         build_music_synthetic(
             options(tmp_path, tmp_path / "media"), solos=videos, quadrant_boxes=True, settings=BuildSettings()
         )
@@ -357,11 +356,11 @@ def test_too_few_instruments_are_an_error_before_anything_is_cut(solos: Path, tm
 
 @pytest.mark.parametrize("given", [{}, {"boxes": Path("boxes.json"), "quadrant_boxes": True}])
 def test_boxes_are_asked_for(given: dict, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"give --boxes FILE .* or else --quadrant-boxes"):
+    with pytest.raises(ManifestError, match=r"--boxes FILE .*--quadrant-boxes"):
         build_music_synthetic(options(tmp_path, tmp_path), solos=tmp_path, settings=BuildSettings(), **given)
 
 
-def test_check_only_says_how_the_videos_are_split_and_writes_nothing(solos: Path, tmp_path: Path) -> None:
+def test_check_only_reports_the_split_and_writes_nothing(solos: Path, tmp_path: Path) -> None:
     report = build_music_synthetic(
         options(tmp_path, tmp_path / "media", check_only=True),
         solos=solos / "videos",
@@ -398,7 +397,7 @@ def test_draw_for_test_lets_only_annotated_instruments_sound() -> None:
     drawn = draw_mosaics(segments(1, 2, boxed=True), split="test", count=40, seed=0, max_shift=0, needs_boxes=True)
     assert {item.segment.instrument for m in drawn for item in m.items if item.sounding} == set("abc")
     assert {item.segment.instrument for m in drawn for item in m.items if not item.sounding} == set("abcdefg")
-    with pytest.raises(ManifestError, match=r"usable videos with boxes of 0 \(none\)"):
+    with pytest.raises(ManifestError, match=r"test: .*with boxes of only 0 \(none\)"):
         draw_mosaics(segments(1, 2), split="test", count=1, seed=0, max_shift=0, needs_boxes=True)
 
 
@@ -433,7 +432,7 @@ def test_audible_seconds_by_level() -> None:
     assert audible_seconds(np.append(sound, np.ones(99)), sample_rate=100, silence_db=-40) == [0, 2]
 
 
-def test_cut_is_taken_up_again_until_settings_change(solos: Path, tmp_path: Path) -> None:
+def test_cut_is_reused_until_settings_change(solos: Path, tmp_path: Path) -> None:
     path, settings = solos / "videos" / "cello" / "cello_a.mp4", CutSettings(16, RATE, -40.0, 30.0)
     first = cut_solo(path, tmp_path, "cello_a", {0: 0.1}, settings)
     assert (first.seconds, first.frame_s) == ((0, 1, 3), (0.1, 1.5, 3.5))
@@ -452,9 +451,9 @@ def test_solos_from_a_list_and_a_flat_folder(tmp_path: Path) -> None:
     assert [(solo.video, solo.instrument) for solo in found] == [("-x_1", "acoustic_guitar"), ("y", "tuba")]
     assert missing == [("gone", "acoustic_guitar")]
     (tmp_path / "list.json").write_text(json.dumps({"videos": {"cello": ["y"], "tuba": ["y"]}}))
-    with pytest.raises(ManifestError, match="video 'y' stands under 'cello' and under 'tuba'"):
+    with pytest.raises(ManifestError, match=r"'y' .*'cello' and 'tuba'"):
         find_solos(tmp_path, tmp_path / "list.json")
-    with pytest.raises(ManifestError, match="no solo videos found; expected INSTRUMENT"):
+    with pytest.raises(ManifestError, match=r"no solo videos.*INSTRUMENT"):
         find_solos(tmp_path)
 
 
@@ -467,7 +466,7 @@ def test_split_by_given_test_videos() -> None:
     _, test = split_videos(solos, test_videos=None, **rule)
     assert [solo.video for solo in test if solo.instrument == "a"] == ["a3"]
     assert len(test) == 3  # and a tenth of b
-    with pytest.raises(ManifestError, match="test videos without a file: zz"):
+    with pytest.raises(ManifestError, match="test videos: zz"):
         split_videos(solos, test_videos=frozenset({"zz"}), **rule)
 
 
@@ -493,9 +492,9 @@ def test_solo_boxes_keep_the_boxed_frame_nearest_the_middle(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("key", "instrument", "message"),
     [
-        ("id_0_1000/frame_003/00060.jpg", "cello", "frame 60 lies in second 2; give the rate"),
-        ("id/00060.jpg", "cello", "expected a key like ID_0_1000/frame_013/00411.jpg"),
-        ("id_0_1000/frame_002/00060.jpg", "violin", "the box is of 'cello', the video of 'violin'"),
+        ("id_0_1000/frame_003/00060.jpg", "cello", "frame 60 .*second 2.*--box-frame-rate"),
+        ("id/00060.jpg", "cello", "'id/00060.jpg': .*ID_0_1000/frame_013/00411.jpg"),
+        ("id_0_1000/frame_002/00060.jpg", "violin", "id_0_1000/frame_002/00060.jpg: .*'cello'.*'violin'"),
     ],
 )
 def test_solo_boxes_refuse(key: str, instrument: str, message: str, tmp_path: Path) -> None:
@@ -519,7 +518,7 @@ def test_corners_in_place_of_sizes_are_refused() -> None:
     rng = np.random.default_rng(0)
     low, high = rng.uniform(0, 0.5, (50, 2)), rng.uniform(0.6, 1, (50, 2))
     rows = [(str(k), row) for k, row in enumerate(np.hstack([low, high]).tolist())]
-    with pytest.raises(ManifestError, match=r"unusable as \[x, y, width, height\].*look like corners"):
+    with pytest.raises(ManifestError, match=r"boxes: .* of 50 .*\[x, y, width, height\].*corners"):
         corners_of_xywh(rows, ImportReport("music"), "boxes")
 
 
@@ -562,7 +561,7 @@ def test_published_layout_with_sound_files(tmp_path: Path) -> None:
     manifest = tmp_path / "data_manifests" / "music"
     train, test = read_clips(manifest / "train.csv"), read_clips(manifest / "test.csv")
     assert [clip.clip_id for clip in train] == ["train-a", "train-b"]
-    assert report.left_out == {"train": {"c": "no sound beside the frame"}}
+    assert report.left_out == {"train": {"c": "frame without audio"}}
     assert [(clip.frame, clip.audio) for clip in test] == [
         ("test1/video/a.jpg", "test1/audio/a.wav"),
         ("test1/video/b.jpg", "test1/audio/b.wav"),
@@ -584,13 +583,14 @@ def test_published_spectrograms_are_refused_or_made_sound(tmp_path: Path) -> Non
     for name, spectrogram in (("a", decibels_of(tone(220))), ("b", np.zeros((5, 64)))):
         (audio / f"{name}.wav").unlink()
         (audio / f"{name}.pkl").write_bytes(pickle.dumps(spectrogram))
-    with pytest.raises(
-        ManifestError, match=r"2 clips have their sound only as a precomputed spectrogram.*--rebuild-sound"
-    ):
+    with pytest.raises(ManifestError, match=r"test1/audio: 2 clips .*spectrogram.*--rebuild-sound"):
         import_music_synthetic(options(tmp_path, tmp_path / "music"))
     assert not (tmp_path / "data_manifests").exists()
     report = import_music_synthetic(options(tmp_path, tmp_path / "music"), rebuild_sound=True, workers=1)
-    assert report.left_out == {"test": {"b": "b.pkl: expected an array (201, 64) of decibels, got (5, 64)"}}
+    assert report.left_out.keys() == {"test"}
+    assert report.left_out["test"].keys() == {"b"}
+    assert report.left_out["test"]["b"].startswith("b.pkl: ")
+    assert all(shape in report.left_out["test"]["b"] for shape in ("(201, 64)", "(5, 64)"))
     (clip,) = read_clips(tmp_path / "data_manifests" / "music" / "test.csv")
     assert clip.audio == "test1/audio_rebuilt/a.wav"
     assert np.abs(read_wav(tmp_path / "music" / clip.audio)).max() == 1
@@ -616,29 +616,29 @@ def test_spectrograms_are_checked_without_rebuilding_any(rebuild: bool, tmp_path
     assert report.listed == {"train": 3, "test": 2}
     assert report.left_out == {"test": {"b": "empty file"}}
     assert report.n_boxes == 2  # of clip a; so its boxes were read, and b's frame is none
-    assert any(note.startswith("test: 2 clips have their sound only as a spectrogram") for note in report.notes)
+    assert any(note.startswith("test: 2 clips have only a spectrogram") for note in report.notes)
     assert tree(tmp_path) == before
 
     np.save(root / "test1" / "box" / "a.npy", np.array([[0, 0, 0.5, 0.5, 7.0]]))
-    with pytest.raises(ManifestError, match=r"category 7.0 is unknown"):
+    with pytest.raises(ManifestError, match=r"a.npy: .*category 7.0"):
         import_music_synthetic(options(tmp_path, root, check_only=True), rebuild_sound=rebuild)
 
 
 def test_rebuilt_sound_has_the_published_spectrogram() -> None:
     """Up to one factor, the peak's, where the spectrogram is within 40 dB of its maximum."""
     wanted = decibels_of(tone(220))
-    difference = decibels_of(sound_of_spectrogram(wanted, audio=MUSIC_AUDIO)) - wanted
+    difference = decibels_of(invert_spectrogram(wanted, audio=MUSIC_AUDIO)) - wanted
     strong = difference[wanted > wanted.max() - 40]
     assert np.abs(strong - np.median(strong)).mean() < 0.5
-    assert not sound_of_spectrogram(np.full((201, 64), -np.inf), audio=MUSIC_AUDIO).any()
+    assert not invert_spectrogram(np.full((201, 64), -np.inf), audio=MUSIC_AUDIO).any()
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (np.zeros((2, 4)), r"expected rows of \[x, y, width, height, category\], got \(2, 4\)"),
-        (np.array([[0, 0, 0.5, 0.5, 7.0]]), "category 7.0 is unknown; there are 1 cello, 3 acoustic_guitar"),
-        (np.array([[0, 0, 1, 1, 13]], dtype=object), "not a plain NumPy array"),
+        (np.array([[0, 0, 0.5, 0.5, 7.0]]), "a.npy: .*category 7.0.* 1 cello, 3 acoustic_guitar"),
+        (np.array([[0, 0, 1, 1, 13]], dtype=object), "a.npy: .*NumPy array"),
     ],
 )
 def test_published_boxes_refuse(rows: np.ndarray, message: str, tmp_path: Path) -> None:
@@ -649,5 +649,5 @@ def test_published_boxes_refuse(rows: np.ndarray, message: str, tmp_path: Path) 
 
 
 def test_published_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="holds neither train/video nor test1/video"):
+    with pytest.raises(ManifestError, match=r"train/video .*test1/video"):
         import_music_synthetic(options(tmp_path, tmp_path))

@@ -67,7 +67,7 @@ def test_card_lists_and_boxes_of_the_official_layout(project, sources):
     assert report.used == {"train": 5, "test": 2}
 
 
-def test_silent_clips_are_a_picture_and_the_sound_of_another(project, sources, tmp_path):
+def test_silent_clips_pair_a_frame_with_the_audio_of_another_clip(project, sources, tmp_path):
     silent = write_lines(tmp_path / "silent.csv", ["video,audio,label", "10,21,non-sounding"])
     report = run(project, sources, silent=silent, validation_size=1)
     clips = read_clips(project / "data_manifests/flickr/test_silent.csv")
@@ -78,8 +78,8 @@ def test_silent_clips_are_a_picture_and_the_sound_of_another(project, sources, t
     ]
     assert report.used == {"train": 5, "test": 2, "validation": 1, "test_silent": 3}
     assert read_splits(project / "data_manifests/flickr").keys() == report.used.keys()
-    silent.write_text("10,32\n")  # the only clip that could be held out is heard there
-    with pytest.raises(ManifestError, match="only 0 clips with boxes are not tested on"):
+    silent.write_text("10,32\n")  # the only clip that could be held out is used in a silent clip
+    with pytest.raises(ManifestError, match=r"validation set of 1 .*only 0"):
         run(project, sources, name="again", silent=silent, validation_size=1)
 
 
@@ -123,7 +123,7 @@ def test_xml_json_and_pickle_give_the_same_boxes(tmp_path, one_each):
     assert read_raw_boxes(write_json(tmp_path / "b.json", {"boxes": BOXES})) == expected
 
 
-def test_several_boxes_of_one_annotator_keep_his_number(tmp_path):
+def test_boxes_of_one_annotator_share_a_number(tmp_path):
     folder = tmp_path / "xml"
     folder.mkdir()
     first, second = BOXES["10"], BOXES["32"]
@@ -134,15 +134,15 @@ def test_several_boxes_of_one_annotator_keep_his_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("<annotation><obj>", "10.xml: not readable as XML"),
-        ("", "10.xml: not readable as XML"),
+        "<annotation><obj>",
+        "",
     ],
 )
-def test_broken_xml_is_named(tmp_path, content, message):
+def test_broken_xml_is_named(tmp_path, content):
     (tmp_path / "10.xml").write_text(content)
-    with pytest.raises(ManifestError, match=message):
+    with pytest.raises(ManifestError, match=r"10.xml: .*XML"):
         read_raw_boxes(tmp_path)
 
 
@@ -196,13 +196,13 @@ def test_flat_media_and_a_video_without_frame_file(project, sources, tmp_path):
 def test_unknown_and_ambiguous_layouts_are_refused(project, sources, tmp_path):
     bare = tmp_path / "bare"
     write_files(bare, ["100.jpg", "100.wav"])
-    with pytest.raises(ManifestError, match=r"none of the known layouts. Looked for official: Data/\{last\}/<id>.jpg"):
+    with pytest.raises(ManifestError, match=r"bare: .*none of .*official: Data/\{last\}/<id>.jpg"):
         run(project, sources, media=bare)
     write_files(sources["media"], ["frames/100.jpg", "audio/100.wav"])
-    with pytest.raises(ManifestError, match=r"folders of 2 layouts; name one with --layout"):
+    with pytest.raises(ManifestError, match=r"2 layouts.*--layout"):
         run(project, sources)
     run(project, sources, changes={"layout": "official"})
-    with pytest.raises(ManifestError, match="no such media folder"):
+    with pytest.raises(ManifestError, match="none: no such media folder"):
         run(project, sources, media=tmp_path / "none", name="third")
 
 
@@ -218,8 +218,8 @@ def test_the_coverage_report_names_every_clip_left_out(project, sources, tmp_pat
     write_official(media, ["155"])
     report = run(project, sources, train_list=train)
     expected = {
-        "100": "no sound beside the frame",
-        "111": "no frame beside the sound",
+        "100": "frame without audio",
+        "111": "audio without a frame",
         "122": "empty file",
         "133": "no media",
         "144": "several frames with this id",
@@ -231,7 +231,7 @@ def test_the_coverage_report_names_every_clip_left_out(project, sources, tmp_pat
     assert written["listed"] == {"train": 6, "test": 2}
     printed = "\n".join(report.lines())
     assert all(reason in printed and clip_id in printed for clip_id, reason in expected.items())
-    assert "the training list holds 1 ids more than once" in printed
+    assert "the training list has 1 duplicate ids" in printed
 
 
 def test_a_training_subset_is_seeded(project, sources):
@@ -245,13 +245,13 @@ def test_a_training_subset_is_seeded(project, sources):
         run(project, sources, train_size=3, seed=seed, name=f"draw{seed}")
         draws.add((project / f"data_manifests/draw{seed}/train.csv").read_text())
     assert len(draws) > 1
-    with pytest.raises(ManifestError, match="training set of 6 was asked for, but only 5"):
+    with pytest.raises(ManifestError, match=r"training set of 6 .*only 5"):
         run(project, sources, train_size=6, name="large")
 
 
-def test_leaks_stop_the_import_unless_told_otherwise(project, sources, tmp_path):
+def test_leaks_stop_the_import_by_default(project, sources, tmp_path):
     train = write_lines(tmp_path / "leaky.txt", [*TRAIN, "10"])
-    with pytest.raises(ManifestError, match=r"1 training clips are in the test list .*: 10\. --leaks drop"):
+    with pytest.raises(ManifestError, match=r"1 training clips .*: 10\. .*--leaks drop"):
         run(project, sources, train_list=train)
     assert not (project / "data_manifests/flickr").exists()
     report = run(project, sources, train_list=train, changes={"leaks": "drop"})
@@ -271,7 +271,7 @@ def test_validation_clips_are_annotated_untested_and_untrained(project, sources,
     assert {box.clip_id for box in read_boxes(folder / "validation_boxes.csv")} == {"32"}
     assert "32" not in {clip.clip_id for clip in read_clips(folder / "train.csv")}
     assert report.left_out["train"] == {"32": "held out for validation"}
-    with pytest.raises(ManifestError, match="validation set of 2 was asked for, but only 1"):
+    with pytest.raises(ManifestError, match=r"validation set of 2 .*only 1"):
         run(project, sources, validation_size=2, name="more")
 
 
@@ -291,26 +291,26 @@ def test_checking_needs_no_media_and_writes_nothing(project, sources, tmp_path):
     ("content", "message"),
     [
         ([1], r'expected \{"boxes"'),
-        ({"boxes": {"x": []}}, "'x' is not an id"),
-        ({"boxes": {"10": [1, 2, 3, 4]}}, "id 10: expected a list of boxes"),
-        ({"boxes": {}}, "holds no boxes"),
+        ({"boxes": {"x": []}}, "b.json: 'x'"),
+        ({"boxes": {"10": [1, 2, 3, 4]}}, "id 10: expected a list"),
+        ({"boxes": {}}, "b.json: .*no boxes"),
     ],
 )
-def test_json_of_another_form_is_refused(tmp_path, content, message):
+def test_malformed_json_is_refused(tmp_path, content, message):
     with pytest.raises(ManifestError, match=message):
         read_raw_boxes(write_json(tmp_path / "b.json", content))
 
 
-def test_records_of_another_form_are_refused(tmp_path):
+def test_malformed_records_are_refused(tmp_path):
     path = tmp_path / "gt.pkl"
     for value, message in [
         ([1], "expected a dict of records"),
-        ({0: {"visual": "a/10.jpg"}}, "record 0: expected the keys"),
-        ({0: {"visual": "a/10.jpg", "anno": np.zeros(4)}}, "rows of four numbers"),
-        ({i: {"visual": "a/10.jpg", "anno": np.zeros((1, 4))} for i in range(2)}, "a second record for id 10"),
+        ({0: {"visual": "a/10.jpg"}}, "record 0: expected keys"),
+        ({0: {"visual": "a/10.jpg", "anno": np.zeros(4)}}, "record 0: 'anno'"),
+        ({i: {"visual": "a/10.jpg", "anno": np.zeros((1, 4))} for i in range(2)}, "record 1: duplicate .*10"),
     ]:
         path.write_bytes(pickle.dumps(value))
         with pytest.raises(ManifestError, match=message):
             read_raw_boxes(path)
-    with pytest.raises(ManifestError, match=r"boxes are a folder of XML files, a .json or a .pkl"):
+    with pytest.raises(ManifestError, match=r"boxes\.txt: .*XML.*\.json.*\.pkl"):
         read_raw_boxes(tmp_path / "boxes.txt")

@@ -83,7 +83,7 @@ def test_faulty_boxes_are_named_and_counted(project, media, annotations):
     }
 
 
-def test_silent_clips_show_one_video_and_sound_like_another(project, media, annotations, tmp_path):
+def test_silent_clips_pair_the_frame_and_audio_of_two_videos(project, media, annotations, tmp_path):
     listed = write_lines(
         tmp_path / "plus_silent.csv",
         [
@@ -102,24 +102,24 @@ def test_silent_clips_show_one_video_and_sound_like_another(project, media, anno
     assert read_clips(folder / "test_silent.csv") == [*test, silent]
     assert (folder / "test_silent_boxes.csv").read_bytes() == (folder / "test_boxes.csv").read_bytes()
     assert report.left_out["test_silent"] == {
-        f"silent-{SECOND}-{SECOND}": "frame and sound are of one clip",
+        f"silent-{SECOND}-{SECOND}": "frame and audio are from the same clip",
         f"silent-{SECOND}-{GOOD}": "labeled 'sounding'",
         f"silent-xxxxxxxxxxx_000009-{GOOD}": "no media",
     }
-    # Scored as SLAVC does, the silent clip enters by its confidence.
+    # SLAVC's protocol scores a silent clip by the model's confidence.
     boxes = read_boxes(folder / "test_silent_boxes.csv")
     maps = np.random.default_rng(0).random((3, 7, 7))
     scores = score(maps, [GOOD, SECOND, silent.clip_id], boxes, get_protocol("slavc-vggss224"))
     assert (scores.counts["n_clips"], len(scores.extra["silent_confidence"])) == (2, 1)
 
 
-def test_what_a_silent_clip_shows_must_not_be_trained_on(project, media, annotations, tmp_path):
+def test_training_on_a_part_of_a_silent_clip_is_a_leak(project, media, annotations, tmp_path):
     listed = write_lines(tmp_path / "silent.csv", [f"{GOOD},{TRAIN[0]}"])
-    with pytest.raises(ManifestError, match=rf"1 training clips .*: {TRAIN[0]}\. --leaks drop"):
+    with pytest.raises(ManifestError, match=rf"1 training clips .*: {TRAIN[0]}\. .*--leaks drop"):
         run(project, media, annotations, train=TRAIN, silent=listed)
     for content, message in (
-        ("a,b\n", r"silent.csv:1: 'a' is not an id"),
-        (f"{GOOD},{GOOD}\n", "holds no silent clips"),
+        ("a,b\n", r"silent.csv:1: 'a'"),
+        (f"{GOOD},{GOOD}\n", "silent.csv: .*no silent clips"),
     ):
         listed.write_text(content)
         with pytest.raises(ManifestError, match=message):
@@ -137,7 +137,7 @@ def test_a_crlf_test_list_selects_clips(project, media, annotations, tmp_path):
 def test_a_leak_is_found_by_video_though_the_clip_is_another(project, media, annotations):
     other_part = f"{video_of(GOOD)}_000200"
     write_files(media, [f"video/{other_part}.mp4"])
-    with pytest.raises(ManifestError, match=rf"1 training clips .*: {other_part}\. --leaks drop"):
+    with pytest.raises(ManifestError, match=rf"1 training clips .*: {other_part}\. .*--leaks drop"):
         run(project, media, annotations, train=[*TRAIN, other_part])
     run(project, media, annotations, train=[*TRAIN, other_part], changes={"leaks": "drop"})
     assert [c.clip_id for c in read_clips(project / "data_manifests/vggss/train.csv")] == TRAIN
@@ -166,7 +166,7 @@ def test_flat_media(project, annotations, tmp_path):
 def test_without_training_clips_the_dataset_is_for_testing(project, media, annotations):
     report = run(project, media, annotations)
     assert not (project / "data_manifests/vggss/train.csv").exists()
-    assert any("trained on another dataset" in note for note in report.notes)
+    assert any("no training clips" in note for note in report.notes)
 
 
 def test_checking_reads_no_media(project, annotations, tmp_path):
@@ -179,7 +179,7 @@ def test_training_lists_of_either_form(tmp_path):
     report = ImportReport("x")
     plain = write_lines(tmp_path / "a.txt", [TRAIN[0], TRAIN[0], f"{TRAIN[1]},cello"])
     assert read_train_list(plain, report) == (TRAIN, {TRAIN[1]: "cello"})
-    assert "1 ids more than once" in report.notes[0]
+    assert "1 duplicate ids" in report.notes[0]
     official = write_lines(
         tmp_path / "vggsound.csv", ["aaaaaaaaaaa,1,elk,train", "ccccccccccc,3,x,test", 'bbbbbbbbbbb,2,"a, b",train']
     )
@@ -189,9 +189,9 @@ def test_training_lists_of_either_form(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("aaaaaaaaaaa_1", r"t.txt:2: 'aaaaaaaaaaa_1' is not an id"),
+        ("aaaaaaaaaaa_1", r"t.txt:2: 'aaaaaaaaaaa_1'"),
         ("a,b,c", r"t.txt:2: 3 columns"),
-        ("aaaaaaaaaaa_000001_000011,x", "is not an id"),
+        ("aaaaaaaaaaa_000001_000011,x", "t.txt:2: 'aaaaaaaaaaa_000001_000011'"),
     ],
 )
 def test_a_malformed_training_list_is_refused(tmp_path, line, message):
@@ -203,19 +203,19 @@ def test_a_malformed_training_list_is_refused(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "expected a list of records"),
-        ([{"file": GOOD, "bbox": []}], "record 0: expected the keys"),
-        ([{"file": "short", "class": "x", "bbox": []}], "record 0: 'short' is not an id"),
-        ([{"file": GOOD, "class": "x", "bbox": None}], "record 0: 'file' and 'class' are texts"),
-        ([RECORDS[0], RECORDS[0]], f"record 1: a second record for {GOOD}"),
+        ({}, "v.json: expected a list"),
+        ([{"file": GOOD, "bbox": []}], "record 0: expected keys"),
+        ([{"file": "short", "class": "x", "bbox": []}], "record 0: 'short'"),
+        ([{"file": GOOD, "class": "x", "bbox": None}], "record 0: .*'bbox' a list"),
+        ([RECORDS[0], RECORDS[0]], f"record 1: duplicate .*{GOOD}"),
     ],
 )
-def test_json_of_another_form_is_refused(tmp_path, content, message):
+def test_malformed_json_is_refused(tmp_path, content, message):
     with pytest.raises(ManifestError, match=message):
         read_annotations(write_json(tmp_path / "v.json", content), ImportReport("x"))
 
 
-def test_a_row_that_is_no_box_is_a_fault(tmp_path):
+def test_a_row_that_is_not_a_box_is_a_fault(tmp_path):
     report = ImportReport("x")
     truth = read_annotations(
         write_json(tmp_path / "v.json", [{"file": GOOD, "class": "x", "bbox": [0.5, [0, 0, 1, 1]]}]), report

@@ -38,7 +38,7 @@ def dataset(media, **changes):
     )
 
 
-def test_a_dataset_is_written_whole(project):
+def test_a_dataset_is_written_completely(project):
     write_dataset(dataset(project / "clips"), project)
     folder = project / "data_manifests/own"
     assert sorted(tree(folder)) == ["dataset.yaml", "import_report.json", "test.csv", "test_boxes.csv", "train.csv"]
@@ -46,7 +46,7 @@ def test_a_dataset_is_written_whole(project):
     assert [f.name for f in (project / "data_manifests").iterdir()] == ["own"]
 
 
-def test_a_path_of_the_machine_is_printed_but_not_stored(project, tmp_path):
+def test_an_absolute_path_is_printed_but_not_stored(project, tmp_path):
     written = dataset(tmp_path / "else where")
     write_dataset(written, project)
     assert load_card(project / "data_manifests/own").media_root == "data/own/media"
@@ -59,7 +59,7 @@ def test_a_path_of_the_machine_is_printed_but_not_stored(project, tmp_path):
 def test_an_existing_dataset_is_kept_unless_forced(project):
     write_dataset(dataset(project), project)
     before = tree(project)
-    with pytest.raises(ManifestError, match=r"own: exists; give --force to replace it"):
+    with pytest.raises(ManifestError, match=r"own: exists.*--force"):
         write_dataset(dataset(project), project)
     assert tree(project) == before
     other = dataset(project, clips={"train": [Clip("c", video="c.mp4")]}, boxes={})
@@ -83,10 +83,13 @@ BAD = [
     ({"clips": {"train": [Clip("a b", video="a.mp4")]}, "boxes": {}}, "clip_id 'a b'"),
     (
         {"clips": {s: [Clip(s, video="a.mp4")] for s in ("train", "test")}, "boxes": {}},
-        "train and test share 1: file 'a.mp4'",
+        "share 1 .*file 'a.mp4'.*clip 'test'",
     ),
-    ({"clips": {s: [Clip(s, video="a.mp4")] for s in ("train", "validation")}, "boxes": {}}, "share 1: file 'a.mp4'"),
-    ({"boxes": {"test": [Box("z", "x", "1", True, 0, 0, 1, 1)]}}, "boxes of clips that test does not have: z"),
+    (
+        {"clips": {s: [Clip(s, video="a.mp4")] for s in ("train", "validation")}, "boxes": {}},
+        "share 1 .*file 'a.mp4'.*clip 'validation'",
+    ),
+    ({"boxes": {"test": [Box("z", "x", "1", True, 0, 0, 1, 1)]}}, "boxes for .* test: z"),
     ({"boxes": {"test": [Box("b", "x", "1", True, 0.5, 0.5, 0.2, 0.2)]}}, "looks like xywh"),
     ({"name": "a/b"}, "dataset name 'a/b'"),
     ({"card": CardText("t", "s", "l", image_size=0, protocol="paper256")}, "image_size"),
@@ -95,7 +98,7 @@ BAD = [
 
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[message for _, message in BAD])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_bad_dataset_leaves_everything_as_it_was(project, changes, message, force):
+def test_a_bad_dataset_changes_nothing(project, changes, message, force):
     if force:
         write_dataset(dataset(project), project)
     before = tree(project)
@@ -104,7 +107,7 @@ def test_a_bad_dataset_leaves_everything_as_it_was(project, changes, message, fo
     assert tree(project) == before
 
 
-def test_leaks_that_are_allowed_stand_on_the_card(project):
+def test_allowed_leaks_are_recorded_on_the_card(project):
     clips = {s: [Clip("a", video="a.mp4")] for s in ("train", "test")}
     write_dataset(dataset(project, clips=clips, boxes={}, leaks_allowed=True), project)
     assert load_card(project / "data_manifests/own").leaks_allowed

@@ -1,15 +1,16 @@
-"""The boxes of SoundNet-Flickr, in the three forms in which they are passed on.
+"""Reads the boxes of SoundNet-Flickr, in the three formats in which they circulate.
 
-They are ``xmin, ymin, xmax, ymax``, integers from 1 in a frame of 256×256 pixels, and public code covers the pixels
-``[ymin - 1 : ymax - 1, xmin - 1 : xmax - 1]`` of a 256×256 grid. So a number x becomes the fraction (x - 1) / 256: exact
-in binary, and ``round(256 * fraction)`` is the slice bound again. The public rule on a 224×224 grid,
-``floor(224 * x / 256)``, starts from the file's number: ``floor(224 * (round(256 * fraction) + 1) / 256)``. Read from
+Boxes are ``xmin, ymin, xmax, ymax``: 1-based integers in a frame of 256×256 pixels. Public code fills the pixels
+``[ymin - 1 : ymax - 1, xmin - 1 : xmax - 1]`` of a 256×256 grid. A number x is therefore stored as the fraction
+(x - 1) / 256, which is exact in binary, and ``round(256 * fraction)`` recovers the slice bound. The public rule for a
+224×224 grid, ``floor(224 * x / 256)``, uses the number in the file:
+``floor(224 * (round(256 * fraction) + 1) / 256)``. The formats are
 
-- a folder of the official XML files, one ``<id>.xml`` each: root > child > elements called ``bbox``, which hold one
-  element to skip and then the four numbers. Children that hold a ``bbox`` count as the annotators when there are several
-  of them; in a single child each box counts as an annotator's own;
+- a folder with the official XML files, ``<id>.xml``: root > child > ``bbox`` elements, each with one element to skip,
+  followed by the four numbers. If several children have a ``bbox``, each child is one annotator. If only one has, each
+  of its boxes is from another annotator;
 - JSON ``{"boxes": {id: [[xmin, ymin, xmax, ymax], …]}}``;
-- a pickle of records with ``visual`` (a path that ends in the id) and ``anno`` (an array of rows of four).
+- a pickle of records with ``visual`` (a path that ends in the id) and ``anno`` (an array with rows of four numbers).
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
-from pipeline.datasets.importers.lists import BoxFault, bare_id, box_faults, checked_id, read_json, refuse_other_schema
+from pipeline.datasets.importers.lists import bare_id, checked_id, read_json
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.boxes import Box
 
 FLICKR_ID = re.compile(r"\d{1,20}")
-SIDE = 256  # pixels of the frame that the boxes were drawn on
-# Id → (annotator, the file's four values); not yet checked.
+SIDE = 256  # width and height in pixels of the annotated frames
+# Id → (annotator, the file's four values), unchecked.
 RawBoxes = dict[str, list[tuple[str, list[Any]]]]
 
 
 def read_raw_boxes(path: Path) -> RawBoxes:
-    """Read the boxes of a folder of XML files, a JSON file or a pickle, unchecked. Raises ManifestError."""
+    """Read a folder of XML files, a JSON file or a pickle, without checking the boxes. Raises ManifestError."""
     if path.is_dir():
         pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in sorted(path.glob("*.xml"))]
         raw = {clip_id: read_xml_boxes(file) for clip_id, file in pairs}
@@ -44,18 +46,18 @@ def read_raw_boxes(path: Path) -> RawBoxes:
     elif path.suffix.lower() in (".pkl", ".pickle"):
         raw = dict(_from_records(load_plain_pickle(path), path))
     else:
-        raise ManifestError(f"{path}: boxes are a folder of XML files, a .json or a .pkl file")
+        raise ManifestError(f"{path}: boxes must be a folder of XML files, a .json file or a .pkl file")
     if not raw:
-        raise ManifestError(f"{path}: holds no boxes")
+        raise ManifestError(f"{path}: contains no boxes")
     return raw
 
 
 def read_xml_boxes(path: Path) -> list[tuple[str, list[Any]]]:
-    """Read one official annotation file: annotator and four values of each ``bbox``. Raises ManifestError."""
+    """Read one official annotation file: the annotator and the four values of each ``bbox``. Raises ManifestError."""
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError) as error:
-        raise ManifestError(f"{path}: not readable as XML: {error}") from None
+        raise ManifestError(f"{path}: cannot be read as XML: {error}") from None
     groups = [[element for element in child if element.tag == "bbox"] for child in root]
     groups = [group for group in groups if group]
     if len(groups) > 1:
@@ -66,12 +68,12 @@ def read_xml_boxes(path: Path) -> list[tuple[str, list[Any]]]:
 def fractional_boxes(
     raw: Mapping[str, Sequence[tuple[str, list[Any]]]], report: ImportReport, path: Path
 ) -> dict[str, list[Box]]:
-    """Check boxes in pixels from 1 and turn them into fractions; faulty ones go to the report.
+    """Check boxes in 1-based pixels and convert them to fractions. Faulty boxes are reported and skipped.
 
     Raises
     ------
     ManifestError
-        So many are faulty that the file holds something else.
+        So many boxes are faulty that the file must have another format.
     """
     checked: dict[str, list[Box]] = {}
     for clip_id, rows in raw.items():
@@ -95,7 +97,7 @@ def _xml_values(bbox: ElementTree.Element) -> list[Any]:
 
 
 def _number(text: str) -> Any:
-    """Return a whole number, or the text as it is, which the check of the box then names."""
+    """Return the text as an integer or, if it is none, unchanged; the check of the box then reports it."""
     return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else text
 
 
@@ -117,10 +119,10 @@ def _from_records(content: Any, path: Path) -> Iterator[tuple[str, list[tuple[st
     for key, record in content.items():
         where = f"{path}: record {key!r}"
         if not isinstance(record, dict) or not isinstance(record.get("visual"), str) or "anno" not in record:
-            raise ManifestError(f"{where}: expected the keys 'visual' (a path) and 'anno' (rows of four numbers)")
+            raise ManifestError(f"{where}: expected keys 'visual' (a path) and 'anno' (rows of four numbers)")
         clip_id = checked_id(bare_id(record["visual"]), where, pattern=FLICKR_ID)
         if clip_id in seen:
-            raise ManifestError(f"{where}: a second record for id {clip_id}")
+            raise ManifestError(f"{where}: duplicate record for id {clip_id}")
         seen.add(clip_id)
         rows = _rows(record["anno"], where)
         yield clip_id, [(str(i), [_number(str(value)) for value in row]) for i, row in enumerate(rows, 1)]

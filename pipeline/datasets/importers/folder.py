@@ -1,14 +1,14 @@
-"""A user's own data: a folder of videos, or a clip list in this project's columns; boxes optional.
+"""Imports your own data: a folder of videos, or a clip list in this project's format; boxes are optional.
 
-Videos are looked for in all subfolders, hidden ones and linked folders left aside. A file counts as a video if its
-suffix or its first bytes say so; each is then opened, and one without picture or without sound is reported. A clip's id
-is its path without the suffix, written as a slug: ``/`` becomes ``--``, any other character that a slug may not have
-becomes ``_``. Where letters are lost that way (or the path is too long) eight hexadecimal digits of the path's hash
-follow. Two files with the same id are refused.
+All subfolders are searched, except hidden and symbolically linked ones. A file counts as a video if its suffix or its
+first bytes match a known container. Each video is opened, and videos without a video or audio stream are reported. A
+clip's id is its path without the suffix, converted to a slug: ``/`` becomes ``--``, and any other character that is not
+allowed becomes ``_``. If that loses letters, or if the path is too long, eight hexadecimal digits of the path's hash are
+appended. Two files with the same id are an error.
 
-Which clips are tested on: those of the test list; or else those that have boxes; or else a seeded share. The share is
-drawn by file, so that two clips cut from one video never stand on both sides, and it does not change for the others when
-files are added or removed.
+The test clips are those of the test list; without a list, the clips with boxes; without boxes, a seeded share. The share
+is drawn by file, so that clips cut from the same video are always in the same split. Adding or removing files does not
+reshuffle the others.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from pipeline.media.container import Deadline, MediaContainer
 
 CARD = CardText(
     title="Own videos",
-    source="A folder of this machine",
+    source="A local folder",
     license="To be filled in by the owner of the videos",
     image_size=256,
     protocol="paper256",
     comments=(
-        "Imported from a folder; every value may be edited. The audio setting is the paper's for SoundNet-Flickr:",
-        "shorten clip_seconds if the videos are shorter.",
+        "Imported from a folder; you can edit any value. The audio settings are the paper's for SoundNet-Flickr.",
+        "If your videos are shorter than clip_seconds, reduce it.",
     ),
 )
-WHOLE = "folder"  # where the report counts what is in no split yet
-PROBE_LIMIT_S = 10.0  # opening a video takes milliseconds; a file that takes longer is not usable
+WHOLE = "folder"  # the report's heading for clips that are not in a split yet
+PROBE_LIMIT_S = 10.0  # opening a video takes milliseconds; a file that takes this long is broken
 _ID_LENGTH = 128
 _SIGNATURES = (  # (offset, bytes) of common containers
     (4, b"ftyp"),
@@ -68,27 +68,27 @@ def import_folder(
     Parameters
     ----------
     options : ImportOptions
-        `media` is the folder; there is no layout. A clip of the training set that comes from a file of the test set is
-        a leak. With `check_only` the files are looked at too, but nothing is written.
+        `media` is the folder; there are no layouts. A training clip from a file of the test set is a leak. `check_only`
+        opens the files too, but writes nothing.
     clip_list : Path, optional
-        Take these clips instead of every video in the folder; paths are relative to the folder.
+        Import these clips instead of every video in the folder. Paths are relative to the folder.
     test_list : Path, optional
-        Clip ids, or paths of videos relative to the folder, to test on.
+        The test clips: clip ids, or paths of videos relative to the folder.
     boxes : Path, optional
-        Boxes in this project's columns, of test clips.
+        Boxes of test clips, in this project's format.
     test_share : float in [0, 1]
-        Share of the files to test on when neither a test list nor boxes are given.
+        Share of files for testing if neither a test list nor boxes are given.
     seed : int
-        For that share.
+        Seed of that draw.
 
     Raises
     ------
     ManifestError
-        There are no usable videos, ids collide, a list or box names a clip that is not there, or splits leak.
+        There are no usable videos, ids collide, a list or a box refers to an unknown clip, or splits leak.
     """
     report = options.start()
     if not options.media.is_dir():
-        raise ManifestError(f"{options.media}: no such folder; give the folder of videos with --media")
+        raise ManifestError(f"{options.media}: no such folder; set --media to the folder of your videos")
     clips = read_clips(clip_list) if clip_list else found_videos(options.media, report)
     clips = _usable(clips, options.media, report)
     report.listed = {WHOLE: len(clips) + len(report.left_out.get(WHOLE, {}))}
@@ -111,7 +111,7 @@ def import_folder(
 
 
 def found_videos(folder: Path, report: ImportReport) -> list[Clip]:
-    """List the videos in a folder and its subfolders by path, and note how many other files there are.
+    """List the videos in a folder and its subfolders, sorted by path, and report the number of other files.
 
     Raises
     ------
@@ -128,15 +128,15 @@ def found_videos(folder: Path, report: ImportReport) -> list[Clip]:
         clip = Clip(slug(name), video=name)
         if clip.clip_id in clips:
             both = f"{clips[clip.clip_id].video!r} and {name!r}"
-            raise ManifestError(f"{folder}: {both} would both be called {clip.clip_id!r}; rename one of them")
+            raise ManifestError(f"{folder}: {both} would both get the id {clip.clip_id!r}; rename one of them")
         clips[clip.clip_id] = clip
     if others:
-        report.notes.append(f"{others} files in the folder are no videos")
+        report.notes.append(f"{others} files in the folder are not videos")
     return list(clips.values())
 
 
 def slug(path: str) -> str:
-    """Return the clip id of a path below the media root; see the module's conventions."""
+    """Return the clip id for a path relative to the media root; see the module's docstring."""
     stem = PurePosixPath(path).with_suffix("").as_posix()
     plain = unicodedata.normalize("NFKD", stem).replace("/", "--")
     readable = "".join(letter for letter in plain if not unicodedata.combining(letter))
@@ -166,17 +166,18 @@ def _looks_like_video(path: Path) -> bool:
 
 
 def _usable(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[Clip]:
-    """Look at each file once; what cannot be used is in no split yet, and is reported for the folder as a whole."""
+    """Open each file once. Unusable clips are not in a split yet, so they are reported for the whole folder."""
     reasons: dict[str, str] = {}
     kept = []
     for clip in clips:
         reason = unusable(clip, folder)
         if not reason and clip.video:
             if clip.video not in reasons:
-                # Python keeps each byte of a name that is not UTF-8 as a lone surrogate, which no clip list can hold.
-                unwritable = any("\udc80" <= letter <= "\udcff" for letter in clip.video)
-                wrong = "its name is not UTF-8; rename it" if unwritable else _what_is_wrong(folder / clip.video)
-                reasons[clip.video] = wrong
+                # For file names that are not UTF-8, Python has lone surrogates, which cannot be written to a clip list.
+                not_utf8 = any("\udc80" <= letter <= "\udcff" for letter in clip.video)
+                reasons[clip.video] = (
+                    "its name is not UTF-8; rename it" if not_utf8 else _stream_problem(folder / clip.video)
+                )
             reason = reasons[clip.video]
         if reason:
             report.leave_out(WHOLE, clip.clip_id, reason)
@@ -185,13 +186,13 @@ def _usable(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[C
     return kept
 
 
-def _what_is_wrong(path: Path) -> str:
+def _stream_problem(path: Path) -> str:
     try:
         with MediaContainer(path, deadline=Deadline(PROBE_LIMIT_S)) as source:
-            missing = [kind for kind, stream in (("picture", source.video), ("sound", source.audio)) if stream is None]
+            missing = [kind for kind, stream in (("video", source.video), ("audio", source.audio)) if stream is None]
     except MediaError:
-        return "cannot be read as media"
-    return f"has no {' and no '.join(missing)}" if missing else ""
+        return "cannot be opened as a media file"
+    return f"has no {' and no '.join(missing)} stream" if missing else ""
 
 
 def _test_ids(
@@ -220,14 +221,18 @@ def _listed_test_ids(clips: Sequence[Clip], path: Path, report: ImportReport) ->
         if cells[0] in by_name:
             ids.add(by_name[cells[0]])
         elif cells[0] not in report.left_out.get(WHOLE, {}) and (line, cells[0]) != (1, "clip_id"):
-            raise ManifestError(f"{path}:{line}: {cells[0]!r} is neither a clip id nor a path in the folder")
+            raise ManifestError(
+                f"{path}:{line}: {cells[0]!r} is neither a clip id nor the path of a video in the folder"
+            )
     return ids
 
 
 def _refuse_strangers(truth: Sequence[Box], test: set[str], boxes: Path | None) -> None:
     strangers = sorted({box.clip_id for box in truth} - test)
     if strangers:
-        raise ManifestError(f"{boxes}: boxes of {len(strangers)} clips that are not tested on: {shortened(strangers)}")
+        raise ManifestError(
+            f"{boxes}: has boxes for {len(strangers)} clips that are not test clips: {shortened(strangers)}"
+        )
 
 
 def _file(clip: Clip) -> str:

@@ -1,16 +1,16 @@
-"""IS3 and sets of its form: synthetic frames that show two objects, each sounding in a clip of its own; test only.
+"""Imports IS3 and datasets in its format: synthetic frames of two objects, each of which sounds in one clip. Test only.
 
-Annotations are JSON, a list of ``{"image": path, "audio": path, "gt_box": [x0, y0, x1, y1]}`` with corners in pixels of a
-frame of 224×224. The paths are those of the authors' machine: only the file names are used. A clip's id is the image's
-name, such as ``accordion_female_10438_accordion``: what stands before the last ``_`` names the pair, what stands after
-it the object that sounds. A box becomes the fractions x / 224; ``round(224 * fraction)`` is the published number again
-(rounding down is not: 224 is no power of two).
+Annotations are JSON: a list of ``{"image": path, "audio": path, "gt_box": [x0, y0, x1, y1]}``, with corners in pixels of
+a 224×224 frame. The paths are from the authors' machine, so only the file names are used. A clip's id is the name of
+its image, such as ``accordion_female_10438_accordion``: the part before the last ``_`` identifies the pair, the part
+after it is the sounding object. Boxes are stored as fractions x / 224, and ``round(224 * fraction)`` recovers the
+published number (truncating does not, because 224 is not a power of two).
 
-Media, below the media root: ``visual_frames/<image>`` with ``audio_wav/<audio>``, or ``frames/<image>`` with
+Media below the media root: ``visual_frames/<image>`` with ``audio_wav/<audio>``, or ``frames/<image>`` with
 ``audio/<audio>``.
 
-There is no training split. A model trained on another dataset is scored on it; or give a clip list to train on, in the
-columns of this project and relative to the same media root.
+There is no training split: score a model that was trained on another dataset, or pass a clip list to train on, in this
+project's format and relative to the same media root.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.layouts import FLAT, Layout, detect_layout, usable_clips
 from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
-from pipeline.datasets.importers.lists import BoxFault, box_faults, checked_id, read_json, refuse_other_schema
+from pipeline.datasets.importers.lists import checked_id, read_json
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip, read_clips
 
-SIDE = 224  # pixels of the frame that the boxes refer to
-LAYOUTS = (Layout("published", frames="visual_frames", sounds="audio_wav"), FLAT)
+SIDE = 224  # width and height in pixels of the frames that the boxes refer to
+LAYOUTS = (Layout("published", frames="visual_frames", audio="audio_wav"), FLAT)
 CARD = CardText(
     title="IS3",
     source="Synthetic frames and boxes of Senocak et al. (IS3)",
-    license="Not ours to give: frames, sounds and boxes come from their publishers",
+    license="Set by the publishers of the frames, audio and boxes",
     image_size=SIDE,
     protocol="iiou224",
     comments=(
-        "Boxes: x / 224 of the published numbers. Clips of a pair share their id up to the last '_'.",
-        "audio: ours, the paper's setting for SoundNet-Flickr.",
+        "Boxes: the published numbers divided by 224. The ids of a pair are equal up to the last '_'.",
+        "audio: ours; the paper's settings for SoundNet-Flickr.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One annotated clip: file names and, if it is a good one, the box."""
+    """One annotated clip: its file names, and its box if that is valid."""
 
     image: str
     audio: str
@@ -54,16 +55,16 @@ class Entry:
 
 
 def import_is3(options: ImportOptions, *, annotations: Path, train_clips: Path | None = None) -> ImportReport:
-    """Write ``data_manifests/NAME/`` for IS3 or a set of its form.
+    """Write ``data_manifests/NAME/`` for IS3 or a dataset in its format.
 
     Parameters
     ----------
     options : ImportOptions
         Layouts: published, flat.
     annotations : Path
-        The JSON.
+        The JSON file.
     train_clips : Path, optional
-        A clip list to train on, with paths relative to the same media root.
+        Clip list of a training split, with paths relative to the same media root.
 
     Raises
     ------
@@ -93,13 +94,13 @@ def import_is3(options: ImportOptions, *, annotations: Path, train_clips: Path |
 
 
 def read_entries(path: Path, report: ImportReport) -> dict[str, Entry]:
-    """Read the JSON by clip id; faulty boxes go to the report.
+    """Read the JSON file, by clip id. Faulty boxes are reported.
 
     Raises
     ------
     ManifestError
-        Not a list of records with ``image``, ``audio`` and ``gt_box``, a second record for an id, or so many faulty
-        boxes that the file holds something else than corners in pixels of 224.
+        The file is not a list of records with ``image``, ``audio`` and ``gt_box``, an id has two records, or so many
+        boxes are faulty that they cannot be corners in pixels of a 224×224 frame.
     """
     content = read_json(path)
     if not isinstance(content, list) or not content:
@@ -110,7 +111,7 @@ def read_entries(path: Path, report: ImportReport) -> dict[str, Entry]:
         image, audio, values = _fields(record, where)
         clip_id = checked_id(PurePosixPath(image).stem, where)
         if clip_id in entries:
-            raise ManifestError(f"{where}: a second record for {clip_id}")
+            raise ManifestError(f"{where}: duplicate record for {clip_id}")
         entries[clip_id] = Entry(image, audio, _box(clip_id, values, report))
     refuse_other_schema(report.box_faults, report.n_boxes, path)
     return entries
@@ -118,12 +119,12 @@ def read_entries(path: Path, report: ImportReport) -> dict[str, Entry]:
 
 def _fields(record: Any, where: str) -> tuple[str, str, list[Any]]:
     if not isinstance(record, dict) or not {"image", "audio", "gt_box"} <= record.keys():
-        raise ManifestError(f"{where}: expected the keys 'image', 'audio' and 'gt_box'")
+        raise ManifestError(f"{where}: expected keys 'image', 'audio' and 'gt_box'")
     image, audio, values = record["image"], record["audio"], record["gt_box"]
     if isinstance(values, str):
-        raise ManifestError(f"{where}: gt_box is the path of a mask; use the file with boxes, not that with masks")
+        raise ManifestError(f"{where}: 'gt_box' is the path of a mask; use the file with boxes instead of masks")
     if not isinstance(image, str) or not isinstance(audio, str) or not isinstance(values, list):
-        raise ManifestError(f"{where}: 'image' and 'audio' are paths and 'gt_box' is a list of four numbers")
+        raise ManifestError(f"{where}: 'image' and 'audio' must be paths, and 'gt_box' a list of four numbers")
     return PurePosixPath(image).name, PurePosixPath(audio).name, values
 
 
@@ -137,7 +138,7 @@ def _box(clip_id: str, values: Sequence[Any], report: ImportReport) -> Box | Non
 
 
 def _clip(clip_id: str, entry: Entry, layout: Layout) -> Clip:
-    frame, audio = f"{layout.frames}/{entry.image}", f"{layout.sounds}/{entry.audio}"
+    frame, audio = f"{layout.frames}/{entry.image}", f"{layout.audio}/{entry.audio}"
     return Clip(clip_id, frame=frame, audio=audio, label=clip_id.rpartition("_")[2])
 
 
@@ -147,4 +148,4 @@ def _note_single_clips(ids: Sequence[str], report: ImportReport) -> None:
         pair = clip_id.rpartition("_")[0]
         pairs[pair] = pairs.get(pair, 0) + 1
     single = sum(1 for count in pairs.values() if count == 1)
-    report.notes.append(f"{len(pairs)} pairs" + (f", {single} of them with one clip only" if single else ""))
+    report.notes.append(f"{len(pairs)} pairs" + (f", {single} of them with only one clip" if single else ""))

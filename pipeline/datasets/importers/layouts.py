@@ -1,8 +1,8 @@
-"""Where the media of a public dataset may lie: a few known folder layouts, told apart by looking.
+"""Folder layouts of media: detects which one a media root has, and finds the files of clips in it.
 
-A layout names the folder of frames, of sounds and of videos below the media root, with ``{last}`` for an id's last
-character. A clip's files are called ``<id><suffix>``, in upper or lower case; a frame with a sound is taken before a
-video, because boxes were drawn on the frame file. Two files that could both be meant are refused, not chosen between.
+A layout names the folders of frames, audio and videos below the media root; ``{last}`` stands for the last character of
+an id. Files are named ``<id><suffix>``; the case of the suffix does not matter. A frame with audio is preferred to a
+video, because the boxes were drawn on the frame file. If two files match an id, the clip is rejected.
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ class Layout:
 
     name: str
     frames: str = ""
-    sounds: str = ""
+    audio: str = ""
     videos: str = ""
 
     def folders(self) -> list[str]:
         """Return the folders that must exist, without the part that depends on an id."""
-        named = (folder.split("{", maxsplit=1)[0].rstrip("/") for folder in (self.frames, self.sounds, self.videos))
+        named = (folder.split("{", maxsplit=1)[0].rstrip("/") for folder in (self.frames, self.audio, self.videos))
         return sorted({folder for folder in named if folder})
 
     def describe(self) -> str:
-        """Return the layout as a user would look for it."""
+        """Return the layout as text, with example paths."""
         places = (
-            [f"{self.frames}/<id>{FRAME_SUFFIXES[0]} + {self.sounds}/<id>{AUDIO_SUFFIXES[0]}"] if self.frames else []
+            [f"{self.frames}/<id>{FRAME_SUFFIXES[0]} + {self.audio}/<id>{AUDIO_SUFFIXES[0]}"] if self.frames else []
         )
         places += [f"{self.videos}/<id>{VIDEO_SUFFIXES[0]}"] if self.videos else []
         return f"{self.name}: {' or '.join(places)}"
 
 
-FLAT = Layout("flat", frames="frames", sounds="audio")
+FLAT = Layout("flat", frames="frames", audio="audio")
 
 
 def detect_layout(media: Path, layouts: Sequence[Layout], name: str = "auto") -> Layout:
-    """Find out which of the known layouts a media folder has.
+    """Return the layout of a media folder.
 
     Parameters
     ----------
     media : Path
         The media root.
     layouts : sequence of Layout
-        Those that the dataset knows.
+        The known layouts of the dataset.
     name : str
-        Name of the layout, or ``auto`` to look which layout's folders exist.
+        Name of a layout, or ``auto`` to detect it from the folders that exist.
 
     Raises
     ------
     ManifestError
-        There is no such folder, or none or several of the layouts fit; the message says what was looked for.
+        There is no such folder, or none or several of the layouts match. The message lists the known layouts.
     """
     if not media.is_dir():
-        raise ManifestError(f"{media}: no such media folder; give it with --media")
+        raise ManifestError(f"{media}: no such media folder; set it with --media")
     known = "; ".join(layout.describe() for layout in layouts)
     if name != "auto":
         chosen = [layout for layout in layouts if layout.name == name]
@@ -87,32 +87,34 @@ def detect_layout(media: Path, layouts: Sequence[Layout], name: str = "auto") ->
         return chosen[0]
     there = [layout for layout in layouts if all((media / folder).is_dir() for folder in layout.folders())]
     if len(there) != 1:
-        found = f"the folders of {len(there)} layouts; name one with --layout" if there else "none of the known layouts"
-        raise ManifestError(f"{media}: holds {found}. Looked for {known}")
+        found = (
+            f"matches {len(there)} layouts; choose one with --layout" if there else "matches none of the known layouts"
+        )
+        raise ManifestError(f"{media}: {found}. Known layouts: {known}")
     return there[0]
 
 
 class MediaFinder:
-    """Looks clips up in a media folder; every folder is listed once, however many clips there are."""
+    """Finds the files of clips in a media folder. Lists each folder only once, because folders can be huge."""
 
     def __init__(self, media: Path, layout: Layout) -> None:
         self.media, self.layout = media, layout
         self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, clip_id: str, *, centre_s: float | None = None, label: str = "") -> Clip | str:
-        """Return the clip with its files, or, as text, why it cannot be used."""
+        """Return the clip with its files or, as text, the reason why it cannot be used."""
         frames = self._files(self.layout.frames, clip_id, FRAME_SUFFIXES)
-        sounds = self._files(self.layout.sounds, clip_id, AUDIO_SUFFIXES)
+        audio = self._files(self.layout.audio, clip_id, AUDIO_SUFFIXES)
         videos = self._files(self.layout.videos, clip_id, VIDEO_SUFFIXES)
-        for kind, files in (("frames", frames), ("sounds", sounds), ("videos", videos)):
+        for kind, files in (("frames", frames), ("audio files", audio), ("videos", videos)):
             if len(files) > 1:
                 return f"several {kind} with this id"
-        if frames and sounds:
-            clip = Clip(clip_id, frame=frames[0], audio=sounds[0], centre_s=centre_s, label=label)
+        if frames and audio:
+            clip = Clip(clip_id, frame=frames[0], audio=audio[0], centre_s=centre_s, label=label)
         elif videos:
             clip = Clip(clip_id, video=videos[0], centre_s=centre_s, label=label)
-        elif frames or sounds:
-            return "no sound beside the frame" if frames else "no frame beside the sound"
+        elif frames or audio:
+            return "frame without audio" if frames else "audio without a frame"
         else:
             return "no media"
         return unusable(clip, self.media) or clip
@@ -128,7 +130,7 @@ class MediaFinder:
 
 
 def by_stem(folder: Path) -> dict[str, list[str]]:
-    """List the files of one folder by their name without suffix; no folder has no files."""
+    """Group the file names in a folder by their stem. Returns an empty dict if there is no such folder."""
     stems: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         stems.setdefault(path.stem, []).append(path.name)
@@ -136,11 +138,11 @@ def by_stem(folder: Path) -> dict[str, list[str]]:
 
 
 def unusable(clip: Clip, media: Path) -> str:
-    """Say why a clip's files cannot be used: missing, a folder, empty. An empty string if nothing is wrong so far."""
+    """Return why a clip's files cannot be used (missing, a folder, or empty), or an empty string if they exist."""
     for name in clip.media:
         path = media / name
         if not path.is_file():
-            return "no media" if not path.exists() else "a folder stands where a file should"
+            return "no media" if not path.exists() else "not a regular file"
         if path.stat().st_size == 0:
             return "empty file"
     return ""
@@ -155,7 +157,7 @@ def find_clips(
     centre_s: float | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> list[Clip]:
-    """Look up the clips of one split, in the order of `ids`; what cannot be used goes to the report, with the reason."""
+    """Find the clips of one split, in the order of `ids`. Unusable clips are reported with the reason."""
     clips = []
     for clip_id in ids:
         clip = finder.find(clip_id, centre_s=centre_s, label=(labels or {}).get(clip_id, ""))
@@ -167,7 +169,7 @@ def find_clips(
 
 
 def usable_clips(clips: Sequence[Clip], split: str, media: Path, report: ImportReport) -> list[Clip]:
-    """Return the clips whose files are there; the others go to the report, with the reason."""
+    """Return the clips whose files exist. The others are reported with the reason."""
     reasons = {clip.clip_id: unusable(clip, media) for clip in clips}
     for clip_id, reason in reasons.items():
         if reason:

@@ -1,8 +1,8 @@
-"""Old pickles of annotations, read without letting them run anything.
+"""Reads old annotation pickles without executing code from them.
 
-A pickle is a program. This reader knows the few calls that plain containers and NumPy arrays need, and replaces even
-those by its own: no function that a file names is ever looked up or called. What comes out consists of dict, list, str,
-int, float, bool, None and arrays of numbers or strings; anything else is refused.
+A pickle is a program. This reader supports only the few calls that plain containers and NumPy arrays require, and
+replaces even those with its own: no function named in a file is ever looked up or called. The result consists of dict,
+list, str, int, float, bool, None, and arrays of numbers or strings. Anything else is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_DEPTH = 20
 
 
 class _DType:
-    """Stands for `numpy.dtype`: remembers the code, and the byte order that its state brings."""
+    """Replaces `numpy.dtype`: stores the type code, and the byte order from its state."""
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
@@ -37,12 +37,12 @@ class _DType:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`: filled from shape, type and raw bytes only."""
+    """Replaces `numpy.ndarray`: built only from shape, type and raw bytes."""
 
     value: np.ndarray
 
     def __init__(self, *_: object) -> None:
-        """Ignore what a file would construct; `__setstate__` brings everything."""
+        """Ignore the constructor's arguments; `__setstate__` receives everything that is needed."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, in_columns, raw = state
@@ -51,7 +51,7 @@ class _Array:
 
 def _array(raw: object, dtype: object, shape: object, order: object) -> np.ndarray:
     if isinstance(raw, str):
-        raw = raw.encode("latin-1")  # bytes of Python 2
+        raw = raw.encode("latin-1")  # a byte string of Python 2
     if not isinstance(raw, (bytes, bytearray)) or not isinstance(dtype, _DType) or order not in ("C", "F"):
         raise pickle.UnpicklingError("array of objects")
     if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
@@ -76,10 +76,10 @@ def _latin_bytes(text: object, encoding: object = "latin1") -> bytes:
 
 
 def _no_bytes() -> bytes:
-    return b""  # how old protocols write the content of an empty array
+    return b""  # old protocols store the content of an empty array as a call of bytes()
 
 
-# The names that NumPy itself writes, old and new; each is answered by a stand-in of this module.
+# The names in pickles of old and new NumPy versions, and their replacements.
 _STAND_INS = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
@@ -98,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("a reference to something outside the file")
+        raise pickle.UnpicklingError("a reference to an object outside the file")
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -107,12 +107,12 @@ def load_plain_pickle(path: Path) -> Any:
     Returns
     -------
     dict, list, str, int, float, bool, None or np.ndarray
-        Containers nested at most 20 deep; tuples come as lists.
+        Containers nested at most 20 deep; tuples are returned as lists.
 
     Raises
     ------
     ManifestError
-        The file is missing or damaged, or holds or calls anything else; the message names it. Nothing was run.
+        The file is missing, damaged, or contains or calls anything else, which the message names.
     """
     try:
         content = path.read_bytes()
@@ -121,9 +121,9 @@ def load_plain_pickle(path: Path) -> Any:
     try:
         return _plain(_Unpickler(io.BytesIO(content), encoding="latin1").load())
     except pickle.UnpicklingError as error:
-        raise ManifestError(f"{path}: refused: holds {error}; only plain values and arrays are read") from None
-    except Exception as error:  # a damaged pickle can make the machine raise nearly anything
-        raise ManifestError(f"{path}: not readable as a pickle ({type(error).__name__}: {error})") from None
+        raise ManifestError(f"{path}: refused: contains {error}; only plain values and arrays are allowed") from None
+    except Exception as error:  # a damaged pickle can raise nearly any exception
+        raise ManifestError(f"{path}: cannot be read as a pickle ({type(error).__name__}: {error})") from None
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -1,7 +1,7 @@
-"""What an import found: clips listed and used, and everything left out, with the reason.
+"""The import report: clips listed and used, and everything that was left out, with the reason.
 
-Nothing is dropped silently. The short form is printed; the whole of it is written beside the clip lists as
-``import_report.json``. No path of the machine stands in it.
+Nothing is dropped silently. A summary is printed, and the full report is written next to the clip lists as
+``import_report.json``. It contains no paths of this machine, so that it can be committed.
 """
 
 from __future__ import annotations
@@ -13,35 +13,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.importers.lists import SLUG, BoxFault, read_ids, shortened
+from pipeline.datasets.importers.box_checks import BoxFault
+from pipeline.datasets.importers.lists import SLUG, read_ids, shortened
 
 MAX_SHOWN_BOXES = 50  # faulty boxes printed one by one
 
 
 @dataclass
 class ImportReport:
-    """Filled in by an importer as it goes.
+    """Filled in by an importer while it runs.
 
     Attributes
     ----------
     listed, used : dict of str to int
-        Clips per split: in the lists that were given, and in the clip lists that were written.
+        Number of clips per split: in the lists that were given, and in the clip lists that were written.
     left_out : dict of str to dict of str to str
-        Per split, or per folder where that comes first: clip id → why it is not used.
+        For each split (or ``folder``, before there are splits): clip id → why it is not used.
     n_boxes, n_boxes_used : int
-        Boxes read, and boxes written; one that stands in two splits counts twice.
+        Number of boxes read and written. A box that is in two splits counts twice.
     box_faults : list of BoxFault
-        Boxes left out.
+        Boxes that were left out.
     leaks : list of str
-        Training ids that are in the test list, or that are cut from one of its videos.
+        Training ids that are in the test list, or cut from one of its videos.
     shared : list of str
-        Clip ids and files that train has in common with a split that is scored, a line for each, where that was refused or kept.
+        Clip ids and files that the training split shares with a scored split, if they were refused or kept.
     notes : list of str
-        Anything else the user should know of the dataset.
+        Anything else that the user should know about the dataset.
     hints : list of str
         What to do next on this machine; printed, not written.
     file : Path, optional
-        Where the user wants all of it, however the import ends; messages, which are short, point to it.
+        File for the full report (``--report``), written even if the import fails. Messages with shortened lists refer
+        to it.
     """
 
     dataset: str
@@ -62,12 +64,14 @@ class ImportReport:
         self.left_out.setdefault(split, {})[clip_id] = reason
 
     def fault_counts(self) -> dict[str, int]:
-        """Count the faults of all boxes by kind; one box can have several."""
+        """Count the faults of all boxes by kind. One box can have several."""
         return dict(sorted(Counter(kind for fault in self.box_faults for kind in fault.faults).items()))
 
     def listing(self, items: Sequence[str], limit: int) -> str:
-        """Join the first items of a list, and say where the others are, or how to get them."""
-        where = f" (all in {self.file})" if self.file else " (--report FILE lists all)" if len(items) > limit else ""
+        """Join the first items of a list, and add where the full list is or how to get it."""
+        where = (
+            f" (full list: {self.file})" if self.file else " (--report FILE lists all)" if len(items) > limit else ""
+        )
         return f"{shortened(items, limit)}{where}"
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ class ImportReport:
         }
 
     def lines(self) -> list[str]:
-        """Return the short form, one line for each finding."""
+        """Return the summary, one line for each finding."""
         splits = dict.fromkeys([*self.listed, *self.left_out, *self.used])
         lines = [line for split in splits for line in self._split_lines(split)]
         if self.n_boxes:
@@ -104,10 +108,13 @@ class ImportReport:
                 lines.append(f"  and {len(self.box_faults) - MAX_SHOWN_BOXES} more faulty boxes")
         if self.leaks:
             listed = self.listing(self.leaks, 10)
-            lines.append(f"leaks: {len(self.leaks)} training clips belong to the test list: {listed}")
+            lines.append(
+                f"leaks: {len(self.leaks)} training clips are in the test list, or cut from its videos: {listed}"
+            )
         if self.shared:
             lines.append(
-                f"shared: train and the scored splits share {len(self.shared)}: {self.listing(self.shared, 10)}"
+                f"shared: {len(self.shared)} ids and files are in train and in a scored split: "
+                f"{self.listing(self.shared, 10)}"
             )
         lines += [f"note: {note}" for note in self.notes] + self.hints
         return [f"{self.dataset}: {line}" for line in lines]
@@ -125,7 +132,7 @@ class ImportReport:
 
 
 def listed_ids(path: Path, what: str, report: ImportReport, *, pattern: re.Pattern[str] = SLUG) -> list[str]:
-    """Read a list of ids, each once, and note in the report those that it holds more than once.
+    """Read a list of ids without duplicates; duplicates are noted in the report.
 
     Raises
     ------
@@ -138,6 +145,6 @@ def listed_ids(path: Path, what: str, report: ImportReport, *, pattern: re.Patte
 
 
 def note_repeats(report: ImportReport, repeated: Sequence[str], what: str) -> None:
-    """Note the ids that a list holds more than once; each is used once."""
+    """Note which ids occur more than once in a list."""
     if repeated:
-        report.notes.append(f"{what} holds {len(repeated)} ids more than once, used once: {shortened(repeated, 5)}")
+        report.notes.append(f"{what} has {len(repeated)} duplicate ids, each used once: {shortened(repeated, 5)}")

@@ -1,11 +1,11 @@
-"""SoundNet-Flickr: id lists for training, boxes of several annotators for testing.
+"""Imports SoundNet-Flickr: id lists for training, boxes by several annotators for testing.
 
-Media, below the media root, in one of two layouts (told apart by looking; refused when neither is there):
+The media below the media root have one of two layouts, which is detected:
 
-- official: ``Data/<last digit of id>/<id>.jpg`` with ``<id>.wav``, or else ``<id>.mp4``;
+- official: ``Data/<last digit of id>/<id>.jpg`` with ``<id>.wav``, or ``<id>.mp4``;
 - flat: ``frames/<id>.jpg`` with ``audio/<id>.wav``.
 
-Boxes and their mapping to fractions: `pipeline.datasets.importers.flickr_boxes`.
+For the boxes and their conversion to fractions, see `pipeline.datasets.importers.flickr_boxes`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, 
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box
 
-LAYOUTS = (Layout("official", frames="Data/{last}", sounds="Data/{last}", videos="Data/{last}"), FLAT)
+LAYOUTS = (Layout("official", frames="Data/{last}", audio="Data/{last}", videos="Data/{last}"), FLAT)
 CARD = CardText(
     title="SoundNet-Flickr",
-    source="Flickr clips of SoundNet; boxes by three annotators each, of Senocak et al. 2018",
-    license="Not ours to give: media and boxes come from their publishers, for research only",
+    source="Flickr clips of SoundNet; boxes by three annotators per clip, from Senocak et al. 2018",
+    license="Set by the publishers of the media and boxes; research only",
     image_size=SIDE,
     protocol="paper256",
     comments=(
-        "Audio and frame size are the paper's: 5 s at 22.05 kHz, 256 x 256; window, hop and bands are MSSL's.",
-        "Boxes: (x - 1) / 256 of the published numbers, which count from 1 in a 256 x 256 frame.",
+        "Audio and image size are the paper's: 5 s at 22.05 kHz, 256 x 256; window, hop and mel bands are MSSL's.",
+        "Boxes: (x - 1) / 256, because the published numbers are 1-based pixels of a 256 x 256 frame.",
     ),
 )
 
@@ -57,17 +57,17 @@ def import_soundnet_flickr(
     train_list : Path
         Ids, one per line.
     boxes : Path
-        Folder of XML files, or JSON, or pickle; see `pipeline.datasets.importers.flickr_boxes`.
+        Folder of XML files, JSON file or pickle; see `pipeline.datasets.importers.flickr_boxes`.
     test_list : Path, optional
-        Ids, with or without a second column. By default every id that has boxes.
+        Ids, with or without a second column. By default, all ids with boxes.
     train_size : int, optional
-        Draw so many of the usable training clips.
+        Size of the training set, drawn from the usable clips. By default, all of them.
     validation_size : int
-        Hold out so many clips that have boxes and are not tested on, to choose settings on.
+        Number of clips with boxes, outside the test set, to hold out for tuning settings.
     silent : Path, optional
-        A list of silent clips for the split ``test_silent``; see `pipeline.datasets.importers.silent`.
+        List of silent clips for the split ``test_silent``; see `pipeline.datasets.importers.silent`.
     seed : int
-        For both draws; a smaller set lies within a larger one.
+        Seed of both draws. A smaller set is a subset of a larger one.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _held_out(raw: Mapping[str, object], test: Sequence[str], size: int, seed: i
     spare = ranked(set(raw) - set(test), seed)
     if size > len(spare):
         raise ManifestError(
-            f"a validation set of {size} was asked for, but only {len(spare)} clips with boxes are not tested on"
+            f"cannot hold out a validation set of {size} clips: only {len(spare)} clips with boxes are outside the test set"
         )
     return spare[:size]
 

@@ -1,15 +1,15 @@
-"""VGG-SS: boxes on the test videos of VGGSound.
+"""Imports VGG-SS: boxes for test videos of VGGSound.
 
-Annotations are JSON, a list of ``{"file": "<ytid>_<start>", "class": …, "bbox": [[x0, y0, x1, y1], …]}`` with corners in
-fractions of the full frame. The official file has faulty boxes (no width, no height, numbers of about -2.9e16): they are
-reported and left out, and with them the clips that keep no box.
+Annotations are JSON: a list of ``{"file": "<ytid>_<start>", "class": …, "bbox": [[x0, y0, x1, y1], …]}``, with corners in
+fractions of the full frame. The official file has faulty boxes (no width, no height, coordinates of about -2.9e16). They
+are reported and left out, and so are clips without any valid box.
 
-The boxes were drawn on frame 125 of the 10-s clip at 25 frames per second, so a clip's center is 125 / 25 = 5 s whatever
-the frame rate of the copy at hand.
+The boxes were drawn on frame 125 of the 10 s clip at 25 frames per second. The clip's center is therefore 125 / 25 = 5 s,
+whatever the frame rate of your copy.
 
-Media, below the media root: ``video/<ytid>_<start>.mp4``, or flat ``frames/<id>.jpg`` with ``audio/<id>.wav``. In flat
-media the frame file must be that frame. Lists of training ids are one ``<ytid>_<start>`` per line, or VGGSound's own CSV
-``ytid, start second, label, split``, of which the rows of the split ``train`` are taken.
+Media below the media root: ``video/<ytid>_<start>.mp4``, or flat, ``frames/<id>.jpg`` with ``audio/<id>.wav``, where the
+frame file must be the annotated frame. Training lists have one ``<ytid>_<start>`` per line, or are VGGSound's own CSV
+``ytid, start second, label, split``, from which the rows of the split ``train`` are used.
 """
 
 from __future__ import annotations
@@ -21,18 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.layouts import FLAT, Layout, MediaFinder, detect_layout, find_clips
 from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
-from pipeline.datasets.importers.lists import (
-    BoxFault,
-    box_faults,
-    checked_id,
-    distinct,
-    drawn,
-    read_json,
-    read_rows,
-    refuse_other_schema,
-)
+from pipeline.datasets.importers.lists import checked_id, distinct, drawn, read_json, read_rows
 from pipeline.datasets.importers.report import ImportReport, listed_ids, note_repeats
 from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
@@ -44,22 +36,22 @@ LAYOUTS = (Layout("video", videos="video"), FLAT)
 CARD = CardText(
     title="VGG-SS",
     source="VGGSound test videos; boxes of Chen et al. 2021 (VGG-SS)",
-    license="Not ours to give: annotations from their publishers, videos from those who put them on YouTube",
+    license="Set by the publishers of the annotations and by the uploaders of the videos on YouTube",
     image_size=224,
     protocol="vggss224",
     comments=(
         "Boxes: fractions as published, drawn on frame 125 at 25 frames per second, hence centre_s 5.",
-        "audio: ours, the paper's setting for SoundNet-Flickr; systems of the field use 3 to 10 s of these clips.",
+        "audio: ours; the paper's settings for SoundNet-Flickr. Other methods use 3 to 10 s of these clips.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the JSON holds, by clip id in the order of the file."""
+    """Content of the JSON file, by clip id, in the order of the file."""
 
     labels: dict[str, str]
-    boxes: dict[str, list[Box]]  # the good ones; a clip may have none left
+    boxes: dict[str, list[Box]]  # valid boxes only, so the list can be empty
 
 
 def import_vggss(
@@ -77,19 +69,19 @@ def import_vggss(
     Parameters
     ----------
     options : ImportOptions
-        Layouts: video, flat. A training clip that is cut from a video of the test list is a leak, even another part.
+        Layouts: video, flat. A training clip from a video of the test list is a leak, even if it is another part.
     annotations : Path
-        The JSON.
+        The JSON file.
     test_list : Path, optional
-        Ids to test on, one per line, say the heard or the unheard ones. By default all that are annotated.
+        Ids to test on, one per line, for example only the heard or unheard classes. By default, all annotated ids.
     train_list : Path, optional
-        Ids to train on. Without it the dataset is for testing only.
+        Ids to train on. Without it, the dataset is for testing only.
     train_size : int, optional
-        Draw so many of the usable training clips.
+        Size of the training set, drawn from the usable clips. By default, all of them.
     silent : Path, optional
-        A list of silent clips for the split ``test_silent``; see `pipeline.datasets.importers.silent`.
+        List of silent clips for the split ``test_silent``; see `pipeline.datasets.importers.silent`.
     seed : int
-        For the draw; a smaller set lies within a larger one.
+        Seed of the draw. A smaller set is a subset of a larger one.
 
     Raises
     ------
@@ -128,13 +120,13 @@ def video_of(clip_id: str) -> str:
 
 
 def read_annotations(path: Path, report: ImportReport) -> Annotations:
-    """Read the official JSON; faulty boxes go to the report.
+    """Read the official JSON file. Faulty boxes are reported.
 
     Raises
     ------
     ManifestError
-        Not a list of records with ``file``, ``class`` and ``bbox``, a second record for an id, or so many faulty boxes
-        that the file holds something else than corners in fractions.
+        The file is not a list of records with ``file``, ``class`` and ``bbox``, an id has two records, or so many boxes
+        are faulty that they cannot be corners in fractions.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -144,7 +136,7 @@ def read_annotations(path: Path, report: ImportReport) -> Annotations:
         where = f"{path}: record {number}"
         clip_id, label, rows = _fields(record, where)
         if clip_id in truth.boxes:
-            raise ManifestError(f"{where}: a second record for {clip_id}")
+            raise ManifestError(f"{where}: duplicate record for {clip_id}")
         truth.labels[clip_id] = label
         truth.boxes[clip_id] = list(_good_boxes(clip_id, rows, report))
     refuse_other_schema(report.box_faults, report.n_boxes, path)
@@ -152,19 +144,19 @@ def read_annotations(path: Path, report: ImportReport) -> Annotations:
 
 
 def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[str, str]]:
-    """Read training ids and, where the list has them, labels.
+    """Read training ids and, if the list has them, labels.
 
     Returns
     -------
     ids : list of str
-        Each once, in the order of the list.
+        Without duplicates, in the order of the list.
     labels : dict
         Id → label.
 
     Raises
     ------
     ManifestError
-        A row is neither an id (with or without a label) nor a row of VGGSound's CSV; file and line are named.
+        A row is neither an id (with or without a label) nor a row of VGGSound's CSV. File and line are named.
     """
     ids: list[str] = []
     labels: dict[str, str] = {}
@@ -181,7 +173,7 @@ def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[s
         if len(cells) == 2 and cells[1]:
             labels[clip_id] = cells[1]
     if not ids:
-        raise ManifestError(f"{path}: holds no training ids")
+        raise ManifestError(f"{path}: contains no training ids")
     once = distinct(ids)
     note_repeats(report, once.repeated, "the training list")
     return once.ids, labels
@@ -189,10 +181,10 @@ def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[s
 
 def _fields(record: Any, where: str) -> tuple[str, str, list[Any]]:
     if not isinstance(record, dict) or not {"file", "class", "bbox"} <= record.keys():
-        raise ManifestError(f"{where}: expected the keys 'file', 'class' and 'bbox'")
+        raise ManifestError(f"{where}: expected keys 'file', 'class' and 'bbox'")
     clip_id, label, rows = record["file"], record["class"], record["bbox"]
     if not isinstance(clip_id, str) or not isinstance(label, str) or not isinstance(rows, list):
-        raise ManifestError(f"{where}: 'file' and 'class' are texts and 'bbox' is a list of boxes")
+        raise ManifestError(f"{where}: 'file' and 'class' must be strings, and 'bbox' a list of boxes")
     return checked_id(clip_id, where, pattern=VGG_ID), label, rows
 
 
@@ -204,7 +196,8 @@ def _good_boxes(clip_id: str, rows: Sequence[Any], report: ImportReport) -> Iter
         if faults:
             report.box_faults.append(BoxFault(clip_id, tuple(map(str, values)), tuple(faults)))
         else:
-            yield Box(clip_id, "annotators", "1", True, *map(float, values))  # several objects, one annotator
+            # A clip's boxes are several objects by one annotator, not several opinions about one object.
+            yield Box(clip_id, "annotators", "1", True, *map(float, values))
 
 
 def _annotated(ids: Sequence[str], truth: Annotations, report: ImportReport) -> list[str]:

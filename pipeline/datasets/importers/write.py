@@ -1,7 +1,7 @@
-"""Writing an imported dataset: card, clip lists, boxes, report and a block of training settings, all or nothing.
+"""Writes an imported dataset atomically: card, clip lists, boxes, report, and a block of training settings.
 
-The folder is built beside its final place, read back with the strict readers, and only then moved there. The card keeps
-no path of the machine: media outside the project are reached through the dataset's environment variable
+The folder is built under a temporary name, read back with the strict readers, and only then renamed. The card contains
+no absolute paths: media outside the project are found through the dataset's environment variable
 (`pipeline.manifests.prepared.media_variable`).
 """
 
@@ -28,7 +28,7 @@ from pipeline.manifests.boxes import BOXES_SUFFIX, Box, boxes_path, read_boxes, 
 from pipeline.manifests.clips import Clip, find_leaks, leaking_clips, read_clips, write_clips
 from pipeline.manifests.prepared import media_variable
 
-# The paper: 5 s at 22.05 kHz; window and hop (40 and 20 ms) and 64 bands as in MSSL, which it follows.
+# From the paper: 5 s at 22.05 kHz. From MSSL, which it follows: window 40 ms, hop 20 ms, 64 mel bands.
 PAPER_AUDIO = AudioSettings(
     sample_rate=22050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64, power=2.0, log_floor=1.0e-10
 )
@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class CardText:
-    """What an importer says on the card; see `pipeline.common.config.Card`."""
+    """The content of a card, as an importer provides it; see `pipeline.common.config.Card`."""
 
     title: str
     source: str
@@ -46,42 +46,40 @@ class CardText:
     protocol: str
     threshold: float = 0.5
     audio: AudioSettings = PAPER_AUDIO
-    comments: tuple[str, ...] = ()  # facts on the boxes and choices of ours, one line each
-    media_fingerprint: str = ""  # of media that the importer made
-    preset: str = PRESET  # the block of params.yaml that the dataset's own block is a copy of
+    comments: tuple[str, ...] = ()  # where boxes and settings come from, one line each
+    media_fingerprint: str = ""  # of media that the importer wrote
+    preset: str = PRESET  # the block of params.yaml to copy for the new dataset
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What every importer is told: where the media are, what to call the dataset, and what to do when in doubt."""
+    """The options that all importers share."""
 
     name: str  # of the folder in data_manifests/ and of the block in params.yaml
     media: Path  # media root
     project: Path  # root of the project
-    layout: str = "auto"  # name of a media layout, or look which is there
+    layout: str = "auto"  # name of a media layout; auto detects it
     leaks: str = "refuse"  # or drop, or keep: see `pipeline.datasets.importers.leaks`
     force: bool = False  # replace the dataset if it exists
     check_only: bool = False  # check lists and boxes without media, and write nothing
-    report_file: Path | None = None  # where `write_report` puts all that was found
-    reports: list[ImportReport] = field(
-        default_factory=list, compare=False
-    )  # begun; so an import that fails has one too
+    report_file: Path | None = None  # file for the full report
+    reports: list[ImportReport] = field(default_factory=list, compare=False)  # kept here for imports that fail
 
     def start(self) -> ImportReport:
-        """Check the dataset's name and begin its report. Raises ManifestError as `check_name` does."""
+        """Check the dataset's name, and create its report. Raises ManifestError as `check_name` does."""
         check_name(self.name, self.project, force=self.force or self.check_only)
         self.reports.append(ImportReport(self.name, file=self.report_file))
         return self.reports[-1]
 
     def write_report(self) -> None:
-        """Write the report of the import, as far as it came, to the user's file, if there is to be one."""
+        """Write the report to `report_file`, if that is set, even if the import has failed."""
         if self.report_file and self.reports:
             write_json(self.report_file, self.reports[-1].as_json())
 
 
 @dataclass
 class Dataset:
-    """A dataset ready to be written. Splits are written in the order of `clips`; one without clips is left out."""
+    """A dataset that is ready to be written. Empty splits are not written."""
 
     name: str
     card: CardText
@@ -100,15 +98,15 @@ class Dataset:
         clips: dict[str, list[Clip]],
         boxes: dict[str, list[Box]],
     ) -> Dataset:
-        """Put together what an importer has found, and apply `--leaks` to training clips that share a file with scored ones."""
+        """Create a dataset, applying ``--leaks`` to training clips that share an id or a file with scored clips."""
         train, scored = clips.get("train", []), _scored(clips)
         shared = find_leaks(train, scored)
         if shared and options.leaks == "drop":
-            gone = leaking_clips(train, scored)
+            dropped = leaking_clips(train, scored)
             for clip in train:
-                if clip.clip_id in gone:
-                    report.leave_out("train", clip.clip_id, "shares its id or a file with a clip that is scored")
-            clips = {**clips, "train": [clip for clip in train if clip.clip_id not in gone]}
+                if clip.clip_id in dropped:
+                    report.leave_out("train", clip.clip_id, "shares its id or a file with a scored clip")
+            clips = {**clips, "train": [clip for clip in train if clip.clip_id not in dropped]}
         if options.leaks == "keep":
             report.shared = shared
         allowed = bool(report.leaks or shared) and options.leaks == "keep"
@@ -116,9 +114,15 @@ class Dataset:
 
 
 def check_name(name: str, project: Path, *, force: bool) -> Path:
-    """Return the manifest folder for a dataset's name; ManifestError if the name is bad, or taken and not `force`."""
+    """Return the manifest folder for a dataset's name.
+
+    Raises
+    ------
+    ManifestError
+        The name is invalid, or the folder exists and `force` is False.
+    """
     if not _NAME.fullmatch(name):
-        raise ManifestError(f"dataset name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
+        raise ManifestError(f"invalid dataset name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
     folder = manifest_folder(project, name)
     if folder.exists() and not force:
         raise ManifestError(f"{folder}: exists; give --force to replace it, or another name with --name")
@@ -126,22 +130,22 @@ def check_name(name: str, project: Path, *, force: bool) -> Path:
 
 
 def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> None:
-    """Check a dataset and write ``data_manifests/NAME/`` and, if absent, the block `training.NAME` of params.yaml.
+    """Check a dataset, then write ``data_manifests/NAME/`` and, if missing, the block `training.NAME` of params.yaml.
 
     Parameters
     ----------
     dataset : Dataset
-        Its report gets the numbers used and notes on what was decided.
+        Its report receives the counts of written clips and boxes, notes and hints.
     project : Path
-        Folder that holds ``data_manifests/`` and ``params.yaml``.
+        Folder with ``data_manifests/`` and ``params.yaml``.
     force : bool
-        Replace the whole folder if there is one.
+        Replace an existing folder.
 
     Raises
     ------
     ManifestError
-        The dataset exists already, has no clips, leaks from train to test, or has boxes of clips it does not have.
-        Nothing is written then.
+        The dataset exists already, has no clips, leaks between train and test, or has boxes for unknown clips. Nothing
+        has been written.
     """
     folder = check_name(dataset.name, project, force=force)
     _check(dataset)
@@ -158,20 +162,20 @@ def _check(dataset: Dataset) -> None:
     splits = {split: clips for split, clips in dataset.clips.items() if clips}
     if not splits:
         reasons = [reason for missing in dataset.report.left_out.values() for reason in missing.values()]
-        why = f"; most often: {max(sorted(set(reasons)), key=reasons.count)}" if reasons else ""
+        why = f"; most frequent reason: {max(sorted(set(reasons)), key=reasons.count)}" if reasons else ""
         raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{why}; check --media")
     leaks = find_leaks(splits.get("train", []), _scored(splits))
     if leaks and not dataset.leaks_allowed:
         dataset.report.shared = leaks
         raise ManifestError(
-            f"{dataset.name}: train and test share {len(leaks)}: {dataset.report.listing(leaks, 10)}. --leaks drop trains without "
-            "them, --leaks keep trains on them all the same"
+            f"{dataset.name}: train and test share {len(leaks)} ids or files: {dataset.report.listing(leaks, 10)}. Give "
+            "--leaks drop to train without them, or --leaks keep to train on them anyway"
         )
     for split, boxes in dataset.boxes.items():
         ids = {clip.clip_id for clip in splits.get(split, [])}
         strangers = sorted({box.clip_id for box in boxes} - ids)
         if strangers:
-            raise ManifestError(f"{dataset.name}: boxes of clips that {split} does not have: {shortened(strangers)}")
+            raise ManifestError(f"{dataset.name}: boxes for clips that are not in {split}: {shortened(strangers)}")
 
 
 def _scored(clips: Mapping[str, Sequence[Clip]]) -> list[Clip]:
@@ -183,12 +187,13 @@ def _describe(dataset: Dataset, project: Path) -> None:
     report.used = {split: len(clips) for split, clips in dataset.clips.items() if clips}
     report.n_boxes_used = sum(len(boxes) for boxes in dataset.boxes.values())
     if not any(dataset.boxes.values()):
-        report.notes.append("no boxes: the model can be trained and shown, but `evaluate` has nothing to score")
+        report.notes.append("no boxes: you can train a model, but `evaluate` has nothing to score against")
     if not dataset.clips.get("train"):
-        report.notes.append("no training clips: score it with a model that was trained on another dataset")
+        report.notes.append("no training clips: score this dataset with a model that was trained on another one")
     if not dataset.clips.get("test"):
         report.notes.append("no test clips: `evaluate` has nothing to score")
     if not dataset.media.resolve().is_relative_to(project.resolve()):
+        # The card is committed and shared, so it must not contain a path of this machine.
         report.hints.append(
             f"the media are outside the project, and their path is not stored; "
             f"before each run: export {media_variable(dataset.name)}={shlex.quote(str(dataset.media.resolve()))}"
@@ -221,9 +226,10 @@ def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
 
 @contextmanager
 def building_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, and put it in place of `folder` when the block ends without an error.
+    """Provide a temporary folder to write to, which replaces `folder` if the block ends without an error.
 
-    An old folder is removed only once the new one is there. Nothing of either stays behind if the block raises.
+    The old folder is removed only after the new one is in place. If the block raises, the old folder stays unchanged
+    and the temporary one is removed.
     """
     building, previous = (folder.with_name(f".{folder.name}.{part}.tmp") for part in ("new", "old"))
     for leftover in (building, previous):
@@ -242,16 +248,16 @@ def building_folder(folder: Path) -> Iterator[Path]:
 
 
 def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -> str:
-    """Return a dataset card as YAML with comments."""
+    """Return a dataset card as YAML, with comments."""
     audio = card.audio
     lines = [
-        "# Dataset card. How media become frames and spectrograms, and which rule scores the dataset.",
+        "# Dataset card: how media are converted to frames and spectrograms, and which protocol scores the dataset.",
         *(f"# {comment}" for comment in card.comments),
         f"title: {_quoted(card.title)}",
         f"source: {_quoted(card.source)}",
         f"license: {_quoted(card.license)}",
         f"media_root: {_quoted(media_root)}   # relative to the project; an environment variable overrides it",
-        f"image_size: {card.image_size}   # side of the stored frame, pixels; the whole frame is squashed to it",
+        f"image_size: {card.image_size}   # width and height of the stored frames in pixels; the aspect ratio is not kept",
         "audio:",
         f"  sample_rate: {audio.sample_rate}   # Hz",
         f"  clip_seconds: {audio.clip_seconds}   # window around the clip's center",
@@ -259,24 +265,22 @@ def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -
         f"  hop_length: {audio.hop_length}   # samples",
         f"  n_mels: {audio.n_mels}",
         f"  power: {audio.power}",
-        f"  log_floor: {_point(audio.log_floor)}   # ours: the value of digital silence is then ln of this, not of 2.2e-16",
+        f"  log_floor: {_point(audio.log_floor)}   # ours: digital silence becomes the logarithm of this, not of 2.2e-16",
         "evaluation:",
         f"  protocol: {card.protocol}",
-        f"  threshold: {card.threshold}   # cIoU from which a clip counts as a success",
+        f"  threshold: {card.threshold}   # smallest cIoU that counts as a success",
     ]
     if card.media_fingerprint:
-        lines.append(
-            f"media_fingerprint: {_quoted(card.media_fingerprint)}   # of the media that were made with this card"
-        )
+        lines.append(f"media_fingerprint: {_quoted(card.media_fingerprint)}   # of the media that the import wrote")
     if leaks_allowed:
-        lines.append("leaks_allowed: true   # train shares clips with test; the scores are not those of unseen clips")
+        lines.append("leaks_allowed: true   # train shares clips with test, so scores are not on unseen clips only")
     return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # a JSON string is a YAML string, whatever it holds
+    return json.dumps(text, ensure_ascii=False)  # any JSON string is a valid YAML string
 
 
 def _point(value: float) -> str:
-    mantissa, _, exponent = f"{value:e}".partition("e")  # YAML reads 1e-10 as a string
+    mantissa, _, exponent = f"{value:e}".partition("e")  # with a decimal point, because YAML reads 1e-10 as a string
     return f"{float(mantissa)}e{exponent}"

@@ -1,15 +1,15 @@
-"""MUSIC-Synthetic built from solo videos: split by video → cut → draw → compose → manifest.
+"""Builds MUSIC-Synthetic from solo videos: split by video → cut → draw → compose → manifest.
 
-No public code does this; the papers describe it in a paragraph. What they give: four different instruments, 1-second
-pairs, two of four sounds mixed with jitter, instruments balanced, 25,000 training and 455 test clips. Ours: the level
-below which a second is silent, equal loudness before gains of 0.8–1.25, shifts of up to 50 ms, the frame in the middle
-of its second, the share of videos held out of instruments that nobody annotated.
+There is no public code for this, and the papers describe it in one paragraph. From the papers: four different
+instruments, 1-second pairs, two of the four sounds mixed with jitter, balanced instruments, 25,000 training and 455 test
+clips. Ours: the silence threshold, equal loudness before gains of 0.8–1.25, shifts of up to 50 ms, the frame in the
+middle of its second, and the share of test videos for instruments without annotations.
 
-Written below the media root: ``frames/`` and ``audio/``, ``mosaics.csv`` (where each quadrant of each clip comes from),
-``rejects.csv`` (videos that could not be used), and ``segments/``, the cut videos, which a later build with another
-seed or size takes up again and which may be deleted. The same input and settings give the same bytes, whatever the
-number of workers and wherever the solos lie. Another build may give other media under the same names, so the card holds a
-fingerprint of them.
+Output below the media root: ``frames/`` and ``audio/``; ``mosaics.csv``, the source of each quadrant of each clip;
+``rejects.csv``, the videos that could not be used; and ``segments/``, a cache of the cut videos, which later builds with
+another seed or size reuse and which can be deleted. The same input and settings give the same bytes, independent of the
+number of workers and of the folder of the solos. A build with other settings writes other media under the same names, so
+the card contains a fingerprint of the media.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from pipeline.datasets.music.solos import Solo, find_solos, split_videos
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """Size and rules of the set; the sizes are the paper's, the rest is ours."""
+    """Size and rules of the dataset. The sizes are the paper's, the rest is ours."""
 
     train: int = 25000
     test: int = 455
     seed: int = 0
-    image_size: int = 224  # pixels; a quadrant has half
-    silence_db: float = -40.0  # of a second's RMS, from the video's loudest sample
-    max_shift_s: float = 0.05  # each sounding second is moved by up to this
-    hold_out: float = 0.1  # share of an instrument's videos that is tested on, where none is annotated
-    box_frame_rate: float = BOX_FRAME_RATE  # frames a second in the numbering of the annotated frames
-    time_limit_s: float = 120.0  # for one frame or one sound track
+    image_size: int = 224  # pixels; a quadrant has half of it
+    silence_db: float = -40.0  # a second with a lower RMS counts as silent; relative to the video's loudest sample
+    max_shift_s: float = 0.05  # largest time shift of a sounding second
+    hold_out: float = 0.1  # share of test videos for instruments without annotations
+    box_frame_rate: float = BOX_FRAME_RATE  # frame rate behind the numbers of the annotated frames
+    time_limit_s: float = 120.0  # for decoding one frame or one audio track
 
 
 def build_music_synthetic(
@@ -61,23 +61,23 @@ def build_music_synthetic(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ImportReport:
-    """Build the set: mosaics below the media root, and ``data_manifests/NAME/``.
+    """Build the dataset: mosaics below the media root, and ``data_manifests/NAME/``.
 
     Parameters
     ----------
     options : ImportOptions
-        Its media root is where the mosaics go; `check_only` stops after the split by video.
+        The mosaics are written below its media root. `check_only` stops after the split by video.
     solos : Path
         Folder of solo videos, ``INSTRUMENT/VIDEO_ID.mp4``, or flat with `video_list`.
     video_list : Path, optional
         The MUSIC list, ``{"videos": {INSTRUMENT: [VIDEO_ID]}}``.
     boxes : Path, optional
-        Boxes of solo frames; see `pipeline.datasets.music.boxes`. Test clips take their sounding items only from seconds
-        with boxes, and show the annotated frames.
+        Boxes of solo frames; see `pipeline.datasets.music.boxes`. The sounding items of test clips then come only from
+        seconds with boxes, and show the annotated frames.
     quadrant_boxes : bool
-        Without `boxes`: let the box of each item be its whole quadrant (ours, and no one's annotation).
+        Instead of `boxes`: use the whole quadrant as the box of each item (ours, not an annotation).
     test_videos : Path, optional
-        Ids of the videos to test on; see `pipeline.datasets.music.solos.split_videos` for what is done without.
+        Ids of the videos to test on. For the default, see `pipeline.datasets.music.solos.split_videos`.
     settings : BuildSettings
     scheduler, workers
         As in `pipeline.common.cluster.run_tasks`.
@@ -85,12 +85,12 @@ def build_music_synthetic(
     Raises
     ------
     ManifestError
-        Neither or both of `boxes` and `quadrant_boxes`, malformed lists, or fewer than four instruments with usable
-        videos in a split.
+        Neither or both of `boxes` and `quadrant_boxes` are given, a list is malformed, or a split has usable videos of
+        fewer than four instruments.
     """
     report = options.start()
     _check(settings, boxes, quadrant_boxes)
-    # A worker of a cluster elsewhere has another working directory.
+    # Workers on another machine have another working directory.
     media, solos = options.media.absolute(), solos.absolute()
     found, missing = find_solos(solos, video_list)
     boxed = {} if boxes is None else _boxes(boxes, found, report, settings)
@@ -109,9 +109,9 @@ def build_music_synthetic(
         scheduler=scheduler,
         workers=workers,
     )
-    # Where the solos lie is this machine's matter.
+    # Keep paths of this machine out of rejects.csv.
     rejects = [(video, instrument, why.replace(f"{solos}{os.sep}", "")) for video, instrument, why in rejects]
-    rejects += [(video, instrument, "listed, but there is no file") for video, instrument in missing]
+    rejects += [(video, instrument, "listed, but the file is missing") for video, instrument in missing]
     write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
     digest = compose_media(
@@ -130,17 +130,18 @@ def build_music_synthetic(
 def _check(settings: BuildSettings, boxes: Path | None, quadrant_boxes: bool) -> None:
     if settings.test and (boxes is None) != quadrant_boxes:
         raise ManifestError(
-            "test clips need boxes: give --boxes FILE with the boxes of solo frames, or else --quadrant-boxes to let the "
-            "box of each instrument be its whole quadrant; not both"
+            "test clips need boxes: give either --boxes FILE with the boxes of solo frames, or --quadrant-boxes to use "
+            "each instrument's whole quadrant as its box"
         )
     if settings.image_size % 2 or min(settings.train, settings.test) < 0 or settings.train + settings.test < 1:
         raise ManifestError(
-            f"sizes: {settings.train} training and {settings.test} test clips of {settings.image_size} pixels; "
-            "give counts of which one is positive, and an even image size"
+            f"cannot build {settings.train} training and {settings.test} test clips of {settings.image_size} pixels; at "
+            "least one count must be positive, and the image size even"
         )
     if not 0 < settings.hold_out < 1 or not 0 <= settings.max_shift_s < 1:
         raise ManifestError(
-            f"hold_out {settings.hold_out:g} must lie between 0 and 1, max_shift_s {settings.max_shift_s:g} below 1 s"
+            f"hold_out must be between 0 and 1, got {settings.hold_out:g}; max_shift_s must be at least 0 and below 1 s, "
+            f"got {settings.max_shift_s:g}"
         )
 
 
@@ -150,7 +151,7 @@ def _boxes(
     instruments = {solo.video: solo.instrument for solo in solos}
     boxed = read_solo_boxes(path, instruments, report, frame_rate=settings.box_frame_rate)
     if not boxed:
-        raise ManifestError(f"{path}: names none of the {len(solos)} solo videos; do they have the same ids?")
+        raise ManifestError(f"{path}: has boxes for none of the {len(solos)} solo videos; check that the ids match")
     return boxed
 
 
@@ -161,7 +162,7 @@ def _split(
     settings: BuildSettings,
     quadrant_boxes: bool,
 ) -> dict[str, list[Solo]]:
-    """Split by video, and make sure before hours of cutting that each split has what its mosaics need."""
+    """Split by video. Checks that each split has enough instruments now, before hours of cutting."""
     train, test = split_videos(
         solos,
         annotated=frozenset(boxed),
@@ -173,8 +174,8 @@ def _split(
     for split, part in parts.items():
         needs_boxes = split == "test" and not quadrant_boxes
         if part or getattr(settings, split):
-            heard = {solo.instrument for solo in part if solo.video in boxed or not needs_boxes}
-            check_pool({solo.instrument for solo in part}, heard, split=split, needs_boxes=needs_boxes)
+            can_sound = {solo.instrument for solo in part if solo.video in boxed or not needs_boxes}
+            check_pool({solo.instrument for solo in part}, can_sound, split=split, needs_boxes=needs_boxes)
     return parts
 
 
@@ -204,7 +205,7 @@ def _describe_videos(
         report.notes.append(f"{split}: {len(part)} solo videos: {_counted(counts)}")
     if missing:
         report.notes.append(
-            f"{len(missing)} listed videos have no file: {shortened([video for video, _ in missing], 5)}"
+            f"the files of {len(missing)} listed videos are missing: {shortened([video for video, _ in missing], 5)}"
         )
 
 
@@ -214,9 +215,9 @@ def _describe_clips(
     for split, drawn in mosaics.items():
         report.listed[split] = len(drawn)
         sounding = Counter(item.segment.instrument for mosaic in drawn for item in mosaic.items if item.sounding)
-        report.notes.append(f"{split}: sounding in so many clips: {_counted(sounding)}")
+        report.notes.append(f"{split}: clips in which each instrument sounds: {_counted(sounding)}")
     if rejects:
-        report.notes.append(f"{len(rejects)} videos are not used; rejects.csv beside the mosaics says why")
+        report.notes.append(f"{len(rejects)} videos were not used; rejects.csv in the media root lists the reasons")
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -232,9 +233,9 @@ def _dataset(
     *,
     quadrant_boxes: bool,
 ) -> Dataset:
-    kind = "whole quadrants (ours)" if quadrant_boxes else "published boxes of solo frames, carried into the mosaic"
+    kind = "whole quadrants (ours)" if quadrant_boxes else "published boxes of solo frames, mapped to the mosaic"
     comments = (
-        f"Boxes: {kind}; `source` is the instrument, silent instruments have sounding 0.",
+        f"Boxes: {kind}; `source` is the instrument; silent instruments have sounding 0.",
         f"Built with seed {settings.seed}; silence below {settings.silence_db:g} dB, shifts up to {settings.max_shift_s:g} s.",
     )
     card = music_card("Built from solo videos by `soundspot import music-synthetic-build`", comments)

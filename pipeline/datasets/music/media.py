@@ -1,7 +1,7 @@
-"""The media of mosaics on disk: composed aside, put in place together, and known by a fingerprint of their bytes.
+"""Writes the media of the mosaics: composed in a temporary folder, moved into place at the end, and fingerprinted.
 
-Below the media root stand ``frames/ID.jpg`` and ``audio/ID.wav``, and ``mosaics.csv``, which names every clip there is. A
-build that fails or is killed while it composes leaves those of the build before.
+Files below the media root: ``frames/ID.jpg``, ``audio/ID.wav``, and ``mosaics.csv`` with a row for each quadrant of each
+clip. If a build fails or is killed while composing, the media of the previous build are unchanged.
 """
 
 from __future__ import annotations
@@ -19,57 +19,58 @@ from pipeline.datasets.music.mosaic import MOSAIC_COLUMNS, compose_mosaics, mosa
 from pipeline.datasets.music.schedule import Mosaic
 
 _PER_TASK = 256  # mosaics
-_ASIDE = "composing.tmp"
+_STAGING = "composing.tmp"
 _FOLDERS = ("frames", "audio")
-_OURS = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")  # nothing else in the folders is touched
+_MOSAIC_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")  # other files in these folders are the user's own
 
 
 def compose_media(
     mosaics: Sequence[Mosaic], media: Path, *, sample_rate: int, scheduler: str | None, workers: int | None
 ) -> str:
-    """Write all frames and sounds and ``mosaics.csv``, and remove those of an earlier build that are no longer named.
+    """Write all frames, all audio files and ``mosaics.csv``, and remove files of an earlier build that are left over.
 
     Parameters
     ----------
     mosaics : sequence of Mosaic
     media : Path
-        Media root; the cut videos lie in its ``segments/``. While it works, both sets need room.
+        Media root, with the cut videos in ``segments/``. Until the new media are complete, the disk has to hold both the
+        old and the new ones.
     sample_rate : int
-        Hz, of the cut videos and of the sounds.
+        Hz, of the cut videos and of the output.
     scheduler, workers
         As in `pipeline.common.cluster.run_tasks`.
 
     Returns
     -------
     str
-        The `media_fingerprint` of what is there now.
+        The `media_fingerprint` of the written files.
     """
-    aside = media / _ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
+    staging = media / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        scales = _compose(mosaics, media / "segments", aside, sample_rate, scheduler, workers)
-        for path in [path for folder in _FOLDERS for path in sorted((aside / folder).glob("*"))]:
-            target = media / path.relative_to(aside)
+        scales = _compose(mosaics, media / "segments", staging, sample_rate, scheduler, workers)
+        for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
+            target = media / path.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
     write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
-    named = [name for mosaic in mosaics for name in mosaic_clip(mosaic).media]
-    _remove_others(media, named)
-    return media_fingerprint(media, named)
+    names = [name for mosaic in mosaics for name in mosaic_clip(mosaic).media]
+    _remove_others(media, names)
+    return media_fingerprint(media, names)
 
 
 def media_fingerprint(media: Path, names: Iterable[str]) -> str:
-    """Return a fingerprint of files by their bytes; it is what a card says of media that were made, not found.
+    """Return a fingerprint of the contents of files, for the card of a dataset whose importer writes media.
 
     Parameters
     ----------
     media : Path
         Media root.
     names : iterable of str
-        Paths relative to it, in an order of their own.
+        Paths relative to the media root. The fingerprint depends on their order.
     """
     return fingerprint([[name, hashlib.sha256((media / name).read_bytes()).hexdigest()] for name in names])
 
@@ -88,8 +89,8 @@ def _compose(
     return [scale for index in range(len(parts)) for scale in results[index]]
 
 
-def _remove_others(media: Path, named: Iterable[str]) -> None:
-    kept = set(named)
+def _remove_others(media: Path, names: Iterable[str]) -> None:
+    kept = set(names)
     for path in [path for folder in _FOLDERS for path in (media / folder).glob("*")]:
-        if _OURS.fullmatch(path.name) and path.relative_to(media).as_posix() not in kept:
+        if _MOSAIC_FILE.fullmatch(path.name) and path.relative_to(media).as_posix() not in kept:
             path.unlink()

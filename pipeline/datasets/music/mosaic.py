@@ -1,9 +1,9 @@
-"""One clip of four solos: the frames in a 2×2 mosaic, two of the four sounds mixed, the boxes moved along.
+"""Composes one clip from four solos: a 2×2 mosaic of the frames, a mix of two of the four sounds, and the boxes.
 
-Conventions: quadrants are numbered 0 top left, 1 top right, 2 bottom left, 3 bottom right; a mosaic's item k stands in
-quadrant k. Boxes are corners in fractions of the frame. Files are ``frames/ID.jpg`` and ``audio/ID.wav`` under the media
-root: JPEG of quality 95 without chroma subsampling, whose 8×8 blocks do not straddle quadrants of 112 pixels, and mono
-WAV of 16 bits.
+Conventions: quadrants are numbered 0 top left, 1 top right, 2 bottom left, 3 bottom right; item k of a mosaic is in
+quadrant k. Boxes are corners in fractions of the frame. Files are ``frames/ID.jpg`` and ``audio/ID.wav`` below the media
+root: JPEG with quality 95 and no chroma subsampling, so that no 8×8 block straddles two quadrants of 112 pixels, and
+16-bit mono WAV.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline.common.files import write_bytes
 from pipeline.datasets.music.boxes import Corners
 from pipeline.datasets.music.schedule import Item, Mosaic
-from pipeline.datasets.music.segments import load_frame, load_sound
+from pipeline.datasets.music.segments import load_audio, load_frame
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip
 
@@ -37,13 +37,13 @@ MOSAIC_COLUMNS = (
 )
 QUADRANT: Corners = (0.0, 0.0, 1.0, 1.0)  # the box of an item that fills its quadrant
 _INT16_MAX = 32767
-_SMALLEST_RMS = 1.0e-8  # keeps a second whose sound a shift moved out of it from being divided by zero
+_SMALLEST_RMS = 1.0e-8  # avoids division by zero for a second that a shift has made silent
 
 
 def compose_mosaics(
     mosaics: Sequence[Mosaic], cuts: Path, media_root: Path, sample_rate: int
 ) -> list[tuple[float, ...]]:
-    """Write the frame and the sound of each mosaic; one task of a build.
+    """Write the frame and the audio of each mosaic; one task of a build.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def compose_mosaics(
     cuts : Path
         Folder of the cut videos.
     media_root : Path
-        Where ``frames/`` and ``audio/`` go.
+        Parent folder of ``frames/`` and ``audio/``.
     sample_rate : int
-        Hz, of the cut videos and of the sound written.
+        Hz, of the cut videos and of the output.
 
     Returns
     -------
     list of tuple of float
-        For each mosaic the factor that each item's recording has in the mix, in the order of quadrants; 0 for a silent
-        one. So the sound is Σ scaleᵢ·xᵢ(t − shiftᵢ), rounded to 16 bits.
+        For each mosaic, the factor of each item's recording in the mix, in the order of quadrants; 0 for a silent item.
+        The audio is Σ scaleᵢ·xᵢ(t − shiftᵢ), rounded to 16 bits.
     """
     return [_compose(mosaic, cuts, media_root, sample_rate) for mosaic in mosaics]
 
@@ -68,65 +68,64 @@ def _compose(mosaic: Mosaic, cuts: Path, media_root: Path, sample_rate: int) -> 
     frames = [load_frame(cuts, item.segment.video, item.segment.row) for item in mosaic.items]
     write_bytes(media_root / "frames" / f"{mosaic.clip_id}.jpg", _jpeg(arrange(np.stack(frames))))
     sounding = [item for item in mosaic.items if item.sounding]
-    sounds = [
-        load_sound(cuts, item.segment.video, item.segment.second, shift=item.shift, sample_rate=sample_rate)
+    recordings = [
+        load_audio(cuts, item.segment.video, item.segment.second, shift=item.shift, sample_rate=sample_rate)
         for item in sounding
     ]
-    mixture, scales = mix(np.stack(sounds), np.array([item.gain for item in sounding]))
+    mixture, scales = mix(np.stack(recordings), np.array([item.gain for item in sounding]))
     write_bytes(media_root / "audio" / f"{mosaic.clip_id}.wav", wav_bytes(mixture, sample_rate))
-    of_item = dict(zip(map(id, sounding), scales.tolist(), strict=True))
-    return tuple(of_item.get(id(item), 0.0) for item in mosaic.items)
+    scale_of = dict(zip(map(id, sounding), scales.tolist(), strict=True))
+    return tuple(scale_of.get(id(item), 0.0) for item in mosaic.items)
 
 
 def arrange(frames: np.ndarray) -> np.ndarray:
-    """Put four frames, uint8 (4, h, w, 3), into their quadrants: (2h, 2w, 3)."""
+    """Arrange four frames, uint8 (4, h, w, 3), as a 2×2 mosaic (2h, 2w, 3)."""
     _, height, width, channels = frames.shape
     rows = frames.reshape(2, 2, height, width, channels).transpose(0, 2, 1, 3, 4)  # (row, h, column, w, channel)
     return rows.reshape(2 * height, 2 * width, channels)
 
 
-def mix(sounds: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mix sounds of equal loudness by their gains, and divide by the largest magnitude.
+def mix(recordings: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normalize recordings to equal loudness, mix them with their gains, and normalize the peak.
 
     Parameters
     ----------
-    sounds : np.ndarray [shape=(item, sample)]
-        Recordings differ in loudness; each is first brought to the same RMS, for otherwise the softer of two sounding
-        instruments could be drowned (ours).
+    recordings : np.ndarray [shape=(item, sample)]
+        Each is scaled to the same RMS before the gain, because otherwise a loud recording could mask a soft one (ours).
     gains : np.ndarray [shape=(item,)]
         Positive.
 
     Returns
     -------
     mixture : np.ndarray [shape=(sample,), dtype=float64]
-        Largest magnitude 1.
+        Peak 1.
     scales : np.ndarray [shape=(item,), dtype=float64]
-        ``mixture == scales @ sounds``.
+        ``mixture == scales @ recordings``.
     """
-    loudness = np.sqrt(np.square(sounds, dtype=np.float64).mean(axis=1))
+    loudness = np.sqrt(np.square(recordings, dtype=np.float64).mean(axis=1))
     factors = gains / np.maximum(loudness, _SMALLEST_RMS)
-    peak = np.abs(factors @ sounds).max()
+    peak = np.abs(factors @ recordings).max()
     scales = factors / (peak or 1.0)
-    return scales @ sounds, scales
+    return scales @ recordings, scales
 
 
 def box_in_mosaic(box: Corners, quadrant: int) -> Corners:
-    """Carry a box of a solo frame, corners in fractions, into the mosaic: each side is halved."""
+    """Map a box of a solo frame (corners in fractions) to its quadrant of the mosaic; each side is halved."""
     left, top = 0.5 * (quadrant % 2), 0.5 * (quadrant // 2)
     x0, y0, x1, y1 = box
     return left + x0 / 2, top + y0 / 2, left + x1 / 2, top + y1 / 2
 
 
 def mosaic_clip(mosaic: Mosaic) -> Clip:
-    """Return the mosaic's row of the clip list."""
+    """Return the mosaic's entry in the clip list."""
     name = mosaic.clip_id
     return Clip(name, frame=f"frames/{name}.jpg", audio=f"audio/{name}.wav", label=mosaic.label)
 
 
 def mosaic_boxes(mosaic: Mosaic, *, whole_quadrants: bool) -> list[Box]:
-    """Return the boxes of all its items that have any; those of a silent item are marked as not sounding.
+    """Return the boxes of all items; those of silent items are marked as not sounding.
 
-    With `whole_quadrants` the box of every item is its quadrant, whatever it shows there.
+    With `whole_quadrants`, the box of every item is its whole quadrant.
     """
     return [
         Box(mosaic.clip_id, item.segment.instrument, annotator, item.sounding, *box_in_mosaic(box, quadrant))
@@ -142,7 +141,7 @@ def _boxes_of(item: Item, whole_quadrants: bool) -> list[tuple[str, Corners]]:
 
 
 def mosaic_rows(mosaic: Mosaic, scales: Sequence[float]) -> list[tuple[str | int | float, ...]]:
-    """Return the provenance of a mosaic: one row of `MOSAIC_COLUMNS` for each quadrant."""
+    """Return the provenance of a mosaic: one row with the columns `MOSAIC_COLUMNS` for each quadrant."""
     return [
         (
             mosaic.clip_id,
@@ -166,12 +165,12 @@ def _jpeg(frame: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def wav_bytes(sound: np.ndarray, sample_rate: int) -> bytes:
-    """Return a mono WAV file of 16 bits; `sound` is (sample,) within ± 1."""
+def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """Encode a waveform, (sample,) in [-1, 1], as a 16-bit mono WAV file."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
-        file.writeframes(np.rint(sound * _INT16_MAX).astype("<i2").tobytes())
+        file.writeframes(np.rint(waveform * _INT16_MAX).astype("<i2").tobytes())
     return buffer.getvalue()

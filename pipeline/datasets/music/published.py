@@ -1,14 +1,14 @@
-"""MUSIC-Synthetic as it was published: mosaics of four instruments of which two sound, read where they lie.
+"""Imports MUSIC-Synthetic as published: mosaics of four instruments, two of which sound. Media are not copied.
 
-Conventions: below the media root stand ``train/{audio,video}`` and ``test1/{audio,video,box}``, or each of them once
-more inside itself (``train/train/…``) as the archives unpack. ``video/ID.jpg`` is a clip's frame, ``audio/ID.*`` its
-second of sound, ``box/ID.npy`` its boxes: rows ``[x, y, width, height, category]`` in fractions of the frame, of the
-sounding instruments alone. Files belong together by their names; public readers sort three listings and trust that
-they line up.
+Conventions: the media root contains ``train/{audio,video}`` and ``test1/{audio,video,box}``, possibly nested once more
+(``train/train/…``), as the archives unpack. ``video/ID.jpg`` is a clip's frame, ``audio/ID.*`` is its one second of
+audio, and ``box/ID.npy`` holds the boxes of the sounding instruments: rows ``[x, y, width, height, category]`` in
+fractions of the frame. Files are matched by name. (Public readers sort three directory listings and assume that they
+line up.)
 
-The published sound is not a waveform but a pickled spectrogram (201 frames × 64 mel bands, dB). The pipeline computes
-its log-mel from waveforms, in training and in test alike, so each clip needs one: the user's own beside the pickle, or
-one that is rebuilt from it on demand (see `pipeline.datasets.music.spectrograms` for how true it is).
+The published audio is not a waveform but a pickled spectrogram (201 frames × 64 mel bands, dB). The pipeline computes
+its log-mel spectrogram from waveforms, for training and testing, so each clip needs one: either your own file next to
+the pickle, or one rebuilt from the pickle (see `pipeline.datasets.music.spectrograms` for its accuracy).
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.datasets.music.boxes import corners_of_xywh, instrument_of_category
 from pipeline.datasets.music.media import media_fingerprint
-from pipeline.datasets.music.spectrograms import rebuild_sounds
+from pipeline.datasets.music.spectrograms import rebuild_audio
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip
 
-# A 10 ms window of 16 kHz has 81 frequencies: two of the 64 mel bands are empty and stay at the floor. That is the set's own setting.
+# The published setting. A 10 ms window at 16 kHz has only 81 frequency bins, so two of the 64 mel bands are empty and
+# stay at the floor.
 MUSIC_AUDIO = AudioSettings(
     sample_rate=16000, clip_seconds=1.0, n_fft=160, hop_length=80, n_mels=64, power=1.0, log_floor=1.0e-10
 )
 PROTOCOL, THRESHOLD = "music-synthetic-a", 0.3
-SPLITS = {"train": "train", "test": "test1"}  # ours → the published folder
-REBUILT = "audio_rebuilt"  # folder beside audio/ for sounds made from spectrograms
+SPLITS = {"train": "train", "test": "test1"}  # our split → the published folder
+REBUILT = "audio_rebuilt"  # folder next to audio/ for waveforms rebuilt from spectrograms
 SPECTROGRAM_SUFFIXES = (".pkl", ".npy")
 
 
 def music_card(source: str, comments: tuple[str, ...] = ()) -> CardText:
-    """Return the card of a MUSIC-Synthetic set: 224 pixels, 1 s at 16 kHz, 64 mel bands of the magnitude."""
+    """Return the card of a MUSIC-Synthetic dataset: 224 pixels, 1 s at 16 kHz, 64 mel bands of the magnitude."""
     return CardText(
         title="MUSIC-Synthetic",
         source=source,
-        license="The videos belong to those who put them on YouTube; the MUSIC lists are for research. Fetch your own copy.",
+        license="The videos belong to their uploaders on YouTube; the MUSIC lists are for research. Download your own copy.",
         image_size=224,
         protocol=PROTOCOL,
         threshold=THRESHOLD,
@@ -54,7 +55,7 @@ def music_card(source: str, comments: tuple[str, ...] = ()) -> CardText:
         preset="music_synthetic",
         comments=(
             *comments,
-            "audio: the magnitude (power 1), window 10 ms, hop 5 ms, as the set's first system has it.",
+            "audio: magnitude (power 1), window 10 ms, hop 5 ms, as in the paper that introduced the dataset.",
         ),
     )
 
@@ -66,56 +67,55 @@ def import_music_synthetic(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> ImportReport:
-    """Write ``data_manifests/NAME/`` for the published set.
+    """Write ``data_manifests/NAME/`` for the published dataset.
 
-    Clips are called ``train-ID`` and ``test-ID``. A test clip's label is its sounding instruments joined by ``+``; the
-    published training clips have none. Clips without a usable file, and test clips without boxes, are reported.
+    Clip ids are ``train-ID`` and ``test-ID``. The label of a test clip is its sounding instruments joined by ``+``; the
+    published training clips have no labels. Clips without usable files and test clips without boxes are reported.
 
     Parameters
     ----------
     options : ImportOptions
-        Its media root holds ``train/`` and ``test1/``; one of the two is enough. With `check_only` a clip that has a
-        spectrogram counts as usable, for its sound can be rebuilt.
+        Its media root contains ``train/``, ``test1/``, or both. With `check_only`, a clip with a spectrogram counts as
+        usable, because its audio can be rebuilt.
     rebuild_sound : bool
-        Make a sound from each spectrogram that has no sound file, under ``audio_rebuilt/`` beside ``audio/``.
+        Rebuild a waveform from each spectrogram without an audio file, in ``audio_rebuilt/`` next to ``audio/``.
     scheduler, workers
         For rebuilding; as in `pipeline.common.cluster.run_tasks`.
 
     Raises
     ------
     ManifestError
-        Neither folder is there, sound is only there as spectrograms and is not to be rebuilt, or a box file is not as
-        described.
+        Neither folder exists, there are only spectrograms but `rebuild_sound` is False, or a box file is malformed.
     """
     report = options.start()
     clips: dict[str, list[Clip]] = {}
     boxes: dict[str, list[Box]] = {}
     for split, folder in _split_folders(options.media).items():
-        silent = _without_sound(options.media / folder)
+        spectrograms = _without_audio(options.media / folder)
         failed: dict[str, str] = {}
-        if silent and options.check_only:
+        if spectrograms and options.check_only:
             report.notes.append(
-                f"{split}: {len(silent)} clips have their sound only as a spectrogram; they are counted as usable, though "
-                "none is rebuilt to check, which takes --rebuild-sound"
+                f"{split}: {len(spectrograms)} clips have only a spectrogram, not audio; they count as usable here, but "
+                "importing them requires --rebuild-sound"
             )
-        elif silent and not rebuild_sound:
-            raise ManifestError(_spectrograms_only(options.media / folder / "audio", len(silent)))
-        elif silent:
+        elif spectrograms and not rebuild_sound:
+            raise ManifestError(_spectrograms_only(options.media / folder / "audio", len(spectrograms)))
+        elif spectrograms:
             rebuilt = options.media / folder / REBUILT
-            failed = rebuild_sounds(silent, rebuilt, audio=MUSIC_AUDIO, scheduler=scheduler, workers=workers)
-            made = len(silent) - len(failed)
+            failed = rebuild_audio(spectrograms, rebuilt, audio=MUSIC_AUDIO, scheduler=scheduler, workers=workers)
             report.notes.append(
-                f"{split}: the sound of {made} clips is rebuilt from spectrograms, its phase an estimate"
+                f"{split}: the audio of {len(spectrograms) - len(failed)} clips was rebuilt from spectrograms; its phase "
+                "is estimated"
             )
-        rebuilt_ids = {path.stem for path in silent}
+        rebuilt_ids = {path.stem for path in spectrograms}
         clips[split] = _read_split(
-            options.media, split, folder, report, rebuilt_ids, failed, still_to_be=options.check_only
+            options.media, split, folder, report, rebuilt_ids, failed, check_only=options.check_only
         )
         if split == "test":
             boxes[split] = _read_boxes(options.media / folder / "box", clips[split], report)
             clips[split] = _with_boxes(clips[split], boxes[split], report)
     if not options.check_only:
-        comments = ("Boxes: of the sounding instruments, from the published .npy rows; `source` is the instrument.",)
+        comments = ("Boxes: sounding instruments only, from the published .npy files; `source` is the instrument.",)
         card = music_card("https://zenodo.org/records/4079386", comments)
         card = replace(card, media_fingerprint=_rebuilt_fingerprint(options.media, clips))
         write_dataset(Dataset.of(options, card, report, clips, boxes), options.project, force=options.force)
@@ -123,13 +123,13 @@ def import_music_synthetic(
 
 
 def _rebuilt_fingerprint(media: Path, clips: Mapping[str, Sequence[Clip]]) -> str:
-    """Identify the sounds that were rebuilt, if any: a later version may make others of the same spectrograms."""
+    """Fingerprint the rebuilt audio, if any: a later version may rebuild it differently from the same spectrograms."""
     names = [clip.audio for part in clips.values() for clip in part if Path(clip.audio).parent.name == REBUILT]
     return media_fingerprint(media, names) if names else ""
 
 
 def _split_folders(media: Path) -> dict[str, str]:
-    """Find where each split lies below the media root."""
+    """Return the folder of each split, relative to the media root."""
     found: dict[str, str] = {}
     for split, published in SPLITS.items():
         for folder in (f"{published}/{published}", published):
@@ -137,14 +137,14 @@ def _split_folders(media: Path) -> dict[str, str]:
                 found.setdefault(split, folder)
     if not found:
         raise ManifestError(
-            f"{media}: holds neither train/video nor test1/video; give the folder that the published archives were "
-            "unpacked in with --media"
+            f"{media}: contains neither train/video nor test1/video; set --media to the folder in which you unpacked the "
+            "published archives"
         )
     return found
 
 
-def _without_sound(folder: Path) -> list[Path]:
-    """List the spectrograms of frames that have no sound file."""
+def _without_audio(folder: Path) -> list[Path]:
+    """Return the spectrograms of the clips that have no audio file."""
     audio = by_stem(folder / "audio")
     spectrograms = []
     for stem in by_stem(folder / "video"):
@@ -156,9 +156,9 @@ def _without_sound(folder: Path) -> list[Path]:
 
 def _spectrograms_only(folder: Path, count: int) -> str:
     return (
-        f"{folder}: {count} clips have their sound only as a precomputed spectrogram, and the pipeline starts from "
-        "waveforms. Put 1 s at 16 kHz beside each as ID.wav (or .flac); or make a sound from each spectrogram with "
-        "--rebuild-sound; or build the set from solo videos with `soundspot import music-synthetic-build`"
+        f"{folder}: {count} clips have only a precomputed spectrogram, but the pipeline needs waveforms. Either put 1 s "
+        "of audio at 16 kHz next to each as ID.wav (or .flac), or rebuild the audio from the spectrograms with "
+        "--rebuild-sound, or build the dataset from solo videos with `soundspot import music-synthetic-build`"
     )
 
 
@@ -170,24 +170,24 @@ def _read_split(
     rebuilt: set[str],
     failed: dict[str, str],
     *,
-    still_to_be: bool,
+    check_only: bool,
 ) -> list[Clip]:
-    """Find the clips of a split, of which some have a sound that is rebuilt, or still to be."""
+    """Find the clips of a split. The audio of the ids in `rebuilt` was rebuilt or, with `check_only`, could be."""
     stems = by_stem(media / folder / "video")
     finders = {
-        sounds: MediaFinder(media, Layout("published", frames=f"{folder}/video", sounds=f"{folder}/{sounds}"))
-        for sounds in ("audio", REBUILT)
+        audio: MediaFinder(media, Layout("published", frames=f"{folder}/video", audio=f"{folder}/{audio}"))
+        for audio in ("audio", REBUILT)
     }
     report.listed[split] = len(stems)
     clips = []
     for stem, names in stems.items():
         clip_id = f"{split}-{stem}"
-        if stem in rebuilt and still_to_be:
-            found = _without_sound_yet(media, folder, stem, names)
+        if stem in rebuilt and check_only:
+            found = _clip_once_rebuilt(media, folder, stem, names)
         else:
             found = failed.get(stem) or finders[REBUILT if stem in rebuilt else "audio"].find(stem)
         if not SLUG.fullmatch(clip_id):
-            found = "the file's name is no id: A-Z a-z 0-9 . _ - only; rename it"
+            found = "the file name cannot be used as an id; rename it, using only A-Z a-z 0-9 . _ -"
         if isinstance(found, str):
             report.leave_out(split, stem, found)
         else:
@@ -195,11 +195,11 @@ def _read_split(
     return clips
 
 
-def _without_sound_yet(media: Path, folder: str, stem: str, names: Sequence[str]) -> Clip | str:
-    """Return the clip as it will be once its sound is rebuilt, or why its frame cannot be used."""
+def _clip_once_rebuilt(media: Path, folder: str, stem: str, names: Sequence[str]) -> Clip | str:
+    """Return the clip that an import would write after rebuilding its audio, or the reason why it is unusable."""
     frames = [f"{folder}/video/{name}" for name in names if Path(name).suffix.lower() in FRAME_SUFFIXES]
     if len(frames) != 1:
-        return "several frames with this id" if frames else "no frame beside the sound"
+        return "several frames with this id" if frames else "audio without a frame"
     problem = unusable(Clip(stem, frame=frames[0], audio=frames[0]), media)
     return problem or Clip(stem, frame=frames[0], audio=f"{folder}/{REBUILT}/{stem}.wav")
 
@@ -224,7 +224,7 @@ def _load_rows(path: Path) -> list[list[float]]:
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ManifestError(f"{path}: not a plain NumPy array: {error}") from None
+        raise ManifestError(f"{path}: cannot be read as a plain NumPy array: {error}") from None
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1] != 5:
         shape = getattr(rows, "shape", "an archive")
         raise ManifestError(f"{path}: expected rows of [x, y, width, height, category], got {shape}")
@@ -232,7 +232,7 @@ def _load_rows(path: Path) -> list[list[float]]:
 
 
 def _with_boxes(clips: Sequence[Clip], boxes: Sequence[Box], report: ImportReport) -> list[Clip]:
-    """Leave out the clips without a box, and label the others by what sounds in them."""
+    """Drop the clips without a box, and label the others with their sounding instruments."""
     sounding: dict[str, set[str]] = {}
     for box in boxes:
         sounding.setdefault(box.clip_id, set()).add(box.source)

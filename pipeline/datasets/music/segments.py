@@ -1,9 +1,9 @@
-"""Solo videos cut into audible seconds, once, so that mosaics can be composed from them without decoding again.
+"""Cuts solo videos into audible seconds, once, so that composing mosaics requires no further decoding.
 
-Conventions: second k of a video is [k, k + 1) s. A cut video is three files in one folder: ``ID.frames.npy`` uint8
-(second, row, column, channel) with one frame of each audible second; ``ID.audio.npy`` float32 (sample,), the whole
-sound track, mono, peak 1; ``ID.json``, written last, with the seconds and what made them. A
-video whose ``ID.json`` fits its file and the settings is not decoded again, whatever seed or size the set then has.
+Conventions: second k of a video is [k, k + 1) s. A cut video is three files in one folder: ``ID.frames.npy``, uint8
+(second, row, column, channel), one frame for each audible second; ``ID.audio.npy``, float32 (sample,), the whole audio
+track, mono, peak 1; and ``ID.json``, written last, with the seconds and a fingerprint of file and settings. A video whose
+fingerprint matches is not decoded again, whatever the seed and size of the dataset.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from pipeline.media.clip import read_audio, read_frame
 from pipeline.media.container import Deadline, MediaContainer
 
 CUT_VERSION = 1
-_LONGEST_MESSAGE = 300  # of a fault that is not ours
-MAX_SECONDS = 1000  # of a video; so the published lists cut theirs
+_LONGEST_MESSAGE = 300  # of an exception from a library, in characters
+MAX_SECONDS = 1000  # the published lists use no more than this of each video
 
 
 @dataclass(frozen=True)
 class CutSettings:
-    """How a solo is cut. A change cuts all videos again."""
+    """How solos are cut. After a change, all videos are cut again."""
 
-    frame_size: int  # side of a stored frame, pixels: a quadrant of the mosaic
+    frame_size: int  # side of a stored frame in pixels, that of a quadrant
     sample_rate: int  # Hz
-    silence_db: float  # RMS level of a second, dB below the video's loudest sample, at which it is dropped as silent
-    time_limit_s: float  # for one frame, and for the sound track
+    silence_db: float  # a second with a lower RMS is dropped as silent; relative to the video's loudest sample
+    time_limit_s: float  # for decoding one frame, and for decoding the audio track
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is left of one video: its audible seconds, the time of each one's frame, or why there are none."""
+    """Result of cutting one video: its audible seconds with the timestamps of their frames, or why there are none."""
 
     seconds: tuple[int, ...] = ()
     frame_s: tuple[float, ...] = ()
@@ -57,15 +57,15 @@ def cut_solos(
     scheduler: str | None,
     workers: int | None,
 ) -> tuple[list[Segment], list[tuple[str, str, str]]]:
-    """Cut all videos, one task each.
+    """Cut all videos, one task per video.
 
     Parameters
     ----------
     solos : sequence of Solo
     boxed : mapping of video id to mapping of second to BoxedFrame
-        The annotated frames: such a second is represented by that very frame, any other by the frame in its middle.
+        Annotated frames. An annotated second is represented by its annotated frame, any other by its middle frame.
     folder : Path
-        Where the cut videos lie.
+        Folder of the cut videos.
     settings : CutSettings
     scheduler, workers
         As in `pipeline.common.cluster.run_tasks`.
@@ -73,9 +73,9 @@ def cut_solos(
     Returns
     -------
     segments : list of Segment
-        In the order of `solos` and of time.
+        In the order of `solos`, then of time.
     rejects : list of (video id, instrument, reason)
-        Videos that give no second.
+        Videos without a usable second.
     """
     tasks = [
         (solo.path, folder, solo.video, {k: frame.time_s for k, frame in boxed.get(solo.video, {}).items()}, settings)
@@ -94,63 +94,63 @@ def cut_solos(
 
 
 def cut_solo(path: Path, folder: Path, video: str, frame_times: Mapping[int, float], settings: CutSettings) -> Cut:
-    """Cut one video into `folder`, unless that is done already.
+    """Cut one video into `folder`, unless that has been done already.
 
     Parameters
     ----------
     path : Path
         The video file.
     folder : Path
-        Where its cut goes.
+        Output folder.
     video : str
-        Its id, the name of the cut.
-    frame_times : mapping of second to time in s
-        Seconds whose frame is prescribed; of the others the middle is taken.
+        Its id, used as the file name of the output.
+    frame_times : mapping of second to timestamp in s
+        Timestamps of the annotated frames. Other seconds use the middle.
     settings : CutSettings
 
     Returns
     -------
     Cut
-        A video that cannot be decoded, or has no audible second, has `reason` set.
+        If the video cannot be decoded or has no audible second, `reason` is set.
     """
     made_by = _made_by(path, frame_times, settings)
     if (done := _read_cut(folder / f"{video}.json", made_by)) is not None:
         return done
     try:
-        sound = _read_track(path, settings)
-        seconds = audible_seconds(sound, sample_rate=settings.sample_rate, silence_db=settings.silence_db)
+        audio = _read_track(path, settings)
+        seconds = audible_seconds(audio, sample_rate=settings.sample_rate, silence_db=settings.silence_db)
         cut, frames = _read_frames(path, seconds, frame_times, settings)
     except MediaError as error:
         return Cut(reason=str(error))
     except MemoryError:
         raise
     except Exception as error:
-        # One video that a decoder trips over must not end hours of work.
+        # One video that crashes a decoder must not abort hours of work.
         text = " ".join(str(error).split())[:_LONGEST_MESSAGE]
         return Cut(reason=f"{path}: internal error: {type(error).__name__}: {text}")
     if not cut.seconds:
         return cut
-    for name, array in (("frames", frames), ("audio", sound)):
+    for name, array in (("frames", frames), ("audio", audio)):
         with replacing(folder / f"{video}.{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array, allow_pickle=False)
     write_json(folder / f"{video}.json", {"made_by": made_by, "seconds": cut.seconds, "frame_s": cut.frame_s})
     return cut
 
 
-def audible_seconds(sound: np.ndarray, *, sample_rate: int, silence_db: float) -> list[int]:
-    """Return the whole seconds of `sound` that are not silent.
+def audible_seconds(audio: np.ndarray, *, sample_rate: int, silence_db: float) -> list[int]:
+    """Return the indices of the full seconds that are not silent.
 
     Parameters
     ----------
-    sound : np.ndarray [shape=(sample,)]
+    audio : np.ndarray [shape=(sample,)]
         Full scale is 1.
     sample_rate : int
         Hz.
     silence_db : float
-        A second is dropped if its RMS level is below this, in dB of full scale.
+        A second counts as silent if its RMS level is below this, in dBFS.
     """
-    n_seconds = len(sound) // sample_rate
-    power = np.square(sound[: n_seconds * sample_rate].reshape(n_seconds, sample_rate), dtype=np.float64).mean(axis=1)
+    n_seconds = len(audio) // sample_rate
+    power = np.square(audio[: n_seconds * sample_rate].reshape(n_seconds, sample_rate), dtype=np.float64).mean(axis=1)
     return np.flatnonzero(power >= 10 ** (silence_db / 10)).tolist()
 
 
@@ -159,10 +159,10 @@ def load_frame(folder: Path, video: str, row: int) -> np.ndarray:
     return np.array(np.load(folder / f"{video}.frames.npy", mmap_mode="r", allow_pickle=False)[row])
 
 
-def load_sound(folder: Path, video: str, second: int, *, shift: int, sample_rate: int) -> np.ndarray:
-    """Return one second of a cut video's sound, float32 (sample,), `shift` samples late: x(t − shift).
+def load_audio(folder: Path, video: str, second: int, *, shift: int, sample_rate: int) -> np.ndarray:
+    """Return one second of a cut video's audio, float32 (sample,), delayed by `shift` samples: x(t − shift).
 
-    The samples that a shift brings in are the recording's own, from beside the second; beyond its ends, zeros.
+    A shifted window reads the recording's own samples from before or after the second, and zeros beyond its ends.
     """
     track = np.load(folder / f"{video}.audio.npy", mmap_mode="r", allow_pickle=False)
     start = second * sample_rate - shift
@@ -188,7 +188,7 @@ def _read_cut(path: Path, made_by: str) -> Cut | None:
 
 
 def _read_track(path: Path, settings: CutSettings) -> np.ndarray:
-    """Decode the sound track, peak 1; what lies beyond its end, should the container overstate it, is silence."""
+    """Decode the audio track, peak 1. It is zero-padded if it is shorter than the container claims."""
     n_seconds = min(_whole_seconds(path, settings), MAX_SECONDS)
     return read_audio(
         path,
@@ -203,18 +203,18 @@ def _whole_seconds(path: Path, settings: CutSettings) -> int:
     with MediaContainer(path, deadline=Deadline(settings.time_limit_s)) as source:
         length_s = 2 * (source.timestamp(None) - source.zero)
     if length_s < 1:
-        raise MediaError(f"{path}: lasts {float(length_s):.3f} s; a solo must last a second at least")
+        raise MediaError(f"{path}: lasts only {float(length_s):.3f} s; a solo must last at least 1 s")
     return int(length_s)
 
 
 def _read_frames(
     path: Path, seconds: Iterable[int], frame_times: Mapping[int, float], settings: CutSettings
 ) -> tuple[Cut, np.ndarray]:
-    """Read one frame for each second; a second without a readable frame is left out."""
+    """Read one frame for each second. Seconds without a readable frame are skipped."""
     kept: list[int] = []
     times: list[float] = []
     frames: list[np.ndarray] = []
-    reason = f"{path}: no audible second (all below {settings.silence_db:g} dB)"
+    reason = f"{path}: no audible second; all are below {settings.silence_db:g} dB"
     for second in seconds:
         time_s = frame_times.get(second, second + 0.5)
         try:

@@ -1,7 +1,7 @@
-"""Solo-instrument videos on disk, and a split by video.
+"""Finds solo-instrument videos on disk, and splits them by video.
 
-Conventions: a solo is one video of one instrument, named by its video id, which stands once in the whole collection.
-Instruments are lower case with underscores (``acoustic_guitar``), as in the MUSIC video list.
+Conventions: a solo is a video of one instrument. Its file name is its video id, which is unique in the collection.
+Instrument names are lower case with underscores (``acoustic_guitar``), as in the MUSIC video list.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.datasets.importers.lists import SLUG, ranked, read_json, shortened
 
 @dataclass(frozen=True)
 class Solo:
-    """One video in which one instrument plays alone."""
+    """A video in which one instrument plays alone."""
 
     video: str  # id
     instrument: str
@@ -31,24 +31,24 @@ def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo]
     Parameters
     ----------
     folder : Path
-        Laid out as ``INSTRUMENT/VIDEO_ID.mp4``; or flat, ``VIDEO_ID.mp4``, when `video_list` is given.
+        Contains ``INSTRUMENT/VIDEO_ID.mp4`` or, with `video_list`, ``VIDEO_ID.mp4``.
     video_list : Path, optional
-        JSON ``{"videos": {INSTRUMENT: [VIDEO_ID, ...]}}``, the form of the published MUSIC list.
+        JSON ``{"videos": {INSTRUMENT: [VIDEO_ID, ...]}}``, the format of the published MUSIC list.
 
     Returns
     -------
     solos : list of Solo
         Sorted by instrument, then id.
     missing : list of (video id, instrument)
-        Listed videos that have no file.
+        Listed videos whose file is missing.
 
     Raises
     ------
     ManifestError
-        No video at all, a malformed list, an id that is not a slug, or an id that stands twice.
+        There are no videos, the list is malformed, or an id is not a slug or not unique.
     """
     if not folder.is_dir():
-        raise ManifestError(f"{folder}: no such folder; give the folder that holds the solo videos")
+        raise ManifestError(f"{folder}: no such folder; give the folder of the solo videos")
     files = _video_files(folder)
     if video_list is None:
         listed = [(_instrument(path.parent.name), path.stem) for path in files if path.parent.parent == folder]
@@ -59,8 +59,8 @@ def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo]
     _check_ids(listed, str(video_list or folder))
     solos = [Solo(video, instrument, by_id[video]) for instrument, video in sorted(listed) if video in by_id]
     if not solos:
-        layout = "VIDEO_ID.mp4, as named in the list" if video_list else "INSTRUMENT/VIDEO_ID.mp4"
-        raise ManifestError(f"{folder}: no solo videos found; expected {layout}, or another video suffix")
+        layout = "VIDEO_ID.mp4 with the ids of the list" if video_list else "INSTRUMENT/VIDEO_ID.mp4"
+        raise ManifestError(f"{folder}: no solo videos found; expected {layout} (or another video suffix)")
     return solos, [(video, instrument) for instrument, video in sorted(listed) if video not in by_id]
 
 
@@ -89,9 +89,11 @@ def _check_ids(listed: Sequence[tuple[str, str]], where: str) -> None:
     for instrument, video in listed:
         for value in (instrument, video):
             if not SLUG.fullmatch(value):
-                raise ManifestError(f"{where}: {value!r}: letters, digits, '.', '_' and '-' only; rename it")
+                raise ManifestError(f"{where}: {value!r} is not a valid id; use only letters, digits, '.', '_' and '-'")
         if video in seen:
-            raise ManifestError(f"{where}: video {video!r} stands under {seen[video]!r} and under {instrument!r}")
+            raise ManifestError(
+                f"{where}: video {video!r} is listed under both {seen[video]!r} and {instrument!r}; keep one"
+            )
         seen[video] = instrument
 
 
@@ -103,21 +105,21 @@ def split_videos(
     hold_out: float,
     seed: int,
 ) -> tuple[list[Solo], list[Solo]]:
-    """Split by video, so that no recording is heard or seen in both training and test.
+    """Split by video, so that training and test share no recording.
 
-    The test videos are those in `test_videos` or, where that is None, the annotated ones and, of every instrument that
-    has none annotated, a seeded share `hold_out` (at least one video), so that the silent instruments of a test clip
-    may be of any kind (ours). The published lists name some videos in two of their parts; here a video has one.
+    The test videos are `test_videos`. If that is None, they are the annotated videos, plus a seeded share `hold_out` (at
+    least one video) of each instrument without annotations, so that any instrument can be a silent one in a test clip
+    (ours). Some videos are in two splits of the published lists; here, each is in one.
 
     Raises
     ------
     ManifestError
-        A test video that is not among the solos.
+        A test video is not among the solos.
     """
     if test_videos is not None:
         unknown = sorted(test_videos - {solo.video for solo in solos})
         if unknown:
-            raise ManifestError(f"test videos without a file: {shortened(unknown)}")
+            raise ManifestError(f"no files found for these test videos: {shortened(unknown)}")
         chosen = set(test_videos)
     else:
         chosen = {solo.video for solo in solos if solo.video in annotated}
