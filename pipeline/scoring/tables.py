@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import write_csv
+from pipeline.common.text_table import MISSING, Table
 
 METRICS = {
     "success_rate": "success",
@@ -45,7 +46,6 @@ LABELS = {
     "itr_inter": "itr_inter",
     "iterative": "iterative (Eq. 7)",
 }
-MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -70,33 +70,6 @@ class Row:
         """Return the text of the first column, given the display names of variants and baselines."""
         label = labels.get(self.name, self.name)
         return f"{label}, shuffled audio" if self.audio else label
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells under a header; the first column is aligned left, the others right."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """Return the table in GitHub's Markdown, with a line end."""
-        rule = ["---"] + ["---:"] * (len(self.header) - 1)
-        lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, rule, *self.rows)]
-        return "\n".join(lines) + "\n"
-
-    def text(self) -> str:
-        """Return the table in columns of equal width for a terminal, with a line end."""
-        widths = [max(len(cells[i]) for cells in (self.header, *self.rows)) for i in range(len(self.header))]
-        ruled = (self.header, tuple("-" * width for width in widths), *self.rows)
-        lines = [
-            "  ".join(
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            )
-            for cells in ruled
-        ]
-        return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def label_of(name: str) -> str:

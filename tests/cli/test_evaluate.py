@@ -11,11 +11,11 @@ import pytest
 from pipeline.apps.compare.protocol_tables import fitted
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
+from pipeline.common.text_table import Table
 from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.protocols import PROTOCOLS, get_protocol
 from pipeline.scoring.score import score
-from pipeline.scoring.tables import Table
 from tests.support.scored_world import boxes_of, make_manifest, mask
 
 CLIPS = [f"test-{i:02d}" for i in range(8)]

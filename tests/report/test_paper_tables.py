@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from pipeline.common.text_table import Table
 from pipeline.manifests.boxes import Box
 from pipeline.methods.registry import METHODS
 from pipeline.report.page.templating import render_template
@@ -27,7 +28,7 @@ from pipeline.report.sections.paper_tables import (
 )
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.protocols import PROTOCOLS
-from pipeline.scoring.tables import LABELS, Table
+from pipeline.scoring.tables import LABELS
 from tests.support.closure import ROOT
 
 

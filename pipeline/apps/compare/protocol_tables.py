@@ -16,9 +16,10 @@ from typing import Any
 from pipeline.apps.compare.rescore import RescoredRow
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv, write_json, write_text
+from pipeline.common.text_table import MISSING, Table
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import COUNTS
-from pipeline.scoring.tables import METRICS, MISSING, Table
+from pipeline.scoring.tables import METRICS
 
 FURTHER_METRICS = {
     "iiou": "IIoU",

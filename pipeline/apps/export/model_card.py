@@ -22,10 +22,11 @@ from pipeline.apps.export.model_card_usage import usage
 from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_card
 from pipeline.common.errors import ExportError
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
+from pipeline.common.text_table import Table
 from pipeline.evaluation.calibration import model_digest, read_calibration
 from pipeline.methods.build import method_spec
 from pipeline.model.encoders import cell_stride, receptive_field
-from pipeline.scoring.tables import Row, Table, comparison, with_shuffled
+from pipeline.scoring.tables import Row, comparison, with_shuffled
 
 
 @dataclass(frozen=True)

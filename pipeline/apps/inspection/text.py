@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.apps.inspection.measures import Comparison, Histogram
 from pipeline.apps.inspection.views import ClipView, EpochSummary, Neighborhood
-from pipeline.scoring.tables import MISSING, Table
+from pipeline.common.text_table import MISSING, Table
 
 _SHADES, _SOLID, _PEAK = ("  ", "··", "░░", "▒▒"), "██", "◆◆"
 _PLAIN_SHADES, _PLAIN_SOLID, _PLAIN_PEAK = ("  ", "..", "::", "++"), "##", "@@"

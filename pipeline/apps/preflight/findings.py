@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from pipeline.common.errors import SoundspotError
+from pipeline.common.text_table import Table
 from pipeline.datasets.prepare import SplitCoverage
-from pipeline.scoring.tables import Table
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from pipeline.scoring.tables import MISSING
+from pipeline.common.text_table import MISSING
 
 _INTERVAL = re.compile(r'(<td class="num">[^<(]*) (\([^<)]*\))</td>')
 _ROW = re.compile(r"<tr>\n(.*?)</tr>", re.DOTALL)

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import write_csv, write_text
+from pipeline.common.text_table import MISSING, Table
 from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.section import Section
 from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
-from pipeline.scoring.tables import LABELS, MISSING, Table, interval, label_of, normalization_note
+from pipeline.scoring.tables import LABELS, interval, label_of, normalization_note
 
 METRICS = ("success_rate", "auc")
 ROWS_1 = {
