@@ -77,7 +77,7 @@ def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> 
             width=WIDTH,
             height=HEIGHT,
             time_base=time_base,
-            sound=track,
+            audio=track,
             zero=video.zero,
             crf=settings.crf,
             preset=settings.preset,

@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml: one command each, parameters in, one library call, exit code out. No maths here."""
+"""The stages of dvc.yaml. Each is one command that reads the settings and makes one library call."""

@@ -1,4 +1,4 @@
-"""Stage `baselines`: scores of maps that know nothing of the clip, under the same rules as the models."""
+"""Stage `baselines`: score content-free baselines under the same protocols as the models."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stages.options import FOLDER, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
-@click.option("--out", type=FOLDER, required=True, help="baselines.json.")
+@click.option("--out", type=FOLDER, required=True, help="Output file, baselines.json.")
 @params_option
 def main(manifest: Path, shards: Path, out: Path, params_path: Path) -> None:
-    """Score the content-free rows.
+    """Score the content-free baselines.
 
     Example: python -m stages.baselines --manifest data_manifests/demo --shards data/demo/shards/test
     --out results/demo/baselines.json

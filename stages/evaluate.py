@@ -1,4 +1,4 @@
-"""Stage `evaluate@VARIANT`: response maps of the scored split, and their scores."""
+"""Stage `evaluate@VARIANT`: compute and score the response maps of the scored split."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
-@click.option("--clips", type=FOLDER, help="clips.csv of the training data: not to be scored, and names for clusters.")
+@click.option(
+    "--clips", type=FOLDER, help="clips.csv of the training data, to exclude trained clips and to name clusters."
+)
 @click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
-@click.option("--baselines", type=FOLDER, required=True, help="baselines.json, to print beside the scores.")
+@click.option("--baselines", type=FOLDER, required=True, help="baselines.json, printed next to the scores.")
 @click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for metrics.json and the success curve.")
 @params_option

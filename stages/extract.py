@@ -1,4 +1,4 @@
-"""Stage `extract@SPLIT`: central frames and log-mel spectrograms of one split, as HDF5 shards."""
+"""Stage `extract@SPLIT`: extract the center frames and log-mel spectrograms of one split into HDF5 shards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stages.options import FOLDER, fresh_option, manifest_option, params_option,
 
 @click.command()
 @manifest_option
-@click.option("--clips", type=FOLDER, required=True, help="clips.csv of the stage prepare.")
-@click.option("--split", required=True, help="Which of its splits.")
+@click.option("--clips", type=FOLDER, required=True, help="clips.csv, written by the stage prepare.")
+@click.option("--split", required=True, help="Name of the split.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the shards and rejects.csv.")
 @params_option
 @scheduler_option

@@ -1,4 +1,4 @@
-"""Stage `initialize`: plain contrastive learning, Eq. 3, the common start of every method."""
+"""Stage `initialize`: plain contrastive learning (Eq. 3), the starting point of every method."""
 
 from __future__ import annotations
 

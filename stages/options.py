@@ -1,4 +1,4 @@
-"""Options that several stages share."""
+"""Options shared by several stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ params_option = click.option(
     "--params", "params_path", type=FOLDER, default="params.yaml", show_default=True, help="Settings file."
 )
 manifest_option = click.option(
-    "--manifest", type=FOLDER, required=True, help="Folder of the dataset's card and clip lists."
+    "--manifest", type=FOLDER, required=True, help="Folder with the dataset's card and clip lists."
 )
 scheduler_option = click.option(
     "--scheduler",
@@ -23,7 +23,7 @@ workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),
     envvar="SOUNDSPOT_WORKERS",
-    help="Processes of the local cluster; by default one for each core.",
+    help="Processes of the local cluster. Default: one per core.",
 )
 parallel_option = click.option(
     "--seeds-at-once",
@@ -32,14 +32,14 @@ parallel_option = click.option(
     default=1,
     show_default=True,
     envvar="SOUNDSPOT_SEEDS_AT_ONCE",
-    help="Seeds trained side by side on a CPU, each with its share of the threads, and at least one.",
+    help="Number of seeds trained in parallel on a CPU; the threads are divided among them.",
 )
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
     envvar="SOUNDSPOT_DEVICE",
-    help="auto, cpu, cuda or cuda:N; a machine's matter, so not in params.yaml.",
+    help="auto, cpu, cuda or cuda:N. Machine-specific, so not in params.yaml.",
 )
 fresh_option = click.option(
     "--fresh",

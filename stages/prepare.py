@@ -1,4 +1,4 @@
-"""Stage `prepare`: render the demo's media, or check that a dataset's media are there."""
+"""Stage `prepare`: render the demo's media, or check that a dataset's media exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.options import FOLDER, manifest_option, scheduler_option, workers_op
 @scheduler_option
 @workers_option
 def main(manifest: Path, out: Path, scheduler: str | None, workers: int | None) -> None:
-    """List the clips that exist.
+    """List the clips whose media exist.
 
     Example: python -m stages.prepare --manifest data_manifests/demo --out data/demo
     """

@@ -1,4 +1,4 @@
-"""Stage `report`: the comparison table, the figures and the page that shows them."""
+"""Stage `report`: write the comparison table, the figures and the HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 
 @click.command()
 @manifest_option
-@click.option("--clips", type=FOLDER, required=True, help="Clip list that prepare left, for its labels.")
+@click.option("--clips", type=FOLDER, required=True, help="clips.csv written by the stage prepare, for its labels.")
 @click.option("--shards", type=FOLDER, required=True, help="Folder with the shards of all splits.")
 @click.option("--runs", type=FOLDER, required=True, help="Folder with the runs of all variants.")
 @click.option("--results", type=FOLDER, required=True, help="Folder with the results of all variants.")

@@ -1,4 +1,4 @@
-"""Stage `train@VARIANT`: iterative contrastive learning, Eq. 4-7, or another method, from the initial model."""
+"""Stage `train@VARIANT`: train iterative contrastive learning (Eq. 4-7) or another method from the initial model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from stages.options import FOLDER, device_option, fresh_option, parallel_option,
 
 @click.command()
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
-@click.option("--initial", type=FOLDER, required=True, help="Folder of the stage initialize.")
-@click.option("--clips", type=FOLDER, required=True, help="clips.csv; its labels are for methods that learn from them.")
+@click.option("--initial", type=FOLDER, required=True, help="Run folder of the stage initialize.")
+@click.option("--clips", type=FOLDER, required=True, help="clips.csv, for methods that use its labels.")
 @click.option("--variant", required=True, help="Method to train: an entry of `methods` in params.yaml.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
@@ -35,7 +35,7 @@ def main(
     n_parallel: int,
     fresh: bool,
 ) -> None:
-    """Train one method, and write its pseudo-labels after every epoch.
+    """Train one method and write pseudo-labels after every epoch.
 
     Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
     --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative

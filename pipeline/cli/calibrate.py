@@ -1,4 +1,4 @@
-"""`soundspot calibrate`: how strongly a model usually responds, measured without boxes."""
+"""`soundspot calibrate`: measure a model's usual response strength, without boxes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from pipeline.common.console import note
 
 @click.command()
 @click.argument("target", metavar="MODEL|VARIANT")
-@click.option("--shards", "folder", type=PATH, help="Shards to measure on. Default: of score_split, in data/DATASET.")
 @click.option(
-    "-o", "--output", type=PATH, help="Default: where evaluate writes it, or beside a model that lies elsewhere."
+    "--shards", "folder", type=PATH, help="Shards to measure on. Default: those of score_split in data/DATASET."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="Output file. Default: where evaluate writes it, or next to a model outside a project.",
 )
 @click.option(
     "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
@@ -31,10 +36,10 @@ def calibrate(
     seed: int | None,
     params_path: Path,
 ) -> None:
-    """Measure how strongly a model responds, so that `localize` can say "source not found"; no boxes are needed.
+    """Measure a model's response strength, so that `localize` can report "source not found". Requires no boxes.
 
-    Frames are given their own sound, that of another clip, hiss, and mains hum. `dvc repro evaluate` does the same; this is for
-    data without boxes, which cannot be evaluated. The clips should be ones that the model has not learned from.
+    Frames are paired with their own audio, with another clip's, with hiss and with mains hum. `dvc repro evaluate` does the
+    same; this command is for data without boxes, which cannot be evaluated. Use clips that the model was not trained on.
 
     \b
     Example:
@@ -59,15 +64,14 @@ def calibrate(
     paths = locate(model)
     if folder is None:
         if paths is None:
-            raise click.UsageError(f"{model} lies outside a project, whose clips would be taken; give --shards")
+            raise click.UsageError(f"{model} is outside a project, so there are no default shards; give --shards")
         split = load_params(paths.project / params_path).score_split
         folder = shards_folder(paths.project, paths.dataset, split)
         if not folder.is_dir():
             raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
     if output is None and paths and paths.metrics.is_file():
         raise EvaluationError(
-            f"{paths.metrics}: this variant has been evaluated, which calibrates it; run `dvc repro evaluate@{paths.variant}`, or "
-            "give -o"
+            f"{paths.metrics}: this variant is calibrated by its evaluation; run `dvc repro evaluate@{paths.variant}`, or give -o"
         )
     path = output or (paths.calibration if paths else model.with_name(CALIBRATION_FILE))
     calibration = measure(
@@ -75,7 +79,7 @@ def calibrate(
     )
     write_calibration(path, calibration)
     if calibration.split == TRAIN_SPLIT:
-        note("the model has learned from these clips, and responds to them more strongly than to new ones")
+        note("the model was trained on these clips and responds to them more strongly than to new ones")
     if as_json:
         click.echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))
         return

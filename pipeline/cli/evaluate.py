@@ -1,4 +1,4 @@
-"""`soundspot evaluate` and `soundspot protocols`: any rule on stored response maps, and what the rules are."""
+"""`soundspot evaluate` and `soundspot protocols`: score stored response maps under any protocol, and list the protocols."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ PATH = click.Path(path_type=Path)
 @click.argument("variants", nargs=-1)
 @click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
 @click.option(
-    "--on", "other", metavar="NAME", help="Another dataset that the models were scored on: one of cross_datasets."
+    "--on", "other", metavar="NAME", help="Another dataset on which the models were evaluated; one of cross_datasets."
 )
 @click.option(
-    "--protocol", "names", multiple=True, default=["all"], show_default=True, help="A rule, or all; may be repeated."
+    "--protocol",
+    "names",
+    multiple=True,
+    default=["all"],
+    show_default=True,
+    help="A protocol, or all; may be repeated.",
 )
-@click.option("--split", help="The split that the maps are of. Default: score_split of the settings file.")
+@click.option("--split", help="Split of the maps. Default: score_split of the settings file.")
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="cIoU from which a clip is a success. Default: each rule's own."
+    "--threshold", type=click.FloatRange(0, 1), help="Minimum cIoU of a success. Default: the protocol's own."
 )
-@click.option("--legacy-float", is_flag=True, help="Compare with 0.05 * i as public code does, not with exact i / 20.")
-@click.option("--shuffled", is_flag=True, help="Score each model with the sounds of other clips as well.")
+@click.option(
+    "--legacy-float", is_flag=True, help="Use thresholds 0.05 * i as public code does, instead of the exact i / 20."
+)
+@click.option("--shuffled", is_flag=True, help="Also score each model with the audio of other clips.")
 @click.option("--output", type=PATH, help="Write the scores to a .csv, .json or .md file.")
 @click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
 def evaluate(
@@ -49,10 +56,10 @@ def evaluate(
     output: Path | None,
     params_path: Path,
 ) -> None:
-    """Score stored response maps under any rules of the field, side by side, without running a model.
+    """Score stored response maps under any protocols, side by side, without running a model.
 
-    VARIANTS are trained methods whose maps `dvc repro evaluate` has left; by default those of the settings file. Beside
-    them stand predictors that know nothing of the clip, under the same rules.
+    VARIANTS are trained methods whose maps `dvc repro evaluate` has stored; by default those of the settings file.
+    Content-free baselines are scored under the same protocols for comparison.
 
     \b
     Example:
@@ -99,7 +106,7 @@ def evaluate(
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print all fields as JSON.")
 def protocols(as_json: bool) -> None:
-    """List the named rules by which the field scores response maps, with their fields and where they come from.
+    """List the named evaluation protocols with their settings and sources.
 
     Example: soundspot protocols
     """
@@ -124,15 +131,15 @@ def _check_other(other: str, dataset: str) -> None:
     from pipeline.common.errors import EvaluationError
 
     if other == dataset:
-        raise EvaluationError(f"--on {other}: is the dataset that was trained on; leave --on out")
+        raise EvaluationError(f"--on {other}: is the training dataset; leave --on out")
     if not manifest_folder(Path(), other).is_dir():
-        raise EvaluationError(f"--on {other}: no such dataset in data_manifests; import it, or mend the name")
+        raise EvaluationError(f"--on {other}: no such dataset in data_manifests; import it, or fix the name")
 
 
 def _read_maps(
     variants: tuple[str, ...], folder: Path, params: Params, *, split: str, remedy: str
 ) -> dict[str, list[ResponseMaps]]:
-    """Read the maps of the variants asked for, or of those in the settings that have been evaluated."""
+    """Read the maps of the given variants, or of those in the settings that have been evaluated."""
     from pipeline.apps.compare.rescore import read_stored_maps
     from pipeline.common.errors import EvaluationError
     from pipeline.common.project import MAPS_FILE
@@ -143,12 +150,10 @@ def _read_maps(
     if absent and (variants or not there):
         unknown = [variant for variant in absent if variant not in params.variants]
         if unknown:
-            remedy = (
-                f"take {', '.join(unknown)} into `variants` of the settings file (if that is the name), and {remedy}"
-            )
+            remedy = f"check the name, or add {', '.join(unknown)} to `variants` in the settings file and {remedy}"
         raise EvaluationError(f"{folder}: no response maps of {', '.join(absent)}; {remedy}")
     if absent:
-        note(f"not evaluated yet, left out: {', '.join(absent)}")
+        note(f"skipped, not evaluated yet: {', '.join(absent)}")
     return {variant: read_stored_maps(folder / variant, split=split) for variant in there}
 
 
@@ -156,8 +161,8 @@ def _note_silence(rows: list[RescoredRow], protocols: list[ScoringProtocol]) -> 
     detecting = [protocol.name for protocol in protocols if "slavc" in protocol.extras]
     if not any(row.metrics[name]["n_skipped_silent"] for row in rows for name in detecting) and detecting:
         note(
-            f"{', '.join(detecting)}: no silent clip is among them, so AP and max-F1 tell right places from wrong ones "
-            "alone; import silent clips with --silent and score the split test_silent"
+            f"{', '.join(detecting)}: there are no silent clips, so AP and max-F1 only measure whether locations are "
+            "correct; import silent clips with --silent and score the split test_silent"
         )
 
 
@@ -175,7 +180,7 @@ def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[S
 
 
 def _seeds_text(stored: dict[str, list[ResponseMaps]]) -> str:
-    """Say of which training runs the scores are: once where all variants have the same, else for each."""
+    """Describe the seeds behind the scores: once if all variants share them, otherwise per variant."""
     seeds = {variant: [maps.seed for maps in of_seeds] for variant, of_seeds in stored.items()}
     if any(each != next(iter(seeds.values())) for each in seeds.values()):
         return ", ".join(f"{variant}: {_mean_over(each)}" for variant, each in seeds.items())

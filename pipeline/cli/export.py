@@ -1,4 +1,4 @@
-"""`soundspot export`: a trained model as a file for other programs, with its card."""
+"""`soundspot export`: write a trained model as ONNX or TorchScript, with a model card."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.cli.options import PATH, FiniteRange, target_options
     help="ONNX (.onnx) or TorchScript (.pt).",
 )
 @click.option("-o", "--output", required=True, type=PATH, help="The file to write; its card is OUTPUT.md.")
-@click.option("--shards", type=PATH, help="Compare on the first clips of these shards. Default: invented inputs.")
+@click.option("--shards", type=PATH, help="Verify on the first clips of these shards. Default: random inputs.")
 @click.option(
     "--tolerance",
     type=FiniteRange(min=0),
     default=1.0e-4,
     show_default=True,
-    help="Largest difference from the original that is put up with.",
+    help="Maximum difference from the original model's outputs.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @target_options
 def export(
@@ -42,10 +42,11 @@ def export(
     seed: int | None,
     params_path: Path,
 ) -> None:
-    """Write a model as one file that runs without soundspot, and beside it a model card, and its calibration if it has one.
+    """Export a model to a single file that runs without soundspot, with a model card and its calibration, if any.
 
-    The file takes frames and log-mels and gives raw response maps and audio embeddings; it says itself how its inputs are
-    prepared, and the card has the code. It is compared with the original, and not left behind where they differ.
+    The file takes frames and log-mel spectrograms and returns raw response maps and audio embeddings. Its metadata describes
+    the preprocessing, and the card has example code. The outputs are compared with the original model's; if they differ, no
+    file is written.
 
     \b
     Example:
@@ -56,7 +57,7 @@ def export(
     from dataclasses import asdict
 
     from pipeline.apps.export.export import check_output, companions_of, export_model
-    from pipeline.apps.export.model_card import look_around, model_card
+    from pipeline.apps.export.model_card import model_card, read_context
     from pipeline.cli.targets import resolve_model
     from pipeline.common.files import write_text
     from pipeline.evaluation.calibration import find_calibration, write_calibration
@@ -64,13 +65,13 @@ def export(
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
     beside = companions_of(output)
     check_output(output, format=format_, overwrite=overwrite, beside=(beside.card, beside.calibration))
-    around, calibration = look_around(model), find_calibration(model)
+    context, calibration = read_context(model), find_calibration(model)
     exported = export_model(model, output, format=format_, tolerance=tolerance, shards=shards, overwrite=overwrite)
-    write_text(beside.card, model_card(exported, around))
+    write_text(beside.card, model_card(exported, context))
     if calibration:
         write_calibration(beside.calibration, calibration)
     else:
-        beside.calibration.unlink(missing_ok=True)  # of what was exported there before
+        beside.calibration.unlink(missing_ok=True)  # left by an earlier export to this path
     calibrated = str(beside.calibration) if calibration else None
     parity = exported.parity
     if as_json:

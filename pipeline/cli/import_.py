@@ -1,7 +1,7 @@
-"""`soundspot import NAME`: one command for each dataset, which writes ``data_manifests/NAME/``.
+"""`soundspot import NAME`: one command per dataset, which writes ``data_manifests/NAME/``.
 
-Importers live in `pipeline.datasets`; here are only their options. A command that lives in another module is added to
-the table `ELSEWHERE`.
+This module only defines the options; the importers are in `pipeline.datasets`. Commands of other modules are listed in
+`ELSEWHERE`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Command = Callable[..., Any]
 
 @click.group(name="import", cls=LazyGroup, commands_at=ELSEWHERE)
 def imports() -> None:
-    """Write the card, clip lists and boxes of a dataset into data_manifests/NAME/, from a local copy of its files.
+    """Write a dataset's card, clip lists and boxes to data_manifests/NAME/, from a local copy of its files.
 
-    Nothing is downloaded. Everything is checked first and written whole or not at all; what is left out is listed with
-    its reason, here and in import_report.json.
+    Nothing is downloaded. Everything is checked first and written atomically. Clips that are left out are listed with the
+    reason, on the console and in import_report.json.
 
     Example: soundspot import demo
     """
 
 
 def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Give a command the options that all importers share; it is called with `ImportOptions` and its own options."""
+    """Add the options shared by all importers; the command receives them as `ImportOptions`, plus its own options."""
 
     def decorate(function: Callable[..., ImportReport]) -> Command:
         @functools.wraps(function)
@@ -60,6 +60,7 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
 
             media = media or media_root_from_environment(name) or Path(DATA_FOLDER) / name / "media"
             options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
+            # The report is written even if the import is refused.
             try:
                 _show(function(options, **rest), options)
             finally:
@@ -89,20 +90,20 @@ def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[
             type=click.Choice(["refuse", "drop", "keep"]),
             default="refuse",
             show_default=True,
-            help="Training clips that belong to the test list or share a file with it: stop, train without them, or train on them.",
+            help="If training clips are in the test list or share a file with it: refuse the import, drop them, or keep them.",
         ),
         click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
-        click.option("--check-only", is_flag=True, help="Check the lists and boxes, without media; write nothing."),
+        click.option("--check-only", is_flag=True, help="Check the lists and boxes without media; write nothing."),
         click.option(
             "--report",
             "report_file",
             type=PATH,
-            help="Write all that was found to this JSON file, also if the import is refused or only checked.",
+            help="Write all findings to this JSON file, even if the import is refused or only checked.",
         ),
     ]
     if layouts:
         choice = click.Choice(["auto", *layouts])
-        text = "How the media lie; by default told by looking."
+        text = "Folder layout of the media; auto detects it."
         options.append(click.option("--layout", type=choice, default="auto", show_default=True, help=text))
     return options
 
@@ -120,14 +121,14 @@ def _show(report: ImportReport, options: ImportOptions) -> None:
     )
 
 
-train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Draw so many of the training clips.")
+train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Number of training clips to sample.")
 silent_option = click.option(
     "--silent",
     type=PATH,
-    help="Silent clips, CSV video,audio: ids whose frame and whose sound make one; for the split test_silent.",
+    help="CSV of silent clips for the split test_silent. Columns video,audio: ids of the clips that provide the frame and the audio.",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For everything that is drawn."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for random sampling."
 )
 
 
@@ -139,7 +140,7 @@ seed_option = click.option(
 @click.option("--test", type=click.IntRange(min=1), default=1000, show_default=True, help="Test clips.")
 @click.option("--force", is_flag=True, help="Replace the dataset if it exists.")
 def demo(name: str, seed: int, train: int, validation: int, test: int, force: bool) -> None:
-    """Rendered videos of sounding and silent objects. They need no download; `dvc repro prepare` draws them.
+    """Rendered videos of sounding and silent objects. No download needed; `dvc repro prepare` renders them.
 
     Example: soundspot import demo --name tiny --train 48 --validation 8 --test 16
     """
@@ -165,14 +166,14 @@ def demo(name: str, seed: int, train: int, validation: int, test: int, force: bo
 @importer("soundnet_flickr", layouts=("official", "flat"))
 @click.option("--train", "train_list", type=PATH, required=True, help="Ids to train on, one per line.")
 @click.option("--boxes", type=PATH, required=True, help="Folder of XML files, or boxes as .json or .pkl.")
-@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all that have boxes.")
+@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all with boxes.")
 @train_size_option
 @click.option(
     "--validation-size",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Hold out so many clips that have boxes and are not tested on.",
+    help="Number of clips to hold out, out of those with boxes that are not test clips.",
 )
 @silent_option
 @seed_option
@@ -192,7 +193,7 @@ def soundnet_flickr(options: ImportOptions, **rest: Any) -> ImportReport:
 @imports.command()
 @importer("vggss", layouts=("video", "flat"))
 @click.option("--annotations", type=PATH, required=True, help="The official vggss.json.")
-@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all that are annotated.")
+@click.option("--test", "test_list", type=PATH, help="Ids to test on. Default: all annotated ones.")
 @click.option("--train", "train_list", type=PATH, help="Ids to train on, or VGGSound's own CSV.")
 @train_size_option
 @silent_option
@@ -207,7 +208,7 @@ def vggss(options: ImportOptions, **rest: Any) -> ImportReport:
     from pipeline.datasets.importers.vggss import import_vggss
 
     if rest["train_size"] is not None and rest["train_list"] is None:
-        raise click.UsageError("--train-size draws from a training list; give that with --train, or leave the size out")
+        raise click.UsageError("--train-size requires --train; give a training list, or leave --train-size out")
     return import_vggss(options, **rest)
 
 
@@ -229,19 +230,19 @@ def is3(options: ImportOptions, **rest: Any) -> ImportReport:
 
 @imports.command()
 @importer(None)
-@click.option("--clips", "clip_list", type=PATH, help="A clip list; by default every video in the folder.")
-@click.option("--test", "test_list", type=PATH, help="Clip ids, or paths of videos in the folder, to test on.")
+@click.option("--clips", "clip_list", type=PATH, help="A clip list. Default: every video in the folder.")
+@click.option("--test", "test_list", type=PATH, help="Ids of the test clips, or paths of videos in the folder.")
 @click.option("--boxes", type=PATH, help="Boxes of the test clips, in the columns of test_boxes.csv.")
 @click.option(
     "--test-share",
     type=click.FloatRange(0, 1),
     default=0.2,
     show_default=True,
-    help="Share of the files to test on, if neither a test list nor boxes are given.",
+    help="Fraction of the files to test on, if neither a test list nor boxes are given.",
 )
 @seed_option
 def folder(options: ImportOptions, **rest: Any) -> ImportReport:
-    """Your own videos: every video in the folder --media and below.
+    """Your own videos: every video in the folder --media and its subfolders.
 
     \b
     Example:

@@ -24,13 +24,13 @@ _workers_option = click.option(
 
 @click.command("music-synthetic")
 @importer("music_synthetic")
-@click.option("--rebuild-sound", is_flag=True, help="Make a sound from each spectrogram that has no sound file.")
+@click.option("--rebuild-sound", is_flag=True, help="Reconstruct audio from spectrograms that have no audio file.")
 @_scheduler_option
 @_workers_option
 def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
     """MUSIC-Synthetic as published. Media: train/{audio,video} and test1/{audio,video,box}.
 
-    The published sound is spectrograms without phase; --rebuild-sound makes WAV files of them under audio_rebuilt/.
+    The published audio consists of magnitude spectrograms; --rebuild-sound reconstructs WAV files under audio_rebuilt/.
 
     \b
     Example:
@@ -45,9 +45,13 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
 @importer("music_synthetic")
 @click.option("--solos", type=PATH, required=True, help="Folder of videos: INSTRUMENT/ID.mp4, or ID.mp4 with --list.")
 @click.option("--list", "video_list", type=PATH, help='The MUSIC list: {"videos": {INSTRUMENT: [ID, ...]}}.')
-@click.option("--boxes", type=PATH, help="JSON with the boxes of solo frames, which test clips need.")
-@click.option("--quadrant-boxes", is_flag=True, help="Instead of --boxes: an instrument's box is its whole quadrant.")
-@click.option("--test-videos", type=PATH, help="Ids of the videos to test on. Default: those with boxes, and a share.")
+@click.option("--boxes", type=PATH, help="JSON with the boxes of solo frames; required for test clips.")
+@click.option(
+    "--quadrant-boxes", is_flag=True, help="Use an instrument's whole quadrant as its box, instead of --boxes."
+)
+@click.option(
+    "--test-videos", type=PATH, help="Ids of the test videos. Default: those with boxes, plus --hold-out of the others."
+)
 @click.option("--train", type=click.IntRange(min=0), default=25000, show_default=True, help="Training clips.")
 @click.option("--test", type=click.IntRange(min=0), default=455, show_default=True, help="Test clips.")
 @seed_option
@@ -56,7 +60,7 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
     type=click.FloatRange(-120, 0),
     default=-40.0,
     show_default=True,
-    help="A second whose RMS is so far below its video's loudest sample is dropped.",
+    help="Drop seconds whose RMS is this far below the video's peak.",
 )
 @click.option(
     "--max-shift",
@@ -64,28 +68,28 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
     type=click.FloatRange(0, 0.5),
     default=0.05,
     show_default=True,
-    help="A sound is moved in time by up to so many seconds.",
+    help="Maximum random time shift of the audio, seconds.",
 )
 @click.option(
     "--hold-out",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
-    help="Share of the videos to test on, of instruments without boxes.",
+    help="Fraction of the videos to test on, for instruments without boxes.",
 )
 @click.option(
     "--box-frame-rate",
     type=click.FloatRange(min=1),
     default=30.0,
     show_default=True,
-    help="Frames a second in the numbering of the annotated frames.",
+    help="Frame rate of the annotated frame numbers.",
 )
 @_scheduler_option
 @_workers_option
 def music_synthetic_build(options: ImportOptions, **rest: Any) -> ImportReport:
     """MUSIC-Synthetic built from solo videos: mosaics of four instruments, two of which sound.
 
-    Frames, sounds and mosaics.csv are written below --media. Train and test share no video.
+    Frames, audio and mosaics.csv are written below --media. Train and test share no video.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`soundspot localize`: heat maps over one's own videos and pictures."""
+"""`soundspot localize`: heat maps over your own videos and images."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ if TYPE_CHECKING:
     from pipeline.apps.localize.localizer import Localizer
     from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 
-_SURROUNDINGS = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_LONGEST_MESSAGE = 200
+# These affect every file (permissions, disk full), so they end the run instead of failing one file.
+_ENVIRONMENT_ERRNOS = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_MAX_MESSAGE_LENGTH = 200
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
-@click.option("-o", "--output", "folder", required=True, type=PATH, help="Folder for what comes out; made if absent.")
+@click.option("-o", "--output", "folder", required=True, type=PATH, help="Output folder; created if absent.")
 @click.option(
     "--model",
     required=True,
-    help="A model.pt, which needs no settings file; or a run's folder, or the name of a variant.",
+    help="A model.pt, a run folder, or the name of a variant.",
 )
-@click.option("--audio", type=PATH, help="The sound of a picture. Default: a sound file of the same name beside it.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Write the boxes of the sounding regions beside each output as well."
+    "--audio", type=PATH, help="Audio file for an image. Default: an audio file with the same name next to it."
 )
-@click.option("--overwrite", is_flag=True, help="Make outputs anew that are there already.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Also write the boxes of the sounding regions next to each output."
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option(
     "--maps-per-second",
     type=FiniteRange(min=0),
     default=10.0,
     show_default=True,
-    help="At most so many maps; pictures between show the last one. 0 is one for every picture.",
+    help="Maximum map rate; frames in between show the latest map. 0 computes a map for every frame.",
 )
 @click.option(
     "--smooth",
@@ -47,34 +50,32 @@ _LONGEST_MESSAGE = 200
     default=0.0,
     show_default=True,
     metavar="SECONDS",
-    help="Average the maps of the last SECONDS. It hides how much the model wavers, and lags behind by half of that.",
+    help="Average the maps of the last SECONDS. This hides how much the model fluctuates and adds a lag of half of SECONDS.",
 )
 @click.option(
     "--silence-dbfs",
     type=FiniteRange(max=0),
     default=-66.0,
     show_default=True,
-    help="A window of sound without a louder sample, a constant offset taken off, is silent, and nothing is painted.",
+    help="Peak level up to which an audio window counts as silent and no heat map is drawn. A constant offset is removed first.",
 )
 @click.option(
     "--miss-rate",
     type=FiniteRange(0, 1),
     default=0.05,
     show_default=True,
-    help="Paint nothing where the response is weaker than for all but this share of the calibration clips; 0 paints always.",
+    help="Report 'source not found' for responses in the lowest fraction of the calibration clips; 0 disables it.",
 )
-@click.option("--calibration", type=PATH, help="Default: calibration.json beside the model or in results/, if any.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Maps computed at once.")
-@click.option(
-    "--crf", type=click.IntRange(0, 51), default=18, show_default=True, help="Quality of the video; lower is better."
-)
+@click.option("--calibration", type=PATH, help="Default: calibration.json next to the model or in results/, if any.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Maps per batch.")
+@click.option("--crf", type=click.IntRange(0, 51), default=18, show_default=True, help="x264 quality; lower is better.")
 @click.option(
     "--time-limit",
     type=FiniteRange(min=0, min_open=True),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="That one file may take.",
+    help="Time limit for one file.",
 )
 @click.option(
     "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
@@ -102,14 +103,14 @@ def localize(
     seed: int | None,
     params_path: Path,
 ) -> None:
-    """Show where the sound comes from, in your own videos and pictures.
+    """Show where the sound comes from in your own videos and images.
 
-    An INPUT is a video, a picture (with a sound file of the same name beside it, or --audio), or a folder of such. A video
-    becomes the same video with a heat map over it and its sound kept, a picture a PNG and an NPZ with the response map.
-    Finished outputs are skipped, so a stopped run goes on where it stood.
+    An INPUT is a video, an image (with an audio file of the same name next to it, or --audio), or a folder of these. The
+    output for a video is the same video with a heat map and its original audio; for an image, a PNG and an NPZ with the
+    response map. Existing outputs are skipped, so an interrupted run can be resumed.
 
-    A file that cannot be localized is named with its reason, and the rest goes on. The exit code is 0 if all are done and 1 if
-    some failed.
+    A file that cannot be localized is reported with the reason, and processing continues. The exit code is 0 if all files
+    succeeded and 1 if any failed.
 
     \b
     Example:
@@ -134,8 +135,8 @@ def localize(
     localizer = Localizer.load(
         path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )
-    jobs = plan_jobs(inputs, folder, sound=audio, as_json=as_json)
-    _tell_calibration(localizer)
+    jobs = plan_jobs(inputs, folder, audio=audio, as_json=as_json)
+    _report_calibration(localizer)
     counts = {"done": 0, "kept": 0, "failed": 0}
     with (
         locked(folder, LocalizationError, inside=True),
@@ -146,7 +147,7 @@ def localize(
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)
             counts[outcome] += 1
             bar.update()
-    words = {"done": "localized", "kept": "there already", "failed": "failed"}
+    words = {"done": "localized", "kept": "already done", "failed": "failed"}
     click.echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
     ctx.exit(1 if counts["failed"] else 0)
 
@@ -154,29 +155,29 @@ def localize(
 def _outcome(
     job: Job, folder: Path, localizer: Localizer, settings: OverlaySettings, as_json: bool, overwrite: bool, bar: Any
 ) -> str:
-    """Do one job and print what became of it: "done", "kept" or "failed"."""
+    """Run one job, print its result, and return "done", "kept" or "failed"."""
     from pipeline.apps.localize.run import run_job
     from pipeline.common.errors import SoundspotError
 
-    def tell(time_s: float, total_s: float | None) -> None:
+    def on_progress(time_s: float, total_s: float | None) -> None:
         bar.set_postfix_str(progress_text(time_s, total_s))
 
     bar.set_postfix_str("", refresh=False)
     try:
-        text = run_job(job, folder, localizer, settings, as_json=as_json, overwrite=overwrite, tell=tell)
+        text = run_job(job, folder, localizer, settings, as_json=as_json, overwrite=overwrite, on_progress=on_progress)
     except SoundspotError as error:
         return _failed(bar, str(error))
     except MemoryError:
         return _failed(bar, f"{job.source}: out of memory; scale it down or lower --batch-size")
     except OSError as error:
-        if error.errno in _SURROUNDINGS:
+        if error.errno in _ENVIRONMENT_ERRNOS:
             raise
         return _failed(bar, f"{job.source}: {error.strerror or error}")
     except Exception as error:
-        # One file that a decoder trips over must not end the rest.
+        # A single file that breaks a decoder must not end the run.
         if is_verbose():
             _print(bar, traceback.format_exc().rstrip(), err=True)
-        return _failed(bar, f"{job.source}: internal error: {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]}")
+        return _failed(bar, f"{job.source}: internal error: {type(error).__name__}: {str(error)[:_MAX_MESSAGE_LENGTH]}")
     target = job.outputs(folder, as_json=False)[-1]
     if text is None:
         return "kept"
@@ -185,7 +186,7 @@ def _outcome(
 
 
 def progress_text(time_s: float, total_s: float | None) -> str:
-    """Return how far a video is; a container that claims too little is not believed, nor one that claims nothing."""
+    """Format the progress of a video. The duration is left out if the container does not state it or states too little."""
     of = "" if total_s is None or total_s < time_s else f" of {total_s:.0f}"
     return f"{time_s:.0f}{of} s"
 
@@ -200,11 +201,11 @@ def _print(bar: Any, line: str, *, err: bool = False) -> None:
         click.echo(line, err=err)
 
 
-def _tell_calibration(localizer: Localizer) -> None:
+def _report_calibration(localizer: Localizer) -> None:
     from pipeline.evaluation.calibration import MAKE_ONE
 
     calibration, rate = localizer.calibration, localizer.miss_rate
     if calibration is None:
-        note(f"no calibration of this model: only silence is told from sound; {MAKE_ONE}")
+        note(f"no calibration for this model, so 'source not found' is never reported; {MAKE_ONE}")
     elif rate:
         note(calibration.describe(rate))

@@ -1,4 +1,4 @@
-"""The `soundspot` command. Commands are imported when they are called; each names its module in the table below.
+"""The `soundspot` command. Subcommands are imported on first use; the table below lists their modules.
 
 Exit codes and error lines: `pipeline.common.console`.
 """
@@ -22,27 +22,27 @@ COMMANDS = {
     "protocols": "pipeline.cli.evaluate:protocols",
     "sensitivity": "pipeline.cli.sensitivity:sensitivity",
     "pseudo-labels": "pipeline.cli.pseudo_labels:pseudo_labels",
-    "pl": "pipeline.cli.pseudo_labels:pl",  # the same, for short
+    "pl": "pipeline.cli.pseudo_labels:pl",  # alias
 }
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="soundspot")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bars and no notes: results and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell more, and where in the program an error came up.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bars or notes; only results and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print details, and the traceback of an error.")
 @click.pass_context
 def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
-    """Find where in the picture a sound comes from, learned from unlabeled videos.
+    """Learn from unlabeled videos where in the frame a sound comes from.
 
-    The pipeline itself runs with DVC (`dvc repro`); these commands are for what comes before and after.
+    The pipeline itself runs with DVC (`dvc repro`); these commands cover the steps before and after it.
 
     \b
     Example:
       soundspot import demo
       soundspot --quiet localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
 
-    Exit codes: 0 done, 1 a mistake in the input (one line says which), 2 wrong options, 130 stopped by Ctrl-C.
-    Colors are used on a terminal only, and never where NO_COLOR is set.
+    Exit codes: 0 success, 1 error (reported on one line), 2 invalid options, 130 interrupted by Ctrl-C.
+    Colors are used only on a terminal, and never if NO_COLOR is set.
     """
     configure_output(ctx, quiet=quiet, verbose=verbose)
 
@@ -50,9 +50,9 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
 @soundspot.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    """Check the checksums and the layout of a shard, or of all shards below a folder.
+    """Verify the checksums and the layout of a shard, or of all shards below a folder.
 
-    Every shard is named with its finding; the exit code is 1 if any is damaged.
+    The result is printed for every shard; the exit code is 1 if any is damaged.
 
     Example: soundspot verify data/demo/shards
     """
@@ -63,7 +63,7 @@ def verify(path: Path) -> None:
         raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
     shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
     if not shards:
-        raise ShardError(f"{path}: holds no shards (*.h5); extract first: dvc repro extract")
+        raise ShardError(f"{path}: contains no shards (*.h5); run `dvc repro extract`")
     damaged = 0
     for shard in shards:
         try:
@@ -75,6 +75,7 @@ def verify(path: Path) -> None:
             click.echo(f"good: {shard}")
     if damaged:
         raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; see above")
+    # A single file says nothing about its siblings, so missing shards are only detected for folders.
     for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
         check_all_there(folder)
 

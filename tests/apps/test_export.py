@@ -1,4 +1,4 @@
-"""Exported models: every method, the same maps, files that describe themselves, and none left behind that differs."""
+"""Exported models: same maps for every method, metadata, and no file left behind if the outputs differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from scipy.io import wavfile
 
-from pipeline.apps.export.export import BATCHES, export_model, invented_inputs
+from pipeline.apps.export.export import BATCHES, export_model, random_clips
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.cli.targets import resolve_model
 from pipeline.common.errors import CheckpointError, ExportError
@@ -41,7 +41,7 @@ def model(tmp_path):
 
 
 def opened(path, side=8):
-    """Open a file as its users do, without this program; its maps have `side` × `side` cells."""
+    """Load a file as users do, without this program; its maps have `side` × `side` cells."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         assert [each.shape for each in session.get_outputs()] == [["n", side, side], ["n", 8]]
@@ -60,7 +60,7 @@ def opened(path, side=8):
 
 
 @pytest.mark.parametrize(("strides", "side"), [((1, 2, 2, 1), 2), ((2, 1, 1, 2), 2)])
-def test_a_net_whose_stages_look_to_one_side_gives_the_same_maps(tmp_path, strides, side):
+def test_asymmetric_strides_give_the_same_maps(tmp_path, strides, side):
     path = save_method_model(tmp_path / "model.pt", strides=strides)
     inputs = random_inputs(3, seed=3)
     for format, ending in ENDING.items():
@@ -70,7 +70,7 @@ def test_a_net_whose_stages_look_to_one_side_gives_the_same_maps(tmp_path, strid
             np.testing.assert_allclose(theirs, ours, atol=2e-5)
 
 
-TWO_STAGES = ("dsol_two_stage", "mssl")  # which read another map before their second
+TWO_STAGES = ("dsol_two_stage", "mssl")  # these use a different map before their second stage
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_every_method_gives_the_same_maps(tmp_path, name, second_stage):
             ):
                 assert ours.shape == theirs.shape
                 assert np.abs(ours.numpy() - theirs).max() < 2e-5
-        # Maps that are the same everywhere would be equal however they came about.
+        # Constant maps would be equal for any model.
         assert np.ptp(run_exported(*inputs)[0], axis=(1, 2)).max() > 1e-3
 
 
-def test_onnx_describes_itself(model, tmp_path):
+def test_onnx_metadata(model, tmp_path):
     export_model(model, tmp_path / "out.onnx", format="onnx")
     graph = onnx.load(tmp_path / "out.onnx")
     assert [(each.domain, each.version) for each in graph.opset_import] == [("", 17)]
@@ -120,7 +120,7 @@ def test_onnx_describes_itself(model, tmp_path):
     assert (json.loads(facts["image_size"]), json.loads(facts["map_size"])) == (IMAGE_SIZE, [8, 8])
 
 
-def test_torch_describes_itself_and_takes_floats(model, tmp_path):
+def test_torch_metadata_and_float_inputs(model, tmp_path):
     exported = export_model(model, tmp_path / "out.pt", format="torch")
     extra = {"soundspot.json": ""}
     loaded = torch.jit.load(str(tmp_path / "out.pt"), _extra_files=extra)
@@ -133,7 +133,7 @@ def test_torch_describes_itself_and_takes_floats(model, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ENDING.values())
-def test_no_file_names_the_folders_of_its_maker(model, tmp_path, ending):
+def test_no_file_contains_local_paths(model, tmp_path, ending):
     format = "onnx" if ending == "onnx" else "torch"
     export_model(model, tmp_path / f"out.{ending}", format=format)
     content = (tmp_path / f"out.{ending}").read_bytes()
@@ -144,7 +144,7 @@ def test_no_file_names_the_folders_of_its_maker(model, tmp_path, ending):
             assert not [name for name in archive.namelist() if "debug" in name]
 
 
-def test_onnx_is_the_same_bytes_again(model, tmp_path):
+def test_onnx_export_is_deterministic(model, tmp_path):
     for name in ("a", "b"):
         export_model(model, tmp_path / f"{name}.onnx", format="onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
@@ -152,9 +152,7 @@ def test_onnx_is_the_same_bytes_again(model, tmp_path):
 
 def test_a_file_that_differs_is_not_left_behind(model, tmp_path):
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(
-        ExportError, match=r"out\.onnx: not written, its maps differ .* more than the tolerance 0.0e\+00"
-    ):
+    with pytest.raises(ExportError, match=r"out\.onnx: not written.*0\.0e\+00"):
         export_model(model, tmp_path / "out.onnx", format="onnx", tolerance=0)
     assert sorted(tmp_path.iterdir()) == before
     old = tmp_path / "old.onnx"
@@ -164,7 +162,7 @@ def test_a_file_that_differs_is_not_left_behind(model, tmp_path):
     assert old.read_text() == "old"
 
 
-def test_a_number_of_clips_that_became_a_constant_is_found(model, tmp_path, monkeypatch):
+def test_a_constant_batch_size_is_detected(model, tmp_path, monkeypatch):
     own = Iterative.localize
 
     def localize_two(self, model, frames, log_mel):
@@ -178,23 +176,21 @@ def test_a_number_of_clips_that_became_a_constant_is_found(model, tmp_path, monk
         assert not list(tmp_path.glob("out*"))
 
 
-def test_a_method_that_cannot_be_exported_is_named(model, tmp_path, monkeypatch):
+def test_a_method_that_cannot_be_exported_is_reported(model, tmp_path, monkeypatch):
     def odd(self, model, frames, log_mel):
         if torch.jit.is_tracing():
             raise RuntimeError("no way\nto trace this")
         return torch.zeros(len(frames), 2, 2), torch.zeros(len(frames), 2)
 
     monkeypatch.setattr(Iterative, "localize", odd)
-    with pytest.raises(
-        ExportError, match=r"'iterative' cannot be exported as TorchScript \(RuntimeError: no way to trace"
-    ):
+    with pytest.raises(ExportError, match=r"'iterative' .*RuntimeError: no way to trace"):
         export_model(model, tmp_path / "out.pt", format="torch")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_a_missing_package_is_named(model, tmp_path, monkeypatch, package):
+def test_a_missing_package_is_reported(model, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ExportError, match=rf"needs the package {package},.*pip install -e '\.\[export\]'"):
+    with pytest.raises(ExportError, match=rf"package {package}\b.*\[export\]"):
         export_model(model, tmp_path / "out.onnx", format="onnx")
     export_model(model, tmp_path / "out.pt", format="torch")
 
@@ -217,13 +213,13 @@ def test_the_clips_of_shards(model, tmp_path):
         exported = export_model(model, tmp_path / f"out{n}.pt", format="torch", shards=tmp_path / f"of{n}")
         assert (exported.parity.n_clips, exported.parity.response) == (compared, 0)
     write_shard(tmp_path / "large", 4, image_size=48)
-    with pytest.raises(ExportError, match=r"frames of 48 pixels .*the model takes 32"):
+    with pytest.raises(ExportError, match=r"large: .*\b48 .*\b32 "):
         export_model(model, tmp_path / "out.pt", format="torch", shards=tmp_path / "large")
 
 
-def test_invented_inputs_differ_from_clip_to_clip_and_not_from_call_to_call():
-    frames, log_mel = invented_inputs(image_size=IMAGE_SIZE, audio=AUDIO)
-    again = invented_inputs(image_size=IMAGE_SIZE, audio=AUDIO)
+def test_random_clips_differ_between_clips_but_not_between_calls():
+    frames, log_mel = random_clips(image_size=IMAGE_SIZE, audio=AUDIO)
+    again = random_clips(image_size=IMAGE_SIZE, audio=AUDIO)
     assert (frames.shape, frames.dtype) == ((4, 3, 32, 32), np.uint8)
     assert (log_mel.shape, log_mel.dtype) == ((4, AUDIO.n_mels, AUDIO.n_frames), np.float32)
     assert np.array_equal(frames, again[0])
@@ -232,19 +228,19 @@ def test_invented_inputs_differ_from_clip_to_clip_and_not_from_call_to_call():
 
 
 @pytest.mark.slow
-def test_the_card_s_code_runs_without_this_program(model, tmp_path, monkeypatch):
+def test_the_code_in_the_card_runs_without_this_program(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("frame.png")
     wave = (0.3 * np.sin(np.arange(3000) / 3) + 0.01 * rng.normal(size=3000)).astype(np.float32)
-    wavfile.write("sound.wav", AUDIO.sample_rate, wave)
+    wavfile.write("audio.wav", AUDIO.sample_rate, wave)
     code = "import sys; sys.modules['pipeline'] = None\n"
     for format, ending in ENDING.items():
         assert run("export", "model.pt", "--format", format, "-o", f"out.{ending}") == 0
         text = (tmp_path / f"out.{ending}.md").read_text().split("```python\n")[1].split("```")[0]
         code += text.replace("frame.jpg", "frame.png") + f"\nnp.savez('{format}', response=response[0], heat=heat)\n"
-        code += "assert overlay.size == picture.size and sounding.any() and not sounding.all()\n"
+        code += "assert overlay.size == image.size and sounding.any() and not sounding.all()\n"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     localizer = Localizer.load("model.pt", device="cpu")
     expected = localizer.localize_batch([pixels], [localizer.window(wave, AUDIO.sample_rate)])[0].response
@@ -293,7 +289,7 @@ def test_models_are_found(project, word, seed, found):
         ("runs/demo/initial", None, 5, "runs/demo/initial/seed_5: .*leave out --seed"),
     ],
 )
-def test_what_is_no_model(project, word, dataset, seed, message):
+def test_unknown_models(project, word, dataset, seed, message):
     with pytest.raises(CheckpointError, match=message):
         resolve_model(word, dataset=dataset, seed=seed, params_path=project / "params.yaml")
 
@@ -301,7 +297,7 @@ def test_what_is_no_model(project, word, dataset, seed, message):
 def test_the_command(project, capsys):
     assert run("export", "iterative", "--format", "onnx", "-o", "out/it.onnx") == 0
     printed = capsys.readouterr()
-    assert "4 clips (invented frames and sounds): largest difference of maps" in printed.out
+    assert "4 clips (random frames and audio)" in printed.out
     assert "wrote out/it.onnx (0.1 MB) and out/it.onnx.md" in printed.out
     assert sorted(each.name for each in (project / "out").iterdir()) == ["it.onnx", "it.onnx.md"]
     assert run("export", "iterative", "--format", "torch", "-o", "it.pt", "--seed", "5", "--json") == 0
@@ -310,7 +306,7 @@ def test_the_command(project, capsys):
     assert facts["bytes"] == (project / "it.pt").stat().st_size
 
 
-def test_the_calibration_goes_beside_an_export(project, capsys):
+def test_the_calibration_is_written_next_to_an_export(project, capsys):
     model = project / "runs/demo/iterative/model.pt"
     peaks = np.random.default_rng(0).normal(size=5)
     calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model=model_digest(model), split="test")
@@ -318,18 +314,20 @@ def test_the_calibration_goes_beside_an_export(project, capsys):
     assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 0
     assert capsys.readouterr().out.endswith("and it.pt.md, it.pt.calibration.json\n")
     assert read_calibration(project / "it.pt.calibration.json") == calibration
-    # What is exported in its place has none.
+    # The model that replaces it has no calibration.
     assert run("export", "initial", "--format", "torch", "-o", "it.pt", "--overwrite", "--json") == 0
     assert json.loads(capsys.readouterr().out)["calibration"] is None
     assert not (project / "it.pt.calibration.json").exists()
 
 
 @pytest.mark.parametrize("name", ["it.pt.md", "it.pt.calibration.json"])
-def test_what_stands_beside_is_not_replaced_by_chance(project, capsys, monkeypatch, name):
+def test_companion_files_are_not_replaced_by_accident(project, capsys, monkeypatch, name):
     (project / name).write_text("mine")
-    monkeypatch.setattr("pipeline.apps.export.export.load_model", lambda *_: pytest.fail("computed before it looked"))
+    monkeypatch.setattr(
+        "pipeline.apps.export.export.load_model", lambda *_: pytest.fail("loaded the model before checking the output")
+    )
     assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 1
-    assert f"error: {name}: is there already; choose another name, or give --overwrite" in capsys.readouterr().err
+    assert f"error: {name}: exists" in capsys.readouterr().err
     assert (project / name).read_text() == "mine"
     assert not (project / "it.pt").exists()
     monkeypatch.undo()
@@ -341,14 +339,14 @@ def test_what_stands_beside_is_not_replaced_by_chance(project, capsys, monkeypat
 @pytest.mark.parametrize(
     ("format", "output", "options", "message"),
     [
-        ("onnx", "a.pt", [], "a.pt: ONNX is written as .onnx; end the name so"),
-        ("torch", "a.onnx", [], "a.onnx: TorchScript is written as .pt or .ts or .torchscript"),
-        ("torch", "there.pt", [], "there.pt: is there already; choose another name, or give --overwrite"),
-        ("torch", "runs/demo/iterative/model.pt", ["--overwrite"], "is the model that is to be exported"),
+        ("onnx", "a.pt", [], "a.pt: ONNX"),
+        ("torch", "a.onnx", [], "a.onnx: TorchScript"),
+        ("torch", "there.pt", [], "there.pt: exists"),
+        ("torch", "runs/demo/iterative/model.pt", ["--overwrite"], "model.pt: is the model"),
         ("onnx", "a.onnx", ["--tolerance", "0"], "a.onnx: not written"),
     ],
 )
-def test_refusals(project, capsys, format, output, options, message):
+def test_rejected_outputs(project, capsys, format, output, options, message):
     (project / "there.pt").touch()
     model = (project / "runs/demo/iterative/model.pt").read_bytes()
     assert run("export", "iterative", "--format", format, "-o", output, *options) == 1

@@ -1,4 +1,4 @@
-"""Speed of localizing: what `benchmarks/localization.py` measures, and what it says of it."""
+"""The localization benchmark: what it measures, and its exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_short_video_is_measured():
 
 
 @pytest.mark.parametrize(("ratio", "code"), [(1.5, 0), (1.51, 1), (0.9, 0)])
-def test_the_exit_code_tells_whether_the_target_is_met(tmp_path, monkeypatch, capsys, ratio, code):
+def test_the_exit_code_reports_whether_the_target_is_met(tmp_path, monkeypatch, capsys, ratio, code):
     result = {**dict.fromkeys(SECONDS, 1.0), "ratio": ratio, "target_ratio": localization.TARGET}
     monkeypatch.setattr(localization, "measure", lambda *_: result)
     output = tmp_path / "localization.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from pipeline.apps.localize.localizer import Localizer, level_dbfs
-from pipeline.apps.localize.regions import sounding_boxes
+from pipeline.apps.localize.regions import connected_regions
 from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.common.errors import CheckpointError, MediaError
 from pipeline.common.files import write_csv
@@ -75,7 +76,7 @@ def test_regions_are_those_of_a_flood_fill(seed):
         rows, columns = zip(*part, strict=True)
         box = (min(columns) / 13, min(rows) / 9, (max(columns) + 1) / 13, (max(rows) + 1) / 9)
         expected.append((*box, max(response[cell] for cell in part), len(part) / heat.size))
-    found = sounding_boxes(heat, response, delta_v=0.6)
+    found = connected_regions(heat, response, delta_v=0.6)
     assert len(found) == len(expected)
     assert np.allclose(sorted(map(tuple, found)), sorted(expected))
     assert [region.score for region in found] == sorted((region.score for region in found), reverse=True)
@@ -83,11 +84,11 @@ def test_regions_are_those_of_a_flood_fill(seed):
 
 def test_no_region_and_the_whole_frame():
     heat = np.full((4, 4), 0.5)
-    assert sounding_boxes(heat, heat, delta_v=0.5) == []
-    (whole,) = sounding_boxes(heat, heat, delta_v=0.4)
+    assert connected_regions(heat, heat, delta_v=0.5) == []
+    (whole,) = connected_regions(heat, heat, delta_v=0.4)
     assert whole == (0, 0, 1, 1, 0.5, 1)
-    with pytest.raises(ValueError, match="one grid"):
-        sounding_boxes(heat, heat[:2], delta_v=0.5)
+    with pytest.raises(ValueError, match=r"\(4, 4\).*\(2, 4\)"):
+        connected_regions(heat, heat[:2], delta_v=0.5)
 
 
 # ---------------------------------------------------------------------------- drawing
@@ -115,7 +116,7 @@ def test_one_table_of_colors_for_all():
         colors[0] = 0
 
 
-def test_heat_lies_where_it_belongs():
+def test_heat_is_drawn_at_its_location():
     heat = np.zeros((4, 4))
     heat[0, 3] = 1
     drawn = overlay(np.zeros((40, 80, 3), dtype=np.uint8), heat).sum(axis=2)
@@ -125,7 +126,7 @@ def test_heat_lies_where_it_belongs():
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
-def test_drawing_in_planes_is_drawing_in_rgb(matrix):
+def test_blending_in_yuv_equals_blending_in_rgb(matrix):
     height, width = 96, 128
     heat = np.random.default_rng(1).random((3, 4))
     gray = 120
@@ -139,11 +140,11 @@ def test_drawing_in_planes_is_drawing_in_rgb(matrix):
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     g = (y - red * r - blue * b) / (1 - red - blue)
     expected = overlay(np.full((height, width, 3), gray, dtype=np.uint8), heat).astype(float)
-    # Chroma has half the resolution, and every plane is rounded.
+    # Chroma has half the resolution, and each plane is rounded.
     assert np.abs(np.stack([r, g, b], axis=2).clip(0, 255) - expected).mean() < 4
 
 
-def test_a_notice_leaves_the_rest_alone():
+def test_a_notice_leaves_the_rest_unchanged():
     picture = np.random.default_rng(2).integers(0, 256, (120, 200, 3), dtype=np.uint8)
     drawn = picture.copy()
     blend(drawn, rgb_notice("no sound", height=120, width=200))
@@ -157,7 +158,7 @@ def test_a_notice_leaves_the_rest_alone():
     assert drawn.max() == 235
 
 
-def test_a_notice_fits_a_tiny_picture():
+def test_a_notice_fits_a_tiny_image():
     drawn = np.zeros((2, 2, 3), dtype=np.uint8)
     blend(drawn, rgb_notice("no sound", height=2, width=2))
     assert drawn.shape == (2, 2, 3)
@@ -180,7 +181,7 @@ def test_blending_is_exact_at_every_value():
 # ---------------------------------------------------------------------------- calibration
 
 
-def test_confidence_is_a_share_of_the_calibration_clips():
+def test_confidence_is_a_fraction_of_the_calibration_clips():
     peaks = np.random.default_rng(0).permutation(np.arange(1, 202) / 202)
     foreign = {"shuffled": peaks / 2, "hiss": np.full(50, -1.0), "hum": np.full(50, 9.0)}
     calibration = Calibration.of(peaks, foreign, model="m", split="validation")
@@ -194,12 +195,8 @@ def test_confidence_is_a_share_of_the_calibration_clips():
     assert calibration.rejected(0.05) == pytest.approx({"shuffled": 0.1, "hiss": 1, "hum": 0}, abs=0.01)
     assert calibration.rejected(0.0)["shuffled"] == pytest.approx(0.01, abs=0.01)
     assert calibration.rejected(1.0) == {"shuffled": 1, "hiss": 1, "hum": 0}
-    assert calibration.describe(0.05).startswith(
-        "calibrated on 201 clips (validation): 'source not found' is said of 5% of"
-    )
-    assert calibration.describe(0.05).endswith(
-        "their own sound, 11% with the sound of another, 100% with hiss, 0% with mains hum"
-    )
+    described = calibration.describe(0.05)
+    assert re.search(r"\b201 clips \(validation\).*\b5%.*\b11%.*\b100%.*\b0%", described)
 
 
 def test_calibration_file(tmp_path):
@@ -213,7 +210,7 @@ def test_calibration_file(tmp_path):
     assert whole not in damaged
     for content in ("", "[]", '{"format_version": 9}', *damaged):
         path.write_text(content)
-        with pytest.raises(CheckpointError, match=r"calibration\.json: no usable calibration"):
+        with pytest.raises(CheckpointError, match=r"calibration\.json"):
             read_calibration(path)
 
 
@@ -236,12 +233,12 @@ def test_calibration_is_found_for_its_own_weights_only(tmp_path):
     assert find_calibration(model) is None
 
 
-# ---------------------------------------------------------------------------- sound
+# ---------------------------------------------------------------------------- audio
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("mkv", "pcm_s16le"), ("mp4", "aac"), ("mkv", "libopus")])
-def test_sliding_windows_are_those_of_extraction(tmp_path, ending, codec):
-    # Rising tones rather than noise, which AAC replaces by other noise.
+def test_sliding_windows_equal_those_of_extraction(tmp_path, ending, codec):
+    # Chirps instead of noise, which AAC replaces with different noise.
     t = np.arange(3 * 48_000) / 48_000
     sound = 0.4 * np.stack([np.sin(1000 * t**2), np.sin(300 * t + 500 * t**2)]).astype(np.float32)
     path = write_media(tmp_path / f"a.{ending}", times=steady(3, 10), sound=sound, rate=48_000, audio_codec=codec)
@@ -254,7 +251,7 @@ def test_sliding_windows_are_those_of_extraction(tmp_path, ending, codec):
             assert np.abs(found / np.abs(found).max() - expected).max() < 5e-3, centre_s
 
 
-def test_windows_beyond_the_sound_are_zero(tmp_path):
+def test_windows_beyond_the_audio_are_zero(tmp_path):
     sound = np.full((1, 16_000), 0.5, dtype=np.float32)
     path = write_media(tmp_path / "a.mp4", times=steady(4, 10), sound=sound)
     with MediaContainer(path, deadline=Deadline(60)) as source:
@@ -274,7 +271,7 @@ def test_level():
 
 
 def scene(height=60, width=90):
-    """A gray frame with a red square, and where it is."""
+    """A gray frame with a red rectangle, and the rectangle's slices."""
     frame = np.full((height, width, 3), 90, dtype=np.uint8)
     frame[height // 2 :, : width // 3] = (250, 10, 10)
     return frame, (slice(height // 2, None), slice(0, width // 3))
@@ -306,7 +303,7 @@ def test_batches_and_single_frames_agree():
         assert np.allclose(alone.response, found.response, atol=1e-6)
 
 
-def test_silence_is_said_and_not_painted():
+def test_silence_is_reported_and_not_drawn():
     localizer = make_localizer()
     frame, _ = scene()
     quiet = noise() * 1e-4
@@ -315,15 +312,15 @@ def test_silence_is_said_and_not_painted():
     assert silent.level_dbfs == -math.inf
     assert hushed.level_dbfs == pytest.approx(level_dbfs(noise() - noise().mean()) - 80, abs=1e-3)
     assert not silent.response.any()
-    with pytest.raises(MediaError, match="the sound is silent"):
+    with pytest.raises(MediaError, match="silent"):
         localizer.localize(frame, quiet, AUDIO.sample_rate)
     assert make_localizer(silence_dbfs=-120.0).localize_batch([frame], [quiet])[0].verdict == "sounding"
 
 
 @pytest.mark.parametrize("begin", [0, 0.3, 0.5])
 @pytest.mark.parametrize("hiss", [0, 1e-4])
-def test_a_constant_offset_is_not_heard(begin, hiss):
-    """Nor is faint hiss over it, also where the sound begins within the window; a click and a tone over it are."""
+def test_a_constant_offset_is_silent(begin, hiss):
+    """So is faint hiss on top of it, even if the audio starts within the window. A click or an added tone is not."""
     n = AUDIO.n_samples
     window = np.full(n, 0.3, dtype=np.float32) + np.float32(hiss) * np.random.default_rng(0).uniform(-1, 1, n)
     window[: round(begin * n)] = 0
@@ -363,30 +360,30 @@ def test_windows_of_other_rates_lengths_and_types():
     stereo = np.array([[0, 16384] * 50, [16384, 0] * 50], dtype=np.int16)
     assert np.abs(localizer.window(stereo, AUDIO.sample_rate)).max() == 0.25
     for wrong in (np.zeros((2, 2, 2)), np.zeros(0), np.array([np.nan]), np.zeros(3, dtype=complex)):
-        with pytest.raises(ValueError, match="audio must be"):
+        with pytest.raises(ValueError, match=r"audio must be"):
             localizer.window(wrong, 8000)
     with pytest.raises(ValueError, match="a frame must be"):
         localizer.localize(np.zeros((4, 4), dtype=np.uint8), noise(), AUDIO.sample_rate)
 
 
-def test_sound_that_lies_on_its_side_and_rates_that_are_none():
+def test_transposed_audio_and_invalid_rates():
     localizer = make_localizer()
     stereo = np.stack([noise(), -noise()])
     for sideways in (stereo.T, noise()[:, None]):
-        with pytest.raises(ValueError, match=r"must be \(channel, sample\), got \(8000, [12]\): .*give audio\.T"):
+        with pytest.raises(ValueError, match=r"\(8000, [12]\).*audio\.T"):
             localizer.window(sideways, AUDIO.sample_rate)
     assert (localizer.window(stereo.T.T, AUDIO.sample_rate) == 0).all()
     for rate in (0, -8000, math.nan, math.inf):
-        with pytest.raises(ValueError, match=rf"sample_rate must be a positive number of Hz, got {rate}; give that of"):
+        with pytest.raises(ValueError, match=rf"sample_rate .*{rate}"):
             localizer.window(noise(), rate)
 
 
 @pytest.mark.parametrize(
     ("name", "values"), [("silence_dbfs", (1.0, math.nan, math.inf)), ("miss_rate", (-0.1, 1.1, math.nan))]
 )
-def test_thresholds_out_of_their_range(name, values):
+def test_thresholds_out_of_range(name, values):
     for value in values:
-        with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
+        with pytest.raises(ValueError, match=rf"{name} .*{value}"):
             make_localizer(**{name: value})
 
 
@@ -400,7 +397,7 @@ def test_regions_of_a_known_map():
     assert region.score > 0.8
 
 
-def test_loading_needs_the_model_alone(tmp_path):
+def test_loading_requires_only_the_model(tmp_path):
     path = save_model(tmp_path / "model.pt")
     localizer = Localizer.load(str(path), device="cpu")
     assert (localizer.audio, localizer.image_size, localizer.delta_v) == (AUDIO, IMAGE_SIZE, 0.7)
@@ -408,14 +405,14 @@ def test_loading_needs_the_model_alone(tmp_path):
     assert localizer.name == model_digest(path)
     other = tmp_path / "other.json"
     write_calibration(other, Calibration.of(np.zeros(3), {}, model="other", split="test"))
-    with pytest.raises(CheckpointError, match="calibrates other weights"):
+    with pytest.raises(CheckpointError, match=r"other\.json: .*model\.pt"):
         Localizer.load(path, calibration=other)
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match=r"none\.pt"):
         Localizer.load(tmp_path / "none.pt")
 
 
-def test_maps_are_those_of_the_pipeline(tmp_path):
-    """extract → response_maps → enlarge, against the Localizer on the same media."""
+def test_maps_equal_those_of_the_pipeline(tmp_path):
+    """Extraction, response_maps and upsampling, compared with the Localizer on the same media."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(20)]
     sound = (0.2 * rng.normal(size=(1, 2 * 22_050))).astype(np.float32)
@@ -429,8 +426,10 @@ def test_maps_are_those_of_the_pipeline(tmp_path):
     localizer = Localizer.load(save_model(tmp_path / "model.pt"), device="cpu")
     expected = localizer.model.response_maps(ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
     with MediaContainer(path, deadline=Deadline(60)) as source:
-        moment = source.timestamp(1.0)
-        window = SlidingWindows(source, clip_seconds=AUDIO.clip_seconds, sample_rate=AUDIO.sample_rate).window(moment)
+        timestamp = source.timestamp(1.0)
+        window = SlidingWindows(source, clip_seconds=AUDIO.clip_seconds, sample_rate=AUDIO.sample_rate).window(
+            timestamp
+        )
     with av.open(str(path)) as container:
         frame = next(p for p in container.decode(video=0) if p.pts * p.time_base >= 1).to_ndarray(format="rgb24")
     found = localizer.localize_batch([frame], [window])[0]
@@ -443,7 +442,7 @@ def test_maps_are_those_of_the_pipeline(tmp_path):
     assert np.ptp(response) > 0.01
 
 
-def test_enlarged_is_torchs_interpolation():
+def test_enlarged_equals_torch_interpolation():
     values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=(33, 20), mode="bilinear")[
         0, 0

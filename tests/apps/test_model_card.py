@@ -1,4 +1,4 @@
-"""The model card: what it says with a project around the model and without, and that it says nothing twice differently."""
+"""The model card, for a model inside and outside a project."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from pipeline.apps.export.export import export_model
-from pipeline.apps.export.model_card import look_around, model_card
+from pipeline.apps.export.model_card import model_card, read_context
 from pipeline.common.errors import ExportError
 from pipeline.evaluation.calibration import Calibration, model_digest, write_calibration
 from tests.support.exported_models import save_method_model
@@ -41,7 +41,7 @@ def project(tmp_path):
 def card_of(model, *, format="torch"):
     output = model.parent / f"out.{'pt' if format == 'torch' else 'onnx'}"
     exported = export_model(model, output, format=format, overwrite=True)
-    return model_card(exported, look_around(model))
+    return model_card(exported, read_context(model))
 
 
 def calibrate(project, digest):
@@ -61,8 +61,8 @@ def test_in_a_project(project):
         f"`model.pt` with SHA-256 `{model_digest(model)}`",
         "- Dataset: `demo`: Demo: ten kinds of sounding objects",
         "- License: Apache-2.0, like the program that renders it",
-        "- Clips: 20, each one frame with 0.5 s of sound around it",
-        "- Labels: none were used",
+        "- Clips: 20, each one frame with 0.5 s of audio around it",
+        "- Labels: none used",
         "- Response map: 8 × 8 cells, normalized by min-max; sounding above δ\\_v = 0.7".replace("\\_", "_"),
         "Stage `train`, seed 0, 2 epochs from an initialization by Eq. 3",
         "| `delta_a` | 0.8 |",
@@ -70,13 +70,13 @@ def test_in_a_project(project):
         "| random map | 2.0 (1.0–3.0) | 12.6 (11.6–13.6) |",
         "| iterative (Eq. 7) | 63.5 (62.5–64.5) | 53.3 (52.3–54.3) |",
         "| iterative (Eq. 7), shuffled audio | 8.1 (7.1–9.1) | 12.2 (11.2–13.2) |",
-        "it still succeeds in 8.1 % of the clips, against 63.5 % with their own",
-        "trained on an invented, rendered world (Demo: ten kinds of sounding objects)",
+        "it still succeeds on 8.1 % of the clips, compared to 63.5 % with their own",
+        "rendered, synthetic videos only (Demo: ten kinds of sounding objects)",
     ):
         assert line in text, line
-    # A row of another split must not stand beside these scores.
+    # A baseline of another split must not be listed.
     assert "all ones" not in text
-    assert "follows from their place" not in text
+    assert "by their location only" not in text
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         "## Training data", "## Settings", "## Training", "## Scores", "## Intended use", "## Limits", "## How to use it",
     ]  # fmt: skip
@@ -84,10 +84,10 @@ def test_in_a_project(project):
 
 def test_scores_of_other_weights_are_left_out(project):
     model = project / "runs/demo/iterative/model.pt"
-    assert "that they are these follows from their place alone" in card_of(model)
+    assert "by their location only" in card_of(model)
     calibrate(project, "0" * 64)
     text = card_of(model)
-    assert "those in the project belong to other weights" in text
+    assert "belong to other weights" in text
     assert "63.5" not in text
     assert "8.1 %" not in text
 
@@ -95,26 +95,24 @@ def test_scores_of_other_weights_are_left_out(project):
 def test_scores_over_seeds(project):
     path = project / "results/demo/iterative/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": [0, 1, 2]}))
-    assert "Means over the seeds 0, 1, 2, of which this model is one." in card_of(
-        project / "runs/demo/iterative/model.pt"
-    )
+    assert "Means over the seeds 0, 1, 2" in card_of(project / "runs/demo/iterative/model.pt")
 
 
 def test_a_bare_model(tmp_path):
     text = card_of(save_method_model(tmp_path / "alone/model.pt", "mssl"), format="onnx")
     assert "exported as ONNX (opset 17). Its method is `mssl`." in text
-    assert "- Dataset: not known; the model's file does not name it" in text
+    assert "- Dataset: unknown" in text
     assert "- Labels: bell, drum, horn" in text
-    assert "None are known: no `metrics.json`" in text
-    assert "has not been measured here" in text
-    assert "invented, rendered world" not in text
+    assert "has no `metrics.json`" in text
+    assert "has not been measured" in text
+    assert "synthetic videos" not in text
     assert 'onnxruntime.InferenceSession("out.onnx")' in text
-    # MSSL normalizes its maps in its own way, and the code must, too.
+    # MSSL normalizes its maps differently, and so must the code.
     assert "normalized by relu-max" in text
     assert "heat = np.maximum(response[0], 0) / response[0].max()" in text
 
 
-def test_the_same_card_again_without_a_date_or_html(project):
+def test_the_card_is_deterministic_without_a_date_or_html(project):
     model = project / "runs/demo/iterative/model.pt"
     text = card_of(model)
     assert card_of(model) == text
@@ -133,8 +131,8 @@ def test_titles_cannot_break_the_card(project):
     assert text.count("\n## Scores") == 1
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read as JSON"), ("[]", "holds no scores")])
-def test_damaged_scores_are_named(project, content, message):
+@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read as JSON"), ("[]", "contains no scores")])
+def test_damaged_scores_are_reported(project, content, message):
     (project / "results/demo/iterative/metrics.json").write_text(content)
     with pytest.raises(ExportError, match=f"metrics.json: {message}.*dvc repro evaluate"):
-        look_around(project / "runs/demo/iterative/model.pt")
+        read_context(project / "runs/demo/iterative/model.pt")

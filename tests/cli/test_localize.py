@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,9 +74,9 @@ def test_a_video(project, capsys):
     video(project / "a.mp4")
     assert localize("a.mp4", options=["--json"]) == 0
     printed = capsys.readouterr()
-    assert "a.mp4 -> out/a.mp4: 0.94 s, 10 pictures, 10 maps, sound copied" in printed.out
+    assert "a.mp4 -> out/a.mp4: 0.94 s, 10 frames, 10 maps, audio copied" in printed.out
     assert printed.out.endswith("1 localized\n")
-    assert "no calibration of this model" in printed.err
+    assert "no calibration" in printed.err
     assert files(project / "out") == ["a.json", "a.mp4"]
     with av.open("out/a.mp4") as container:
         assert len(list(container.decode(video=0))) == 10
@@ -90,7 +91,7 @@ def test_a_video(project, capsys):
             assert 0 <= box["y0"] < box["y1"] <= 1
 
 
-def test_a_picture_with_the_sound_beside_it(project, capsys):
+def test_an_image_with_its_audio_file(project, capsys):
     image(project / "bird.jpg")
     write_media(project / "bird.wav", sound=tone(2), audio_codec="pcm_s16le")
     write_media(project / "other.wav", sound=tone(2), audio_codec="pcm_s16le")
@@ -112,23 +113,23 @@ def test_a_picture_with_the_sound_beside_it(project, capsys):
     assert files(project / "given") == ["bird.jpg.npz", "bird.jpg.png"]
 
 
-def test_nothing_is_written_beside_the_folder_of_the_outputs(project, capsys):
+def test_nothing_is_written_outside_the_output_folder(project, capsys):
     video(project / "a.mp4")
     (project / "out").mkdir()
     before = sorted(project.iterdir())
     with locked(project / "out", LocalizationError, inside=True):
         assert localize("a.mp4") == 1
-    assert "error: out: another process is writing here (out/.soundspot.lock is locked)" in capsys.readouterr().err
+    assert "error: out: another process" in capsys.readouterr().err
     assert localize("a.mp4") == 0
     assert sorted(project.iterdir()) == before
 
 
-def test_a_name_that_is_no_text(project):
+def test_a_name_that_is_not_unicode(project):
     named = project / os.fsdecode(b"caf\xe9.mp4")
     try:
         video(project / "a.mp4").rename(named)
     except OSError:
-        pytest.skip("this file system takes text alone")
+        pytest.skip("this file system only accepts Unicode names")
     command = [
         sys.executable,
         "-m",
@@ -165,17 +166,17 @@ def test_a_folder_with_good_and_bad_files(project, capsys):
     assert files(project / "out") == ["a.mkv.mp4", "deep/a.mp4", "pair.npz", "pair.png"]
     assert printed.out.splitlines()[-1] == "3 localized, 6 failed"
     failed = {line.split(": ")[1].removeprefix("in/"): line for line in printed.err.splitlines() if "failed" in line}
-    assert "has no sound" in failed["mute.mp4"]
+    assert "has no audio" in failed["mute.mp4"]
     assert "silent throughout" in failed["silent.mp4"]
-    assert "has no pictures" in failed["deaf.wav"]
+    assert "has no video" in failed["deaf.wav"]
     assert "0 bytes" in failed["empty.mp4"]
-    assert "cannot be read as media" in failed["wrong.avi"]
-    assert "a picture without a sound; give --audio" in failed["alone.png"]
+    assert "cannot be read" in failed["wrong.avi"]
+    assert "--audio" in failed["alone.png"]
     assert len(failed) == 6
     assert "Traceback" not in printed.err
 
 
-def test_two_files_of_a_folder_for_one_output(project, capsys):
+def test_two_files_of_a_folder_with_the_same_output(project, capsys):
     video(project / "in" / "a.mp4")
     image(project / "in" / "a.png")
     write_media(project / "in" / "a.wav", sound=tone(1), audio_codec="pcm_s16le")
@@ -186,18 +187,16 @@ def test_two_files_of_a_folder_for_one_output(project, capsys):
     video(project / "in" / "b.mkv")
     video(project / "in" / "b.mkv.mp4")
     capsys.readouterr()
-    for done in ("1 localized, 2 there already, 1 failed", "3 there already, 1 failed"):
+    for done in ("1 localized, 2 already done, 1 failed", "3 already done, 1 failed"):
         assert localize("in", options=["--json"]) == 1
         printed = capsys.readouterr()
         assert printed.out.splitlines()[-1] == done
         (line,) = (line for line in printed.err.splitlines() if line.startswith("failed: "))
-        assert line == (
-            "failed: in/b.mkv.mp4: would become out/b.mkv.mp4, as b.mkv does; localize it into another folder, or rename it"
-        )
+        assert re.match(r"failed: in/b\.mkv\.mp4: .*out/b\.mkv\.mp4.* b\.mkv\b", line)
     assert json.loads((project / "out" / "b.mkv.json").read_text())["input"] == "b.mkv"
 
 
-def test_an_output_that_is_not_asked_for_collides_with_nothing(tmp_path):
+def test_an_output_that_is_not_requested_causes_no_conflict(tmp_path):
     names = ("a.png.mp4", "a.png")
     for name in names:
         (tmp_path / name).touch()
@@ -210,23 +209,23 @@ def test_an_output_that_is_not_asked_for_collides_with_nothing(tmp_path):
     assert conflicts(as_json=True) == [False, True]
 
 
-def test_a_folder_is_listed_once_for_all_its_pictures(tmp_path, monkeypatch):
+def test_a_folder_is_listed_once_for_all_its_images(tmp_path, monkeypatch):
     for i in range(3):
         (tmp_path / f"p{i}.png").write_bytes(b"P6 1 1 255 abc")
         (tmp_path / f"p{i}.wav").touch()
     (tmp_path / "p1.FLAC").touch()
     (tmp_path / "p3.png").write_bytes(b"P6 1 1 255 abc")
     listed = []
-    whole = localization_jobs._sounds_in
-    monkeypatch.setattr(localization_jobs, "_sounds_in", lambda folder: listed.append(folder) or whole(folder))
+    whole = localization_jobs._audio_files_in
+    monkeypatch.setattr(localization_jobs, "_audio_files_in", lambda folder: listed.append(folder) or whole(folder))
     jobs = plan_jobs([tmp_path], tmp_path / "out")
     assert listed == [tmp_path]
-    found = {job.source.name: job.sound and job.sound.name for job in jobs if job.is_picture}
+    found = {job.source.name: job.audio and job.audio.name for job in jobs if job.is_image}
     assert found == {"p0.png": "p0.wav", "p1.png": "p1.FLAC", "p2.png": "p2.wav", "p3.png": None}
 
 
 def write_odd_files(folder):
-    """Write files that people really have in a folder; return those that must be localized, and words of why others cannot."""
+    """Write unusual but realistic files; return the names that must be localized, and a fragment of each other file's error."""
     folder.mkdir()
     seconds, wav = {"times": steady(1, 10), "sound": tone(1)}, {"audio_codec": "pcm_s16le"}
     wide = [np.pad(picture(number), ((0, 1), (0, 3), (0, 0))) for number in range(10)]
@@ -254,15 +253,15 @@ def write_odd_files(folder):
     image(folder / "a picture.jpeg")
     write_media(folder / "a picture.wav", sound=tone(1), **wav)
     bad = {
-        "no sound.mp4": "has no sound",
-        "no picture.mp4": "has no pictures",
-        "a sound.mkv": "has no pictures",
+        "no sound.mp4": "has no audio",
+        "no picture.mp4": "has no video",
+        "a sound.mkv": "has no video",
         "silent.mp4": "silent throughout",
         "empty.mp4": "0 bytes",
-        "text.mp4": "cannot be read as media",
-        "half.mp4": "cannot be read as media",
-        "alone.jpg": "a picture without a sound",
-        "really a picture.mp4": "a picture without a sound",
+        "text.mp4": "cannot be read",
+        "half.mp4": "cannot be read",
+        "alone.jpg": "an image without audio",
+        "really a picture.mp4": "an image without audio",
         "half picture.png": "",
     }
     write_media(folder / "no sound.mp4", times=steady(1, 10))
@@ -271,7 +270,7 @@ def write_odd_files(folder):
     write_media(folder / "silent.mp4", times=steady(1, 10), sound=0 * tone(1))
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("<html>404: not found</html>\n" * 50)
-    truncate(write_media(folder / "half.mp4", **seconds), 0.5)  # an MP4's index stands at its end
+    truncate(write_media(folder / "half.mp4", **seconds), 0.5)  # an MP4's index is at its end
     image(folder / "alone.jpg")
     (folder / "really a picture.mp4").write_bytes((folder / "alone.jpg").read_bytes())
     image(folder / "half picture.png")
@@ -280,7 +279,7 @@ def write_odd_files(folder):
 
 
 def write_damaged_files(folder):
-    """Write files of which something can be read; whether it is enough is for the decoder to say."""
+    """Write files that are partly readable; whether they can be localized depends on the decoder."""
     for name, fraction in (("cut.mkv", 0.6), ("cut early.mkv", 0.2), ("cut.ts", 0.7), ("cut.wav", 0.5)):
         sound = {"audio_codec": "pcm_s16le"} if name.endswith("wav") else {"times": steady(2, 10)}
         truncate(write_media(folder / name, sound=tone(2), **sound), fraction)
@@ -295,7 +294,7 @@ def write_damaged_files(folder):
 
 @pytest.mark.slow
 def test_a_folder_of_odd_files(project, capfd):
-    """Every file is either localized, whole, or named in one line; what the libraries would say is left out."""
+    """Each file is either localized completely or reported on one line; output of the libraries is suppressed."""
     good, bad = write_odd_files(project / "in")
     uncertain = write_damaged_files(project / "in")
     (project / "in" / "a folder.mp4").mkdir()
@@ -305,7 +304,7 @@ def test_a_folder_of_odd_files(project, capfd):
     assert localize("in", options=["--json"]) == 1
     printed = capfd.readouterr()
     note, *lines = printed.err.splitlines()
-    assert note.startswith("no calibration of this model")
+    assert note.startswith("no calibration")
     assert "internal error" not in printed.err
     failed = {}
     for line in lines:
@@ -325,11 +324,11 @@ def test_a_folder_of_odd_files(project, capfd):
         facts = json.loads((project / output).with_suffix(".json").read_text())
         assert facts["input"] == name
         if output.endswith(".mp4"):
-            check_video(project / output, facts, sound_is_whole=name in good)
+            check_video(project / output, facts, audio_is_intact=name in good)
 
 
-def check_video(path, facts, *, sound_is_whole, least_s=0.1):
-    """Every picture can be decoded and comes after the one before; so does the sound, which is the source's own."""
+def check_video(path, facts, *, audio_is_intact, least_s=0.1):
+    """All frames can be decoded and have increasing timestamps, and the audio is the source's."""
     with av.open(str(path)) as container:
         pictures = list(container.decode(video=0))
     assert len(pictures) == facts["frames"]
@@ -340,17 +339,17 @@ def check_video(path, facts, *, sound_is_whole, least_s=0.1):
         for packet in container.demux(stream):
             try:
                 samples += sum(frame.samples for frame in packet.decode())
-            except av.FFmpegError:  # it was so in the source, and is copied
+            except av.FFmpegError:  # damaged in the source, and copied
                 damaged += 1
-    assert damaged == 0 or not sound_is_whole
-    assert samples >= max(1, (0.9 if sound_is_whole else least_s) * stream.rate)
+    assert damaged == 0 or not audio_is_intact
+    assert samples >= max(1, (0.9 if audio_is_intact else least_s) * stream.rate)
 
 
-def test_a_picture_whose_sound_cannot_be_decoded(project, capsys):
+def test_an_image_whose_audio_cannot_be_decoded(project, capsys):
     image(project / "a.png")
     spoil_sound(write_media(project / "b.mkv", sound=tone(1), audio_codec="flac"))
     assert localize("a.png", options=["--audio", "b.mkv"]) == 1
-    assert "failed: b.mkv: its sound cannot be decoded; the file is damaged, re-encode it" in capsys.readouterr().err
+    assert "failed: b.mkv: its audio cannot be decoded" in capsys.readouterr().err
 
 
 def test_finished_outputs_are_skipped(project, capsys):
@@ -360,21 +359,21 @@ def test_finished_outputs_are_skipped(project, capsys):
     assert localize("a.mp4", "b.png", "b.wav") == 0
     before = {name: (project / "out" / name).stat().st_mtime_ns for name in files(project / "out")}
     assert localize("a.mp4", "b.png", "b.wav") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 there already"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 already done"
     assert {name: (project / "out" / name).stat().st_mtime_ns for name in before} == before
-    # What another setting would make is not taken for it.
+    # An output with different settings is not accepted.
     assert localize("a.mp4", options=["--smooth", 1]) == 1
-    assert "with other settings; give --overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert localize("a.mp4", options=["--smooth", 1, "--overwrite"]) == 0
     (project / "out" / "a.mp4").unlink()
     assert localize("a.mp4") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 localized"
-    # A batch of another size gives the same output.
+    # The batch size does not change the output.
     assert localize("a.mp4", options=["--batch-size", 3, "--time-limit", 99]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 there already"
+    assert capsys.readouterr().out.splitlines()[-1] == "1 already done"
 
 
-def test_another_content_of_the_same_size_is_another_input(project, capsys):
+def test_different_content_of_the_same_size_is_a_different_input(project, capsys):
     image(project / "b.png")
     write_media(project / "b.wav", sound=tone(1), audio_codec="pcm_s16le")
     assert localize("b.png") == 0
@@ -383,10 +382,10 @@ def test_another_content_of_the_same_size_is_another_input(project, capsys):
     os.utime(project / "b.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (project / "b.wav").stat().st_size == before.st_size
     assert localize("b.png") == 1
-    assert "out/b.png: is there, made from another file" in capsys.readouterr().err
+    assert "failed: out/b.png: exists" in capsys.readouterr().err
 
 
-def test_an_input_that_cannot_be_read_does_not_end_the_rest(project, monkeypatch, capsys):
+def test_an_unreadable_input_does_not_stop_the_run(project, monkeypatch, capsys):
     video(project / "a.mp4")
     video(project / "b.mp4")
     whole = localization_runs.file_digest
@@ -399,11 +398,11 @@ def test_an_input_that_cannot_be_read_does_not_end_the_rest(project, monkeypatch
     monkeypatch.setattr(localization_runs, "file_digest", refused)
     assert localize("a.mp4", "b.mp4") == 1
     printed = capsys.readouterr()
-    assert "failed: a.mp4: cannot be read (Permission denied); check that the file is there" in printed.err
+    assert "failed: a.mp4: cannot be read (Permission denied)" in printed.err
     assert printed.out.endswith("1 localized, 1 failed\n")
 
 
-def test_what_something_else_made_is_not_replaced(project, capsys):
+def test_files_from_elsewhere_are_not_replaced(project, capsys):
     video(project / "a.mp4")
     image(project / "b.jpg")
     write_media(project / "b.wav", sound=tone(1), audio_codec="pcm_s16le")
@@ -412,12 +411,10 @@ def test_what_something_else_made_is_not_replaced(project, capsys):
     before = {name: (project / "out" / name).read_bytes() for name in ("b.jpg.png", "a.json")}
     assert localize("a.mp4", "b.jpg", options=["--json"]) == 1
     refused = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
-    assert [line.split(": ")[1:3] for line in refused] == [
-        [f"out/{name}", "is there, made from another file, by another model or with other settings; give --overwrite"]
-        for name in ("a.json", "b.jpg.png")
-    ]
+    assert [line.split(": ")[1] for line in refused] == ["out/a.json", "out/b.jpg.png"]
+    assert all("--overwrite" in line for line in refused)
     assert {name: (project / "out" / name).read_bytes() for name in before} == before
-    # Of a video that other settings made, neither, although what is asked for is not all there.
+    # An existing video with different settings is not replaced either, although the requested JSON is missing.
     (project / "out" / "a.json").unlink()
     assert localize("a.mp4") == 0
     assert localize("a.mp4", options=["--json", "--smooth", 1]) == 1
@@ -426,20 +423,20 @@ def test_what_something_else_made_is_not_replaced(project, capsys):
     assert (project / "out" / "a.json").exists()
 
 
-def test_a_json_that_is_no_longer_true_does_not_stay(project):
+def test_an_outdated_json_is_deleted(project):
     video(project / "a.mp4")
     video(project / "b.mp4")
     (project / "out").mkdir()
     (project / "out" / "b.json").write_text('{"by": "hand"}')
     assert localize("a.mp4", options=["--json"]) == 0
-    # What is made anew in the same way is as the JSON says.
+    # The same output again still matches the JSON.
     assert localize("a.mp4", options=["--overwrite"]) == 0
     assert files(project / "out") == ["a.json", "a.mp4", "b.json"]
     assert localize("a.mp4", "b.mp4", options=["--overwrite", "--smooth", 1]) == 0
     assert files(project / "out") == ["a.mp4", "b.json", "b.mp4"]
 
 
-def test_a_kill_leaves_no_half_file(project):
+def test_a_kill_leaves_no_partial_file(project):
     video(project / "long.mp4", seconds=30)
     command = [sys.executable, "-m", "pipeline.cli.main", "localize", "long.mp4", "-o", "out", "--model", "model.pt"]
     process = subprocess.Popen([*command, "--maps-per-second", "0"])
@@ -467,7 +464,7 @@ def test_an_interrupted_job_is_130_and_leaves_nothing(project, monkeypatch, caps
     assert files(project / "out") == []
 
 
-def test_a_fault_of_the_program_does_not_end_the_rest(project, monkeypatch, capsys):
+def test_an_internal_error_does_not_stop_the_run(project, monkeypatch, capsys):
     video(project / "a.mp4")
     video(project / "b.mp4")
     whole = Localizer.localize_batch
@@ -487,7 +484,7 @@ def test_a_fault_of_the_program_does_not_end_the_rest(project, monkeypatch, caps
     assert files(project / "out") == ["b.mp4"]
 
 
-def test_verbose_says_where_a_fault_of_the_program_came_up(project, monkeypatch, capsys):
+def test_verbose_prints_the_traceback_of_an_internal_error(project, monkeypatch, capsys):
     video(project / "a.mp4")
 
     def deep_down(*_):
@@ -506,7 +503,7 @@ def test_verbose_says_where_a_fault_of_the_program_came_up(project, monkeypatch,
     ("time_s", "total_s", "text"),
     [(12.4, 60.0, "12 of 60 s"), (12.4, None, "12 s"), (61.0, 60.0, "61 s"), (0.0, 0.6, "0 of 1 s")],
 )
-def test_how_far_a_video_is(time_s, total_s, text):
+def test_progress_text(time_s, total_s, text):
     assert cli_localize.progress_text(time_s, total_s) == text
 
 
@@ -519,8 +516,7 @@ def test_calibration_decides_what_is_found(project, capsys):
     assert localize("a.mp4", options=["--json"]) == 0
     printed = capsys.readouterr()
     assert "source not found in 100% of the maps" in printed.out
-    assert "calibrated on 10 clips (validation): 'source not found' is said of 5%" in printed.err
-    assert "100% with the sound of another" in printed.err
+    assert re.search(r"\b10 clips \(validation\).*\b5%.*\b100%", printed.err)
     facts = json.loads((project / "out" / "a.json").read_text())
     assert {(each["verdict"], each["confidence"]) for each in facts["maps"]} == {("not found", 0.0)}
     assert localize("a.mp4", out="always", options=["--miss-rate", 0]) == 0
@@ -546,7 +542,7 @@ def test_a_variant_of_another_dataset_seed_and_settings_file(project, capsys):
         assert run("localize", "a.mp4", "-o", out, "--model", "good", "--device", "cpu", *options) == 0
         assert json.loads((out / "a.json").read_text())["model"] == made_by[place]
     assert run("localize", "a.mp4", "-o", "out", "--model", "good", "--params", "other.yaml", "--seed", 3) == 1
-    assert "no folder seed_3, and the seeds of other.yaml are 0, 7" in capsys.readouterr().err
+    assert re.search(r"seed_3\b.*other\.yaml", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -562,17 +558,17 @@ def test_a_variant_of_another_dataset_seed_and_settings_file(project, capsys):
 )
 def test_numbers_are_finite(project, capsys, option, value):
     assert localize("a.mp4", options=[option, value]) == 2
-    assert f"Invalid value for '{option}': {value} is no finite number." in capsys.readouterr().err
+    assert f"Invalid value for '{option}': {value}" in capsys.readouterr().err
 
 
-def test_no_command_takes_a_number_that_is_none():
+def test_no_command_accepts_nan_or_infinity():
     for command in (cli_localize.localize, cli_export.export):
         floats = [each for each in command.params if isinstance(each.type, click.types.FloatParamType)]
         assert floats
         assert all(isinstance(each.type, FiniteRange) for each in floats)
 
 
-def test_mistakes_are_one_line(project, capsys):
+def test_errors_are_one_line(project, capsys):
     def error(*arguments, **options):
         assert localize(*arguments, **options) == 1
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -582,16 +578,16 @@ def test_mistakes_are_one_line(project, capsys):
     video(project / "one" / "a.mp4")
     video(project / "two" / "a.mp4")
     (project / "empty").mkdir()
-    assert "none.mp4: no such file or folder" in error("none.mp4")
-    assert "empty: holds no file" in error("empty")
-    assert "one/a.mp4 and two/a.mp4 would both become out/a.mp4" in error("one/a.mp4", "two/a.mp4")
-    assert "is an input and would be overwritten" in error("one/a.mp4", out="one")
-    assert "is the input itself" in error("one", out="one")
-    assert "belongs to one picture" in error("one/a.mp4", options=["--audio", "two/a.mp4"])
-    assert "none.wav: no such sound file; check --audio" in error("one/a.mp4", options=["--audio", "none.wav"])
-    assert "model.pt: is a file; -o names the folder" in error("one/a.mp4", out="model.pt")
+    assert "none.mp4: no such" in error("none.mp4")
+    assert "empty: contains no file" in error("empty")
+    assert re.search(r"one/a\.mp4 .*two/a\.mp4 .*out/a\.mp4", error("one/a.mp4", "two/a.mp4"))
+    assert "one/a.mp4: is an input" in error("one/a.mp4", out="one")
+    assert "one: is the input folder" in error("one", out="one")
+    assert "two/a.mp4: --audio" in error("one/a.mp4", options=["--audio", "two/a.mp4"])
+    assert "none.wav: no such audio file" in error("one/a.mp4", options=["--audio", "none.wav"])
+    assert "model.pt: is a file" in error("one/a.mp4", out="model.pt")
     assert run("localize", "one", "-o", "out", "--model", "none.pt") == 1
-    assert "none.pt: no such model; give a model.pt" in capsys.readouterr().err
+    assert "none.pt: no such model" in capsys.readouterr().err
     assert run("localize", "one", "-o", "out") == 2
     assert run("localize", "-o", "out", "--model", "model.pt") == 2
     assert not (project / "out").exists()

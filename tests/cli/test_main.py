@@ -47,7 +47,7 @@ def test_every_command_shows_an_example():
         assert "soundspot " in command.help, name
 
 
-def test_help_needs_no_heavy_library():
+def test_help_imports_no_heavy_library():
     code = (
         "import sys\n"
         "from pipeline.cli.main import soundspot\n"
@@ -58,14 +58,14 @@ def test_help_needs_no_heavy_library():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_wrong_usage_is_2(capsys):
+def test_a_usage_error_is_2(capsys):
     assert run("nonsense") == 2
     assert run("import", "vggss") == 2
     assert "Missing option '--annotations'" in capsys.readouterr().err
     assert run("import", "folder") == 2
 
 
-def test_vggss_faults_are_printed_without_any_media(project, tmp_path, capsys):
+def test_vggss_problems_are_printed_without_any_media(project, tmp_path, capsys):
     records = [
         {"file": GOOD, "class": "x", "bbox": [[0.1, 0.1, 0.5, 0.5], [0.4, 0.4, -2.88e16, 0.5]]},
         {"file": EMPTY, "class": "x", "bbox": [[0.2, 1.0, 0.7, 1.0]]},
@@ -92,7 +92,7 @@ def test_a_leak_is_1_and_the_report_comes_first(project, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("check", [[], ["--check-only"]])
-def test_every_leak_stands_in_the_file_that_was_asked_for(project, tmp_path, capsys, check):
+def test_every_leak_is_listed_in_the_requested_report(project, tmp_path, capsys, check):
     leaks = [f"{'a' * 9}{k:02d}_000001" for k in range(60)]
     path = write_json(tmp_path / "v.json", [{"file": i, "class": "x", "bbox": [[0, 0, 1, 1]]} for i in leaks])
     command = ["import", "vggss", "--annotations", path, "--train", write_lines(tmp_path / "t.txt", leaks), *check]
@@ -110,7 +110,7 @@ def test_every_leak_stands_in_the_file_that_was_asked_for(project, tmp_path, cap
     assert not (project / "data_manifests").exists()
 
 
-def test_files_that_train_shares_stand_in_the_report_too(project, tmp_path, capsys):
+def test_files_shared_with_train_are_listed_in_the_report_too(project, tmp_path, capsys):
     names = [f"dog_{pair}_{kind}" for pair in range(10) for kind in "ab"]
     media = tmp_path / "media"
     write_files(
@@ -132,10 +132,10 @@ def test_files_that_train_shares_stand_in_the_report_too(project, tmp_path, caps
     assert len(json.loads(report.read_text())["shared"]) == 40
 
 
-def test_a_size_without_a_list_to_draw_from_is_wrong_usage(project, tmp_path, capsys):
+def test_a_train_size_without_a_training_list_is_a_usage_error(project, tmp_path, capsys):
     path = write_json(tmp_path / "v.json", [{"file": GOOD, "class": "x", "bbox": [[0, 0, 1, 1]]}])
     assert run("import", "vggss", "--annotations", path, "--train-size", 5, "--check-only") == 2
-    assert "--train-size draws from a training list; give that with --train" in capsys.readouterr().err
+    assert "--train-size requires --train" in capsys.readouterr().err
 
 
 def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_own_videos(project, tmp_path, capsys):
     assert 'media_root: "videos"' in (project / "data_manifests/own/dataset.yaml").read_text()
 
 
-def test_the_demo_set(project, capsys):
+def test_the_demo_dataset(project, capsys):
     assert run("import", "demo", "--name", "tiny", "--train", 3, "--validation", 0, "--test", 2) == 0
     folder = project / "data_manifests/tiny"
     assert (len(read_clips(folder / "train.csv")), len(read_clips(folder / "test.csv"))) == (3, 2)
@@ -183,7 +183,7 @@ def test_the_demo_set(project, capsys):
     assert run("import", "demo", "--name", "tiny") == 1
 
 
-def test_verify_names_each_shard(tmp_path, capsys):
+def test_verify_reports_each_shard(tmp_path, capsys):
     write_files(tmp_path / "test", ["shard-00000.h5", "shard-00001.h5"], b"no shard")
     assert run("verify", tmp_path) == 1
     error = capsys.readouterr().err
@@ -191,13 +191,13 @@ def test_verify_names_each_shard(tmp_path, capsys):
     assert "error: " in error.splitlines()[-1]
     assert "2 of 2 shards are damaged" in error
     assert run("verify", tmp_path / "none.h5") == 1
-    assert "none.h5: no such file or folder" in capsys.readouterr().err
+    assert "none.h5: no such" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run("verify", tmp_path / "empty") == 1
-    assert "holds no shards" in capsys.readouterr().err
+    assert "contains no shards" in capsys.readouterr().err
 
 
-def test_verify_finds_one_changed_byte(tmp_path, capsys):
+def test_verify_detects_one_changed_byte(tmp_path, capsys):
     shard = tmp_path / "shard-00000.h5"
     make_shard(shard, ["a", "b"])
     assert run("verify", tmp_path) == 0
@@ -213,7 +213,7 @@ def test_verify_finds_one_changed_byte(tmp_path, capsys):
     assert "delete it and rerun" in error
 
 
-def test_verify_misses_the_last_shard(tmp_path, capsys):
+def test_verify_detects_a_missing_last_shard(tmp_path, capsys):
     for index in range(2):
         make_shard(tmp_path / f"train/shard-0000{index}.h5", [f"a{index}"], n_shards=2)
     assert run("verify", tmp_path) == 0
@@ -222,7 +222,7 @@ def test_verify_misses_the_last_shard(tmp_path, capsys):
     assert "train: 1 of its 2 shards are there; run `dvc repro extract@train`" in capsys.readouterr().err
 
 
-def test_verify_does_not_advise_to_delete_what_is_no_shard(tmp_path, capsys):
+def test_verify_does_not_advise_deleting_a_file_that_is_not_a_shard(tmp_path, capsys):
     path = tmp_path / "params.yaml"
     path.write_text("dataset: demo\n")
     assert run("verify", path) == 1

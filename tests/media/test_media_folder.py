@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.apps.localize.jobs import PICTURE_SUFFIXES, plan_jobs
+from pipeline.apps.localize.jobs import IMAGE_SUFFIXES, plan_jobs
 from pipeline.common.config import AudioSettings
 from pipeline.extraction.extract import extract_split
 from pipeline.manifests.clips import Clip
@@ -34,7 +34,7 @@ def test_each_file_is_extracted_or_rejected_with_a_reason(tmp_path):
     files = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.suffix.lower() not in (*PICTURE_SUFFIXES, ".csv")
+        if path.is_file() and path.suffix.lower() not in (*IMAGE_SUFFIXES, ".csv")
     ]
     clips = [Clip(f"clip-{i:04d}", video=path.relative_to(root).as_posix()) for i, path in enumerate(files)]
     summary = extract_split(
@@ -76,4 +76,4 @@ def test_each_file_is_localized_or_reported_with_a_reason(tmp_path, monkeypatch,
     for output in done.values():
         if output.endswith(".mp4"):
             facts = json.loads((tmp_path / output).with_suffix(".json").read_text())
-            check_video(tmp_path / output, facts, sound_is_whole=False, least_s=0.0)
+            check_video(tmp_path / output, facts, audio_is_intact=False, least_s=0.0)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import torch
 
-from pipeline.apps.export.export import invented_inputs
+from pipeline.apps.export.export import random_clips
 from pipeline.common.config import AudioSettings, EncoderSettings, ResNetSettings
 from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
@@ -29,7 +29,7 @@ def save_method_model(path, name="iterative", *, second_stage=True, strides=SMAL
     settings = method_settings(make_settings(methods={name: {}}), name)
     method, model = build_method(name, settings), build_model(encoder)
     method.prepare(model, n_clips=20, classes=CLASSES)
-    frames, log_mel = map(torch.from_numpy, invented_inputs(image_size=IMAGE_SIZE, audio=AUDIO, n=16, seed=1))
+    frames, log_mel = map(torch.from_numpy, random_clips(image_size=IMAGE_SIZE, audio=AUDIO, n=16, seed=1))
     with torch.no_grad():
         # The running statistics of the BatchNorms spread what a random net answers.
         model.train()

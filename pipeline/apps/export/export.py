@@ -1,11 +1,12 @@
-"""Writing a trained model for other programs, and making sure that they get the same maps.
+"""Export a trained model to a file for other programs, and verify that it gives the same maps.
 
-The exported file is opened again, as others will open it, and is run beside the original on a single clip and on three at once, of
-which the trace saw neither. Where an output differs by more than the tolerance, the file is not left behind.
+The exported file is loaded again as users would load it, and its outputs are compared with the original's on a batch of
+one clip and a batch of three, which the trace has not seen. If an output differs by more than the tolerance, the file is
+deleted.
 
 Conventions
 -----------
-Frames are uint8 (n, 3, S, S), log-mels float32 (n, mel, time), response maps R float32 (n, h, w) before they are normalized,
+Frames are uint8 (n, 3, S, S), log-mels float32 (n, mel, time), response maps R float32 (n, h, w) before normalization,
 audio embeddings float32 (n, d).
 """
 
@@ -33,22 +34,22 @@ from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 
 FACTS_VERSION = 1
-BATCHES = (1, 3)  # the trace sees two clips, so a number of clips that became a constant shows
-TOLERANCE = 1.0e-4  # ours: a cosine's rounding is 1e-6, and no map is read more finely than 1e-3
+BATCHES = (1, 3)  # the trace sees two clips, so a batch size that became a constant is detected
+TOLERANCE = 1.0e-4  # our choice: cosines are rounded to 1e-6, and differences below 1e-3 do not matter in a map
 SEED = 20
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the exported file is from the original.
+    """Difference between the exported file and the original.
 
     Attributes
     ----------
     response, audio_embedding : float >= 0
-        Largest difference of any value, over the original's largest value where that is above 1.
+        Largest absolute difference, relative to the original's largest value if that is above 1.
     n_clips : int
     inputs : str
-        What they are.
+        Description of the inputs.
     """
 
     response: float
@@ -59,7 +60,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file: its name in `FORMATS`, what it says of itself, its size in bytes, and its parity."""
+    """An exported file: its format (a key of `FORMATS`), metadata, size in bytes, and parity with the original."""
 
     path: Path
     format: str
@@ -70,25 +71,27 @@ class Exported:
 
 @dataclass(frozen=True)
 class Companions:
-    """What is written beside an exported file: its card, and the calibration where the model has one."""
+    """Files written next to an exported file: its card, and the calibration if the model has one."""
 
     card: Path
     calibration: Path
 
 
 def companions_of(output: Path) -> Companions:
-    """Return the paths beside an exported file; named like it, so that several fit into one folder."""
+    """Return the paths of the companion files; they share the export's name, so a folder can hold several exports."""
     return Companions(*(output.with_name(output.name + ending) for ending in (".md", f".{CALIBRATION_FILE}")))
 
 
 def check_output(output: Path, *, format: str, overwrite: bool, beside: Sequence[Path] = ()) -> None:
-    """Refuse an ending that is not the format's, and a file, or one to go beside it, that is there. Raises ExportError."""
+    """Raise ExportError if the extension does not fit the format, or if the file or one in `beside` exists."""
     endings = FORMATS[format].endings
     if output.suffix not in endings:
-        raise ExportError(f"{output}: {FORMATS[format].title} is written as {' or '.join(endings)}; end the name so")
+        raise ExportError(
+            f"{output}: {FORMATS[format].title} requires the extension {' or '.join(endings)}; rename the output"
+        )
     for path in (output, *beside):
         if path.exists() and not overwrite:
-            raise ExportError(f"{path}: is there already; choose another name, or give --overwrite")
+            raise ExportError(f"{path}: exists; choose another name, or give --overwrite")
 
 
 def export_model(
@@ -100,38 +103,38 @@ def export_model(
     shards: Path | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a model for other programs and compare what they will get.
+    """Export a model for other programs and verify its outputs.
 
     Parameters
     ----------
     path : Path
         ``model.pt``.
     output : Path
-        The file to write, whole or not at all.
+        The file to write; it is written atomically.
     format : str
-        A name in `FORMATS`.
+        A key of `FORMATS`.
     tolerance : float >= 0
-        Largest difference that is put up with, see `Parity`.
+        Maximum difference, see `Parity`.
     shards : Path, optional
-        A folder of shards, whose first clips are compared; by default invented ones from a fixed seed.
+        A folder of shards whose first clips are compared. Default: random inputs from a fixed seed.
     overwrite : bool
-        Replace a file that is there; never the model itself.
+        Replace an existing file, but never the model itself.
 
     Raises
     ------
     CheckpointError, ShardError
         The model or the shards cannot be read.
     ExportError
-        The output is refused, the format's packages are missing, torch cannot export the model, or the maps differ.
+        The output path is invalid or exists, packages are missing, torch cannot export the model, or the outputs differ.
     """
     check_output(output, format=format, overwrite=overwrite)
     if output.exists() and output.samefile(path):
-        raise ExportError(f"{output}: is the model that is to be exported; choose another name")
+        raise ExportError(f"{output}: is the model to export; choose another name")
     model = load_model(path)
     description = model.description
     audio, image_size = AudioSettings(**description["audio"]), description["image_size"]
-    inputs = shard_inputs(shards, description) if shards else invented_inputs(image_size=image_size, audio=audio)
-    example = invented_inputs(image_size=image_size, audio=audio, n=2)
+    inputs = shard_inputs(shards, description) if shards else random_clips(image_size=image_size, audio=audio)
+    example = random_clips(image_size=image_size, audio=audio, n=2)
     with torch.no_grad():
         response, embedding = model.localize(*map(torch.from_numpy, example))
     facts = export_facts(
@@ -151,24 +154,24 @@ def export_model(
         except (SoundspotError, OSError):
             raise
         except Exception as error:
-            # Whatever torch or the runtime trips over, in a method that someone adds.
+            # torch and the runtimes raise many types of errors on unsupported operations, e.g. in a new method.
             raise ExportError(
                 f"{path}: method {description['method']!r} cannot be exported as {kind.title} "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); keep the model.pt"
             ) from None
-        where = f"the first of the shards {shards.resolve().name!r}" if shards else "invented frames and sounds"
+        where = f"the first of the shards {shards.resolve().name!r}" if shards else "random frames and audio"
         parity = compare(model, inputs, found, where=where)
         worst = max(parity.response, parity.audio_embedding)
         if not worst <= tolerance:
             raise ExportError(
-                f"{output}: not written, its maps differ from those of {path} by {parity.response:.1e} and its audio "
+                f"{output}: not written: its maps differ from those of {path} by {parity.response:.1e} and its audio "
                 f"embeddings by {parity.audio_embedding:.1e}, more than the tolerance {tolerance:.1e}"
             )
     return Exported(output, format, written, output.stat().st_size, parity)
 
 
 def compare(model: TrainedModel, inputs: Arrays, found: list[Arrays], *, where: str) -> Parity:
-    """Run the original on the same batches. Outputs of other shapes, or not finite ones, differ infinitely."""
+    """Compare with the original on the same batches; a wrong shape or a non-finite output counts as infinite."""
     differences = []
     for batch, outputs in zip(inputs_in_batches(inputs), found, strict=True):
         originals = [each.numpy() for each in model.localize(*map(torch.from_numpy, batch))]
@@ -178,12 +181,12 @@ def compare(model: TrainedModel, inputs: Arrays, found: list[Arrays], *, where: 
 
 
 def export_facts(description: Mapping[str, Any], *, digest: str, n_frames: int, **found: Any) -> dict[str, Any]:
-    """Return what an exported file says of itself.
+    """Return the metadata of an exported file.
 
     Parameters
     ----------
     description : mapping
-        Of the model, as `pipeline.training.checkpoints.load_model` returns it.
+        The model's description, as returned by `pipeline.training.checkpoints.load_model`.
     digest : str
         SHA-256 of ``model.pt``.
     n_frames : int
@@ -195,15 +198,15 @@ def export_facts(description: Mapping[str, Any], *, digest: str, n_frames: int, 
     shapes = {
         INPUTS[0]: f"uint8 (n, 3, {size}, {size}), RGB in 0..255, the whole frame squashed to a square",
         INPUTS[1]: f"float32 (n, {audio['n_mels']}, {n_frames}), natural logarithm of mel energies, peak of the wave 1",
-        OUTPUTS[0]: "float32 (n, h, w), before it is normalized; row 0 is the top",
+        OUTPUTS[0]: "float32 (n, h, w), before normalization; row 0 is the top",
         OUTPUTS[1]: "float32 (n, d), of length 1",
     }
     about = {"format_version": FACTS_VERSION, "program": f"soundspot {__version__}", "model_sha256": digest}
     return {**about, **description, **found, **shapes}
 
 
-def invented_inputs(*, image_size: int, audio: AudioSettings, n: int = sum(BATCHES), seed: int = SEED) -> Arrays:
-    """Invent frames with large and small structure, and log-mels of tones that fade within noise.
+def random_clips(*, image_size: int, audio: AudioSettings, n: int = sum(BATCHES), seed: int = SEED) -> Arrays:
+    """Generate random frames with coarse and fine structure, and log-mels of decaying tones in noise.
 
     Returns
     -------
@@ -222,14 +225,14 @@ def invented_inputs(*, image_size: int, audio: AudioSettings, n: int = sum(BATCH
 
 
 def shard_inputs(folder: Path, description: Mapping[str, Any]) -> Arrays:
-    """Read the first clips of shards. Raises ShardError, or ExportError where they do not fit the model."""
+    """Read the first clips of shards. Raises ShardError, or ExportError if they do not fit the model."""
     shards = ShardSet.open(folder)
     audio = AudioSettings(**description["audio"])
     there = (shards.image_size, *shards.log_mel_shape)
     wanted = (description["image_size"], audio.n_mels, audio.n_frames)
     if there != wanted:
         raise ExportError(
-            f"{folder}: frames of {there[0]} pixels and log-mels of {there[1]} × {there[2]}, the model takes {wanted[0]} "
+            f"{folder}: frames of {there[0]} pixels and log-mels of {there[1]} × {there[2]}, but the model takes {wanted[0]} "
             f"and {wanted[1]} × {wanted[2]}; give shards of the model's own dataset"
         )
     frames, spectra = shards.read(range(min(len(shards), sum(BATCHES))))

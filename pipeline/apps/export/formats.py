@@ -1,20 +1,20 @@
-"""A trained model as a file that opens without this program: TorchScript or ONNX.
+"""File formats that can be used without this program: TorchScript and ONNX.
 
 Conventions
 -----------
 Inputs are ``frames`` uint8 (n, 3, S, S) RGB, S the model's image size, and ``log_mel`` float32 (n, mel, time); outputs are
-``response`` float32 (n, h, w), R before it is normalized, and ``audio_embedding`` float32 (n, d), a of length 1. n may be any
-number, all else is fixed. uint8, since frames in 0..1 would then be an error and not a wrong map; TorchScript takes floats in
-0..255 as well.
+``response`` float32 (n, h, w), R before normalization, and ``audio_embedding`` float32 (n, d), a, of unit length. The batch
+size n is free, all other sizes are fixed. Frames are uint8, so that frames scaled to 0..1 are an error instead of a wrong
+map; TorchScript also accepts floats in 0..255.
 
-Both files hold *facts*, a flat mapping of names to values, so that they describe themselves: TorchScript as JSON in the extra file
-``soundspot.json``, ONNX as metadata properties, each a string or JSON.
+Both files contain *facts*, a flat mapping of names to values that describes the model: TorchScript as JSON in the extra
+file ``soundspot.json``, ONNX as metadata properties, each a string or JSON.
 
-Why these two, and both from a trace: a trace follows what the weights of a finished model decide (MSSL and DSOL read another
-map in their second stage), which `torch.export` refuses, and is made ten times as fast. Of ``.pt2`` files torch says
-itself that newer versions may not open them; TorchScript, although deprecated, opens with every torch of our range, in C++, too.
-The tracing ONNX exporter is the same in all of that range, and needs no onnxscript. That a trace holds for other inputs than
-the one it saw is not believed but measured: see `pipeline.apps.export.export`.
+Both formats are produced by tracing. Control flow that depends on a model's weights (MSSL and DSOL use a different map in
+their second stage) is resolved by a trace but rejected by `torch.export`, which is also ten times slower. PyTorch does not
+guarantee that newer versions can load ``.pt2`` files. TorchScript is deprecated, but loads in every torch version that we
+support, and in C++. The tracing ONNX exporter is available in all of them too, and does not need onnxscript. Whether a
+trace generalizes to other inputs is verified: see `pipeline.apps.export.export`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipeline.methods.trained_model import TrainedModel
 INPUTS = ("frames", "log_mel")
 OUTPUTS = ("response", "audio_embedding")
 FACTS_FILE = "soundspot.json"
-OPSET = 17  # ours: of 2022, so that runtimes of the last years open it, and it has all that is needed
+OPSET = 17  # our choice: from 2022, so it is widely supported, and it has all required operators
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Runner = Callable[[np.ndarray, np.ndarray], Arrays]
@@ -61,21 +61,21 @@ class Exportable(nn.Module):
         self.method = model.method
 
     def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `TrainedModel.localize` returns."""
+        """Return the same as `TrainedModel.localize`."""
         return self.method.localize(self.encoders, frames, log_mel)
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file.
+    """A file format.
 
     Attributes
     ----------
     title : str
     endings : tuple of str
-        That a file of it may have.
+        Allowed file extensions.
     write : callable
-        (path, model, example inputs, facts) → the facts as they were written.
+        (path, model, example inputs, facts) → the facts as written.
     open : callable
         path → a function from (frames, log_mel) to (response, audio_embedding), all NumPy arrays.
     """
@@ -89,11 +89,11 @@ class Format:
 def write_torch(
     path: Path, model: Exportable, example: tuple[Tensor, Tensor], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write TorchScript. `example` is a pair of inputs, of more than one clip."""
+    """Write TorchScript. `example` is a batch of inputs with more than one clip."""
     written = {**facts, "torch": torch.__version__}
     with _quiet_trace():
         traced = torch.jit.trace(model, example, check_trace=False)
-        # Through memory: torch would write the file's name into the file.
+        # Save to memory first: torch stores the file name inside the file, which would make its bytes depend on the path.
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer, _extra_files={FACTS_FILE: json.dumps(written, indent=2)})
     _copy_without_sources(buffer, path)
@@ -101,7 +101,7 @@ def write_torch(
 
 
 def _copy_without_sources(archive: io.BytesIO, path: Path) -> None:
-    # torch notes for every operation which line of which file it came from: absolute paths, of no use elsewhere.
+    # torch stores the source file and line of every operation. These are absolute paths, useless elsewhere and private.
     with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:
         for entry in whole.infolist():
             if not entry.filename.endswith(".debug_pkl"):
@@ -109,7 +109,7 @@ def _copy_without_sources(archive: io.BytesIO, path: Path) -> None:
 
 
 def open_torch(path: Path) -> Runner:
-    """Open TorchScript on the CPU."""
+    """Load TorchScript on the CPU."""
     with _quiet_trace():
         loaded = torch.jit.load(str(path), map_location="cpu")
 
@@ -124,9 +124,9 @@ def open_torch(path: Path) -> Runner:
 def write_onnx(
     path: Path, model: Exportable, example: tuple[Tensor, Tensor], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write ONNX. Raises ExportError where its packages are missing."""
+    """Write ONNX. Raises ExportError if its packages are missing."""
     onnx = _package("onnx")
-    buffer: Any = io.BytesIO()  # which this exporter takes, though its signature does not say so
+    buffer: Any = io.BytesIO()  # accepted by this exporter, although its signature does not allow it
     with _quiet_trace():
         torch.onnx.export(
             model,
@@ -141,19 +141,19 @@ def write_onnx(
         outputs = model(*example)
     graph = onnx.load_model_from_string(buffer.getvalue())
     for port, output in zip(graph.graph.output, outputs, strict=True):
-        # The exporter infers the shape of some maps only in part, and names what it cannot.
+        # The exporter infers some map shapes only partly and leaves symbolic names.
         for dimension, size in zip(port.type.tensor_type.shape.dim[1:], output.shape[1:], strict=True):
             dimension.dim_value = size
     written = {**facts, "torch": torch.__version__, "opset": OPSET}
     onnx.helper.set_model_props(graph, {name: _as_text(value) for name, value in written.items()})
-    graph.doc_string = "Where in a frame a sound comes from; the metadata say how to prepare the inputs."
+    graph.doc_string = "Localizes the source of a sound in a frame; the metadata describes the preprocessing."
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(graph.SerializeToString(deterministic=True))
     return written
 
 
 def open_onnx(path: Path) -> Runner:
-    """Open ONNX with onnxruntime on the CPU. Raises ExportError where the package is missing."""
+    """Load ONNX with onnxruntime on the CPU. Raises ExportError if the package is missing."""
     runtime = _package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
@@ -182,13 +182,13 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ExportError(
-            f"ONNX needs the package {name}, which cannot be imported ({error}); pip install -e '.[export]'"
+            f"ONNX requires the package {name}, which cannot be imported ({error}); pip install -e '.[export]'"
         ) from None
 
 
 @contextmanager
 def _quiet_trace() -> Iterator[None]:
     with torch.no_grad(), warnings.catch_warnings():
-        # That Python's branches become constants is what we want, and that tracing is deprecated stands above.
+        # Ignore warnings that branches become constants, which is intended, and that tracing is deprecated.
         warnings.simplefilter("ignore")
         yield

@@ -1,6 +1,6 @@
-"""The model card's last part: Python that uses an exported file without this program.
+"""Usage section of the model card: Python code that runs an exported file without this program.
 
-The code is written out for the file at hand, and a test runs it as it stands.
+The code is filled in for the exported file, and a test executes it unchanged.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from PIL import Image
 {open}
 audio, size = facts["audio"], facts["image_size"]
 
-picture = Image.open("frame.jpg").convert("RGB")
-frames = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
+image = Image.open("frame.jpg").convert("RGB")
+frames = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
 
 rate, length = audio["sample_rate"], round(audio["sample_rate"] * audio["clip_seconds"])
-wave, _ = librosa.load("sound.wav", sr=rate, mono=True)
-start = max(0, (len(wave) - length) // 2)  # the middle of the sound, that the frame belongs to
+wave, _ = librosa.load("audio.wav", sr=rate, mono=True)
+start = max(0, (len(wave) - length) // 2)  # the middle of the audio, which belongs to the frame
 wave = librosa.util.pad_center(wave[start : start + length], size=length)
-wave = wave / np.abs(wave).max()  # leave silent windows out
+wave = wave / np.abs(wave).max()  # skip silent windows: this divides by zero
 mel = librosa.feature.melspectrogram(
     y=wave, sr=rate, n_fft=audio["n_fft"], hop_length=audio["hop_length"], n_mels=audio["n_mels"],
     power=audio["power"], pad_mode="constant",
@@ -37,7 +37,7 @@ log_mel = np.log(np.maximum(mel, audio["log_floor"]))[None].astype(np.float32)
 {run}
 {normalize}
 sounding = heat > facts["delta_v"]
-overlay = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)"""
+overlay = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)"""
 
 OPEN = {
     "onnx": """\
@@ -63,16 +63,16 @@ PACKAGES = {"onnx": "onnxruntime", "torch": "torch"}
 
 
 def usage(name: str, format: str, facts: Mapping[str, Any]) -> str:
-    """Return what the inputs and outputs are, and code that prepares the ones and reads the others.
+    """Describe the inputs and outputs, with code that prepares the inputs and reads the outputs.
 
     Parameters
     ----------
     name : str
-        Of the exported file.
+        Name of the exported file.
     format : str
         "onnx" or "torch".
     facts : mapping
-        What the file says of itself.
+        Metadata of the file.
     """
     code = PREPARE.format(
         imports=f"import {PACKAGES[format]}",
@@ -82,6 +82,6 @@ def usage(name: str, format: str, facts: Mapping[str, Any]) -> str:
     )
     ports = "\n".join(f"| `{port}` | {facts[port]} |" for port in ("frames", "log_mel", "response", "audio_embedding"))
     return (
-        f"| | |\n| --- | --- |\n{ports}\n\nn is any number of clips. The settings that the code below reads are in the file "
-        f"itself. It needs {PACKAGES[format]}, librosa and Pillow, and not soundspot:\n\n```python\n{code}\n```"
+        f"| | |\n| --- | --- |\n{ports}\n\nn is the batch size. The code below reads its settings from the file "
+        f"itself. It requires {PACKAGES[format]}, librosa and Pillow, but not soundspot:\n\n```python\n{code}\n```"
     )

@@ -1,11 +1,11 @@
-"""Which of one's own files are localized, and into which outputs.
+"""Find the input files of `soundspot localize` and name their outputs.
 
 Conventions
 -----------
-A job is a video, or a picture file with a sound file; the content of a file decides which. ``NAME.mp4`` becomes
-``OUT/NAME.mp4``, a video of another ending ``OUT/NAME.ENDING.mp4``, a picture ``….png`` and ``….npz`` likewise; what lies in
-folders below an input folder lies in the same folders below OUT. With JSON, there is ``NAME.json`` beside the output of a
-video, and beside that of a picture ``NAME.ENDING.json``, so that ``a.mp4`` and ``a.png`` do not share one.
+A job is a video, or an image file plus an audio file; the type is detected from the content. ``NAME.mp4`` becomes
+``OUT/NAME.mp4``, and a video with another extension becomes ``OUT/NAME.EXT.mp4``. Images are named the same way, with
+``.png`` and ``.npz``. Subfolders of an input folder are reproduced below OUT. With JSON output, ``NAME.json`` is written
+next to a video and ``NAME.EXT.json`` next to an image, so that ``a.mp4`` and ``a.png`` do not share one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from pipeline.common.errors import LocalizationError
 from pipeline.media.clip import is_still
 
-SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".wma", ".ac3")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".wma", ".ac3")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
     ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".rm", ".h264", ".264", ".h265", ".265",
@@ -27,105 +27,107 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Job:
-    """One output and what it is made from.
+    """One input and its outputs.
 
     Attributes
     ----------
     source : Path
-        A video or a picture file.
-    sound : Path or None
-        Of a picture; None for a video, or for a picture that has none.
+        A video or an image file.
+    audio : Path or None
+        The image's audio file; None for a video, or for an image without one.
     name : Path
-        Relative to OUT, with the ending of the source.
-    is_picture : bool
+        Output name relative to OUT, with the extension of the source.
+    is_image : bool
     conflict : str
-        Why it cannot be done beside the other jobs; empty if it can.
+        Why the job conflicts with another one; empty if it does not.
     """
 
     source: Path
-    sound: Path | None
+    audio: Path | None
     name: Path
-    is_picture: bool
+    is_image: bool
     conflict: str = ""
 
     def output(self, folder: Path, suffix: str) -> Path:
         """Return the path of one of the outputs."""
-        main = ".png" if self.is_picture else ".mp4"
-        is_whole = self.name.suffix.lower() != main or (self.is_picture and suffix == ".json")
-        base = self.name if is_whole else self.name.with_suffix("")
+        main = ".png" if self.is_image else ".mp4"
+        keeps_extension = self.name.suffix.lower() != main or (self.is_image and suffix == ".json")
+        base = self.name if keeps_extension else self.name.with_suffix("")
         return folder / base.parent / (base.name + suffix)
 
     def outputs(self, folder: Path, *, as_json: bool) -> list[Path]:
-        """Return the paths of all outputs, the one to look at last."""
+        """Return the paths of all outputs, the MP4 or PNG last."""
         suffixes = [".json"] if as_json else []
-        suffixes += [".npz", ".png"] if self.is_picture else [".mp4"]
+        suffixes += [".npz", ".png"] if self.is_image else [".mp4"]
         return [self.output(folder, suffix) for suffix in suffixes]
 
 
-def plan_jobs(inputs: Sequence[Path], folder: Path, *, sound: Path | None = None, as_json: bool = False) -> list[Job]:
-    """Find what is to be localized.
+def plan_jobs(inputs: Sequence[Path], folder: Path, *, audio: Path | None = None, as_json: bool = False) -> list[Job]:
+    """List the files to localize.
 
     Parameters
     ----------
     inputs : sequence of Path
-        Files, whatever their names, and folders, of which every file with the ending of a video, a picture or a sound is taken.
+        Files of any name, and folders. In a folder, every file with a video, image or audio extension is an input.
     folder : Path
-        OUT; what lies in it is no input.
-    sound : Path, optional
-        The sound of the picture, if one picture is the only input.
+        OUT; files in it are not inputs.
+    audio : Path, optional
+        Audio file of the image, if a single image is the only input.
     as_json : bool
-        Whether JSON is among the outputs.
+        Whether JSON is written too.
 
     Returns
     -------
     list of Job
-        Where two files of one folder would get the same output, the later one has a `conflict`.
+        If two files of one folder would get the same output, the later one has a `conflict`.
 
     Raises
     ------
     LocalizationError
-        An input or `sound` does not exist, `folder` is a file, two inputs would get the same output, or one would be overwritten;
-        or `sound` is given for something else than one picture.
+        An input or `audio` does not exist, `folder` is a file, two inputs would get the same output, an input would be
+        overwritten, or `audio` is given although the input is not a single image.
     """
     if folder.exists() and not folder.is_dir():
-        raise LocalizationError(f"{folder}: is a file; -o names the folder for the outputs")
-    if sound is not None and not sound.is_file():
-        raise LocalizationError(f"{sound}: no such sound file; check --audio")
+        raise LocalizationError(f"{folder}: is a file; -o requires a folder for the outputs")
+    if audio is not None and not audio.is_file():
+        raise LocalizationError(f"{audio}: no such audio file; check --audio")
     found: dict[Path, Path] = {}
     roots: dict[Path, Path] = {}
     for path in inputs:
         if path.is_dir():
             files = _media_below(path, folder)
             if not files:
-                raise LocalizationError(f"{path}: holds no file with the ending of a video, a picture or a sound")
+                raise LocalizationError(f"{path}: contains no file with a video, image or audio extension")
             found |= {file: file.relative_to(path) for file in files}
             roots |= dict.fromkeys(files, path)
         elif path.exists():
             found[path] = Path(path.name)
         else:
             raise LocalizationError(f"{path}: no such file or folder")
-    sounds: dict[Path, dict[str, Path]] = {}
+    # Each folder is listed once, not once per image.
+    audio_files: dict[Path, dict[str, Path]] = {}
     jobs = []
     for path, name in found.items():
-        is_picture = is_still(path)
-        if is_picture and path.parent not in sounds:
-            sounds[path.parent] = _sounds_in(path.parent)
-        jobs.append(Job(path, sounds[path.parent].get(path.stem) if is_picture else None, name, is_picture))
-    if sound is not None:
-        if len(jobs) != 1 or not jobs[0].is_picture:
-            raise LocalizationError(f"{sound}: --audio belongs to one picture, and the input is something else")
-        jobs = [Job(jobs[0].source, sound, jobs[0].name, True)]
-    taken = {job.sound for job in jobs}
+        is_image = is_still(path)
+        if is_image and path.parent not in audio_files:
+            audio_files[path.parent] = _audio_files_in(path.parent)
+        jobs.append(Job(path, audio_files[path.parent].get(path.stem) if is_image else None, name, is_image))
+    if audio is not None:
+        if len(jobs) != 1 or not jobs[0].is_image:
+            raise LocalizationError(f"{audio}: --audio requires a single image as input")
+        jobs = [Job(jobs[0].source, audio, jobs[0].name, True)]
+    # An image's audio file is not an input of its own.
+    taken = {job.audio for job in jobs}
     jobs = [job for job in jobs if job.source not in taken]
     return _without_collisions(jobs, folder, roots, as_json=as_json)
 
 
 def _media_below(root: Path, folder: Path) -> list[Path]:
-    known = {*SOUND_SUFFIXES, *PICTURE_SUFFIXES, *VIDEO_SUFFIXES}
+    known = {*AUDIO_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
     files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in known and path.is_file())
     out = folder.resolve()
     if out == root.resolve():
-        raise LocalizationError(f"{folder}: is the input itself; choose another folder for the outputs")
+        raise LocalizationError(f"{folder}: is the input folder; choose another folder for the outputs")
     return [
         path
         for path in files
@@ -133,17 +135,17 @@ def _media_below(root: Path, folder: Path) -> list[Path]:
     ]
 
 
-def _sounds_in(folder: Path) -> dict[str, Path]:
-    """Return the sound files of a folder by their names without ending; of several of one name, the first."""
+def _audio_files_in(folder: Path) -> dict[str, Path]:
+    """Return the audio files of a folder by stem; if several share a stem, the first in sorted order."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
             found.setdefault(path.stem, path)
     return found
 
 
 def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, Path], *, as_json: bool) -> list[Job]:
-    """Return the jobs, each that would get another's output with a conflict; `roots` has the input folder of each file."""
+    """Set `conflict` on jobs whose output is taken; `roots` maps each file to its input folder."""
     sources = {job.source.resolve() for job in jobs}
     owner: dict[Path, Job] = {}
     settled = []
@@ -160,13 +162,11 @@ def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, 
             settled.append(job)
             continue
         other = owner[taken].source
-        # Whoever names two files can name two folders; in a folder of thousands, one such pair must not end the rest.
+        # Files named explicitly are an error the user can fix at once. In a folder of thousands, one pair must not stop the rest.
         if job.source not in roots or roots[job.source] != roots.get(other):
             raise LocalizationError(
-                f"{other} and {job.source} would both become {taken}; localize them into two folders"
+                f"{other} and {job.source} would both be written to {taken}; localize them into two folders"
             )
-        reason = (
-            f"{job.source}: would become {taken}, as {other.name} does; localize it into another folder, or rename it"
-        )
+        reason = f"{job.source}: would overwrite {taken}, the output of {other.name}; localize it into another folder, or rename it"
         settled.append(replace(job, conflict=reason))
     return settled

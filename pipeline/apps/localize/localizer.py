@@ -1,15 +1,19 @@
-"""A trained model on one's own frames and sounds: response maps, and whether there is anything to hear or to find.
+"""Run a trained model on frames and audio arrays: response maps and verdicts.
 
 Conventions
 -----------
-Frames are uint8 RGB (row, col, 3) of any size; windows of sound are float32 (sample,) at the model's sample rate, at the level
-of the file. Both are prepared exactly as extraction prepares clips. Raw response maps R are (h, w), in cells of the model.
+Frames are uint8 RGB (row, col, 3) of any size. Audio windows are float32 (sample,) at the model's sample rate and at the
+original level. Both are preprocessed exactly as extraction does for clips. Raw response maps R are (h, w), in cells of
+the model.
 
-There are three verdicts. "silent": the loudest sample of the window, a constant offset taken off, lies below `silence_dbfs`, so
-there is nothing to localize.
-"not found": the model responds so weakly that fewer than `miss_rate` of the calibration clips had no stronger response; only
-with a calibration (see `pipeline.evaluation.calibration`). "sounding": all else. The second is a statement about the model, not about the
-world: it tells only some of the sounds that come from outside the frame.
+There are three verdicts:
+
+- "silent": the peak of the window, after removing a constant offset, is below `silence_dbfs`; there is nothing to
+  localize.
+- "not found": the response is so weak that fewer than `miss_rate` of the calibration clips had no stronger one.
+  Requires a calibration (see `pipeline.evaluation.calibration`). It describes the model's confidence, not whether a
+  source is really visible, and it catches only some off-screen sounds.
+- "sounding": everything else.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.apps.localize.regions import Region, sounding_boxes
+from pipeline.apps.localize.regions import Region, connected_regions
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import CheckpointError, MediaError
 from pipeline.evaluation.calibration import (
@@ -45,27 +49,27 @@ from pipeline.scoring.protocols import Normalization
 from pipeline.scoring.upsampling import normalize
 from pipeline.training.checkpoints import load_model
 
-# ours: 16 steps of 16-bit sound. Scaled to full range, what lies below is the noise of a recorder or of a codec.
+# Our choice: 16 steps of 16-bit audio. Windows are scaled to full range, and quieter ones contain only recorder or codec noise.
 SILENCE_DBFS = -66.0
-REGION_GRID = 256  # pixels a side of the grid that regions are found on, as that of the paper's evaluation
+REGION_GRID = 256  # side in pixels of the grid on which regions are found, the same as in the paper's evaluation
 
 Verdict = Literal["sounding", "silent", "not found"]
 
 
 @dataclass(frozen=True)
 class Localization:
-    """What the model says of one frame and one window of sound.
+    """The model's result for one frame and one audio window.
 
     Attributes
     ----------
     verdict : str
         "sounding", "silent" or "not found".
     response : np.ndarray [shape=(h, w)]
-        R, float32; zeros for a silent window, which the model is not asked about.
+        R, float32; zeros for a silent window, on which the model is not run.
     level_dbfs : float
-        Of the window's loudest sample, a constant offset taken off; -inf for digital silence.
+        Peak level of the window after removing a constant offset; -inf for digital silence.
     confidence : float or None
-        Share of the calibration clips that had no stronger response; None without calibration or sound.
+        Fraction of the calibration clips that had no stronger response; None without calibration or for silence.
     """
 
     verdict: Verdict
@@ -75,30 +79,30 @@ class Localization:
 
 
 class Localizer:
-    """A model that describes itself, ready to be asked.
+    """A trained model with its preprocessing settings, ready for inference.
 
     Parameters
     ----------
     model : TrainedModel
     audio : AudioSettings
-        How windows become spectrograms.
+        Log-mel settings.
     image_size : int > 0
-        Side that frames are squashed to.
+        Side of the square that frames are squashed to, pixels.
     delta_v : float in [0, 1]
-        Eq. 2.
+        Threshold of the sounding region (Eq. 2).
     device : str
         auto, cpu, cuda or cuda:N.
     calibration : Calibration, optional
     silence_dbfs : float <= 0
     miss_rate : float in [0, 1]
-        0 finds everywhere.
+        0 disables "not found".
     name : str
         SHA-256 of the model's file.
 
     Raises
     ------
     ValueError
-        `silence_dbfs` or `miss_rate` is out of its range.
+        `silence_dbfs` or `miss_rate` is out of range.
     """
 
     def __init__(
@@ -114,11 +118,11 @@ class Localizer:
         miss_rate: float = MISS_RATE,
         name: str = "",
     ) -> None:
-        # As comparisons that hold, since none holds of "not a number".
+        # Negated comparisons reject NaN too.
         if not silence_dbfs <= 0:
-            raise ValueError(f"silence_dbfs must be at most 0, full scale, got {silence_dbfs}")
+            raise ValueError(f"silence_dbfs must be at most 0 (full scale), got {silence_dbfs}")
         if not 0 <= miss_rate <= 1:
-            raise ValueError(f"miss_rate must be a share, 0 to 1, got {miss_rate}")
+            raise ValueError(f"miss_rate must be between 0 and 1, got {miss_rate}")
         self.device = select_device(device)
         self.model = model.to(self.device)
         self.audio = audio
@@ -132,22 +136,23 @@ class Localizer:
 
     @classmethod
     def load(cls, path: Path | str, *, calibration: Path | str | None = None, **settings: Any) -> Localizer:
-        """Load ``model.pt``; nothing else is needed.
+        """Load ``model.pt``, which contains all settings.
 
         Parameters
         ----------
         path : Path or str
         calibration : Path or str, optional
-            ``calibration.json``; by default the one beside the model or in the results of its project, if any.
+            ``calibration.json``. Default: the one next to the model or in its project's results, if any.
         **settings
-            `device`, `silence_dbfs` and `miss_rate`, as for the class.
+            `device`, `silence_dbfs` and `miss_rate`, passed to the constructor.
 
         Raises
         ------
         CheckpointError
-            The model is missing, damaged or of another version, or the calibration is, or belongs to another model.
+            The model or the calibration is missing, damaged or of another version, or the calibration belongs to another
+            model.
         TrainingError
-            There is no such device.
+            The device is not available.
         """
         path = Path(path)
         model = load_model(path)
@@ -158,7 +163,7 @@ class Localizer:
         else:
             found = read_calibration(Path(calibration))
             if found.model != digest:
-                raise CheckpointError(f"{calibration}: calibrates other weights than {path}; {MAKE_ONE}")
+                raise CheckpointError(f"{calibration}: was made for other weights than {path}; {MAKE_ONE}")
         return cls(
             model,
             audio=AudioSettings(**description["audio"]),
@@ -170,40 +175,42 @@ class Localizer:
         )
 
     def localize(self, frame: np.ndarray, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Return the raw response map in the frame's size.
+        """Return the raw response map at the frame's size.
 
         Parameters
         ----------
         frame : np.ndarray [shape=(row, col, 3), dtype=uint8]
             RGB.
         audio : np.ndarray [shape=(sample,) or (channel, sample)]
-            What soundfile and scipy read is (sample, channel): give its ``.T``. Floating with full scale 1, or signed
-            integers. The model hears the `clip_seconds` around its middle; a shorter sound is padded with zeros on both sides.
+            Floating point with full scale 1, or signed integers. soundfile and scipy return (sample, channel); pass the
+            transpose. The middle `clip_seconds` are used; shorter audio is zero-padded on both sides.
         sample_rate : int > 0
-            Hz, of `audio`.
+            Sample rate of `audio`, Hz.
 
         Returns
         -------
         np.ndarray [shape=(row, col)]
-            R, float32, enlarged bilinearly; the largest value is where the sound comes from, if the source is in the frame:
-            a verdict "not found" is told by `localize_batch` only.
+            R, float32, upsampled bilinearly. The maximum is where the sound comes from, if its source is in the frame;
+            only `localize_batch` reports the verdict "not found".
 
         Raises
         ------
         MediaError
-            The sound is silent.
+            The audio is silent.
         ValueError
-            An array is of another shape or type, or the sample rate is not positive.
+            An array has the wrong shape or type, or the sample rate is not positive.
         """
         found = self.localize_batch([frame], [self.window(audio, sample_rate)])[0]
         if found.verdict == "silent":
-            raise MediaError(f"the sound is silent ({found.level_dbfs:.0f} dBFS); there is nothing to localize")
+            raise MediaError(f"the audio is silent ({found.level_dbfs:.0f} dBFS); there is nothing to localize")
         return enlarged(found.response, height=frame.shape[0], width=frame.shape[1])
 
     def window(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Return the window of sound around the middle of `audio`, as for `localize`: float32 (sample,)."""
+        """Return the window around the middle of `audio` (see `localize`): float32 (sample,)."""
         if not 0 < sample_rate < math.inf:
-            raise ValueError(f"sample_rate must be a positive number of Hz, got {sample_rate}; give that of `audio`")
+            raise ValueError(
+                f"sample_rate must be a positive number of Hz, got {sample_rate}; pass the sample rate of `audio`"
+            )
         if audio.ndim not in (1, 2) or audio.dtype.kind not in "fi" or not audio.size or not np.isfinite(audio).all():
             raise ValueError(
                 f"audio must be finite floats or signed integers, (sample,) or (channel, sample), got {audio.shape} "
@@ -211,34 +218,34 @@ class Localizer:
             )
         if audio.ndim == 2 and audio.shape[0] > audio.shape[1]:
             raise ValueError(
-                f"audio must be (channel, sample), got {audio.shape}: more channels than samples; give audio.T"
+                f"audio must be (channel, sample), got {audio.shape}: more channels than samples; pass audio.T"
             )
         full_scale = -float(np.iinfo(audio.dtype).min) if audio.dtype.kind == "i" else 1.0
         mono = np.atleast_2d(audio).mean(axis=0, dtype=np.float32) / np.float32(full_scale)
         begin_s = (self.audio.clip_seconds - len(mono) / sample_rate) / 2
-        heard = DecodedAudio(sample_rate, begin_s, [begin_s], [mono])
-        return assemble(heard, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
+        decoded = DecodedAudio(sample_rate, begin_s, [begin_s], [mono])
+        return assemble(decoded, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
 
     def localize_batch(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> list[Localization]:
-        """Ask the model about several frames with their windows of sound at once.
+        """Run the model on a batch of frames and their audio windows.
 
         Parameters
         ----------
         frames : sequence of np.ndarray (row, col, 3) uint8
-            Of any size; those of the model's own are taken as they are.
+            Of any size; frames of the model's input size are not resized.
         windows : sequence of np.ndarray (sample,) float32
-            As many; `pipeline.apps.localize.sliding_windows` and `window` make them.
+            One per frame, from `pipeline.apps.localize.sliding_windows` or `window`.
 
         Returns
         -------
         list of Localization
         """
         levels = [level_dbfs(_without_offset(window)) for window in windows]
-        asked = [i for i, level in enumerate(levels) if level > self.silence_dbfs]
-        maps = self._respond([frames[i] for i in asked], [windows[i] for i in asked]) if asked else None
+        audible = [i for i, level in enumerate(levels) if level > self.silence_dbfs]
+        maps = self._respond([frames[i] for i in audible], [windows[i] for i in audible]) if audible else None
         nothing = np.zeros((1, 1) if maps is None else maps.shape[1:], dtype=np.float32)
         found = [Localization("silent", nothing, level, None) for level in levels]
-        for row, i in enumerate(asked):
+        for row, i in enumerate(audible):
             response = maps[row] if maps is not None else nothing
             confidence = self.calibration.confidence(float(response.max())) if self.calibration else None
             missed = confidence is not None and confidence < self.miss_rate
@@ -246,14 +253,16 @@ class Localizer:
         return found
 
     def heat(self, response: np.ndarray) -> np.ndarray:
-        """R̃, the map normalized to [0, 1] by the model's method (Eq. 1, second line): float32 of the same shape."""
+        """Return R̃, the map normalized to [0, 1] by the model's method (Eq. 1, second line): float32, same shape."""
         heat: np.ndarray = normalize(response[None], self._normalization).cells[0]
         return heat
 
     def regions(self, response: np.ndarray) -> list[Region]:
-        """Return the connected parts of the sounding region (Eq. 2) of a raw map, the strongest first."""
+        """Return the connected sounding regions (Eq. 2) of a raw map, the strongest first."""
         size = {"height": REGION_GRID, "width": REGION_GRID}
-        return sounding_boxes(enlarged(self.heat(response), **size), enlarged(response, **size), delta_v=self.delta_v)
+        return connected_regions(
+            enlarged(self.heat(response), **size), enlarged(response, **size), delta_v=self.delta_v
+        )
 
     def _respond(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> np.ndarray:
         spectra = log_mel_of_windows(windows, self.audio)
@@ -270,16 +279,16 @@ class Localizer:
 
 
 def level_dbfs(window: np.ndarray) -> float:
-    """Return the level of the loudest sample, in decibels below full scale 1; -inf for digital silence."""
+    """Return the peak level in dB relative to full scale 1; -inf for digital silence."""
     peak = float(np.abs(window).max(initial=0.0))
     return 20 * math.log10(peak) if peak > 0 else -math.inf
 
 
 def _without_offset(window: np.ndarray) -> np.ndarray:
-    """Return a window less its mean: a recorder's constant offset is not heard, and does not make faint hiss loud."""
-    heard = np.flatnonzero(window)
-    # The zeros around a sound that begins or ends within the window are no part of it: they would make a step of an offset. Where
-    # most of the window is zeros, what is left may be a click, which has no offset.
-    if len(heard) and 2 * (heard[-1] + 1 - heard[0]) >= len(window):
-        window = window[heard[0] : heard[-1] + 1]
+    """Subtract the mean of a window: a recorder's DC offset is inaudible, and must not make faint hiss count as loud."""
+    nonzero = np.flatnonzero(window)
+    # Exclude the zero padding where audio starts or ends within the window, because it would turn an offset into a step. If most
+    # of the window is zero, the rest may be a click, which has no offset.
+    if len(nonzero) and 2 * (nonzero[-1] + 1 - nonzero[0]) >= len(window):
+        window = window[nonzero[0] : nonzero[-1] + 1]
     return window - window.mean() if len(window) else window

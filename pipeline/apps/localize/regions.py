@@ -1,9 +1,9 @@
-"""From a response map to the boxes of what sounds.
+"""Find the connected sounding regions of a response map.
 
 Conventions
 -----------
-Maps are (row, col), row 0 on top. Boxes are fractions of the full frame, corners, origin top left, as everywhere. Pixels
-belong together if they share a side.
+Maps are (row, col), row 0 at the top. Boxes are corners in fractions of the full frame, origin top left. Pixels are
+connected if they share a side (4-connectivity).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Region(NamedTuple):
     Attributes
     ----------
     x0, y0, x1, y1 : float in [0, 1]
-        The smallest box that holds it.
+        Bounding box.
     score : float
-        Its largest raw response.
+        Largest raw response in the region.
     area : float in (0, 1]
-        Its share of the frame.
+        Fraction of the frame.
     """
 
     x0: float
@@ -35,8 +35,8 @@ class Region(NamedTuple):
     area: float
 
 
-def sounding_boxes(heat: np.ndarray, response: np.ndarray, *, delta_v: float) -> list[Region]:
-    """Return the connected parts of ``heat > delta_v``, the one with the largest score first.
+def connected_regions(heat: np.ndarray, response: np.ndarray, *, delta_v: float) -> list[Region]:
+    """Return the connected regions of ``heat > delta_v``, sorted by decreasing score.
 
     Parameters
     ----------
@@ -50,10 +50,12 @@ def sounding_boxes(heat: np.ndarray, response: np.ndarray, *, delta_v: float) ->
     Raises
     ------
     ValueError
-        The two maps differ in shape.
+        The maps differ in shape.
     """
     if heat.shape != response.shape or heat.ndim != 2:
-        raise ValueError(f"heat {heat.shape} and response {response.shape} must be two maps on one grid")
+        raise ValueError(
+            f"heat {heat.shape} and response {response.shape} must be two-dimensional maps of the same shape"
+        )
     labels, n_parts = ndimage.label(heat > delta_v)
     rows, columns = heat.shape
     found = []

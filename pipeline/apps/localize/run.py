@@ -1,7 +1,7 @@
-"""One job of localizing: from the media to the outputs on disk.
+"""Localize one file and write its outputs.
 
-Outputs are written whole or not at all, the one that is looked at last, so that a job that was stopped at any moment is begun
-anew. Every output but PNG knows what made it: model, settings, and the content of the inputs.
+Outputs are written atomically, the MP4 or PNG last, so an interrupted job is repeated. Every output except the PNG
+stores `made_by`, a hash of the model, the settings and the content of the inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.apps.localize.jobs import Job
 from pipeline.apps.localize.localizer import Localization, Localizer
 from pipeline.apps.localize.regions import Region
 from pipeline.apps.localize.sliding_windows import SlidingWindows
-from pipeline.apps.localize.video.overlay import NOTICES, Instant, Tell, VideoSummary, overlay_video
+from pipeline.apps.localize.video.overlay import NOTICES, OnProgress, TimedLocalization, VideoSummary, overlay_video
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
@@ -41,9 +41,9 @@ def run_job(
     *,
     as_json: bool = False,
     overwrite: bool = False,
-    tell: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> str | None:
-    """Do one job, unless its outputs are there.
+    """Run one job unless its outputs exist.
 
     Parameters
     ----------
@@ -53,24 +53,23 @@ def run_job(
     localizer : Localizer
     settings : OverlaySettings
     as_json : bool
-        Write the boxes of the sounding regions as well.
+        Also write the boxes of the sounding regions.
     overwrite : bool
-        Do it in any case.
-    tell : callable, optional
-        Gets the time that has been reached and that of the end, as for `overlay_video`.
+        Run the job even if its outputs exist.
+    on_progress : callable, optional
+        Receives the time reached and the duration; see `overlay_video`.
 
     Returns
     -------
     str or None
-        What came out, in a few words; None if all was there already.
+        A short summary of the result; None if all outputs existed.
 
     Raises
     ------
     MediaError
-        The media cannot be used, with the reason.
+        The media is unusable; the message has the reason.
     LocalizationError
-        A file is in an output's place that another model or other settings made, or another program; or another job of the
-        same run gets that place.
+        An output path is occupied by a file from another model, other settings or another program, or by another job.
     OSError
         An output cannot be written.
     """
@@ -83,13 +82,13 @@ def run_job(
         _refuse_to_replace(outputs, made_by)
         if all(path.exists() for path in outputs):
             return None
-    run = _Run(job, folder, localizer, settings, made_by, as_json, tell)
-    return _run_picture(run) if job.is_picture else _run_video(run)
+    run = _Run(job, folder, localizer, settings, made_by, as_json, on_progress)
+    return _run_image(run) if job.is_image else _run_video(run)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One job and all that it is done with; `run_job` says what each is."""
+    """A job and its context; see `run_job`."""
 
     job: Job
     folder: Path
@@ -97,17 +96,17 @@ class _Run:
     settings: OverlaySettings
     made_by: str
     as_json: bool
-    tell: Tell | None
+    on_progress: OnProgress | None
 
     def output(self, suffix: str) -> Path:
         """Return the path of one of the outputs."""
         return self.job.output(self.folder, suffix)
 
-    def settle_json(self, found: dict[str, Any]) -> None:
-        """Write the JSON, or remove one that another run of ours left: beside new outputs it would say what was true of old ones."""
+    def update_json(self, found: dict[str, Any]) -> None:
+        """Write the JSON. If none is requested, delete one from an earlier run, which would not match the new outputs."""
         path, localizer = self.output(".json"), self.localizer
         if not self.as_json:
-            if path.is_file() and _made_by_of(path) not in ("", self.made_by):
+            if path.is_file() and _read_made_by(path) not in ("", self.made_by):
                 path.unlink()
             return
         facts = {
@@ -123,10 +122,10 @@ class _Run:
 
 
 def _run_video(run: _Run) -> str:
-    instants: list[dict[str, Any]] = []
+    maps: list[dict[str, Any]] = []
 
-    def note(instant: Instant) -> None:
-        instants.append({"time_s": round(instant.time_s, 6), **_as_json(instant.found, instant.regions)})
+    def on_map(timed: TimedLocalization) -> None:
+        maps.append({"time_s": round(timed.time_s, 6), **_as_json(timed.found, timed.regions)})
 
     with replacing(run.output(".mp4")) as temporary:
         summary = overlay_video(
@@ -135,29 +134,29 @@ def _run_video(run: _Run) -> str:
             run.localizer,
             run.settings,
             comment=f"soundspot localize {run.made_by}",
-            tell=run.tell,
-            note=note if run.as_json else None,
+            on_progress=run.on_progress,
+            on_map=on_map if run.as_json else None,
         )
         times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": run.settings.smooth_s}
-        run.settle_json({**times, "maps": instants})
+        run.update_json({**times, "maps": maps})
     return _describe(summary)
 
 
-def _run_picture(run: _Run) -> str:
+def _run_image(run: _Run) -> str:
     job, localizer = run.job, run.localizer
-    if job.sound is None:
+    if job.audio is None:
         raise MediaError(
-            f"{job.source}: a picture without a sound; give --audio FILE, or put {job.source.stem}.wav beside it"
+            f"{job.source}: an image without audio; give --audio FILE, or put {job.source.stem}.wav next to it"
         )
-    picture = read_still(job.source)
-    if picture is None:
-        raise MediaError(f"{job.source}: is no picture file any more")
-    found = localizer.localize_batch([picture], [_middle_window(job.sound, localizer, run.settings.time_limit_s)])[0]
+    image = read_still(job.source)
+    if image is None:
+        raise MediaError(f"{job.source}: is no longer an image file")
+    found = localizer.localize_batch([image], [_middle_window(job.audio, localizer, run.settings.time_limit_s)])[0]
     if found.verdict == "silent":
         raise MediaError(
-            f"{job.sound}: silent where it is listened to ({found.level_dbfs:.0f} dBFS); nothing to localize"
+            f"{job.audio}: silent in its middle {localizer.audio.clip_seconds:g} s ({found.level_dbfs:.0f} dBFS); there is nothing to localize"
         )
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     regions = localizer.regions(found.response) if found.verdict == "sounding" else []
     arrays: dict[str, Any] = {
         "response": enlarged(found.response, height=height, width=width),
@@ -170,11 +169,11 @@ def _run_picture(run: _Run) -> str:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(run.output(".npz"), buffer.getvalue())
-    run.settle_json(_as_json(found, regions))
+    run.update_json(_as_json(found, regions))
     if found.verdict == "sounding":
-        drawn = overlay(picture, localizer.heat(found.response))
+        drawn = overlay(image, localizer.heat(found.response))
     else:
-        drawn = np.array(picture, order="C")
+        drawn = np.array(image, order="C")
         blend(drawn, rgb_notice(NOTICES[found.verdict], height=height, width=width))
     with replacing(run.output(".png")) as temporary:
         Image.fromarray(drawn).save(temporary, format="png")
@@ -182,30 +181,30 @@ def _run_picture(run: _Run) -> str:
 
 
 def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarray:
-    with MediaContainer(path, deadline=Deadline(limit_s, setting="--time-limit")) as source:
-        source.stream("audio")
-        moment = source.timestamp(None)
+    with MediaContainer(path, deadline=Deadline(limit_s, setting="--time-limit")) as media:
+        media.stream("audio")
+        timestamp = media.timestamp(None)
         audio = localizer.audio
-        windows = SlidingWindows(source, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
-        window = windows.window(moment)
-        if not windows.has_sound:
-            raise MediaError(f"{path}: its sound cannot be decoded; the file is damaged, re-encode it")
+        windows = SlidingWindows(media, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
+        window = windows.window(timestamp)
+        if not windows.has_audio:
+            raise MediaError(f"{path}: its audio cannot be decoded; the file is damaged, re-encode it")
         return window
 
 
 def _refuse_to_replace(outputs: Sequence[Path], made_by: str) -> None:
-    """Raise LocalizationError if an output of something else is there; what a stopped job has left may be replaced."""
+    """Raise LocalizationError if an output was not made by this job; leftovers of an interrupted job may be replaced."""
     main = outputs[-1]
-    made = {path: _made_by_of(path) for path in outputs if path.suffix != ".png" and path.exists()}
+    made = {path: _read_made_by(path) for path in outputs if path.suffix != ".png" and path.exists()}
     if main.exists():
-        # A PNG does not know what made it; the NPZ that is written before it does.
+        # A PNG does not store `made_by`; the NPZ that is written before it does.
         made.setdefault(main if main.suffix != ".png" else main.with_suffix(".npz"), "")
         others = [path for path, maker in made.items() if maker != made_by]
     else:
         others = [path for path, maker in made.items() if not maker]
     if others:
         raise LocalizationError(
-            f"{main if main.exists() else others[0]}: is there, made from another file, by another model or with other "
+            f"{main if main.exists() else others[0]}: exists and was made from another file, by another model or with other "
             "settings; give --overwrite"
         )
 
@@ -220,8 +219,8 @@ def _made_by(job: Job, localizer: Localizer, settings: OverlaySettings) -> str:
             "delta_v": localizer.delta_v,
             "calibration": None if calibration is None else [*calibration.own, localizer.miss_rate],
             "silence_dbfs": localizer.silence_dbfs,
-            "settings": {} if job.is_picture else how,
-            "inputs": [_digest(path) for path in (job.source, job.sound) if path is not None],
+            "settings": {} if job.is_image else how,
+            "inputs": [_digest(path) for path in (job.source, job.audio) if path is not None],
         }
     )
 
@@ -231,12 +230,12 @@ def _digest(path: Path) -> str:
         return file_digest(path)
     except OSError as error:
         raise MediaError(
-            f"{path}: cannot be read ({error.strerror}); check that the file is there and yours to read"
+            f"{path}: cannot be read ({error.strerror}); check that the file exists and that you have permission to read it"
         ) from None
 
 
-def _made_by_of(path: Path) -> str:
-    """Read from an output what made it; empty if it does not say."""
+def _read_made_by(path: Path) -> str:
+    """Read `made_by` from an output; empty if it is not stored."""
     try:
         if path.suffix == ".json":
             return str(json.loads(path.read_text(encoding="utf-8"))["made_by"])
@@ -260,12 +259,12 @@ def _as_json(found: Localization, regions: Sequence[Region]) -> dict[str, Any]:
 
 def _describe(summary: VideoSummary) -> str:
     total = sum(summary.verdicts.values())
-    text = f"{summary.seconds:.2f} s, {summary.frames} pictures, {total} maps, sound {summary.sound}"
+    text = f"{summary.seconds:.2f} s, {summary.frames} frames, {total} maps, audio {summary.audio}"
     for verdict, words in NOTICES.items():
         if summary.verdicts[verdict]:
             text += f"; {words} in {summary.verdicts[verdict] / total:.0%} of the maps"
     if summary.claimed_s is not None and summary.claimed_s - summary.seconds > 1:
-        text += f"; the pictures end there, though the file claims {summary.claimed_s:.2f} s"
+        text += f"; the video ends there, although the file's header claims {summary.claimed_s:.2f} s"
     return text
 
 

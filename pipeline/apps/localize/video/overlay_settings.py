@@ -1,4 +1,4 @@
-"""How a video is localized: how often, how smooth, how well coded, and how long it may take."""
+"""Settings of a video overlay: map rate, smoothing, encoding and time limit."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OverlaySettings:
-    """How a video is localized; all defaults are ours.
+    """Settings of a video overlay. The defaults are ours, not the paper's.
 
     Attributes
     ----------
     maps_per_second : float >= 0
-        At most so many maps are computed; 0 computes one for every picture. 10 is short against a window of sound.
+        Maximum rate of maps; 0 computes one for every frame. The default period is short compared to an audio window.
     batch_size : int >= 1
-        Maps computed at once.
+        Maps per batch.
     smooth_s : float >= 0
-        Every map is the mean of the raw maps of the last so many seconds; 0 leaves them alone.
+        Length of the moving average over the raw maps in seconds; 0 disables smoothing.
     crf, preset : int, str
-        As for x264: 18 is hardly to be told from the source.
+        x264 options; 18 is visually almost lossless.
     time_limit_s : float > 0
-        Seconds that one file may take.
+        Time limit for one file in seconds.
 
     Raises
     ------
     ValueError
-        A number is out of its range, or not finite.
+        A number is out of range or not finite.
     """
 
     maps_per_second: float = 10.0
@@ -37,7 +37,7 @@ class OverlaySettings:
     time_limit_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        # As comparisons that hold, since none holds of "not a number".
+        # NaN fails every comparison, so it is rejected too.
         for name, good, wanted in (
             ("maps_per_second", 0 <= self.maps_per_second < math.inf, "at least 0"),
             ("batch_size", 1 <= self.batch_size < math.inf, "at least 1"),

@@ -1,7 +1,7 @@
-"""Pictures and a copied sound track → a video that plays everywhere: MP4, H.264, yuv420p, the index in front.
+"""Write frames and an audio track as a widely playable video: MP4, H.264, yuv420p, index at the front.
 
-The sound's packets are copied as they are where MP4 holds their codec and players know it there; other sound is coded as
-AAC. Times are kept: what starts later in the source does so here.
+Audio packets are copied unchanged if MP4 supports their codec and players handle it; other audio is re-encoded as AAC.
+Timestamps are kept, including offsets between the streams.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ from pipeline.media.container import MediaContainer
 
 COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
 _LIMITED_RANGE = 1  # luma 16..235
-_FINEST_TICK = Fraction(1, 10_000)
+_FINEST_TICK = Fraction(1, 10_000)  # s
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+# Write errors of the machine, not of the media.
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class VideoWriter:
-    """An MP4 file that is being written. Use as a context manager; what it holds after an error is of no use.
+    """Writer for an MP4 file. Use it as a context manager; after an error the file is unusable.
 
     Parameters
     ----------
     path : Path
-        Any name: the format is MP4.
+        Any name; the format is always MP4.
     width, height : int
         Pixels, both even.
     time_base : Fraction
-        Of the source's pictures, seconds.
-    sound : MediaContainer or None
-        Where the sound comes from; nothing else may read from it meanwhile.
+        Tick of the source's video stream, seconds.
+    audio : MediaContainer or None
+        Source of the audio track; nothing else may read from it in the meantime.
     zero : Fraction
-        Time zero on the clock of the sources.
-    colors : picture or None
-        A decoded picture, whose color tags are kept.
+        Time zero on the sources' clock.
+    colors : frame or None
+        A decoded frame whose color tags are copied.
     aspect : Fraction
         Width of a pixel over its height.
     comment : str
-        Kept in the file.
+        Stored in the file's metadata.
     crf, preset : int, str
-        Quality and effort of the coding, as for x264.
+        Quality and speed of the x264 encoder.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class VideoWriter:
         width: int,
         height: int,
         time_base: Fraction,
-        sound: MediaContainer | None,
+        audio: MediaContainer | None,
         zero: Fraction,
         colors: Any = None,
         aspect: Fraction = Fraction(1),
@@ -71,26 +72,26 @@ class VideoWriter:
     ) -> None:
         self.path = path
         self._zero = zero
-        # A fine tick, so that pictures with equal or disordered times can be put one tick apart.
+        # A fine tick, so that frames with equal or unordered timestamps can be written one tick apart.
         self._tick = time_base / ceil(time_base / _FINEST_TICK)
         with _writing(path):
             self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
             self._container.metadata["comment"] = comment
             self._video: Any = self._container.add_stream("libx264", rate=25)
-        coder = self._video.codec_context
-        coder.width, coder.height, coder.pix_fmt = width, height, "yuv420p"
-        coder.time_base, coder.sample_aspect_ratio = self._tick, aspect
-        coder.color_range = _LIMITED_RANGE
+        encoder = self._video.codec_context
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.time_base, encoder.sample_aspect_ratio = self._tick, aspect
+        encoder.color_range = _LIMITED_RANGE
         for tag in ("colorspace", "color_primaries", "color_trc") if colors is not None else ():
-            setattr(coder, tag, getattr(colors, tag))
-        coder.options = {"crf": str(crf), "preset": preset}
-        self._track = None if sound is None else _track(self._container, sound, zero)
+            setattr(encoder, tag, getattr(colors, tag))
+        encoder.options = {"crf": str(crf), "preset": preset}
+        self._track = None if audio is None else _track(self._container, audio, zero)
         self._last = -1
         self._durations: dict[int, int] = {}
 
     @property
-    def sound(self) -> str:
-        """How the sound came over: "copied", "coded as AAC" or "none"."""
+    def audio(self) -> str:
+        """How the audio is written: "copied", "re-encoded as AAC" or "none"."""
         return "none" if self._track is None else self._track.how
 
     def __enter__(self) -> VideoWriter:
@@ -102,56 +103,56 @@ class VideoWriter:
         with _writing(self.path):
             if kind is None:
                 self._encode(None)
-                self._sound_until(None)
+                self._write_audio_until(None)
             self._container.close()
 
     def write(self, planes: np.ndarray, *, time: Fraction, duration: Fraction) -> None:
-        """Append a picture, and the sound up to it.
+        """Append a frame, and the audio up to it.
 
         Parameters
         ----------
         planes : np.ndarray [shape=(3/2 height, width), dtype=uint8]
             Packed yuv420p.
         time : Fraction
-            Seconds on the clock of the sources.
+            Seconds on the sources' clock.
         duration : Fraction
-            For which it is shown; matters for the last one.
+            Display duration, seconds; it matters only for the last frame.
         """
-        picture: Any = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-        picture.time_base = self._tick
-        self._last = picture.pts = max(round((time - self._zero) / self._tick), self._last + 1)
-        picture.color_range = _LIMITED_RANGE
-        self._durations[picture.pts] = max(1, round(duration / self._tick))
+        frame: Any = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.time_base = self._tick
+        self._last = frame.pts = max(round((time - self._zero) / self._tick), self._last + 1)
+        frame.color_range = _LIMITED_RANGE
+        self._durations[frame.pts] = max(1, round(duration / self._tick))
         with _writing(self.path):
-            self._sound_until(time)
-            self._encode(picture)
+            self._write_audio_until(time)
+            self._encode(frame)
 
-    def _encode(self, picture: Any) -> None:
-        for packet in self._video.encode(picture):
-            # The coder supposes a constant rate.
+    def _encode(self, frame: Any) -> None:
+        for packet in self._video.encode(frame):
+            # The encoder assumes a constant frame rate, so set the true duration.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
-    def _sound_until(self, time: Fraction | None) -> None:
+    def _write_audio_until(self, time: Fraction | None) -> None:
         for packet in () if self._track is None else self._track.until(time):
             self._container.mux(packet)
 
 
 class _CopiedTrack:
-    """Packets of sound as they are, moved to time zero."""
+    """Audio packets copied unchanged, shifted to time zero."""
 
     how = "copied"
 
-    def __init__(self, container: Any, source: MediaContainer, zero: Fraction) -> None:
-        template = source.stream("audio")
+    def __init__(self, container: Any, media: MediaContainer, zero: Fraction) -> None:
+        template = media.stream("audio")
         self._stream = container.add_stream_from_template(template)
         self._shift = round(zero / template.time_base)
-        self._packets = source.packets("audio", since=None)
+        self._packets = media.packets("audio", since=None)
         self._held: Any = None
         self._last: int | None = None
 
     def until(self, time: Fraction | None) -> Iterator[Any]:
-        """Yield the packets that begin before `time`; None stands for the end."""
+        """Yield the packets that start before `time`; None means the end."""
         while True:
             packet = next(self._packets, None) if self._held is None else self._held
             if packet is None:
@@ -164,60 +165,62 @@ class _CopiedTrack:
             if stamp is None:
                 continue
             dts = stamp - self._shift
-            # MP4 cannot go back in time, which damaged files do.
+            # MP4 requires increasing timestamps, which damaged files violate.
             dts = dts if self._last is None else max(dts, self._last + 1)
             packet.pts, packet.dts, self._last = max(dts, (packet.pts or stamp) - self._shift), dts, dts
             packet.stream = self._stream
             yield packet
 
 
-class _CodedTrack:
-    """Sound coded as AAC."""
+class _EncodedTrack:
+    """Audio re-encoded as AAC."""
 
-    how = "coded as AAC"
+    how = "re-encoded as AAC"
 
-    def __init__(self, container: Any, source: MediaContainer, zero: Fraction) -> None:
-        stream = source.stream("audio")
+    def __init__(self, container: Any, media: MediaContainer, zero: Fraction) -> None:
+        stream = media.stream("audio")
         rate = next((rate for rate in reversed(_AAC_RATES) if rate >= stream.codec_context.sample_rate), _AAC_RATES[0])
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        self._path = source.path
+        self._path = media.path
         self._stream: Any = container.add_stream("aac", rate=rate, layout=layout)
         self._resampler = av.AudioResampler("fltp", layout, rate, frame_size=1024)
-        self._sounds: Iterator[Any] | None = (sound for _, sound in timed_blocks(source, None))
+        self._blocks: Iterator[Any] | None = (block for _, block in timed_blocks(media, None))
         self._zero = zero
         self._time = zero
 
     def until(self, time: Fraction | None) -> Iterator[Any]:
-        """Yield packets of the sound that begins before `time`; None stands for the end."""
+        """Yield packets of the audio that starts before `time`; None means the end."""
         try:
-            while self._sounds is not None and (time is None or self._time <= time):
-                sound = next(self._sounds, None)
-                if sound is None:
-                    self._sounds = None
+            while self._blocks is not None and (time is None or self._time <= time):
+                block = next(self._blocks, None)
+                if block is None:
+                    self._blocks = None
                     for piece in self._resampler.resample(None):
                         yield from self._stream.encode(piece)
                     yield from self._stream.encode(None)
                     return
-                if sound.pts is not None:
-                    self._time = sound.pts * sound.time_base
-                    sound.pts -= round(self._zero / sound.time_base)
-                for piece in self._resampler.resample(sound):
+                if block.pts is not None:
+                    self._time = block.pts * block.time_base
+                    block.pts -= round(self._zero / block.time_base)
+                for piece in self._resampler.resample(block):
                     yield from self._stream.encode(piece)
         except ValueError as error:
-            raise MediaError(f"{self._path}: its sound cannot be coded anew ({error}); re-encode it") from None
+            raise MediaError(
+                f"{self._path}: its audio cannot be re-encoded as AAC ({error}); convert it first"
+            ) from None
 
 
-def _track(container: Any, source: MediaContainer, zero: Fraction) -> _CopiedTrack | _CodedTrack:
-    codec = source.stream("audio").codec_context.name
-    return (_CopiedTrack if codec in COPIED_CODECS else _CodedTrack)(container, source, zero)
+def _track(container: Any, media: MediaContainer, zero: Fraction) -> _CopiedTrack | _EncodedTrack:
+    codec = media.stream("audio").codec_context.name
+    return (_CopiedTrack if codec in COPIED_CODECS else _EncodedTrack)(container, media, zero)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Tell the faults of the surroundings, such as a full disk, from those of the media."""
+    """Convert FFmpeg errors: OSError for environment errors such as a full disk, MediaError for problems of the media."""
     try:
         yield
     except av.FFmpegError as error:
-        if error.errno in _FULL_DISK:
+        if error.errno in _STORAGE_ERRNOS:
             raise OSError(error.errno, error.strerror, str(path)) from None
-        raise MediaError(f"{path.name}: cannot be coded as MP4 ({error.strerror}); re-encode the source") from None
+        raise MediaError(f"{path.name}: cannot be encoded as MP4 ({error.strerror}); re-encode the source") from None
