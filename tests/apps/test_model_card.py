@@ -56,7 +56,7 @@ def test_in_a_project(project):
     text = card_of(model)
     for line in (
         "# out.pt",
-        "exported as TorchScript. Its method is `iterative`. Iterative contrastive learning",
+        "exported as TorchScript. Its method is `iterative` (iterative (Eq. 7))",
         "`intra` on, `inter` on",
         f"`model.pt` with SHA-256 `{model_digest(model)}`",
         "- Dataset: `demo`: Demo: ten kinds of sounding objects",
@@ -100,7 +100,7 @@ def test_scores_over_seeds(project):
 
 def test_a_bare_model(tmp_path):
     text = card_of(save_method_model(tmp_path / "alone/model.pt", "mssl"), format="onnx")
-    assert "exported as ONNX (opset 17). Its method is `mssl`." in text
+    assert "exported as ONNX (opset 17). Its method is `mssl` (MSSL)" in text
     assert "- Dataset: unknown" in text
     assert "- Labels: bell, drum, horn" in text
     assert "has no `metrics.json`" in text

@@ -10,7 +10,6 @@ states that they are unknown. Scores are in percent with 95 % intervals.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,7 @@ def _what(facts: Mapping[str, Any], exported: Exported) -> str:
     opset = f" (opset {facts['opset']})" if "opset" in facts else ""
     return (
         "A model that localizes the source of a sound in a video frame, trained on videos with soundspot and exported as "
-        f"{FORMATS[exported.format].title}{opset}. Its method is `{method}`. {_method_line(method)}\n\n"
+        f"{FORMATS[exported.format].title}{opset}. {_method_line(method)}\n\n"
         f"On {parity.n_clips} clips ({_plain(parity.inputs)}), alone and in a batch, its response maps differ from the "
         f"original's by at most {parity.response:.1e} and its audio embeddings by at most {parity.audio_embedding:.1e}.\n\n"
         + _list(
@@ -114,10 +113,9 @@ def _what(facts: Mapping[str, Any], exported: Exported) -> str:
 
 
 def _method_line(method: str) -> str:
-    entry = method_spec(method)
-    doc = (sys.modules[entry.kind.__module__].__doc__ or "").strip().splitlines()[0]
-    switches = ", ".join(f"`{name}` {'on' if value else 'off'}" for name, value in entry.switches.items())
-    return doc + (f" Settings: {switches}." if switches else "")
+    spec = method_spec(method)
+    switches = ", ".join(f"`{name}` {'on' if value else 'off'}" for name, value in spec.switches.items())
+    return f"Its method is `{method}` ({spec.label}){f', with {switches}' if switches else ''}."
 
 
 def _data(facts: Mapping[str, Any], context: ProjectContext) -> str:
