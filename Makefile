@@ -30,6 +30,7 @@ check: $(VENV)/.installed-dev      ## format, lint, types, fast tests
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports
 	$(PYTEST) -m "not slow"
 
 format: $(VENV)/.installed-dev     ## put the code into the project's format

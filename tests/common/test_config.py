@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.common.config import IterationSettings, load_card, load_params
 from pipeline.common.errors import SettingsError
-from tests.support.closure import ROOT
+from tests.support.projects import ROOT
 
 
 def edited(tmp_path: Path, change) -> Path:

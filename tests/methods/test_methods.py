@@ -14,7 +14,7 @@ from pipeline.methods.build import build_method, check_methods, method_class, me
 from pipeline.methods.registry import METHODS, MethodSpec
 from pipeline.training.checkpoints import load_model
 from pipeline.training.train import initialize, train
-from tests.support.closure import ROOT
+from tests.support.projects import ROOT
 from tests.support.synthetic import make_settings, make_world
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from pipeline.common.config import EncoderSettings, ResNetSettings, load_params
 from pipeline.common.errors import CheckpointError, SettingsError
 from pipeline.model.encoders import IMAGENET_MEAN, ResNet, build_model, cell_stride, receptive_field, standardize
-from tests.support.closure import ROOT
+from tests.support.projects import ROOT
 from tests.support.synthetic import ENCODER, SMALL
 
 DEMO = ResNetSettings(blocks=(1, 1, 1, 1), width=24, strides=(1, 2, 1, 1), kernel_sizes=(3, 3, 1, 1))

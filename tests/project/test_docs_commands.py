@@ -71,7 +71,6 @@ CHECKED = {
     r"soundspot calibrate iterative": "for data without boxes, and these have some; tests/evaluation/test_calibrating.py has none",
     r"dvc queue (start|logs).*": "works on in the background",
     r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
-    r"python tests/support/closure.py": "tests/project/test_dependencies.py compares what it writes",
 }
 PAGES = pages()
 
