@@ -29,7 +29,6 @@ from pipeline.report.sections.paper_tables import (
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.protocols import PROTOCOLS
 from pipeline.scoring.tables import LABELS, Table
-from tests.support.closure import ROOT
 from tests.support.projects import ROOT
 
 
