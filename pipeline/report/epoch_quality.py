@@ -123,5 +123,6 @@ def _read_history(path: Path, variant: str) -> dict[int, dict[str, float]]:
 
 
 def _mean(values: Sequence[float]) -> float:
+    # np.nanmean would warn if no seed has the value.
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan

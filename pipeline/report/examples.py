@@ -78,8 +78,10 @@ def overlays(
 def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: ScoringProtocol) -> tuple[np.ndarray, np.ndarray]:
     """Return a raw response map under the protocol: upsampled, in [0, 1], and its sounding region."""
     upsampled = UpsampledMap(normalize(raw[None], protocol.normalization), 0, protocol)
+    # Some protocols choose the threshold by the area of the true region.
     truth = ground_truth(boxes, protocol.size, rounding=protocol.rounding, consensus="union")
     region = sounding_pixels(upsampled, protocol, truth[0].n_support if truth else 0)
+    # Bicubic interpolation overshoots [0, 1].
     return np.clip(upsampled.values, 0, 1), region
 
 

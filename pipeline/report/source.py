@@ -82,6 +82,7 @@ class Source:
         """The shown variant and, for comparison, `initial`, which learns nothing from the previous epoch."""
         return list(dict.fromkeys([self.shown, *(name for name in self.variants if name == INITIAL)]))
 
+    # Cached: several sections and the page read the scores.
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Variant → its flat scores. Raises EvaluationError if some are missing."""

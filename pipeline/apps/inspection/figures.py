@@ -144,6 +144,7 @@ def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoL
 
 
 def _panel(clip: ClipLabels, frames: Frames, *, caption: str = "") -> Panel:
+    # Magnified, so that the outline follows the borders of the cells.
     region = np.kron(clip.mask, np.ones((_CELL, _CELL), dtype=bool))
     return Panel(frames.of(clip.clip_id), heat=clip.response, region=region, caption=caption)
 

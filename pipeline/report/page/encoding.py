@@ -32,11 +32,13 @@ def method_entry(name: str, shape: tuple[int, ...], epochs: Sequence[int]) -> di
 
 def map_base64(cells: np.ndarray) -> str:
     """Return a map in [0, 1] as bytes 0 … 255."""
+    # One byte per cell keeps the page small, and the colormap has 256 colors anyway.
     return array_base64(np.rint(255 * np.clip(cells, 0, 1)).astype(np.uint8))
 
 
 def array_base64(values: np.ndarray) -> str:
     """Return an array's bytes, little-endian, row by row."""
+    # The script reads little-endian values whatever the machine.
     little = values.astype(values.dtype.newbyteorder("<"))
     return base64.b64encode(np.ascontiguousarray(little).tobytes()).decode("ascii")
 

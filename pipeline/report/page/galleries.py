@@ -72,7 +72,7 @@ def scored_gallery(source: Source) -> dict[str, Any]:
 def training_gallery(source: Source) -> dict[str, Any]:
     """Return up to 24 training clips, evenly spaced in the clip list, with R̃ after up to 21 of the epochs.
 
-    ``facts`` holds per method and epoch the fraction of sounding cells (Eq. 2), and their IoU with those of the epoch shown before.
+    ``facts`` has, by method and epoch, the fraction of sounding cells (Eq. 2) and their IoU with those of the previous map.
     """
     shards = source.train_shards
     clip_ids = [shards.clip_ids[place] for place in evenly_spaced(len(shards), TRAINING_CLIPS)]
@@ -112,6 +112,7 @@ def _box_entry(box: Box) -> list[Any]:
 
 def _clips(source: Source, shards: ShardSet, split: str, clip_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Return what both galleries show of a clip: frame, label, spectrogram and audio."""
+    # Shards keep frames and spectrograms; labels and media paths are in the clip list, which may have changed since.
     listed = {clip.clip_id: clip for clip in read_prepared_clips(source.clips, split)}
     seconds, rate = float(shards.settings["clip_seconds"]), int(shards.settings["sample_rate"])
     places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
@@ -137,6 +138,7 @@ def _region_facts(regions: np.ndarray) -> list[list[float | None]]:
     """Return for each epoch the fraction of sounding cells, and their IoU with those of the epoch before (None at first)."""
     facts: list[list[float | None]] = []
     for i, region in enumerate(regions):
+        # For the first epoch this wraps around to the last; that IoU is dropped below.
         either = (region | regions[i - 1]).sum()
         iou = float((region & regions[i - 1]).sum() / either) if either else 1.0
         facts.append([round(float(region.mean()), 4), round(iou, 4) if i else None])

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from pipeline.common.text_table import MISSING
 
+# A value followed by its interval in parentheses, which the page sets in small type.
 _INTERVAL = re.compile(r'(<td class="num">[^<(]*) (\([^<)]*\))</td>')
 _ROW = re.compile(r"<tr>\n(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r'<td class="num">(.*?)</td>')
@@ -26,6 +27,7 @@ def section_html(text: str, *, name: str) -> Markup:
     name : str
         Accessible name of its tables.
     """
+    # Without raw HTML and images, text from a dataset can neither run nor load anything.
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = markdown.parse(text)
     _mark_cells(tokens)
@@ -48,6 +50,7 @@ def _mark_cells(tokens: Sequence[Token]) -> None:
         if token.type == "tr_open":
             first = True
         elif token.type in ("th_open", "td_open"):
+            # The parser marks right-aligned columns, the numeric ones, with an inline style.
             numeric = bool(token.attrs.pop("style", None))
             if token.type == "th_open":
                 token.attrs["scope"] = "col"

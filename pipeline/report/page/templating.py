@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 _ENVIRONMENT = Environment(
     loader=PackageLoader("pipeline.report.page"),
     autoescape=True,
+    # A misspelled name raises an error instead of rendering as an empty string.
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -112,6 +112,7 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
     }
     # dict.fromkeys drops the second mention of a name and keeps the order.
     trained = {title: [name for name in dict.fromkeys(names) if name in variants] for title, names in panels.items()}
+    # Largest first, so that of two nested panels the smaller one is dropped.
     kept: list[str] = []
     for title in sorted(trained, key=lambda title: -len(trained[title])):
         if trained[title] and not any(set(trained[title]) <= set(trained[other]) for other in kept):

@@ -128,6 +128,7 @@ def write_paper_csv(path: Path, rows: Sequence[PaperRow]) -> None:
             deviation = seed_deviation(row.metrics, key)
             cells += [row.metrics.get(key + end, "") for end in ("", "_low", "_high")]
             cells.append("" if deviation is None else deviation)
+            # Rounding removes float noise: percent with one decimal has three digits as a fraction.
             cells.append("" if row.published is None else round(row.published[position] / 100, 4))
         lines.append(cells)
     write_csv(path, ["row", "name", *header], lines)

@@ -124,7 +124,7 @@ def relation_text(source: Source, means: Mapping[str, Means], *, n_labeled: int,
     ]
     if n_measured > 1:
         parts.append(
-            f"y of Eq. 6 is evaluated against class labels, which it does not see, over all pairs of {n_measured} clips "
+            f"The relation y of Eq. 6 is evaluated against class labels, which it does not use, over all pairs of {n_measured} clips "
             f"({n_labeled} of {len(source.train_shards)} have labels). Precision is the fraction of related pairs that share a "
             "label; recall is the fraction of pairs sharing a label that are related. In percent; the chance level for the same "
             "number of pairs is given alongside."

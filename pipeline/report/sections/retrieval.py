@@ -75,6 +75,7 @@ def _draw(
     names = ["+".join(sorted(names)) for names in labels]
 
     def panel(row: int, note: str = "") -> Panel:
+        # Longer captions would run into their neighbors.
         caption = (names[row] or clip_ids[row])[: CAPTION - len(note)] + note
         return Panel(source.train_shards.read([place[clip_ids[row]]])[0][0], caption=caption)
 
