@@ -3,8 +3,8 @@ VENV   := .venv
 PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# One process of tests for each core; a file of tests stays in one, since its tests share what is made once.
-PYTEST := pytest -n auto --dist loadfile
+# One process of tests for each core. A file stays in one process, since its tests share what is made once.
+PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: install demo test tables check format bench docs
 .DEFAULT_GOAL := demo

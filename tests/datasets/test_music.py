@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.common.cluster import SCHEDULER_VARIABLE
 from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.report import ImportReport
@@ -89,6 +90,9 @@ def options(project: Path, media: Path, **rest: object) -> ImportOptions:
     return ImportOptions("music", media, project, **rest)
 
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
+
 @pytest.fixture(scope="module")
 def solos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("solos")
@@ -99,16 +103,16 @@ def solos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(solos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same set built twice: by one worker, and by two from a copy of the solos elsewhere."""
+def built(solos: Path, tmp_path_factory: pytest.TempPathFactory, one_worker: None) -> list[Path]:
+    """The same set built twice: by one worker, and by two of its own from a copy of the solos elsewhere."""
+    one, two = (tmp_path_factory.mktemp(f"built{workers}") for workers in (1, 2))
+    build(one, solos)
     copy = tmp_path_factory.mktemp("copy") / "solos of mine"
     shutil.copytree(solos / "videos", copy)
-    projects = []
-    for workers, videos in ((1, solos / "videos"), (2, copy)):
-        project = tmp_path_factory.mktemp(f"built{workers}")
-        build(project, solos, videos=videos, workers=workers)
-        projects.append(project)
-    return projects
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(SCHEDULER_VARIABLE)
+        build(two, solos, videos=copy, workers=2)
+    return [one, two]
 
 
 def build(

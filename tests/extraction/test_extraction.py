@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.common.cluster import SCHEDULER_VARIABLE
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError
 from pipeline.common.files import locked
@@ -50,6 +51,9 @@ BROKEN = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
+
 @pytest.fixture(scope="module")
 def media_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("media")
@@ -68,7 +72,7 @@ def media_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def extracted(media_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extracted(media_root: Path, tmp_path_factory: pytest.TempPathFactory, one_worker: None) -> Path:
     """A finished split of good and broken clips, three per shard, extracted by one worker."""
     folder = tmp_path_factory.mktemp("one") / "train"
     summary = extract(mixed_clips(), media_root, folder, workers=1)
@@ -110,8 +114,11 @@ def test_every_unusable_clip_has_its_row(extracted: Path) -> None:
         assert re.match(BROKEN[clip_id][1], reason.strip('"'))
 
 
-def test_bytes_do_not_depend_on_workers_or_location(extracted: Path, media_root: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_workers_or_location(
+    extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(media_root, tmp_path / "elsewhere")
+    monkeypatch.delenv(SCHEDULER_VARIABLE)
 
     extract(mixed_clips(), tmp_path / "elsewhere", tmp_path / "other" / "train", workers=2)
 
