@@ -1,4 +1,4 @@
-"""The report's page in a real browser, headless: what it shows, what its controls do, and what it must not do."""
+"""The report page in a headless browser: what it shows, what its controls do, and what it must not do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 IN_CI = bool(os.environ.get("CI"))
 if BROWSER is None:
     reason = f"none of {', '.join(NAMES)} is installed; on Debian: apt-get install chromium"
-    if IN_CI:  # where nobody would see that these tests were left out
+    if IN_CI:  # a skip would go unnoticed there
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)
 if IN_CI:
@@ -43,16 +43,16 @@ def browser():
 
 @pytest.fixture(scope="module")
 def opened(browser, address):
-    """The page at desktop size, all that the console said while it was open, and every address that it asked for."""
+    """The page at desktop size, all console messages since it was opened, and every address that it requested."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page.set_default_timeout(TIMEOUT_MS)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
     page.wait_for_selector("html[data-ready]")
-    return page, said, asked
+    return page, messages, requests
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def page(opened):
     return page
 
 
-def picture(page, gallery):
-    """A digest of the pixels of the clip that is looked at."""
+def canvas_digest(page, gallery):
+    """A digest of the pixels of the selected clip."""
     return page.evaluate(
         """(name) => { const canvas = document.querySelector(`#gallery-${name} canvas[role=img]`);
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -103,11 +103,11 @@ def shown(page, gallery):
     return part(page, gallery, "title").evaluate("title => title.firstChild.textContent")
 
 
-def test_opens_without_a_complaint_and_without_the_network(opened, address):
-    _, said, asked = opened
-    assert said == []
-    assert {url.split(":")[0] for url in asked} <= {"file", "data"}
-    assert [url for url in asked if url.startswith("file")] == [address]
+def test_opens_without_console_messages_and_without_the_network(opened, address):
+    _, messages, requests = opened
+    assert messages == []
+    assert {url.split(":")[0] for url in requests} <= {"file", "data"}
+    assert [url for url in requests if url.startswith("file")] == [address]
 
 
 def test_hostile_text_is_text(page):
@@ -140,11 +140,11 @@ def test_nothing_but_the_pages_own_script_may_run_and_nothing_load(page):
     assert page.evaluate("window.pwned === undefined")
 
 
-def test_epoch_slider_changes_the_picture_and_says_so(page):
+def test_epoch_slider_changes_the_canvas_and_its_label(page):
     seen = {}
     for epoch in (0, 1, 2):
         slide(page, "training", "epoch", epoch)
-        seen[epoch] = picture(page, "training")
+        seen[epoch] = canvas_digest(page, "training")
         assert part(page, "training", "epoch-text").inner_text() == f"epoch {epoch} of 2"
         assert f"after epoch {epoch}" in part(page, "training", "view").get_attribute("aria-label")
     assert len(set(seen.values())) == 3
@@ -154,7 +154,7 @@ def test_the_slider_goes_through_the_epochs_of_scored_clips_and_leaves_their_ord
     order, seen, values = listed(page, "scored"), set(), set()
     for epoch in (0, 1, 2):
         slide(page, "scored", "epoch", epoch)
-        seen.add(picture(page, "scored"))
+        seen.add(canvas_digest(page, "scored"))
         values.add(part(page, "scored", "facts").inner_text().split(",")[0])
         assert part(page, "scored", "epoch-text").inner_text() == f"epoch {epoch} of 2"
         assert listed(page, "scored") == order
@@ -168,36 +168,36 @@ def test_methods_differ_and_none_is_the_bare_frame(page):
     seen = []
     for label in ("initial (Eq. 3)", "iterative (Eq. 7)", "none"):
         page.locator("#gallery-scored .options label", has_text=label).click()
-        seen.append(picture(page, "scored"))
+        seen.append(canvas_digest(page, "scored"))
     assert len(set(seen)) == 3
     page.locator("#gallery-scored .strip button").nth(0).click()
-    assert picture(page, "scored") == seen[0]
+    assert canvas_digest(page, "scored") == seen[0]
     assert page.locator("#gallery-scored .strip button").nth(0).get_attribute("aria-pressed") == "true"
 
 
 @pytest.mark.parametrize("role", ["boxes", "outline"])
-def test_toggles_change_the_picture_and_back(page, role):
-    before = picture(page, "scored")
+def test_toggles_change_the_canvas_and_back(page, role):
+    before = canvas_digest(page, "scored")
     part(page, "scored", role).uncheck()
-    assert picture(page, "scored") != before
+    assert canvas_digest(page, "scored") != before
     part(page, "scored", role).check()
-    assert picture(page, "scored") == before
+    assert canvas_digest(page, "scored") == before
 
 
 def test_without_opacity_boxes_and_outline_the_frame_is_left(page):
     for role in ("boxes", "outline"):
         part(page, "scored", role).uncheck()
-    with_map = picture(page, "scored")
+    with_map = canvas_digest(page, "scored")
     slide(page, "scored", "opacity", 0)
-    bare = picture(page, "scored")
+    bare = canvas_digest(page, "scored")
     slide(page, "scored", "opacity", 100)
-    assert len({with_map, bare, picture(page, "scored")}) == 3
+    assert len({with_map, bare, canvas_digest(page, "scored")}) == 3
     page.locator("#gallery-scored .options label", has_text="none").click()
-    assert picture(page, "scored") == bare
+    assert canvas_digest(page, "scored") == bare
 
 
 def test_pixels_are_those_of_the_map(page):
-    """The brightest pixel of the heat lies where the protocol's enlarged map has its maximum."""
+    """The brightest pixel of the heat lies where the protocol's upsampled map has its maximum."""
     where = page.evaluate(
         """() => { const { data, cells } = galleries[0];
           const values = upsample(data, cells[0][1][2], 4, 4, 1);
@@ -330,7 +330,7 @@ def test_curves_are_read_by_pointer_and_by_key(page):
     assert rows.count() == 21
 
 
-def test_every_control_and_picture_has_a_name(page):
+def test_every_control_and_image_has_a_name(page):
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("button, a, input, select, canvas[role=img], audio:not([hidden]), img")].filter((each) => {
           const label = each.closest("label");
