@@ -1,9 +1,8 @@
-"""Independent tasks on Dask: a cluster of local processes, or a scheduler given by its address.
+"""Run independent tasks on Dask: on local processes, or on a scheduler given by its address.
 
-A task is a call of one function with its own arguments. Arguments and results are small (paths, settings, counts);
-arrays go through files, never through the scheduler. Local workers are processes of one thread each, so that decoders
-and torch do not compete for cores; they live in a temporary folder, die with this process however it ends, and leave
-Ctrl-C to it.
+A task is one call of a function. Arguments and results should be small (paths, settings, counts); arrays go through files,
+not through the scheduler. Local workers are processes with one thread each, so that decoders and torch do not compete for
+cores. They use a temporary folder, terminate together with this process however it ends, and ignore Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from pipeline.common.console import progress_disabled
 from pipeline.common.errors import ClusterError
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
-_ANSWER_WITHIN_S = 20
+_CONNECT_TIMEOUT_S = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# The terminal sends Ctrl-C to the whole process group; only the parent shall answer it, by closing the cluster.
+# The terminal sends Ctrl-C to the whole process group. Only the parent should handle it, by closing the cluster.
 _IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
@@ -41,36 +40,35 @@ def run_tasks(
     workers: int | None,
     label: str,
 ) -> Iterator[tuple[int, Any]]:
-    """Call ``function(*task)`` for every task and yield the results as they come, with a progress bar.
+    """Call ``function(*task)`` for every task, and yield results as they are completed, with a progress bar.
 
     Parameters
     ----------
     function : callable
-        A function at the top level of an importable module.
+        Must be importable: defined at the top level of a module.
     tasks : sequence of tuple
         The arguments of each call.
     scheduler : str or None
-        Address of a Dask scheduler, such as ``tcp://host:8786``. None takes the environment variable
-        ``DASK_SCHEDULER_ADDRESS`` and, where that is unset, starts local processes for the time of the run.
+        Address of a Dask scheduler, such as ``tcp://host:8786``. None: the environment variable ``DASK_SCHEDULER_ADDRESS``, or
+        local processes for the duration of the run if it is not set.
     workers : int or None
-        Number of local processes, at least 1; None takes the number of cores that this process may use.
+        Number of local processes, at least 1; None: the number of cores available to this process.
     label : str
-        What is done, for the progress bar and for messages.
+        Name of the work, for the progress bar and messages.
 
     Yields
     ------
     index : int
-        Position of the task in `tasks`; the order is that of completion.
+        Position of the task in `tasks`. Results come in order of completion.
     result
-        What the call returned.
+        Return value of the call.
 
     Raises
     ------
     ClusterError
-        The scheduler does not answer or has no workers, or a worker died twice over the same task (``.task`` is then
-        its index).
+        The scheduler does not respond or has no workers, or the same task killed two workers (its index is in ``.task``).
     Exception
-        Whatever a task raises; the remaining tasks are given up.
+        Any exception of a task; the remaining tasks are cancelled.
     """
     if not tasks:
         return
@@ -80,8 +78,8 @@ def run_tasks(
         completed = as_completed(loop=client.loop)
 
         def submit(count: int) -> None:
-            # No more than there are threads: when a worker dies, the task it was at is the only one to blame.
-            # A task may have side effects (files), so equal tasks are not merged: pure=False.
+            # At most one task per thread, so that if a worker dies, the task it was running must be the cause.
+            # pure=False: tasks write files, so Dask must not merge tasks with equal arguments.
             for index, task in itertools.islice(waiting, max(count, 0)):
                 future = client.submit(function, *task, pure=False)
                 index_of[future.key] = index
@@ -93,7 +91,7 @@ def run_tasks(
             try:
                 result = future.result()
             except KilledWorker:
-                message = f"{label}: the process working on task {index} died twice (out of memory?)"
+                message = f"{label}: the worker process of task {index} terminated unexpectedly, twice (out of memory?)"
                 raise ClusterError(message, task=index) from None
             submit(_capacity(client) - len(index_of))
             yield index, result
@@ -107,15 +105,15 @@ def _capacity(client: Client) -> int:
 def _client(address: str | None, workers: int | None, n_tasks: int, label: str) -> Iterator[Client]:
     if address is None:
         if workers is not None and workers < 1:
-            raise ClusterError(f"{label}: {workers} workers; give at least 1")
+            raise ClusterError(f"{label}: {workers} workers; use at least 1")
         with _local_client(min(workers or _available_cores(), n_tasks)) as client:
             yield client
         return
     try:
         scheme, place = parse_address(address)
         if scheme in ("tcp", "tls"):
-            parse_host_port(place)  # a client that is given no port hangs when it is let go
-        client = Client(address, timeout=_ANSWER_WITHIN_S, set_as_default=False)
+            parse_host_port(place)  # without a port the client would hang on close
+        client = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{label}: no Dask scheduler answers at {address!r} ({error}); check --scheduler and {SCHEDULER_VARIABLE}"
@@ -124,17 +122,17 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
         try:
             client.wait_for_workers(1, timeout=60)
         except TimeoutError:
-            raise ClusterError(f"{label}: the Dask scheduler at {address} has no workers; start some") from None
+            raise ClusterError(f"{label}: the Dask scheduler at {address} has no workers; start at least one") from None
         yield client
 
 
 @contextmanager
 def _local_client(workers: int) -> Iterator[Client]:
-    """Start `workers` processes of one thread each, and end them at once if the block raises."""
+    """Start `workers` processes with one thread each, and kill them immediately if the block raises."""
     settings: dict[str, Any] = {
-        "distributed.scheduler.allowed-failures": 1,  # a task that killed two workers is not tried again
+        "distributed.scheduler.allowed-failures": 1,  # do not retry a task that killed two workers
         "distributed.admin.log-length": 0,
-        "distributed.worker.memory.pause": False,  # a paused worker would wait for ever
+        "distributed.worker.memory.pause": False,  # a paused worker would wait forever
     }
     with (
         tempfile.TemporaryDirectory(prefix="soundspot-") as folder,
@@ -144,7 +142,7 @@ def _local_client(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            # No dashboard; its port is bound all the same, so any free one.
+            # Dask binds the dashboard port even without a dashboard; port 0 takes any free one.
             dashboard_address=None,
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
@@ -162,7 +160,7 @@ def _local_client(workers: int) -> Iterator[Client]:
 
 
 def _kill_workers(cluster: LocalCluster) -> None:
-    """End the worker processes now; a polite close would wait for the tasks they are at."""
+    """Kill the worker processes. A regular close would wait for their current tasks."""
     for nanny in cluster.workers.values():
         nanny.auto_restart = False
         if nanny.pid is not None:

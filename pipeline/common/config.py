@@ -1,7 +1,7 @@
 """params.yaml and dataset cards → frozen, validated settings.
 
-A setting that is unknown, mistyped or out of range is an error that names the file, the key and the value. The models
-say what each setting is; the values, with their reasons, stand in params.yaml and in the cards.
+A setting that is unknown, of the wrong type or out of range raises SettingsError with the file, the key and the value.
+The models document what each setting means; the values and the reasons for them are in params.yaml and in the cards.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipeline.common.project import CARD_FILE
 
 def _odd(number: int) -> int:
     if number % 2 == 0:
-        raise ValueError(f"kernel size {number} is even; a cell must have a middle")
+        raise ValueError(f"kernel size {number} is even; use an odd one, so that each cell has a center")
     return number
 
 
 def _even(number: int) -> int:
     if number % 2:
         raise ValueError(
-            f"{number} is odd; an FFT of odd length has no bin at half the sample rate, where the mel filters end"
+            f"{number} is odd; use an even FFT length, which has a bin at half the sample rate, where the mel filters end"
         )
     return number
 
@@ -42,21 +42,21 @@ OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
 class Settings(BaseModel):
-    """Base of every settings object: frozen, strict in types, no unknown keys."""
+    """Base class of all settings: frozen, strictly typed, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class AudioSettings(Settings):
-    """How a clip's sound becomes a log-mel spectrogram."""
+    """How a clip's audio becomes a log-mel spectrogram."""
 
     sample_rate: Count  # Hz, after resampling
-    clip_seconds: Positive  # length of the window around the clip's center
+    clip_seconds: Positive  # length of the window, centered on the clip's timestamp
     n_fft: EvenCount  # samples; the Hann window has the same length
     hop_length: Count  # samples
     n_mels: Count
     power: Positive = 2.0  # exponent of the magnitude before the mel filters
-    log_floor: Positive = 1.0e-10  # smallest mel energy; its logarithm is the value of digital silence
+    log_floor: Positive = 1.0e-10  # lower limit of the mel energy; its logarithm is the value of digital silence
 
     @model_validator(mode="after")
     def _has_a_sample(self) -> AudioSettings:
@@ -73,22 +73,22 @@ class AudioSettings(Settings):
 
     @property
     def n_frames(self) -> int:
-        """Frames of the spectrogram, centered as librosa does."""
+        """Frames of the spectrogram, with centered windows as in librosa."""
         return self.n_samples // self.hop_length + 1
 
 
 class EvaluationSettings(Settings):
-    """Which rule scores the dataset."""
+    """How the dataset is scored."""
 
     protocol: str  # a name of pipeline.scoring.protocols
-    threshold: Fraction = 0.5  # cIoU from which a clip counts as a success
+    threshold: Fraction = 0.5  # smallest cIoU of a success
 
 
 class RenderSettings(Settings):
-    """For a dataset whose media are rendered from a seed (the demo)."""
+    """For a dataset whose media are rendered from a seed, such as the demo."""
 
     seed: Annotated[int, Field(ge=0)]
-    context: Fraction = 0.0  # probability that the background is the one tied to the sounding kind
+    context: Fraction = 0.0  # probability that the background is the one associated with the sounding object
 
 
 class Card(Settings):
@@ -102,35 +102,35 @@ class Card(Settings):
     audio: AudioSettings
     evaluation: EvaluationSettings
     render: RenderSettings | None = None
-    media_fingerprint: str = ""  # of media that an importer made: others under the same names are extracted anew
-    leaks_allowed: bool = False  # train and test share clips, and the user wants it so
+    media_fingerprint: str = ""  # of media created by an importer; if it changes, the clips are extracted again
+    leaks_allowed: bool = False  # the user accepts that train and test share clips
 
 
 class ResNetSettings(Settings):
-    """Shape of one ResNet of basic blocks. ResNet-18 is blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
+    """Architecture of a ResNet with basic blocks. ResNet-18 has blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
 
     blocks: FourCounts = (2, 2, 2, 2)
-    width: Count = 64  # channels of the first stage; each later stage doubles it
+    width: Count = 64  # channels of the first stage; doubled by each later stage
     strides: FourCounts = (1, 2, 2, 1)
     kernel_sizes: tuple[OddCount, OddCount, OddCount, OddCount] = (3, 3, 3, 3)
 
 
 class EncoderSettings(Settings):
-    """The two ResNets and how their features become comparable."""
+    """The two ResNets, and the projection to a common embedding space."""
 
     visual: ResNetSettings = ResNetSettings()
     audio: ResNetSettings = ResNetSettings()
     embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
-    batch_norm: bool = False  # BatchNorm without affine before the L2 normalization
+    batch_norm: bool = False  # BatchNorm without affine parameters before the L2 normalization
     audio_pooling: Literal["mean", "max"] = "mean"
     visual_weights: str | None = None  # a torchvision ResNet state dict; None starts from random weights
 
 
 class AugmentationSettings(Settings):
-    """Random changes of a training pair. Maps of the previous epoch move along with the frame."""
+    """Random augmentation of a training pair. The maps of the previous epoch are moved together with the frame."""
 
     flip: bool = True
-    shift_cells: Annotated[int, Field(ge=0)] = 0  # shift by up to so many cells of the response map
+    shift_cells: Annotated[int, Field(ge=0)] = 0  # largest shift, in cells of the response map
     color_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
     roll_audio: bool = False  # roll the spectrogram in time by a random amount
 
@@ -145,46 +145,48 @@ class OptimizationSettings(Settings):
 
 
 class IterationSettings(OptimizationSettings):
-    """Eq. 4-7. A row of Table 2 may override any of these under `methods`."""
+    """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do."""
 
     delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
     delta_a: Fraction  # threshold of the audio similarity, Eq. 6
-    cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0 takes the mean over all of them
+    cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0: the mean over all cells of the set
     center_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
-    keep_epochs: Annotated[int, Field(ge=2)] = 5  # of how many epochs, the first and the last among them, weights stay
+    keep_epochs: Annotated[int, Field(ge=2)] = (
+        5  # number of epochs whose weights are kept, including the first and the last
+    )
 
 
 class LabeledSettings(IterationSettings):
-    """For a method that learns from labels."""
+    """For methods that are trained with class labels."""
 
-    label_file: str | None = None  # see pipeline.training.class_labels; None takes the clip list's column `label`
+    label_file: str | None = None  # see pipeline.training.class_labels; None: column `label` of the clip list
 
 
 Iteration = TypeVar("Iteration", bound=IterationSettings)
 
 
 class TrainingSettings(Settings):
-    """Everything that training on one dataset needs: the block `training.NAME` of params.yaml."""
+    """Training settings for one dataset: the block `training.NAME` of params.yaml."""
 
     batch_size: Annotated[int, Field(ge=2)]
     encoder: EncoderSettings
     augmentation: AugmentationSettings
     initialize: OptimizationSettings
     iterate: IterationSettings
-    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and settings of the method's own
+    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and the method's own settings
 
     def method(self, name: str, kind: type[Iteration]) -> Iteration:
-        """Return the settings of one method, of the class that it wants: `iterate` with the method's own values over it."""
+        """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values."""
         if name not in self.methods:
-            raise SettingsError(f"methods: no entry for {name!r}; there are {', '.join(self.methods)}")
+            raise SettingsError(f"methods: no entry for {name!r}; available: {', '.join(self.methods)}")
         return _validated(kind, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
 
 
 class ExtractSettings(Settings):
-    """How clips become shards. None of these changes what is stored for a usable clip."""
+    """How clips become shards. None of these settings changes the stored data of a usable clip."""
 
     clips_per_shard: Count = 512
-    max_reject_fraction: Fraction = 0.1  # more unusable clips than this stop the stage
+    max_reject_fraction: Fraction = 0.1  # the stage fails if more clips than this are unusable
     clip_time_limit_s: Positive = 30.0
 
 
@@ -195,7 +197,7 @@ class Params(Settings):
     variants: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     score_split: str = "test"
-    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = []  # scored as well, never trained on
+    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = []  # scored too, never used for training
     extract: ExtractSettings
     training: dict[str, TrainingSettings]
 
@@ -204,16 +206,17 @@ class Params(Settings):
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
         for name, block in self.training.items():
-            # YAML's `<<:` does not look into a block: an `encoder` with one key would get our defaults for all others.
+            # YAML's `<<:` merges only the top level of a block. An `encoder` that sets one key would therefore silently get our
+            # defaults for all other keys, instead of those of the merged block.
             if missing := EncoderSettings.model_fields.keys() - block.encoder.model_fields_set:
                 raise ValueError(
-                    f"training.{name}.encoder: no {', '.join(sorted(missing))}; give all, `<<:` does not fill in a block's"
+                    f"training.{name}.encoder: no {', '.join(sorted(missing))}; set all keys, `<<:` does not merge nested blocks"
                 )
         if self.score_split == "train":
-            raise ValueError("score_split: 'train' is what is trained on; give a held-out split, such as validation")
+            raise ValueError("score_split: 'train' is used for training; use a held-out split, such as validation")
         if self.dataset in self.cross_datasets:
             raise ValueError(
-                f"cross_datasets: {self.dataset!r} is the active dataset, which is scored anyway; remove it"
+                f"cross_datasets: {self.dataset!r} is the active dataset, which is always scored; remove it"
             )
         lists: dict[str, list[Any]] = {
             "seeds": self.seeds,
@@ -222,7 +225,7 @@ class Params(Settings):
         }
         for name, values in lists.items():
             if len(set(values)) != len(values):
-                raise ValueError(f"{name}: an entry stands twice in {values}")
+                raise ValueError(f"{name}: an entry is repeated in {values}")
         methods = self.training[self.dataset].methods
         unknown = [name for name in self.variants if name not in methods]
         if unknown:
@@ -254,7 +257,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file; run from the project's root, or import the dataset first") from None
+        raise SettingsError(f"{path}: no such file; run from the project root, or import the dataset first") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
@@ -263,7 +266,7 @@ def _validated(model: type[Model], value: Any, where: str) -> Model:
     if not isinstance(value, dict):
         raise SettingsError(f"{where}: expected a mapping of settings, got {type(value).__name__}")
     try:
-        # Lists stand for tuples in YAML, which strict validation of Python values would refuse.
+        # YAML has lists where the models have tuples. Strict validation accepts that from JSON, but not from Python values.
         return model.model_validate_json(_as_json(value, where))
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(e, where) for e in error.errors())) from None
@@ -286,7 +289,7 @@ def _explain(error: Any, where: str) -> str:
         return f"{where}: setting {key!r} is missing"
     message = f"{where}: setting {key!r}: {error['msg']}, got {error['input']!r}"
     if isinstance(error["input"], str) and _is_number(error["input"]):
-        message += " (a string; YAML wants numbers like 1.0e-4 with a point)"
+        message += " (a string; in YAML a number like 1.0e-4 needs the decimal point)"
     return message
 
 

@@ -1,64 +1,70 @@
-"""Errors that a user can meet. A message says what is wrong, which value, which file or clip, and what to do.
+"""Errors caused by user input or by the environment. A message names the problem, the value, the file or clip, and the fix.
 
-All derive from :class:`SoundspotError`, so that a command prints one line and exits 1 for any of them; whatever else
-is raised is a fault of the program and keeps its traceback.
+All derive from :class:`SoundspotError`: a command prints one line for it and exits with 1. Any other exception is a bug and
+keeps its traceback.
 """
 
 
 class SoundspotError(Exception):
-    """Base class of every error that a user's input or surroundings can cause."""
+    """Base class of all errors that user input or the environment can cause."""
 
 
 class SettingsError(SoundspotError):
-    """A setting in params.yaml or in a dataset card is unknown, mistyped, or out of range."""
+    """A setting in params.yaml or in a dataset card is unknown, of the wrong type, or out of range."""
 
 
 class ManifestError(SoundspotError):
-    """A clip list or box file is malformed, inconsistent, or leaks between splits."""
+    """A clip list or box file is malformed or inconsistent, or splits share clips."""
 
 
 class MediaError(SoundspotError):
-    """One clip's media cannot be used. Extraction records it in rejects.csv and goes on."""
+    """The media of one clip cannot be used. Extraction records the clip in rejects.csv and continues."""
 
 
 class RenderError(SoundspotError):
-    """A dataset's media cannot be rendered: the disk is full, a folder is not writable, or a file's ending is unknown."""
+    """The media of a dataset cannot be rendered: disk full, folder not writable, or unknown file extension."""
 
 
 class ExtractionError(SoundspotError):
-    """A whole split cannot be extracted: too many clips are unusable, or the disk is full."""
+    """A split cannot be extracted: too many unusable clips, or disk full."""
 
 
 class ShardError(SoundspotError):
-    """A shard is missing, damaged, of another format version, or does not belong to its set."""
+    """A shard is missing, damaged, of another format version, or does not match the other shards of its split."""
 
 
 class PseudoLabelError(SoundspotError):
-    """A pseudo-label artifact is missing, damaged, or does not belong to the shards or the model."""
+    """A pseudo-label file is missing, damaged, or does not match the shards or the model."""
 
 
 class CheckpointError(SoundspotError):
-    """A checkpoint or a file of pretrained weights is missing, damaged, or does not fit the model."""
+    """A checkpoint or a file of pretrained weights is missing, damaged, or does not match the model."""
 
 
 class TrainingError(SoundspotError):
-    """Training cannot go on: the loss is not finite, a run is locked by another process, a batch is impossible."""
+    """Training cannot continue: non-finite loss, run locked by another process, or batch larger than the training set."""
 
 
 class EvaluationError(SoundspotError):
-    """Scores cannot be computed: no boxes, unknown protocol, maps and boxes that do not belong together."""
+    """Scores cannot be computed: no boxes, unknown protocol, or maps and boxes that do not match."""
 
 
 class LocalizationError(SoundspotError):
-    """One's own media cannot be localized as asked: two would get the same output, or another process is writing there."""
+    """Media cannot be localized as requested: two inputs have the same output path, or another process writes there."""
 
 
 class ExportError(SoundspotError):
-    """A model cannot be exported: a package is missing, the output is refused, or what was exported gives other maps."""
+    """A model cannot be exported: missing package, rejected output path, or an exported model that gives other maps."""
 
 
 class ClusterError(SoundspotError):
-    """The Dask scheduler cannot be reached, or a worker process died. `task` is the index of the task, if any."""
+    """The Dask scheduler cannot be reached, or a worker process terminated unexpectedly.
+
+    Attributes
+    ----------
+    task : int or None
+        Index of the task that the worker was running, if known.
+    """
 
     def __init__(self, message: str, *, task: int | None = None) -> None:
         super().__init__(message)

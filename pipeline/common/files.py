@@ -1,7 +1,7 @@
-"""Files that are either whole or absent, fingerprints of what made them, and folders with one writer at a time.
+"""Atomic file writing, fingerprints of content, and folders with a single writer.
 
-Everything is written as ``NAME.tmp`` in the same folder, flushed to disk, then renamed over the target, so that a
-reader never sees half a file and a kill at any moment leaves the previous one.
+Files are written as ``NAME.tmp`` in the same folder, flushed to disk, and renamed over the target. Readers therefore never
+see a partial file, and a process that is killed at any point leaves the previous version intact.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from filelock import FileLock, Timeout
 
 from pipeline.common.errors import SoundspotError
 
-_BYTES_AT_ONCE = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it over `path` when the block ends without an error.
+    """Yield a temporary path to write to, and rename it to `path` if the block ends without an error.
 
     Parameters
     ----------
     path : Path
-        The target; its folder is made if absent.
+        The target; its folder is created if necessary.
 
     Yields
     ------
     Path
-        ``NAME.tmp`` beside the target. It is removed if the block raises.
+        ``NAME.tmp`` next to the target. It is removed if the block raises.
 
     Raises
     ------
     OSError
-        It names a file: the system does not say which one a full disk cut short, so that is the target.
+        The file cannot be written. Its `filename` is set, to the target if the system gave none (as for a full disk).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         yield temporary
+        # Without fsync, a power failure after the rename could leave an empty target.
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -58,23 +59,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8 with LF line ends, whole or not at all."""
+    """Write `text` to `path` atomically, as UTF-8 with LF line endings."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON in the order of its keys; NaN is refused."""
+    """Write `value` atomically as indented JSON, keeping the order of keys. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file with a header row and LF line ends."""
+    """Write a CSV file with a header row and LF line endings atomically."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
@@ -83,41 +84,41 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def fingerprint(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Return 32 hexadecimal digits that identify a JSON-like value, whatever the order of its keys.
+    """Return 32 hexadecimal digits that identify a JSON-like value, independent of the order of its keys.
 
-    Used to tell whether what lies on disk was made by the same settings from the same input.
+    Used to check whether a file was made with the same settings from the same input.
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:32]
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, hexadecimal; the file need not fit into memory."""
+    """Return the SHA-256 of a file's content as hexadecimal digits. Reads in blocks, so the file may exceed memory."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
+        while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
 
 @contextmanager
 def locked(folder: Path, error: type[SoundspotError], *, inside: bool = False) -> Iterator[None]:
-    """Keep a second process from writing the same folder, by a lock file beside it.
+    """Prevent a second process from writing to the same folder, with a lock file next to it.
 
     Parameters
     ----------
     folder : Path
-        Need not exist; what holds the lock file is made if absent.
+        Need not exist; the folder that contains the lock file is created.
     error : type
-        What to raise if another process holds the folder.
+        Raised if another process holds the lock.
     inside : bool
-        Put the lock file into the folder: for one that is never removed or taken for a whole, and of which a user may own
-        nothing but the inside.
+        Put the lock file into the folder. For output folders that are never deleted as a whole, and whose parent folder may
+        not be writable.
     """
     path = folder / ".soundspot.lock" if inside else folder.parent / f".{folder.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # The system frees the lock when its holder dies, so a killed run never has to be unlocked by hand.
+        # The operating system releases the lock when its process dies, so nobody has to unlock after a kill.
         with FileLock(path, timeout=0):
             yield
     except Timeout:

@@ -1,4 +1,4 @@
-"""Settings: what is wrong is said with file, key and value, before anything runs."""
+"""Settings: errors name the file, the key and the value, before anything runs."""
 
 from pathlib import Path
 
@@ -56,14 +56,14 @@ def test_a_method_overrides_the_common_settings(tmp_path):
         ("training.demo.batch_size", 1, ["batch_size", "1"]),
         ("training.demo.batch_size", 64.5, ["batch_size", "64.5"]),
         ("extract.clips_per_shard", 0, ["extract.clips_per_shard", "0"]),
-        ("seeds", [0, 0], ["seeds", "twice"]),
+        ("seeds", [0, 0], ["seeds", "[0, 0]"]),
         ("seeds", [], ["seeds"]),
-        ("variants", ["itr", "itr"], ["variants", "twice"]),
+        ("variants", ["itr", "itr"], ["variants", "['itr', 'itr']"]),
         ("variants", ["iterativ"], ["variants", "iterativ", "itr_inter"]),
-        ("score_split", "train", ["score_split", "'train'", "held-out"]),
+        ("score_split", "train", ["score_split", "'train'"]),
         ("cross_datasets", ["demo"], ["cross_datasets", "'demo'", "active"]),
         ("cross_datasets", ["a/b"], ["cross_datasets.0", "'a/b'"]),
-        ("cross_datasets", ["is3", "is3"], ["cross_datasets", "twice"]),
+        ("cross_datasets", ["is3", "is3"], ["cross_datasets", "['is3', 'is3']"]),
         ("dataset", "demo2", ["'demo2'", "training"]),
         ("dataset", "../x", ["dataset", "'../x'"]),
     ],
@@ -88,8 +88,8 @@ def test_a_missing_setting_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("n_fft", 401, ["audio.n_fft", "401 is odd"]),
-        ("clip_seconds", 0.00001, ["audio", "clip_seconds 1e-05 is less than one sample"]),
+        ("n_fft", 401, ["audio.n_fft", "401"]),
+        ("clip_seconds", 0.00001, ["audio", "clip_seconds 1e-05"]),
     ],
 )
 def test_a_wrong_setting_of_a_card_is_named(tmp_path, key, value, words):
@@ -103,11 +103,11 @@ def test_a_wrong_setting_of_a_card_is_named(tmp_path, key, value, words):
 
 
 def test_files_that_are_not_there_or_not_yaml(tmp_path):
-    with pytest.raises(SettingsError, match="no such file"):
+    with pytest.raises(SettingsError, match=r"params\.yaml: no such file"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "dataset.yaml").write_text("a: [")
-    with pytest.raises(SettingsError, match="not readable as YAML"):
+    with pytest.raises(SettingsError, match=r"dataset\.yaml: not readable as YAML"):
         load_card(tmp_path)
     (tmp_path / "dataset.yaml").write_text("just words")
-    with pytest.raises(SettingsError, match="expected a mapping"):
+    with pytest.raises(SettingsError, match=r"dataset\.yaml: .*mapping.*str"):
         load_card(tmp_path)
