@@ -114,7 +114,7 @@ def epoch_or_file(artifacts: Artifacts, word: str) -> PseudoLabels:
 
 def save_figure(figure: Figure, output: Path) -> None:
     """Write a figure as PNG and print its path."""
-    from pipeline.figures.figures import save
+    from pipeline.figures.style import save
 
     save(figure, output)
     note(f"wrote {output}")

@@ -56,7 +56,7 @@ def sensitivity(
     )
     from pipeline.common.config import load_params
     from pipeline.common.files import write_csv, write_text
-    from pipeline.figures.figures import save
+    from pipeline.figures.style import save
 
     dataset = dataset or load_params(params_path).dataset
     experiments = list_experiments(all_commits=all_commits)

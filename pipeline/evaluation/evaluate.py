@@ -28,7 +28,8 @@ from pipeline.evaluation.calibrating import calibrate_on
 from pipeline.evaluation.calibration import write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
 from pipeline.evaluation.response_maps import compute_maps
-from pipeline.figures.figures import Curve, save, success_curves
+from pipeline.figures.curves import Curve, success_curves
+from pipeline.figures.style import save
 from pipeline.manifests.boxes import Box, read_split_boxes
 from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out
 from pipeline.manifests.prepared import read_prepared_clips

@@ -1,4 +1,4 @@
-"""Pictures of values over a number: epochs of training, or a setting. Conventions: `pipeline.figures.figures`."""
+"""Line plots over a number, such as the epoch or a setting. Conventions: `pipeline.figures.style`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures.figures import COLORS, DPI, FONT_SIZE, GRAY
-
-MARKERS = "osD^vPX"
+from pipeline.figures.style import COLORS, FONT_SIZE, GRAY, GRID_GRAY, MARKERS, new_figure
 
 
 @dataclass(frozen=True)
 class Line:
-    """Values of one row.
+    """One line of a panel.
 
     Attributes
     ----------
     label : str
-        The same in each panel for the same row, which then has the same color.
+        Lines with the same label have the same color in every panel.
     x, y : sequence of float
         NaN leaves a gap.
     low, high : sequence of float
-        Ends of the interval around each value; empty for none.
+        Ends of the interval around each value; empty if there is none.
     reference : bool
-        Drawn gray and dashed: what the other lines are compared with.
+        Whether it is drawn gray and dashed, for comparison with the other lines.
     """
 
     label: str
@@ -42,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """One pair of axes."""
+    """One pair of axes with its lines."""
 
     title: str
     x_label: str
@@ -50,9 +47,8 @@ class LinePanel:
 
 
 def line_panels(panels: Sequence[LinePanel]) -> Figure:
-    """Return panels side by side with one legend; the vertical axes are fractions and start at 0."""
-    figure = Figure(figsize=(3.1 * len(panels) + 2.4, 3.4), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    """Return panels side by side with a common legend. Vertical axes start at 0."""
+    figure = new_figure(width=3.1 * len(panels) + 2.4, height=3.4, layout="constrained")
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if not line.reference))
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
@@ -72,7 +68,7 @@ def line_panels(panels: Sequence[LinePanel]) -> Figure:
         axes.set_ylim(bottom=0)
         if all(float(x).is_integer() for line in panel.lines for x in line.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.grid(color=GRID_GRAY, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=FONT_SIZE - 0.5

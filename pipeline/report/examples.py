@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.seeding import evenly_spaced
-from pipeline.figures.figures import Panel, overlay_grid
+from pipeline.figures.overlays import Panel, overlay_grid
 from pipeline.manifests.boxes import Box
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.ground_truth import ground_truth
@@ -147,7 +147,7 @@ def maps_over_epochs(maps: EpochMaps, shards: ShardSet, protocol: ScoringProtoco
         for i, name in enumerate(maps.names):
             rows.append(
                 [
-                    Panel(frame, heat=upsample(response, protocol), region=cell_region(response, level, protocol))
+                    Panel(frame, heatmap=upsample(response, protocol), region=cell_region(response, level, protocol))
                     for response, level in zip(maps.response[i, j], maps.delta_v[i], strict=True)
                 ]
             )

@@ -427,7 +427,7 @@ def test_errors_say_what_to_do(world, tmp_path):
     (world.folder / "baselines.json").unlink()
     with pytest.raises(EvaluationError, match=r"baselines\.json: .*`dvc repro baselines`"):
         world.evaluate()
-    with pytest.raises(EvaluationError, match="'mine'.*paper256"):
+    with pytest.raises(EvaluationError, match=r"'mine'.*paper256"):
         world.evaluate(settings=EvaluationSettings(protocol="mine"))
     (world.manifest / "test_boxes.csv").unlink()
     with pytest.raises(EvaluationError, match=r"no boxes for the split 'test'.*score_split.*\(validation\)"):

@@ -158,7 +158,7 @@ def test_a_table_names_its_rows_that_have_a_normalization_of_their_own(tmp_path)
     for section in paper_sections(source(tmp_path, metrics=metrics)):
         assert section.text.count(": MSSL.") == 1
     for section in paper_sections(source(tmp_path)):
-        assert "in place of" not in section.text
+        assert "relu-max" not in section.text
 
 
 def test_csv_holds_fractions_with_deviation_and_published_value(tmp_path):

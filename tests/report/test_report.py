@@ -408,7 +408,7 @@ def test_figure_6_outlines_the_cells_that_training_takes(monkeypatch, tmp_path):
     ((first, second),) = drawn
     np.testing.assert_array_equal(first.region, np.kron(response > 0.85, np.ones((64, 64), dtype=bool)))
     np.testing.assert_array_equal(second.region, np.kron(response.T > 0.95, np.ones((64, 64), dtype=bool)))
-    assert first.heat.shape == (256, 256)
+    assert first.heatmap.shape == (256, 256)
     # 0.85 in float32 is above 0.85 in float64, but training compares in float32.
     assert not cell_region(np.full((2, 2), 0.85, dtype=np.float32), np.float64(0.85), protocol).any()
 

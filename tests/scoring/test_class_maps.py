@@ -101,7 +101,7 @@ def test_clips_that_cannot_be_scored_are_counted():
 
 def test_errors_say_what_is_wrong():
     maps = np.ones((1, 1, 4, 4))
-    with pytest.raises(EvaluationError, match="'a'.*'oboe'.*cello"):
+    with pytest.raises(EvaluationError, match=r"'a'.*'oboe'.*cello"):
         score_class_maps(maps, ["cello"], ["a"], [box("a", "oboe", 0, 0, 1, 1)], MUSIC)
     with pytest.raises(EvaluationError, match=r"paper256.*music-synthetic-a"):
         score_class_maps(maps, ["cello"], ["a"], [box("a", "cello", 0, 0, 1, 1)], get_protocol("paper256"))

@@ -22,8 +22,9 @@ from PIL import Image
 from pipeline.apps.inspection.measures import Comparison, Histogram
 from pipeline.apps.inspection.text import NAMES, PASSES
 from pipeline.apps.inspection.views import ClipView
-from pipeline.figures.figures import COLORS, DPI, REGION_COLOR, Panel, overlay_grid
 from pipeline.figures.heatmap import overlay as heat_over
+from pipeline.figures.overlays import REGION_COLOR, Panel, overlay_grid
+from pipeline.figures.style import COLORS, DPI
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
 from pipeline.shards.reader import ShardSet
 
@@ -146,7 +147,7 @@ def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoL
 def _panel(clip: ClipLabels, frames: Frames, *, caption: str = "") -> Panel:
     # Magnified, so that the outline follows the borders of the cells.
     region = np.kron(clip.mask, np.ones((_CELL, _CELL), dtype=bool))
-    return Panel(frames.of(clip.clip_id), heat=clip.response, region=region, caption=caption)
+    return Panel(frames.of(clip.clip_id), heatmap=clip.response, region=region, caption=caption)
 
 
 def _data_uri(image: Image.Image) -> str:

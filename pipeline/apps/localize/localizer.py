@@ -39,7 +39,7 @@ from pipeline.evaluation.calibration import (
     model_digest,
     read_calibration,
 )
-from pipeline.figures.heatmap import enlarged
+from pipeline.figures.heatmap import upsampled
 from pipeline.media.audio import DecodedAudio, assemble
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.media.video import squash
@@ -203,7 +203,7 @@ class Localizer:
         found = self.localize_batch([frame], [self.window(audio, sample_rate)])[0]
         if found.verdict == "silent":
             raise MediaError(f"the audio is silent ({found.level_dbfs:.0f} dBFS); there is nothing to localize")
-        return enlarged(found.response, height=frame.shape[0], width=frame.shape[1])
+        return upsampled(found.response, height=frame.shape[0], width=frame.shape[1])
 
     def window(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return the window around the middle of `audio` (see `localize`): float32 (sample,)."""
@@ -261,7 +261,7 @@ class Localizer:
         """Return the connected sounding regions (Eq. 2) of a raw map, the strongest first."""
         size = {"height": REGION_GRID, "width": REGION_GRID}
         return connected_regions(
-            enlarged(self.heat(response), **size), enlarged(response, **size), delta_v=self.delta_v
+            upsampled(self.heat(response), **size), upsampled(response, **size), delta_v=self.delta_v
         )
 
     def _respond(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> np.ndarray:

@@ -26,7 +26,7 @@ from pipeline.apps.localize.video.overlay import NOTICES, OnProgress, TimedLocal
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
-from pipeline.figures.heatmap import blend, enlarged, overlay, rgb_notice
+from pipeline.figures.heatmap import blend, overlay, rgb_notice, upsampled
 from pipeline.media.clip import read_still
 from pipeline.media.container import Deadline, MediaContainer, require_file
 
@@ -159,7 +159,7 @@ def _run_image(run: _Run) -> str:
     height, width = image.shape[:2]
     regions = localizer.regions(found.response) if found.verdict == "sounding" else []
     arrays: dict[str, Any] = {
-        "response": enlarged(found.response, height=height, width=width),
+        "response": upsampled(found.response, height=height, width=width),
         "cells": found.response,
         "boxes": np.array([region[:5] for region in regions], dtype=np.float64).reshape(-1, 5),
         "verdict": np.array(found.verdict),

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.common.errors import ManifestError, MediaError
-from pipeline.figures.heatmap import heat_colors
+from pipeline.figures.heatmap import heatmap_colors
 from pipeline.manifests.clips import Clip, media_path
 from pipeline.media.clip import read_audio
 
@@ -51,7 +51,7 @@ def log_mel_image(log_mel: np.ndarray) -> str:
     size = (min(image.width, MEL_COLUMNS), min(image.height, MEL_ROWS))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BOX)
-    return data_uri("image/jpeg", _jpeg(Image.fromarray(heat_colors()[np.asarray(image)]), MEL_QUALITY))
+    return data_uri("image/jpeg", _jpeg(Image.fromarray(heatmap_colors()[np.asarray(image)]), MEL_QUALITY))
 
 
 def clip_audio(clip: Clip | None, media_root: Path, *, clip_seconds: float, sample_rate: int) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipeline.common.files import write_text
-from pipeline.figures.heatmap import heat_colors
+from pipeline.figures.heatmap import heatmap_colors
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
 from pipeline.report.page.media import data_uri
@@ -84,7 +84,7 @@ def write_page(
             charts[kind] = asdict(section.chart)
         parts.append(_part(section, source, number))
     data = {
-        "palette": base64.b64encode(heat_colors().tobytes()).decode("ascii"),
+        "palette": base64.b64encode(heatmap_colors().tobytes()).decode("ascii"),
         "charts": charts,
         "galleries": galleries,
     }

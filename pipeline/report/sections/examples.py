@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.common.files import write_csv
 from pipeline.common.seeding import evenly_spaced
-from pipeline.figures.figures import save
+from pipeline.figures.style import save
 from pipeline.manifests.boxes import read_split_boxes
 from pipeline.report.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
 from pipeline.report.section import Section

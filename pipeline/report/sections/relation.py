@@ -9,8 +9,8 @@ from pipeline.common.files import write_csv
 from pipeline.common.project import seed_folder
 from pipeline.common.text_table import MISSING, Table
 from pipeline.evaluation.relation_quality import measured_clips, share_a_label
-from pipeline.figures.figures import COLORS, save
 from pipeline.figures.lines import Line, LinePanel, line_panels
+from pipeline.figures.style import COLORS, save
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.report.epoch_quality import (
     COLUMNS,

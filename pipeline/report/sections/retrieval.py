@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.common.files import write_csv
 from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.retrieval import chance_precision, neighbors, precision_at_k
-from pipeline.figures.figures import Panel, overlay_grid, save
+from pipeline.figures.overlays import Panel, overlay_grid
+from pipeline.figures.style import save
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.section import Section
