@@ -28,7 +28,7 @@ from pipeline.report.sections.paper_tables import (
 )
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.protocols import PROTOCOLS
-from pipeline.scoring.tables import LABELS, Table
+from pipeline.scoring.tables import LABELS
 from tests.support.projects import ROOT
 
 
