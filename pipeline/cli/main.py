@@ -57,7 +57,7 @@ def verify(path: Path) -> None:
     Example: soundspot verify data/demo/shards
     """
     from pipeline.common.errors import ShardError
-    from pipeline.shards.reader import check_all_there, verify_shard
+    from pipeline.shards.reader import check_complete, verify_shard
 
     if not path.exists():
         raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
@@ -77,7 +77,7 @@ def verify(path: Path) -> None:
         raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; see above")
     # A single file says nothing about its siblings, so missing shards are only detected for folders.
     for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
-        check_all_there(folder)
+        check_complete(folder)
 
 
 def main() -> None:

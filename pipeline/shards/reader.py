@@ -1,8 +1,8 @@
-"""HDF5 shards, read back: one split as one array of clips, and the check that a shard is whole.
+"""Read HDF5 shards: all shards of a split as one array of clips, and verification of a shard.
 
-What is in a shard stands in `pipeline.shards.writer`. ``frame`` is uint8 (clip, row, col, channel), RGB; ``log_mel`` is
-float32 (clip, mel, time), natural logarithm; ``source_time_s`` is in s. A damaged byte is never returned: each clip's
-data carry a checksum, and so does the file's structure.
+See `pipeline.shards.writer` for the format. ``frame`` is uint8 (clip, row, col, channel), RGB; ``log_mel`` is float32
+(clip, mel, time), natural logarithm; ``source_time_s`` is in seconds. Damaged data is never returned, because each
+clip's data and the file's structure have checksums.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "REJECTS_FILE",
     "ShardSet",
     "ShardWriter",
-    "check_all_there",
+    "check_complete",
     "read_rejects",
     "read_shard_fingerprint",
     "verify_shard",
@@ -37,10 +37,9 @@ REJECTS_FILE = "rejects.csv"
 
 
 class ShardSet:
-    """The shards of one split, read as one array of clips in the order of the clip list.
+    """All shards of a split as one array of clips, in the order of the clip list. Created by `ShardSet.open`.
 
-    Safe to hand to worker processes: open files are kept for each process apart, and never pickled.
-    Made by `ShardSet.open`.
+    It can be passed to worker processes: file handles are kept per process and are never pickled.
     """
 
     def __init__(self, paths: Sequence[Path], headers: Sequence[Mapping[str, Any]]) -> None:
@@ -61,8 +60,8 @@ class ShardSet:
         Raises
         ------
         ShardError
-            The folder has no shards or its extraction did not finish; shards are not numbered from 0 to the last,
-            differ in settings or format, hold a clip twice or no clip at all, or cannot be read.
+            The folder has no shards, or its extraction did not finish; or the shards are not numbered consecutively from
+            0, differ in settings or format, contain a clip twice or no clips at all, or cannot be read.
         """
         paths = sorted(folder.glob(SHARD_PATTERN))
         again = f"run `dvc repro extract@{folder.name}`"
@@ -77,26 +76,26 @@ class ShardSet:
         for path, header in zip(paths, headers, strict=True):
             if header["settings"] != headers[0]["settings"] or header["log_mel_shape"] != headers[0]["log_mel_shape"]:
                 difference = _difference(headers[0]["settings"], header["settings"])
-                raise ShardError(f"{path}: made with other settings than {paths[0].name}: {difference}; {again}")
+                raise ShardError(f"{path}: extracted with other settings than {paths[0].name}: {difference}; {again}")
         shards = cls(paths, headers)
         if len(set(shards.clip_ids)) != len(shards.clip_ids):
             twice = next(clip_id for clip_id in shards.clip_ids if shards.clip_ids.count(clip_id) > 1)
-            raise ShardError(f"{folder}: clip {twice!r} is there twice; {again}")
-        check_all_there(folder)
+            raise ShardError(f"{folder}: clip {twice!r} is stored twice; {again}")
+        check_complete(folder)
         if not shards.clip_ids:
-            raise ShardError(f"{folder}: no clip in any shard; see {REJECTS_FILE}")
+            raise ShardError(f"{folder}: all shards are empty; see {REJECTS_FILE}")
         return shards
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Read some clips, in the order given.
+        """Read clips in the given order.
 
         Parameters
         ----------
         indices : sequence of int
-            Positions in `clip_ids`, from 0.
+            Positions in `clip_ids`.
 
         Returns
         -------
@@ -107,13 +106,13 @@ class ShardSet:
         Raises
         ------
         ShardError
-            A clip's data are damaged, or its shard is gone; the message names the file and the clip.
+            A clip's data is damaged, or its shard is missing; the message names the file and the clip.
         IndexError
             An index is out of range.
         """
         frame = np.empty((len(indices), self.image_size, self.image_size, 3), dtype=np.uint8)
         log_mel = np.empty((len(indices), *self.log_mel_shape), dtype=np.float32)
-        # One clip at a time: it is several times faster than h5py's selection by a list.
+        # One clip at a time, which is several times faster than h5py's selection by a list.
         for position, index in enumerate(indices):
             if not 0 <= index < len(self):
                 raise IndexError(f"clip {index} of {len(self)}")
@@ -128,7 +127,7 @@ class ShardSet:
         return frame, log_mel
 
     def close(self) -> None:
-        """Close this process's files; a later `read` opens them again."""
+        """Close this process's files; `read` reopens them."""
         for key in [key for key in self._handles if key[0] == os.getpid()]:
             self._handles.pop(key).close()
 
@@ -136,31 +135,31 @@ class ShardSet:
         return {**self.__dict__, "_handles": {}}
 
     def _handle(self, path: Path) -> h5py.File:
-        # Keyed by process: a handle inherited through fork must not be used.
+        # Keyed by process, because a handle inherited through fork shares its file position with the parent.
         key = (os.getpid(), path)
         if key not in self._handles:
             self._handles[key] = open_file(path)
         return self._handles[key]
 
 
-def check_all_there(folder: Path) -> None:
-    """Compare how many shards lie in a folder with how many the first of them says there are. Raises ShardError."""
+def check_complete(folder: Path) -> None:
+    """Raise ShardError if the number of shards in a folder differs from `n_shards` in the first one."""
     paths = sorted(folder.glob(SHARD_PATTERN))
     wanted = _read_header(paths[0])["settings"]["n_shards"]
     if len(paths) != wanted:
         raise ShardError(
-            f"{folder}: {len(paths)} of its {wanted} shards are there; run `dvc repro extract@{folder.name}`"
+            f"{folder}: expected {wanted} shards, found {len(paths)}; run `dvc repro extract@{folder.name}`"
         )
 
 
 def verify_shard(path: Path) -> None:
-    """Read all of a shard, so that every checksum is compared.
+    """Read a whole shard, so that every checksum is verified.
 
     Raises
     ------
     ShardError
-        The file is missing, is no shard, is of another format version, or is damaged; the message names the field
-        and, where one is concerned, the clip.
+        The file is missing, not a shard, of another format version, or damaged; the message names the field and, if
+        applicable, the clip.
     """
     clip_ids = _read_header(path)["clip_ids"]
     where = "structure"
@@ -185,7 +184,7 @@ def read_shard_fingerprint(path: Path) -> str:
 
 
 def read_rejects(path: Path) -> list[tuple[str, str]]:
-    """Return (clip_id, reason) of every clip that a shard left out. Raises ShardError as `verify_shard` does."""
+    """Return (clip_id, reason) of every rejected clip. Raises ShardError as `verify_shard` does."""
     try:
         with open_file(path) as file:
             group = file["rejects"]
@@ -196,7 +195,7 @@ def read_rejects(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """Read a shard's attributes, clip ids and shapes, and check that they fit together."""
+    """Read a shard's attributes, clip ids and shapes, and check that they are consistent."""
     if not path.exists():
         raise ShardError(f"{path}: no such shard; run `dvc repro extract@{path.parent.name}`")
     try:
@@ -230,6 +229,7 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _damaged(path: Path, problem: str) -> ShardError:
     reason = " ".join(problem.split())
+    # Deleting is only safe advice for files of our own.
     if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
         return ShardError(f"{path}: not a shard of this program ({reason})")
     return ShardError(f"{path}: damaged ({reason}); delete it and rerun `dvc repro extract@{path.parent.name}`")

@@ -1,12 +1,18 @@
-"""HDF5 shards of decoded clips: what is in one, and how it is written.
+"""Write HDF5 shards of decoded clips, and define their format.
 
-A shard holds some of a split's clips in the order of the clip list, one dataset per field with the clip as first axis:
-``clip_id`` fixed-length bytes; ``frame`` uint8 (clip, row, col, channel), RGB; ``log_mel`` float32 (clip, mel, time),
-natural logarithm; ``source_time_s`` float64, the time of the frame in its source in s. A chunk is one clip, without
-compression, with a Fletcher-32 checksum: random single clips are what training reads. Dimension scales name the axes,
-``mel`` in Hz and ``time`` in s from the start of the window, so that xarray opens a shard as it is. The group
-``rejects`` lists the clips that were left out, with the reason. Attributes: ``format_version``, ``fingerprint``, ``n_shards`` (of
-the split), and every setting that made the shard. Nothing else goes in, no clock and no host name: equal input gives equal bytes.
+A shard contains a part of a split's clips in the order of the clip list, one dataset per field with the clip as first
+axis:
+
+- ``clip_id``: fixed-length bytes;
+- ``frame``: uint8 (clip, row, col, channel), RGB;
+- ``log_mel``: float32 (clip, mel, time), natural logarithm;
+- ``source_time_s``: float64 (clip,), the clip's center time in its source, s.
+
+A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training reads single random clips. Dimension
+scales name the axes, with ``mel`` in Hz and ``time`` in s from the start of the window, so xarray can open a shard
+directly. The group ``rejects`` lists the rejected clips with reasons. Attributes: ``format_version``, ``fingerprint``,
+``n_shards`` (of the split) and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal
+input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -35,11 +41,11 @@ _AXES = {
 }
 _ID_BYTES = 128
 _ID_TYPE = f"S{_ID_BYTES}"
-_MARGIN = 4096  # bytes for a clip's chunk indices and reason, generously; a sixteenth of it is in use
+_MARGIN = 4096  # bytes reserved per clip for chunk indices and reject reason, 16 times the typical size
 
 
 class ShardWriter:
-    """Writes one shard. Made by `ShardWriter.create`."""
+    """Writer for one shard, created by `ShardWriter.create`."""
 
     def __init__(self, file: h5py.File, *, settings: Mapping[str, Any], capacity: int, log_mel_shape: tuple[int, int]):
         self._file = file
@@ -49,8 +55,8 @@ class ShardWriter:
         size = settings["image_size"]
         shapes = {"frame": (size, size, 3), "log_mel": log_mel_shape}
         types = {"clip_id": _ID_TYPE, "frame": "uint8", "log_mel": "float32", "source_time_s": "float64"}
-        # Objects stay open, and the file is flushed at fixed points: HDF5 lays a file out as objects close, and when
-        # Python lets go of one is not certain (a profiling thread, such as Dask's, delays it).
+        # HDF5 allocates file space when objects are closed, and Python may release them late (a profiling thread, such as
+        # Dask's, holds references). For equal bytes, objects stay open and the file is flushed at fixed points.
         self._objects: dict[str, h5py.HLObject] = {}
         for name in FIELDS:
             shape = (capacity, *shapes.get(name, ()))
@@ -68,23 +74,23 @@ class ShardWriter:
         n_frames: int,
         n_shards: int = 1,
     ) -> Iterator[ShardWriter]:
-        """Give a writer; the file appears at `path`, whole, when the block ends without an error.
+        """Yield a writer; the file is moved to `path` atomically if the block ends without an error.
 
         Parameters
         ----------
         path : Path
-            The shard's file.
+            Path of the shard.
         settings : mapping
-            Attributes: ``fingerprint`` (str) and every setting that makes the shard (numbers), among them
-            ``sample_rate`` in Hz, ``hop_length`` in samples, ``image_size`` in pixels.
+            Attributes: ``fingerprint`` (str) and all extraction settings (numbers), including ``sample_rate`` in Hz,
+            ``hop_length`` in samples and ``image_size`` in pixels.
         capacity : int
-            The most clips that will be appended, at least 1.
+            Maximum number of clips, at least 1.
         mel_hz : np.ndarray, shape (mel,)
             Center frequency of each mel band, Hz.
         n_frames : int
             Length of `log_mel` in time.
         n_shards : int
-            Of the split, so that one that is gone is missed.
+            Number of shards of the split, used to detect missing ones.
 
         Raises
         ------
@@ -94,20 +100,20 @@ class ShardWriter:
         settings, size = {**settings, "n_shards": n_shards}, settings["image_size"]
         room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
         with replacing(path) as temporary:
-            # HDF5 cannot close a file that it cannot write, and may take the process down: so room comes first.
+            # If the disk fills up, HDF5 cannot close the file and may crash the process, so reserve the space first.
             temporary.touch()
             _reserve(temporary, room)
             with _storage_errors():
                 file = h5py.File(temporary, "w", libver=LIBVER, locking=False)
             try:
-                _reserve(temporary, room)  # opening gave the room back
+                _reserve(temporary, room)  # opening truncated the file
                 with _storage_errors():
                     writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
                 yield writer
                 with _storage_errors():
                     writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
             except BaseException:
-                # Closing writes again, and may fail again: the first error is the one to tell.
+                # Closing writes again and may fail too; report the first error.
                 with suppress(OSError, RuntimeError):
                     file.close()
                 raise
@@ -118,7 +124,7 @@ class ShardWriter:
     def append(
         self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
     ) -> None:
-        """Add clips.
+        """Append clips.
 
         Parameters
         ----------
@@ -128,7 +134,7 @@ class ShardWriter:
         log_mel : np.ndarray, float32, shape (clip, mel, time)
             Natural logarithm.
         source_time_s : np.ndarray, float64, shape (clip,)
-            Time of the frame in its source, s.
+            Center time of each clip in its source, s.
         """
         start, stop = self._n_clips, self._n_clips + len(clip_ids)
         with _storage_errors():
@@ -139,7 +145,7 @@ class ShardWriter:
         self._n_clips = stop
 
     def reject(self, clip_id: str, reason: str) -> None:
-        """Note a clip that is left out, and why."""
+        """Record a rejected clip and the reason."""
         self._rejects.append((clip_id, reason))
 
     def _create(self, name: str, **what: Any) -> h5py.Dataset:
@@ -180,14 +186,14 @@ class ShardWriter:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Make sure that the disk has room for a file to grow to `size` bytes. Raises OSError if it has not."""
+    """Reserve disk space for a file of `size` bytes. Raises OSError if there is not enough."""
     if hasattr(os, "posix_fallocate"):  # absent on macOS and Windows
         with open(path, "rb+") as file:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _end_of_file(path: Path) -> int:
-    """Return where a closed HDF5 file ends by its own account: the end-of-file address in its superblock."""
+    """Return the end-of-file address in the superblock of a closed HDF5 file."""
     with open(path, "rb") as file:
         (end,) = struct.unpack_from("<Q", file.read(36), 28)  # HDF5 File Format Specification III, superblock version 3
     return int(end)
@@ -195,7 +201,7 @@ def _end_of_file(path: Path) -> int:
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Give what h5py raises for a failed write, an OSError or a RuntimeError of many lines, as a plain OSError."""
+    """Convert what h5py raises for a failed write, an OSError or a multi-line RuntimeError, to a plain OSError."""
     try:
         yield
     except (OSError, RuntimeError) as error:

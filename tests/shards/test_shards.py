@@ -1,4 +1,4 @@
-"""Shards: round trip, named axes, equal bytes, and damage that is always found."""
+"""Shards: round trip, named axes, equal bytes, and detection of any damage."""
 
 import pickle
 import shutil
@@ -36,7 +36,7 @@ MEL_HZ = np.array([100.0, 200.0, 400.0, 800.0])
 def make_shard(
     path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), n_shards: int = 1, **changed: Any
 ) -> None:
-    """Write a shard whose values follow from the clip ids, in groups of two clips."""
+    """Write a shard in groups of two clips, with values derived from the clip ids."""
     settings = {**SETTINGS, **changed}
     capacity = len(clip_ids) + len(rejects)
     create = ShardWriter.create(
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_clips_come_back_in_the_order_asked_for(folder: Path) -> None:
+def test_clips_are_read_in_the_requested_order(folder: Path) -> None:
     shards = ShardSet.open(folder)
 
     frame, log_mel = shards.read([4, 0, 3, 0])
@@ -86,7 +86,7 @@ def test_clips_come_back_in_the_order_asked_for(folder: Path) -> None:
     assert read_rejects(shard_path(folder, 0)) == []
 
 
-def test_reading_nothing_gives_empty_arrays(folder: Path) -> None:
+def test_reading_no_clips_returns_empty_arrays(folder: Path) -> None:
     frame, log_mel = ShardSet.open(folder).read([])
 
     assert frame.shape == (0, SIZE, SIZE, 3)
@@ -94,8 +94,8 @@ def test_reading_nothing_gives_empty_arrays(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 5])
-def test_an_index_out_of_range_is_refused(folder: Path, index: int) -> None:
-    with pytest.raises(IndexError, match=f"clip {index} of 5"):
+def test_an_index_out_of_range_is_an_error(folder: Path, index: int) -> None:
+    with pytest.raises(IndexError, match=rf"{index}\b"):
         ShardSet.open(folder).read([index])
 
 
@@ -139,8 +139,8 @@ def test_equal_input_gives_equal_bytes_at_another_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
-def test_bytes_do_not_depend_on_when_python_lets_go_of_objects(tmp_path: Path) -> None:
-    """A thread that samples stacks, as Dask's profiler does, keeps local variables alive for a random while."""
+def test_bytes_do_not_depend_on_when_python_releases_objects(tmp_path: Path) -> None:
+    """A thread that samples stacks, as Dask's profiler does, keeps local variables alive for random times."""
     make_shard(tmp_path / "alone.h5", ["a", "b", "c", "d"], rejects=[("x", "why")])
     interval, writing, ended = sys.getswitchinterval(), threading.get_ident(), threading.Event()
 
@@ -166,7 +166,7 @@ def test_bytes_do_not_depend_on_when_python_lets_go_of_objects(tmp_path: Path) -
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_a_shard_may_have_no_clip(tmp_path: Path) -> None:
+def test_a_shard_may_be_empty(tmp_path: Path) -> None:
     make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")], n_shards=2)
     make_shard(tmp_path / "train/shard-00001.h5", ["a"], n_shards=2)
     (tmp_path / "train/rejects.csv").touch()
@@ -186,13 +186,13 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["clip_id", "frame", "log_mel", "source_time_s", "mel", "rejects/reason"])
-def test_a_flipped_byte_of_any_field_is_found(folder: Path, field: str) -> None:
+def test_a_flipped_byte_in_any_field_is_detected(folder: Path, field: str) -> None:
     path = shard_path(folder, 1)
     with h5py.File(path) as file:
         chunk = file[field].id.get_chunk_info(0)
     flip(path, chunk.byte_offset)
 
-    with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged .*delete it and rerun `dvc repro extract@train`"):
+    with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged .*extract@train"):
         verify_shard(path)
 
 
@@ -211,7 +211,7 @@ def test_reading_a_damaged_clip_names_file_and_clip(folder: Path, field: str) ->
 
 
 def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: Path) -> None:
-    """Structure as well as data: a flip is either found or falls on a byte that nothing depends on."""
+    """For structure as well as data: a flip is either detected or hits an unused byte."""
     whole = tmp_path / "whole.h5"
     make_shard(whole, ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
     path = tmp_path / "flipped" / "shard-00000.h5"
@@ -238,11 +238,11 @@ def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: P
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
         (lambda path: path.write_bytes(b"not HDF5 at all"), "damaged"),
         (lambda path: path.unlink(), "no such shard"),
-        (lambda path: make_shard(path, ["a"], format_version=99), "format version 99, this program reads 2"),
+        (lambda path: make_shard(path, ["a"], format_version=99), r"version 99\b.*\b2\b"),
         (lambda path: h5py.File(path, "w").close(), "damaged"),
     ],
 )
-def test_a_file_that_is_no_shard_is_refused(folder: Path, damage: Any, message: str) -> None:
+def test_a_file_that_is_not_a_shard_is_an_error(folder: Path, damage: Any, message: str) -> None:
     damage(shard_path(folder, 1))
 
     with pytest.raises(ShardError, match=message):
@@ -252,26 +252,26 @@ def test_a_file_that_is_no_shard_is_refused(folder: Path, damage: Any, message: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: shutil.rmtree(f), r"no shards; run `dvc repro extract@train`"),
-        (lambda f: (f / "rejects.csv").unlink(), r"extraction did not finish \(no rejects\.csv\)"),
-        (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing before shard-00001\.h5"),
-        (lambda f: shard_path(f, 1).unlink(), r"train: 1 of its 2 shards are there; run `dvc repro extract@train`"),
-        (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: 3 of its 2 shards are there"),
+        (lambda f: shutil.rmtree(f), r"no shards.*extract@train"),
+        (lambda f: (f / "rejects.csv").unlink(), r"did not finish.*rejects\.csv"),
+        (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing"),
+        (lambda f: shard_path(f, 1).unlink(), r"train: .*\b2 .*\b1\b.*extract@train"),
+        (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: .*\b2 .*\b3\b"),
         (
             lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512, n_shards=2),
-            "other settings.*n_fft 512 instead of 256",
+            r"shard-00002\.h5: .*n_fft 512.*256",
         ),
-        (lambda f: make_shard(shard_path(f, 2), ["a"], n_shards=2), "clip 'a' is there twice"),
+        (lambda f: make_shard(shard_path(f, 2), ["a"], n_shards=2), "clip 'a'"),
     ],
 )
-def test_shards_that_do_not_belong_together_are_refused(folder: Path, change: Any, message: str) -> None:
+def test_inconsistent_shards_are_an_error(folder: Path, change: Any, message: str) -> None:
     change(folder)
 
     with pytest.raises(ShardError, match=message):
         ShardSet.open(folder)
 
 
-def test_the_fingerprint_of_a_set_follows_its_shards(folder: Path) -> None:
+def test_the_fingerprint_of_a_set_depends_on_its_shards(folder: Path) -> None:
     before = ShardSet.open(folder).fingerprint
     assert ShardSet.open(folder).fingerprint == before
 
