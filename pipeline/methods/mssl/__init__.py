@@ -1,0 +1,1 @@
+"""MSSL (Qian et al. 2020): `method` has all rows of the tables, `losses` its losses."""
