@@ -13,13 +13,14 @@ from tests.support.easy_world import BACKGROUND, SHARP, easy_scores, make_easy_w
 from tests.support.synthetic import make_settings
 
 ROWS = ("initial", "itr", "itr_intra", "itr_inter", "iterative")
-OPTIMIZER = {"temperature": 0.1, "learning_rate": 3e-3, "weight_decay": 1e-4}
+OPTIMIZER = {"temperature": 0.1, "weight_decay": 1e-4}
+# Trained longer or faster, single cells of the object stand out more and more, and where is up to the last bits.
 SETTINGS = make_settings(
     batch_size=16,
     encoder=SHARP,
     augmentation=AugmentationSettings(flip=True),
-    initialize=OptimizationSettings(epochs=16, **OPTIMIZER),
-    iterate=IterationSettings(epochs=8, **OPTIMIZER, delta_v=0.7, delta_a=0.9),
+    initialize=OptimizationSettings(epochs=5, learning_rate=3e-3, **OPTIMIZER),
+    iterate=IterationSettings(epochs=4, learning_rate=5e-4, **OPTIMIZER, delta_v=0.7, delta_a=0.9),
     methods={name: {} for name in ROWS},
 )
 
@@ -27,7 +28,7 @@ SETTINGS = make_settings(
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Shards, and the folder in which the rows share an initialization."""
-    return make_easy_world(64, 0)[0], tmp_path_factory.mktemp("easy")
+    return make_easy_world(96, 0)[0], tmp_path_factory.mktemp("easy")
 
 
 @pytest.mark.slow
@@ -36,8 +37,14 @@ def test_it_localizes_an_easy_set(start, name):
     shards, folder = start
     model = train_easily(folder, name, shards, SETTINGS)
     found, shuffled, blind = easy_scores(model, *make_easy_world(64, 1)[:2])
-    assert found > 1.6 * blind
-    assert found > shuffled + 0.1
+    # Mean ± SD of 15 runs with start weights disturbed by 1e-6, five on each of three CPU capabilities, of the row that is
+    # nearest to its bound: itr_inter 2.17 ± 0.03 × blind (least 2.12), and 0.40 ± 0.01 above shuffled (least 0.39).
+    assert found > 2 * blind
+    assert found > shuffled + 0.3
+
+
+# Of the same 15 runs: 0.065 ± 0.004, 0.349 ± 0.007, 0.308 ± 0.004, at most 0.001, and 0.024 ± 0.005 (most 0.044).
+FALLS_TO = {"initial": 0.2, "itr": 0.45, "itr_intra": 0.36, "itr_inter": 0.01, "iterative": 0.1}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -52,4 +59,4 @@ def test_the_loss_falls_on_a_few_clips(name):
     torch.manual_seed(0)
     method, model = build_method(name, method_settings(SETTINGS, name)), build_model(SHARP)
     losses = overfit(method, model, batch, steps=25, learning_rate=3e-3)
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < FALLS_TO[name] * np.mean(losses[:3])
