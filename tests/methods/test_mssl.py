@@ -444,7 +444,8 @@ class TestStages:
         if name == "mssl":
             model.heads[HEADS].stage_two.fill_(True)
         losses = overfit(method, model, batch, steps=25, learning_rate=3e-3)
-        assert np.mean(losses[-3:]) < 0.6 * losses[0]
+        # 0.253 ± 0.001 and 0.331 ± 0.001 (mean ± SD of 8 runs, start weights disturbed by 1e-6, three CPU capabilities).
+        assert np.mean(losses[-3:]) < 0.4 * losses[0]
 
     def test_under_autocast_the_loss_is_float32_and_close(self, batch):
         method, model = make("mssl", **SMALL_HEADS)
@@ -466,15 +467,18 @@ class TestStages:
 def start(tmp_path_factory):
     """Settings, shards and an initialized run on the easy world."""
     folder = tmp_path_factory.mktemp("easy")
-    shards, boxes, labels = make_easy_world(64, 0)
-    own = {"epochs": 8, "learning_rate": 3e-3}
+    shards, boxes, labels = make_easy_world(96, 0)
+    own = {"epochs": 5, "learning_rate": 1e-3}
     settings = make_settings(
         batch_size=16,
         encoder=SHARP,
         augmentation=AugmentationSettings(flip=True),
-        initialize=OptimizationSettings(epochs=2, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
+        initialize=OptimizationSettings(epochs=5, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         methods={
-            "mssl": {**own, "epochs": 12, "stage_two_share": 0.7, "projection_hidden": 64, "projection_dim": 32},
+            "mssl": {
+                **{"epochs": 7, "learning_rate": 2e-3, "stage_two_share": 0.7},
+                **{"projection_hidden": 64, "projection_dim": 32},
+            },
             "mssl_stage1": own,
             "mssl_stage1_unlabeled": {"epochs": 1},
         },
@@ -500,22 +504,19 @@ def test_it_localizes_an_easy_world(start, easy, name):
     assert model.normalization == ("min-max" if name.endswith("eq1") else "relu-max")
     for world, truth in (start[2:4], make_easy_world(64, 1)[:2]):
         found, shuffled, blind = easy_scores(model, world, truth)
+        # Mean ± SD of 7 runs with start weights disturbed by 1e-6, on three CPU capabilities, of the row that is nearest to its
+        # bound, mssl_stage1_eq2_eq1: 0.16 ± 0.02 above blind (least 0.13), 0.26 ± 0.02 above shuffled (least 0.24).
         assert found > blind + 0.1
-        assert found > shuffled + 0.1
+        assert found > shuffled + 0.2
 
 
 @pytest.fixture(scope="module")
-def unlabeled(tmp_path_factory):
+def unlabeled(start):
     """The model that the rows without labels share: Eq. 2 finds what Eq. 3 and the correspondence have learned."""
-    settings = make_settings(
-        batch_size=16,
-        encoder=SHARP,
-        augmentation=AugmentationSettings(flip=True),
-        initialize=OptimizationSettings(epochs=16, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
-        methods={"mssl_stage1_unlabeled": {"epochs": 8, "learning_rate": 3e-3}},
-    )
-    folder = tmp_path_factory.mktemp("unlabeled")
-    return train_easily(folder, "mssl_stage1_unlabeled", make_easy_world(64, 0)[0], settings)
+    folder, settings, shards, _, _ = start
+    name = "mssl_stage1_unlabeled"
+    settings = settings.model_copy(update={"methods": {name: {"epochs": 5, "learning_rate": 1e-3}}})
+    return train_easily(folder, name, shards, settings)
 
 
 # Without Eq. 2 the map is that of a class layer which nothing has trained: it can find the one object, but does not hear.
@@ -524,8 +525,25 @@ def unlabeled(tmp_path_factory):
 def test_without_labels_it_localizes_an_easy_world_through_equation_2(unlabeled, name):
     model = replace(unlabeled, method=build_method(name, unlabeled.method.settings))
     found, shuffled, blind = easy_scores(model, *make_easy_world(64, 1)[:2])
-    assert found > 1.6 * blind
-    assert found > shuffled + 0.1
+    # As above, the nearer row, with Eq. 1: 1.81 ± 0.07 × blind (least 1.69), 0.29 ± 0.02 above shuffled (least 0.27).
+    assert found > 1.5 * blind
+    assert found > shuffled + 0.2
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_the_correspondence_knows_unseen_pairs(easy, unlabeled):
+    """Maps alone do not say so: they can be good from the initialization on."""
+    world, _, labels = make_easy_world(64, 1)
+    clips = whole_batch(world)
+    same = torch.from_numpy(labels[:, None] == labels[None])
+    for trained in (*easy.values(), unlabeled):
+        model = trained.encoders
+        visual = model.project_frames(model.visual_features(clips.frames)).mean(dim=(2, 3))
+        logits = model.heads[HEADS].correspondence(visual, model.project_audio(model.audio_features(clips.log_mel)))
+        right, wrong = logits[same], logits[~same]
+        # As above, 1.000 in every run; 0.01 where the pairs that are learned from are permuted.
+        assert (right[:, None] > wrong[None]).float().mean() > 0.8
 
 
 def test_rows_without_labels_need_none(start, tmp_path):
@@ -533,7 +551,7 @@ def test_rows_without_labels_need_none(start, tmp_path):
     name = "mssl_stage1_unlabeled"
     train(shards, folder / "initialize", tmp_path / name, method=name, settings=settings, seeds=[0])
     assert load_model(tmp_path / name / "model.pt").description["classes"] == []
-    with pytest.raises(TrainingError, match="learns from labels"):
+    with pytest.raises(TrainingError, match="label_file"):
         train(shards, folder / "initialize", tmp_path / "mssl", method="mssl", settings=settings, seeds=[0])
 
 

@@ -171,7 +171,7 @@ class TestMethods:
 
     def test_no_labels(self, trained, world, tmp_path, monkeypatch):
         monkeypatch.setattr(Contrastive, "Settings", LabeledSettings)
-        with pytest.raises(TrainingError, match="learns from labels"):
+        with pytest.raises(TrainingError, match="label_file"):
             train(world, trained / "initialize", tmp_path, method="initial", settings=make_settings(), seeds=[0])
 
 
