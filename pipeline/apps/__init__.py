@@ -1,0 +1,5 @@
+"""Tools that no stage of the pipeline needs.
+
+`preflight` checks before training, `inspection` shows pseudo-labels, `compare` compares scores, `localize` runs a model
+on files, `export` converts a model for other programs. These packages do not import each other.
+"""

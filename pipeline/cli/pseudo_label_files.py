@@ -61,7 +61,7 @@ def export(
     """
     from tqdm import tqdm
 
-    from pipeline.apps.inspection.export import check_free, export_coco, export_npz, export_png, picture_path
+    from pipeline.apps.inspection.export import check_free, export_coco, export_npz, export_png, image_path
     from pipeline.apps.inspection.views import find_clip
     from pipeline.common.console import progress_disabled
 
@@ -70,15 +70,15 @@ def export(
     labels = artifacts.open(epoch)
     if clips:
         labels = labels.select([find_clip(labels, clip) for clip in dict.fromkeys(clips)])
-    check_free([picture_path(output, clip) for clip in labels] if format_ == "png" else [output], overwrite=overwrite)
+    check_free([image_path(output, clip) for clip in labels] if format_ == "png" else [output], overwrite=overwrite)
     if format_ == "npz":
         export_npz(output, labels)
     elif format_ == "coco":
         n_regions = export_coco(output, labels, side=_frame_side(artifacts, shards))
         note(f"{n_regions} sounding regions")
     else:
-        pictures = export_png(output, labels, frames_of(artifacts, shards))
-        for _ in tqdm(pictures, total=len(labels), unit="clip", leave=False, disable=progress_disabled()):
+        images = export_png(output, labels, frames_of(artifacts, shards))
+        for _ in tqdm(images, total=len(labels), unit="clip", leave=False, disable=progress_disabled()):
             pass
     note(f"wrote {len(labels)} clips to {output}")
 

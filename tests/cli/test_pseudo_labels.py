@@ -191,7 +191,7 @@ def test_exports_are_not_replaced_by_chance(project, capsys):
         (project / file).parent.mkdir(exist_ok=True)
         (project / file).write_text("mine")
         assert run("export", "good", "--format", format, "-o", output) == 1
-        assert f"error: {file}: is there already; choose another name, or give --overwrite" in capsys.readouterr().err
+        assert f"error: {file}: exists" in capsys.readouterr().err
         assert (project / file).read_text() == "mine"
     assert [path.name for path in (project / "pictures").iterdir()] == ["clip-03.png"]
     # What another clip's picture would replace is not in the way of this one's.
@@ -233,8 +233,8 @@ def test_verify(project, capsys):
     [
         (("list", "godo"), 1, "runs/squares/godo: no run with pseudo_labels; available: good"),
         (("list", "no/where"), 1, "no/where: no such file or folder"),
-        (("show", "good", "clip_03"), 1, "no clip 'clip_03' among the 12"),
-        (("show", "good", "clip-0"), 1, "'clip-0' begins the ids of 10 clips"),
+        (("show", "good", "clip_03"), 1, "no clip 'clip_03' among its 12 clips"),
+        (("show", "good", "clip-0"), 1, "'clip-0' is the prefix of 10 clip ids"),
         (("show", "good", "9", "clip-03"), 1, "no pseudo-labels of epoch '9'; there are 0 to 2"),
         (("show", "good", "1", "2", "3"), 2, "expected [EPOCH] CLIP, got 1 2 3"),
         (("show", "good"), 2, "Missing argument"),

@@ -1,0 +1,4 @@
+"""Compare scores: stored response maps under several protocols, and experiments that differ in one setting.
+
+`soundspot evaluate` rescores maps with `rescore` and prints `protocol_tables`; `soundspot sensitivity` uses `sensitivity`.
+"""

@@ -1,8 +1,8 @@
-"""Tables about the field's rules: what each one is, and what all of them say about the same response maps.
+"""Tables of evaluation protocols: their definitions, and the scores of the same response maps under each of them.
 
 Conventions
 -----------
-Tables for people show percent with one decimal, CSV and JSON files hold fractions (see `pipeline.scoring.summary`). A cell
+Tables in the terminal and in Markdown show percent with one decimal, CSV and JSON files hold fractions (see `pipeline.scoring.summary`). A cell
 ``48.2 / 49.0`` is success rate / AUC. Counts of degenerate cases are those of `pipeline.scoring.results.COUNTS`.
 """
 
@@ -40,19 +40,19 @@ _COUNT_TITLES = {
 
 
 def rules_table(protocols: Sequence[ScoringProtocol]) -> Table:
-    """Return the fields of each rule, one line per rule."""
+    """Return the fields of each protocol, one row per protocol."""
     header = ("protocol", "grid", "box edges", "ground truth", "map", "enlarged", "region", "success", "also")
     return Table(header, tuple(_fields(protocol) for protocol in protocols))
 
 
 def rules_text(protocols: Sequence[ScoringProtocol]) -> str:
-    """Return the table of the rules and, below it, whose rule each one is."""
+    """Return the table of the protocols and, below it, the source of each."""
     sources = "".join(f"{protocol.name}\n    {protocol.source}\n" for protocol in protocols)
     return f"{rules_table(protocols).text()}\n{sources}"
 
 
 def rates_table(rows: Sequence[RescoredRow]) -> Table:
-    """Return success rate / AUC of each row under each rule, in percent, and how far the rule alone moves them."""
+    """Return success rate / AUC of each row under each protocol, in percent, and the range over the protocols."""
     names = list(rows[0].metrics)
     ranged = len(names) > 1
     cells = []
@@ -64,7 +64,7 @@ def rates_table(rows: Sequence[RescoredRow]) -> Table:
 
 
 def further_table(rows: Sequence[RescoredRow]) -> Table | None:
-    """Return the metrics that only some rules have, in percent, or None if none has any."""
+    """Return the metrics that only some protocols define, in percent, or None if there are none."""
     columns = [
         (name, key)
         for name in rows[0].metrics
@@ -84,9 +84,9 @@ def further_table(rows: Sequence[RescoredRow]) -> Table | None:
 
 
 def counts_table(rows: Sequence[RescoredRow]) -> Table:
-    """Return, for each rule, the threshold of a success and how many clips or boxes were scored and were not.
+    """Return, for each protocol, its success threshold and how many clips or boxes were scored or skipped.
 
-    Only flat maps differ from row to row; the last column names the rows that have any.
+    Only the number of flat maps differs between rows; the last column names the rows that have any.
     """
     lines = []
     for name, metrics in rows[0].metrics.items():
@@ -97,7 +97,7 @@ def counts_table(rows: Sequence[RescoredRow]) -> Table:
 
 
 def fitted(table: Table, *, width: int) -> list[Table]:
-    """Split a table's columns into tables that are at most `width` characters wide; the first column is in each."""
+    """Split a table into tables at most `width` characters wide, each with the first column."""
     widths = [max(len(cells[i]) for cells in (table.header, *table.rows)) for i in range(len(table.header))]
     blocks: list[list[int]] = [[]]
     for column in range(1, len(widths)):
@@ -108,21 +108,21 @@ def fitted(table: Table, *, width: int) -> list[Table]:
 
 
 def write_rescored(path: Path, rows: Sequence[RescoredRow], *, facts: Mapping[str, Any]) -> None:
-    """Write all scores in the format that the path's ending names.
+    """Write all scores in the format given by the path's suffix.
 
     Parameters
     ----------
     path : Path
-        ``.csv``: one line per row and rule, every metric as a fraction. ``.json``: `facts`, and under ``rows`` the flat
-        scores of each row by rule. ``.md``: the tables of a terminal, not split.
+        ``.csv``: one line per row and protocol, every metric as a fraction. ``.json``: `facts`, and under ``rows`` the
+        flat scores of each row by protocol. ``.md``: the tables of the terminal, unsplit.
     rows : sequence of RescoredRow
     facts : mapping
-        What was scored: dataset, split, and how.
+        What was scored and how, such as dataset and split.
 
     Raises
     ------
     EvaluationError
-        The ending is another.
+        The suffix is none of these.
     """
     check_output(path)
     if path.suffix == ".csv":
@@ -136,15 +136,13 @@ def write_rescored(path: Path, rows: Sequence[RescoredRow], *, facts: Mapping[st
 
 
 def check_output(path: Path) -> None:
-    """Raise EvaluationError if `write_rescored` does not know the path's ending."""
+    """Raise EvaluationError if `write_rescored` does not support the path's suffix."""
     if path.suffix not in (".csv", ".json", ".md"):
-        raise EvaluationError(
-            f"{path}: scores are written as .csv, .json or .md; end the file's name with one of these"
-        )
+        raise EvaluationError(f"{path}: the file name must end in .csv, .json or .md")
 
 
 def protocols_as_json(protocols: Sequence[ScoringProtocol]) -> list[dict[str, Any]]:
-    """Return the fields of each rule as JSON-like values."""
+    """Return the fields of each protocol as JSON-like values."""
     return [asdict(protocol) | {"extras": list(protocol.extras)} for protocol in protocols]
 
 

@@ -1,11 +1,10 @@
-"""Any rules on stored response maps, without the model.
+"""Score stored response maps under any evaluation protocols, without the model.
 
 Conventions
 -----------
-Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.scoring.map_file`): raw, so that each rule normalizes and enlarges
-them in its own way; a method that defines the normalization of its maps keeps it under every rule. Every rule scores
-the same clips, and the content-free rows stand under each rule as the models do: the difference of two numbers in one
-row is then the rule's alone. Scores are flat mappings of fractions (`pipeline.scoring.summary`).
+Maps are those of ``results/NAME/maps/VARIANT/`` (`pipeline.scoring.map_file`): raw, so that each protocol normalizes and upsamples
+them in its own way; a method that defines the normalization of its maps keeps it under every protocol. All protocols
+score the same clips and the same content-free baselines, so two numbers in one row differ by the protocol alone. Scores are flat mappings of fractions (`pipeline.scoring.summary`).
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from pipeline.scoring.tables import label_of
 
 @dataclass(frozen=True)
 class RescoredRow:
-    """One predictor under several rules.
+    """One model or baseline under several protocols.
 
     Attributes
     ----------
     name : str
-        A variant, or a content-free row.
+        A variant, or a content-free baseline.
     shuffled : bool
-        Every frame was given the sound of another clip.
+        Whether every frame was paired with the audio of another clip.
     metrics : mapping of str to mapping
-        Protocol → flat scores, means over the seeds.
+        Protocol → flat scores, averaged over the seeds.
     """
 
     name: str
@@ -50,7 +49,7 @@ class RescoredRow:
 
     @property
     def label(self) -> str:
-        """What a reader sees in the first column."""
+        """Text of the first column."""
         return f"{label_of(self.name)}, shuffled audio" if self.shuffled else label_of(self.name)
 
 
@@ -62,12 +61,12 @@ def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
     folder : Path
         ``results/NAME/maps/VARIANT``: ``maps.h5``, and ``seed_<seed>/maps.h5`` of each further seed.
     split : str
-        That they must be of.
+        Split that the maps must belong to.
 
     Raises
     ------
     EvaluationError
-        There are none, a file is damaged, or of another split.
+        There are no maps, or a file is damaged or belongs to another split.
     """
     further = sorted(
         folder.glob(f"{SEED_PATTERN}/{MAPS_FILE}"), key=lambda path: (len(path.parent.name), path.parent.name)
@@ -92,38 +91,38 @@ def rescore(
     legacy_float: bool = False,
     shuffled: bool = False,
 ) -> list[RescoredRow]:
-    """Score content-free rows and stored maps under several rules, enlarging each map once per distinct enlargement.
+    """Score content-free baselines and stored maps under several protocols. Maps are upsampled once per distinct upsampling.
 
     Parameters
     ----------
     stored : mapping of str to sequence of ResponseMaps
-        Variant → maps of its seeds; all of the same clips.
+        Variant → maps of its seeds, all for the same clips.
     boxes : sequence of Box
         Of the scored split.
     protocols : sequence of ScoringProtocol
     prior_boxes : iterable of Box
-        Of other splits, for the row `mean_of_boxes`; those of scored clips are passed over.
+        Of other splits, for the baseline `mean_of_boxes`; boxes of scored clips are ignored.
     threshold : float, optional
-        cIoU from which a clip counts as a success; by default each protocol's own.
+        cIoU at which a clip counts as a success; default: each protocol's own.
     legacy_float : bool
-        Compare with it as public code does, see `pipeline.scoring.metrics.succeeds`.
+        Compare with the threshold as public code does, see `pipeline.scoring.metrics.succeeds`.
     shuffled : bool
-        Score each model with the sounds of other clips as well.
+        Also score each model with the audio of other clips.
 
     Returns
     -------
     list of RescoredRow
-        The content-free rows, then the variants in the order given.
+        The content-free baselines, then the variants in the given order.
 
     Raises
     ------
     EvaluationError
-        There are no maps, they belong to different clips, or none belongs to a box.
+        There are no maps, they belong to different clips, or none of them has a box.
     """
     clip_ids = _common_clips(stored)
     known = set(clip_ids)
     others = [box for box in prior_boxes if box.clip_id not in known]
-    # Name, whether shuffled, and for each seed the maps and the rules by which they are scored.
+    # Name, whether shuffled, and for each seed the maps with the protocols that score them.
     predictions: list[tuple[str, bool, list[tuple[NDArray, list[ScoringProtocol]]]]] = [
         (name, False, [(maps, list(protocols))])
         for name, maps in content_free_maps(clip_ids, prior_boxes=others).items()
@@ -151,7 +150,7 @@ def rescore(
 
 
 def _common_clips(stored: Mapping[str, Sequence[ResponseMaps]]) -> list[str]:
-    """Return the clips that all maps are of, in their order."""
+    """Return the clips of the maps, in order. Raises EvaluationError if they differ."""
     named = [(name, maps) for name, runs in stored.items() for maps in runs]
     if not named:
         raise EvaluationError("no response maps to score; run `dvc repro evaluate`, or name variants that have maps")
@@ -159,7 +158,7 @@ def _common_clips(stored: Mapping[str, Sequence[ResponseMaps]]) -> list[str]:
     for name, maps in named[1:]:
         if maps.clip_ids != first.clip_ids:
             raise EvaluationError(
-                f"the maps of {name!r} (seed {maps.seed}) are of other clips than those of {first_name!r} (seed "
-                f"{first.seed}), so their scores cannot stand side by side; run `dvc repro evaluate`, or score them apart"
+                f"the maps of {name!r} (seed {maps.seed}) and {first_name!r} (seed {first.seed}) belong to different "
+                "clips, so their scores cannot be compared; run `dvc repro evaluate`, or score them separately"
             )
     return first.clip_ids

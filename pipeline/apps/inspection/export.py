@@ -1,12 +1,11 @@
-"""Pseudo-labels for other programs: NumPy's npz, a PNG for each clip, COCO's annotations.
+"""Export pseudo-labels for other programs: NumPy npz, one PNG per clip, COCO annotations.
 
 Conventions
 -----------
-npz: the fields of `PseudoLabels` with their types in the file (`clip_id` as text), and `attributes` as JSON.
-PNG: ``CLIP.png``, the frame with R̃ over it and the outline of the sounding region.
-COCO: the sounding region R̃ > δ_v in pixels of the frame, a pixel belonging to the cell that holds it; one annotation for
-each part that hangs together by edges; run lengths by columns from the top left, the first of them zeros; boxes are x, y,
-width, height; `score` is the mean of R̃ over the part.
+npz: the fields of `PseudoLabels` with the dtypes of the HDF5 file (`clip_id` as text), and `attributes` as JSON.
+PNG: ``CLIP.png``, the frame with R̃ as heat map and the outline of the sounding region.
+COCO: the sounding region R̃ > δ_v at frame resolution (nearest neighbor), one annotation per 4-connected part. Run lengths
+are column-major and begin with zeros; boxes are x, y, width, height; `score` is the mean of R̃ over the part.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse files that are there already, unless they are to be replaced. Raises PseudoLabelError."""
+    """Raise PseudoLabelError if a file exists, unless it may be overwritten."""
     there = None if overwrite else next((path for path in paths if path.exists()), None)
     if there is not None:
-        raise PseudoLabelError(f"{there}: is there already; choose another name, or give --overwrite")
+        raise PseudoLabelError(f"{there}: exists; choose another name, or give --overwrite")
 
 
-def picture_path(folder: Path, clip_id: str) -> Path:
-    """Return where the picture of a clip goes."""
+def image_path(folder: Path, clip_id: str) -> Path:
+    """Return the path of a clip's image."""
     return folder / f"{clip_id}.png"
 
 
 def export_npz(path: Path, labels: PseudoLabels) -> None:
-    """Write all fields as a compressed ``.npz``, whole or not at all; no field needs pickle to read."""
+    """Write all fields atomically as a compressed ``.npz`` that can be read without pickle."""
     fields = {name: getattr(labels, name).astype(dtype) for name, dtype in TYPES.items()}
     attributes = np.array(json.dumps(labels.attrs))
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -55,19 +54,19 @@ def export_png(folder: Path, labels: PseudoLabels, frames: Frames) -> Iterator[P
     Raises
     ------
     PseudoLabelError
-        A clip id is no file name.
+        A clip id is not a valid file name.
     """
     for clip in clips_of(labels):
         if not _FILE_NAME.fullmatch(clip.clip_id):
-            raise PseudoLabelError(f"{labels.path}: clip id {clip.clip_id!r} cannot be the name of a file")
-        path = picture_path(folder, clip.clip_id)
+            raise PseudoLabelError(f"{labels.path}: clip id {clip.clip_id!r} is not a valid file name")
+        path = image_path(folder, clip.clip_id)
         with replacing(path) as temporary:
             overlay_labels(frames.of(clip.clip_id), clip).save(temporary, format="png")
         yield path
 
 
 def export_coco(path: Path, labels: PseudoLabels, *, side: int) -> int:
-    """Write the sounding regions as COCO's JSON, whole or not at all.
+    """Write the sounding regions atomically as COCO JSON.
 
     Parameters
     ----------
@@ -79,13 +78,13 @@ def export_coco(path: Path, labels: PseudoLabels, *, side: int) -> int:
     Returns
     -------
     int
-        How many regions were written. A clip without a sounding cell has none.
+        Number of regions written. A clip without a sounding cell has none.
     """
     count = 0
     info = {"description": "sounding regions of pseudo-labels", **labels.attrs}
     category = [{"id": 1, "name": "sounding region", "supercategory": ""}]
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        # By hand around the long lists: a large training set's annotations need not be in memory at once.
+        # Written piece by piece, because the annotations of a large training set need not fit in memory.
         file.write(f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(category)},\n"images": [\n')
         for number, clip_id in enumerate(labels.clip_ids, start=1):
             image = {"id": number, "file_name": f"{clip_id}.png", "clip_id": clip_id, "width": side, "height": side}
@@ -101,7 +100,7 @@ def export_coco(path: Path, labels: PseudoLabels, *, side: int) -> int:
 
 
 def clips_of(labels: PseudoLabels) -> Iterator[ClipLabels]:
-    """Yield one clip after the other, read by some thousands."""
+    """Yield the clips one by one, read in blocks."""
     for block in labels.blocks():
         arrays = {name: getattr(block, name) for name in TYPES}
         for i, clip_id in enumerate(block):
@@ -131,7 +130,7 @@ def regions_of(clip: ClipLabels, *, side: int) -> list[dict[str, Any]]:
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """Return COCO's run lengths of a mask: zeros and ones in turn down the columns, zeros first."""
+    """Return COCO's run lengths of a mask: alternating zeros and ones in column-major order, zeros first."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False))
     lengths: list[int] = np.diff(changes, prepend=0, append=len(flat)).tolist()

@@ -1,9 +1,9 @@
-"""Measures over a whole training set's pseudo-labels: how far two epochs agree, and how responses and sounds are spread.
+"""Statistics of a whole training set's pseudo-labels: agreement of two epochs, histograms of responses and audio similarity.
 
 Conventions
 -----------
-Fractions are in [0, 1]. Clips pass by some thousands at a time, and pairs of clips by some hundred thousands, so that
-neither the maps nor the pairs of a large set have to fit in memory. Results are dataclasses of plain values.
+Fractions are in [0, 1]. Clips are read in blocks, and pairs of clips are processed in blocks, so neither the maps nor the
+pairs of a large dataset have to fit in memory. Results are dataclasses of plain values.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ import numpy as np
 from pipeline.common.errors import PseudoLabelError
 from pipeline.pseudo_labels.artifact import PseudoLabels
 
-SAMPLE = (
-    4096  # clips whose pairs are looked at where there are more: 8 million pairs tell shares to a fraction of a percent
-)
-_ROWS = 512  # of a sample's cosines at once
+# Larger datasets are sampled down to this many clips; their 8 million pairs give shares to a fraction of a percent.
+SAMPLE = 4096
+_ROWS = 512  # rows of the cosine matrix computed at once
 BINS = 20
 
 
 def pair_cosines(labels: PseudoLabels, *, center: bool, sample: int | None = None) -> Iterator[np.ndarray]:
-    """Yield the cosines of ã of all pairs of different clips, each pair once, some thousands at a time.
+    """Yield the cosines of ã for all pairs of different clips, each pair once, in blocks.
 
     Parameters
     ----------
     labels : PseudoLabels
     center : bool
-        Subtract the mean of all clips first.
+        Subtract the mean over all clips first.
     sample : int
-        Where there are more clips, so many of them are drawn, always the same; by default SAMPLE.
+        Number of clips drawn (always the same ones) if there are more; default: SAMPLE.
 
     Yields
     ------
@@ -57,7 +56,7 @@ def pair_cosines(labels: PseudoLabels, *, center: bool, sample: int | None = Non
 
 
 def shared_mask_ious(labels: PseudoLabels, previous: PseudoLabels) -> tuple[list[str], np.ndarray]:
-    """Return the clips that both epochs have, and the IoU of their sounding regions, (n,) float64.
+    """Return the clips that both epochs contain, and the IoU of their sounding regions, (n,) float64.
 
     Raises
     ------
@@ -67,7 +66,7 @@ def shared_mask_ious(labels: PseudoLabels, previous: PseudoLabels) -> tuple[list
     shared = [clip_id for clip_id in labels if clip_id in previous]
     if not shared:
         raise PseudoLabelError(
-            f"{labels.path} and {previous.path} have no clip in common; they are of different datasets"
+            f"{labels.path} and {previous.path} have no clip in common; they belong to different datasets"
         )
     sizes = [each[shared[0]].response.shape for each in (labels, previous)]
     if sizes[0] != sizes[1]:
@@ -88,7 +87,7 @@ class ChangedClip:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two epochs side by side; `counts` are clips by mask IoU, in equal steps from 0 to 1."""
+    """Two epochs compared; `counts` is the histogram of mask IoU, in ten equal bins from 0 to 1."""
 
     before: str
     after: str
@@ -106,7 +105,7 @@ def compare(before: PseudoLabels, after: PseudoLabels, *, top: int) -> Compariso
     """Compare the sounding regions of two epochs, each under its own δ_v. Raises PseudoLabelError."""
     shared, ious = shared_mask_ious(after, before)
     sounding = [each.select(shared).sounding_fraction for each in (before, after)]
-    # Where regions have nothing in common, the larger ones have changed more.
+    # Among disjoint regions (IoU 0) the larger ones have changed more.
     order = np.lexsort((-(sounding[0] + sounding[1]), ious))[:top]
     levels = (10, 25, 50, 75, 90)
     return Comparison(
@@ -129,8 +128,8 @@ def compare(before: PseudoLabels, after: PseudoLabels, *, top: int) -> Compariso
 class Histogram:
     """Counts in equal bins from `low` to `high`; `mark` is a threshold, `above` the share of values that pass it.
 
-    A response passes above δ_v (Eq. 4), a similarity at or above δ_a (Eq. 6). `exact` is False where pairs of a sample
-    of clips were counted.
+    A response passes if > δ_v (Eq. 4), a similarity if ≥ δ_a (Eq. 6). `exact` is False if only a sample of clips was
+    used.
     """
 
     name: str
@@ -144,7 +143,7 @@ class Histogram:
 
 
 def response_histogram(labels: PseudoLabels, *, bins: int = BINS) -> Histogram:
-    """Count R̃ over all cells of all clips, with δ_v marked."""
+    """Return the histogram of R̃ over all cells of all clips, with δ_v marked."""
     delta_v = np.float32(labels.attrs["delta_v"])
     parts = ((block.response.ravel(), block.response > delta_v) for block in labels.blocks())
     counted = [(np.histogram(values, bins=bins, range=(0, 1))[0], int(above.sum())) for values, above in parts]
@@ -152,7 +151,7 @@ def response_histogram(labels: PseudoLabels, *, bins: int = BINS) -> Histogram:
 
 
 def similarity_histogram(labels: PseudoLabels, *, center: bool, bins: int = BINS) -> Histogram:
-    """Count the cosines of ã over pairs of clips (of a sample where there are many), with δ_a marked."""
+    """Return the histogram of the cosines of ã over pairs of clips (of a sample if there are many), with δ_a marked."""
     delta_a = labels.attrs["delta_a"]
     counted = [
         (np.histogram(cosines, bins=bins, range=(-1, 1))[0], int((cosines >= delta_a).sum()))

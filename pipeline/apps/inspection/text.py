@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-Tables show percent with one decimal. A map is drawn two characters a cell; a cell above δ_v is solid, weaker responses
-are shaded in three steps, and the peak is marked. `plain` keeps to ASCII, for terminals that know no other characters.
+Tables show percent with one decimal. A map is drawn with two characters per cell: solid above δ_v, shaded in three steps
+below, and the peak is marked. `plain` restricts the output to ASCII.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> st
 
 
 def clip_text(view: ClipView, *, plain: bool = False) -> str:
-    """Return one clip's numbers, its map, and its neighbors by sound."""
+    """Return one clip's numbers, its map, and the table of its nearest clips by audio."""
     (row, col), (x, y) = view.peak, view.peak_xy
     lines = [
         f"{view.clip_id}, epoch {view.epoch} ({view.objective})",
@@ -76,10 +76,10 @@ def map_text(response: np.ndarray, *, delta_v: float, plain: bool = False) -> st
 
 
 def neighbors_text(found: Neighborhood) -> str:
-    """Return the table of a clip's neighbors by sound, and how many clips Eq. 6 relates to it."""
+    """Return the table of a clip's nearest clips by audio, and how many clips Eq. 6 relates to it."""
     rows = [(each.clip_id, f"{each.similarity:.4f}", "yes" if each.related else "no") for each in found.neighbors]
     centered = "mean subtracted" if found.centered else "mean not subtracted"
-    table = Table(("nearest by sound", "similarity", f"y = 1 at {found.delta_a:g}"), tuple(rows)).text()
+    table = Table(("nearest by audio", "similarity", f"y = 1 at {found.delta_a:g}"), tuple(rows)).text()
     return f"{table}{found.n_related} other clips have y = 1 with it ({centered})\n"
 
 
@@ -114,7 +114,7 @@ def comparison_text(comparison: Comparison, *, plain: bool = False) -> str:
 
 
 def histogram_text(histogram: Histogram, *, plain: bool = False) -> str:
-    """Return a histogram as bars, the bin of the threshold marked."""
+    """Return a histogram as bars, with the bin of the threshold marked."""
     edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
     name = histogram.mark_name if plain else NAMES[histogram.mark_name]
     note = "" if histogram.exact else " (from a sample of clips)"
@@ -127,13 +127,13 @@ def histogram_text(histogram: Histogram, *, plain: bool = False) -> str:
 def bars(
     edges: np.ndarray, counts: Sequence[int], *, mark: float | None = None, mark_name: str = "", plain: bool = False
 ) -> str:
-    """Draw counts as horizontal bars, one line per bin, with their share of all."""
+    """Draw counts as horizontal bars, one line per bin, with their share of the total."""
     total, most = max(sum(counts), 1), max(*counts, 1)
-    edges = np.round(edges, 9)  # a mark that lies on an edge belongs to the bin above, as the histogram counts it
+    edges = np.round(edges, 9)  # a mark on an edge belongs to the bin above, as in the histogram
     marked = -1 if mark is None else min(max(int(np.searchsorted(edges, mark, side="right")) - 1, 0), len(counts) - 1)
     lines = []
     for i, count in enumerate(counts):
-        length = -(-BAR * count // most)  # rounded up: what is there is seen
+        length = -(-BAR * count // most)  # rounded up, so that a nonzero count is visible
         bar = ("#" if plain else "█") * length
         arrow = f"  {'<-' if plain else '←'} {mark_name}" if i == marked else ""
         lines.append(f"{edges[i]:6.2f} to {edges[i + 1]:5.2f} {100 * count / total:6.2f} %  {bar}{arrow}".rstrip())

@@ -1,7 +1,7 @@
-"""Whether a run's pseudo-labels, and what a method made before an epoch, are whole and belong to its model and shards.
+"""Verify the pseudo-labels of a run, and what its method computed before an epoch: complete, and of this run?
 
-Each artifact is read to the end: checksums, types, finite values, fields that agree with each other. Its epoch must be that
-of its name, its fingerprint that of the run's ``model.pt``, its clips and their fingerprint those of the shards.
+Each file is read completely: checksums, types, finite values, consistent fields. Its epoch must match its name, its
+fingerprint the run's ``model.pt``, its clips and their fingerprint the shards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRAIN = "train"  # the stage; the other is "initialize"
 
 @dataclass(frozen=True)
 class Finding:
-    """One artifact and what is wrong with it."""
+    """One file and its problems."""
 
     path: str
     epoch: int
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """All artifacts of a run; `problems` are those of the run as a whole, `notes` tell what could not be compared."""
+    """All files of a run; `problems` concern the run as a whole, `notes` list what could not be compared."""
 
     run: str
     artifacts: list[Finding]
@@ -43,18 +43,18 @@ class Verification:
 
     @property
     def n_problems(self) -> int:
-        """How many problems there are in all."""
+        """Total number of problems."""
         return len(self.problems) + sum(len(each.problems) for each in self.artifacts)
 
 
 def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verification:
-    """Verify every artifact of a run.
+    """Verify every file of a run.
 
     Parameters
     ----------
     artifacts : Artifacts
     shards : ShardSet, optional
-        Of the training split; None compares none.
+        Of the training split; None skips the comparison.
     """
     verification = Verification(str(artifacts.run), [], [], [])
     made = _read_model(artifacts.run, verification)
@@ -76,7 +76,7 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
 
 @dataclass(frozen=True)
 class _Made:
-    """What ``model.pt`` says of its run: the last epoch with pseudo-labels, and those before it whose weights stay."""
+    """Facts from ``model.pt``: the last epoch with pseudo-labels, and the earlier epochs whose checkpoints are kept."""
 
     fingerprint: str
     method: str
@@ -88,23 +88,23 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
     model = run / MODEL_FILE
     if not model.exists():
         verification.notes.append(
-            f"{model}: not there, so the run is incomplete; neither the fingerprint nor the number of epochs was compared"
+            f"{model}: missing, so the run is unfinished; fingerprint and number of epochs were not compared"
         )
         return None
     try:
         content = read_checkpoint(model)
         fingerprint, method, epoch = str(content["fingerprint"]), str(content["method"]), int(content["epoch"])
         if content["stage"] != TRAIN:
-            return _Made(
-                fingerprint, method, 0, ()
-            )  # the initialization labels once, whatever the number of its epochs
+            return _Made(fingerprint, method, 0, ())  # the initialization labels once, after its last epoch
         return _Made(
             fingerprint, method, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"]))
         )
     except CheckpointError as error:
         verification.problems.append(str(error))
     except (KeyError, TypeError, ValueError) as error:
-        verification.problems.append(f"{model}: does not describe its run ({type(error).__name__}: {error}); {RERUN}")
+        verification.problems.append(
+            f"{model}: incomplete description of its run ({type(error).__name__}: {error}); {RERUN}"
+        )
     return None
 
 
@@ -116,7 +116,7 @@ def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
             f"; {run / MODEL_FILE} is of epoch {last}" if made else " before others"
         )
     for epoch in sorted(each for each in there if each > last):
-        yield f"{there[epoch]}: of an epoch that {run / MODEL_FILE}, of epoch {last}, knows nothing of"
+        yield f"{there[epoch]}: epoch {epoch} is beyond the last epoch ({last}) of {run / MODEL_FILE}"
     for epoch in made.kept if made else ():
         path = weights_path(run, epoch)
         try:
@@ -125,7 +125,7 @@ def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
             yield str(error)
             continue
         if made and (content.get("fingerprint"), content.get("epoch")) != (made.fingerprint, epoch):
-            yield f"{path}: not of this run and epoch; {RERUN}"
+            yield f"{path}: belongs to another run or epoch; {RERUN}"
 
 
 def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:
@@ -136,14 +136,21 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet 
         return [str(error).removeprefix(f"{path}: ")]
     problems = []
     if labels.attrs["epoch"] != epoch:
-        problems.append(f"says that it is of epoch {labels.attrs['epoch']}")
+        problems.append(f"its attribute epoch is {labels.attrs['epoch']}")
     if fingerprint is not None and labels.attrs["fingerprint"] != fingerprint:
-        problems.append(f"of another run than model.pt: fingerprint {labels.attrs['fingerprint']}, not {fingerprint}")
+        problems.append(
+            f"belongs to another run than model.pt: fingerprint {labels.attrs['fingerprint']}, not {fingerprint}"
+        )
     if shards is not None:
         if labels.attrs["shards"] != shards.fingerprint:
-            problems.append(f"made from other shards: fingerprint {labels.attrs['shards']}, not {shards.fingerprint}")
+            problems.append(
+                f"computed from other shards: fingerprint {labels.attrs['shards']}, not {shards.fingerprint}"
+            )
         own, theirs = set(labels.clip_ids), set(shards.clip_ids)
-        for names, where in ((theirs - own, "of the shards have no labels"), (own - theirs, "are not in the shards")):
+        for names, where in (
+            (theirs - own, "of the shards have no pseudo-labels"),
+            (own - theirs, "are not in the shards"),
+        ):
             if names:
                 problems.append(f"{len(names)} clips {where}, such as {min(names)!r}")
     return problems
@@ -153,7 +160,7 @@ def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: Shard
     try:
         attributes, clip_ids = verify_arrays(path)
     except READ_ERRORS as error:
-        return [f"not whole ({error}); {RERUN}"]
+        return [f"cannot be read ({error}); {RERUN}"]
     expected: dict[str, str | int] = {"epoch": epoch}
     if made is not None:
         expected |= {"method": made.method, "fingerprint": made.fingerprint}
@@ -165,5 +172,5 @@ def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: Shard
         if attributes.get(name) != value
     ]
     if shards is not None and clip_ids != shards.clip_ids:
-        problems.append("its clips are not those of the shards, or in another order")
+        problems.append("its clips differ from those of the shards, or their order does")
     return problems

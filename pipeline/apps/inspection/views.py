@@ -1,10 +1,10 @@
-"""What a run's pseudo-labels say: epochs listed, clips looked up by name and by sound.
+"""Look up the pseudo-labels of a run: epochs, single clips, and a clip's nearest neighbors by audio.
 
 Conventions
 -----------
-Fractions are in [0, 1]; cells are (row, col) from 0, row 0 at the top; y_ij (Eq. 6) is taken from one artifact's own ã and
-δ_a, with the mean subtracted if `center` is set, as training takes it. Results are dataclasses of plain values, which
-`dataclasses.asdict` turns into JSON.
+Fractions are in [0, 1]; cells are (row, col) from 0, row 0 at the top. y_ij (Eq. 6) is computed from the ã and δ_a of one
+artifact, as in training; `center` subtracts the mean of ã first. Results are dataclasses of plain values, ready for JSON
+with `dataclasses.asdict`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from pipeline.training.artifacts import centers_audio, labels_by_epoch
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The pseudo-labels of one run, or one file of them.
+    """The pseudo-labels of one run, or a single file.
 
     Attributes
     ----------
     run : Path
-        The run's folder, which holds ``model.pt``.
+        The run folder, with ``model.pt``.
     paths : dict of int to Path
         Epoch → file, in order.
     is_whole : bool
-        Whether these are all that the run's folder holds.
+        Whether these are all files of the run.
     """
 
     run: Path
@@ -43,7 +43,7 @@ class Artifacts:
     is_whole: bool = True
 
     def epoch(self, word: str | int) -> int:
-        """Return the epoch that a number, "first" or "last" means. Raises PseudoLabelError where there is none such."""
+        """Return the epoch for a number, "first" or "last". Raises PseudoLabelError if it does not exist."""
         epochs = list(self.paths)
         named = {"first": epochs[0], "last": epochs[-1], **{str(epoch): epoch for epoch in epochs}}
         if str(word) not in named:
@@ -57,12 +57,12 @@ class Artifacts:
 
 
 def find_artifacts(path: Path) -> Artifacts:
-    """Find the artifacts of a run's folder, or take one file.
+    """Find the pseudo-labels of a run.
 
     Parameters
     ----------
     path : Path
-        The folder of a run, the folder ``pseudo_labels`` in it, or one epoch's file.
+        A run folder, its folder ``pseudo_labels``, or one epoch's file.
 
     Raises
     ------
@@ -76,19 +76,19 @@ def find_artifacts(path: Path) -> Artifacts:
     paths = labels_by_epoch(run)
     if not paths:
         raise PseudoLabelError(
-            f"{path}: {'no pseudo-labels in it' if path.exists() else 'no such file or folder'}; give the folder of a run "
-            f"({labels_path(Path('RUN'), 0)} …), one of its files, or the name of a variant that has been trained"
+            f"{path}: {'no pseudo-labels in it' if path.exists() else 'no such file or folder'}; give a run folder "
+            f"({labels_path(Path('RUN'), 0)} …), one of its files, or the name of a trained variant"
         )
     return Artifacts(run, paths)
 
 
 def find_clip(labels: PseudoLabels, text: str) -> str:
-    """Return the clip that an id, or the start of exactly one id, means.
+    """Return the clip id that equals `text` or, if there is exactly one, starts with it.
 
     Raises
     ------
     PseudoLabelError
-        There is none, or more than one; the message names the nearest ids.
+        No clip or several clips match; the message lists similar ids.
     """
     if text in labels:
         return text
@@ -97,14 +97,14 @@ def find_clip(labels: PseudoLabels, text: str) -> str:
         return starting[0]
     if starting:
         some = ", ".join(starting[:4])
-        raise PseudoLabelError(f"{text!r} begins the ids of {len(starting)} clips: {some} …; give more of it")
+        raise PseudoLabelError(f"{text!r} is the prefix of {len(starting)} clip ids: {some} …; give a longer one")
     near = [clip_id for clip_id in labels if text and text in clip_id][:3]
     near = near or difflib.get_close_matches(text, labels.clip_ids, n=3, cutoff=0.5) or labels.clip_ids[:3]
-    raise PseudoLabelError(f"no clip {text!r} among the {len(labels)} of {labels.path}; near it: {', '.join(near)}")
+    raise PseudoLabelError(f"{labels.path}: no clip {text!r} among its {len(labels)} clips; similar: {', '.join(near)}")
 
 
 def centering(run: Path) -> bool | None:
-    """Tell from a run's ``model.pt`` whether Eq. 6 subtracts the mean embedding; None if no readable model says."""
+    """Return whether the run's Eq. 6 subtracts the mean embedding, from ``model.pt``; None if that cannot be read."""
     try:
         return centers_audio(run)
     except CheckpointError:
@@ -115,8 +115,8 @@ def centering(run: Path) -> bool | None:
 class EpochSummary:
     """One line of `list_epochs`.
 
-    `change` is 1 - mean mask IoU with the epoch before, None for the first; `positives_per_clip` is the mean number of
-    other clips of the whole training set that Eq. 6 relates to a clip, from a sample of clips unless `positives_exact`.
+    `change` is 1 - mean mask IoU with the previous epoch, None for the first. `positives_per_clip` is the mean number of
+    other clips of the whole training set that Eq. 6 relates to a clip, estimated from a sample unless `positives_exact`.
     """
 
     epoch: int
@@ -134,7 +134,7 @@ class EpochSummary:
 
 
 def list_epochs(artifacts: Artifacts, *, center: bool) -> Iterator[EpochSummary]:
-    """Yield what each epoch's artifact holds, in order. Raises PseudoLabelError where one is damaged."""
+    """Yield a summary of each epoch, in order. Raises PseudoLabelError if a file is damaged."""
     previous = None
     for path in artifacts.paths.values():
         labels = PseudoLabels.open(path)
@@ -162,7 +162,7 @@ def list_epochs(artifacts: Artifacts, *, center: bool) -> Iterator[EpochSummary]
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A clip by its sound; `related` is y_ij."""
+    """A clip with similar audio; `similarity` is the cosine of ã, `related` is y_ij."""
 
     clip_id: str
     similarity: float
@@ -171,7 +171,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """The clips whose sound is most like one clip's; `n_related` counts all other clips with y_ij = 1."""
+    """The nearest clips by audio; `n_related` counts all other clips with y_ij = 1."""
 
     clip_id: str
     epoch: int
@@ -182,7 +182,7 @@ class Neighborhood:
 
 
 def clip_neighbors(labels: PseudoLabels, clip_id: str, *, k: int, center: bool) -> Neighborhood:
-    """Find the `k` clips most like one by ã, and whether Eq. 6 relates them to it at the artifact's δ_a."""
+    """Find the `k` clips whose ã is most similar, and whether Eq. 6 relates them at the artifact's δ_a."""
     query = labels.rows([clip_id])
     (indices,), (similarity,) = neighbors(labels.audio_embedding, query, k=max(len(labels) - 1, 1), center=center)
     related = similarity >= labels.attrs["delta_a"]
@@ -199,7 +199,7 @@ def clip_neighbors(labels: PseudoLabels, clip_id: str, *, k: int, center: bool) 
 
 @dataclass(frozen=True)
 class ClipView:
-    """One clip's labels in numbers; `peak` is the cell of the strongest response, `peak_xy` its middle in the frame."""
+    """One clip's pseudo-labels; `peak` is the cell with the largest response, `peak_xy` its center as fractions of the frame."""
 
     clip_id: str
     epoch: int
@@ -215,7 +215,7 @@ class ClipView:
 
 
 def view_clip(labels: PseudoLabels, clip_id: str, *, k: int, center: bool) -> ClipView:
-    """Look at one clip: its R̃, the range of R, its peak, and its neighbors by sound."""
+    """Return one clip's R̃, the range of R, the peak, and the nearest clips by audio."""
     clip = labels[clip_id]
     height, width = clip.response.shape
     row, col = (int(i) for i in np.unravel_index(int(clip.response.argmax()), clip.response.shape))
