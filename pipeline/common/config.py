@@ -25,9 +25,7 @@ def _odd(number: int) -> int:
 
 def _even(number: int) -> int:
     if number % 2:
-        raise ValueError(
-            f"{number} is odd; use an even FFT length, which has a bin at half the sample rate, where the mel filters end"
-        )
+        raise ValueError(f"{number} is odd; use an even FFT length, so that there is a bin at half the sample rate")
     return number
 
 
@@ -206,8 +204,7 @@ class Params(Settings):
         if self.dataset not in self.training:
             raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
         for name, block in self.training.items():
-            # YAML's `<<:` merges only the top level of a block. An `encoder` that sets one key would therefore silently get our
-            # defaults for all other keys, instead of those of the merged block.
+            # YAML's `<<:` merges only the top level, so an `encoder` with one key would get our defaults for all others.
             if missing := EncoderSettings.model_fields.keys() - block.encoder.model_fields_set:
                 raise ValueError(
                     f"training.{name}.encoder: no {', '.join(sorted(missing))}; set all keys, `<<:` does not merge nested blocks"

@@ -136,6 +136,7 @@ class ProjectPaths:
 def locate(model: Path) -> ProjectPaths | None:
     """Return the project paths of a ``model.pt``, derived from its path alone; None if it is not in a ``runs`` folder."""
     parts = model.absolute().parent.parts
+    # The innermost ``runs`` counts: the project itself may be inside a folder of that name.
     for i in reversed([i for i, part in enumerate(parts) if part == RUNS_FOLDER]):
         below = parts[i + 1 :]
         if len(below) == 2 or (len(below) == 3 and is_seed_folder(model.absolute().parent)):

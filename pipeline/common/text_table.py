@@ -31,4 +31,4 @@ class Table:
             )
             for cells in ruled
         ]
-        return "\n".join(line.rstrip() for line in lines) + "\n"
+        return "\n".join(line.rstrip() for line in lines) + "\n"  # the last cells may be empty

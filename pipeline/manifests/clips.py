@@ -94,6 +94,7 @@ def find_leaks(train: Sequence[Clip], test: Sequence[Clip]) -> list[str]:
     for clip in test:
         for medium in map(_normal, clip.media):
             if medium in train_media:
+                # The timestamp is ignored: two windows of one video are too similar to be independent.
                 lines[f"file {medium!r} is in both: clip {train_media[medium]!r} and clip {clip.clip_id!r}"] = None
     return list(lines)
 
@@ -155,6 +156,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
             header = [name.strip() for name in next(reader, [])]
             _check_header(header, columns, path)
             for cells in reader:
+                # The reader's own count: a quoted value may contain line breaks.
                 where = f"{path}:{reader.line_num}"
                 if not cells:
                     continue

@@ -68,4 +68,4 @@ def read_media_fingerprint(path: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["media"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(f"{path}: not a valid fingerprint file ({error}); run `dvc repro prepare`") from None
+        raise ManifestError(f"{path}: no valid fingerprints ({error}); run `dvc repro prepare`") from None

@@ -1,4 +1,4 @@
-"""Named arrays on disk: equal bytes, named axes, lengths that agree."""
+"""HDF5 helpers: equal bytes, named axes, checked lengths and checksums, and ids of the right type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import xarray
 
-from pipeline.common.hdf5 import ascii_ids, verify_arrays, write_arrays
+from pipeline.common.hdf5 import (
+    ascii_ids,
+    create_file,
+    open_file,
+    read_attributes,
+    read_ids,
+    verify_arrays,
+    write_arrays,
+    write_attributes,
+)
 
 
 def arrays():
@@ -17,7 +26,7 @@ def arrays():
     }
 
 
-def test_xarray_opens_it_as_it_is(tmp_path):
+def test_xarray_opens_the_file_directly(tmp_path):
     write_arrays(tmp_path / "a.h5", arrays(), {"method": "dsol", "epoch": 3})
     with xarray.open_dataset(tmp_path / "a.h5", engine="h5netcdf") as found:
         assert dict(found.sizes) == {"clip": 2, "cluster_number": 2, "feature": 3}
@@ -48,3 +57,28 @@ def test_a_flipped_byte_is_found(tmp_path):
     path.write_bytes(content)
     with pytest.raises(OSError):
         verify_arrays(path)
+
+
+def test_attributes_come_back_as_python_values(tmp_path):
+    attributes = {"stage": "train", "fingerprint": "", "epoch": 3, "delta_v": 0.5}
+    with create_file(tmp_path / "a.h5") as file:
+        write_attributes(file, attributes)
+    with open_file(tmp_path / "a.h5") as file:
+        found = read_attributes(file)
+    assert found == attributes
+    assert {name: type(value) for name, value in found.items()} == {
+        name: type(value) for name, value in attributes.items()
+    }
+
+
+def test_ids_of_another_type_are_refused(tmp_path):
+    with create_file(tmp_path / "a.h5") as file:
+        file["clip_id"] = [1, 2]
+    with open_file(tmp_path / "a.h5") as file, pytest.raises(ValueError, match="clip_id is int64"):
+        read_ids(file["clip_id"])
+
+
+def test_a_block_that_raises_leaves_no_file(tmp_path):
+    with pytest.raises(ZeroDivisionError), create_file(tmp_path / "a.h5"):
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []

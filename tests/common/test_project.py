@@ -1,4 +1,4 @@
-"""Where runs lie: from a model's path, and from a variant's name."""
+"""Project paths, from the path of a model and from the name of a variant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.common.project import find_variant, labels_path, locate, seed_fold
         ("p/models/demo/itr/model.pt", None),
     ],
 )
-def test_where_a_model_lies(tmp_path, path, found):
+def test_a_model_is_located_by_its_path(tmp_path, path, found):
     paths = locate(tmp_path / path)
     assert (paths and (paths.dataset, paths.variant, paths.seed_part)) == found
     if paths:
@@ -64,12 +64,12 @@ def test_a_variant_and_its_seeds(project):
     assert found.folder_of_seed(3) is None
 
 
-def test_a_seed_with_a_folder_is_there_whatever_the_settings_say(project):
+def test_a_seed_with_a_folder_exists_whatever_the_settings(project):
     (project / "runs/squares/good/seed_3").mkdir()
     assert find("good").folder_of_seed(3) == Path("runs/squares/good/seed_3")
 
 
-def test_the_others_are_all_that_hold_what_is_looked_for(project):
+def test_available_variants_hold_the_file_that_is_looked_for(project):
     assert (find("nosy").exists, find("nosy").available) == (False, ["good"])
     assert find("nosy", holding="pseudo_labels").available == ["good", "noisy"]
     assert not find("noisy").exists

@@ -157,13 +157,13 @@ def _workers() -> Iterator[Finding]:
 def _project(project: Path) -> Iterator[Finding]:
     from pipeline.common.config import load_card, load_params
     from pipeline.common.errors import SoundspotError
-    from pipeline.common.project import manifest_folder
+    from pipeline.common.project import PARAMS_FILE, manifest_folder
 
     if not (project / "dvc.yaml").is_file():
         yield Finding("project", "note", f"{project} has no dvc.yaml", "run the pipeline in a clone of the project")
         return
     try:
-        params = load_params(project / "params.yaml")
+        params = load_params(project / PARAMS_FILE)
         card = load_card(manifest_folder(project, params.dataset))
     except SoundspotError as error:
         yield Finding("project", "bad", str(error), "fix the file that the message names")
