@@ -129,7 +129,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
     printed = capsys.readouterr()
     problems = printed.err.splitlines()
     for text in (
-        "unknown protocol 'paper265'; there are",
+        "'paper265'",
         "test: none of the 6 clips",
         "weights/none.pth: no such file; set encoder.visual_weights",
         "no method 'no_such_method'",
