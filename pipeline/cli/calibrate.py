@@ -69,6 +69,7 @@ def calibrate(
         folder = shards_folder(paths.project, paths.dataset, split)
         if not folder.is_dir():
             raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
+    # Do not overwrite the output of a DVC stage, which would make the stage look changed.
     if output is None and paths and paths.metrics.is_file():
         raise EvaluationError(
             f"{paths.metrics}: this variant is calibrated by its evaluation; run `dvc repro evaluate@{paths.variant}`, or give -o"

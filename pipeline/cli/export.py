@@ -63,6 +63,7 @@ def export(
     from pipeline.evaluation.calibration import find_calibration, write_calibration
 
     model = resolve_model(target, dataset=dataset, seed=seed, params_path=params_path)
+    # Check all outputs before the model is loaded and traced, which takes a while.
     beside = companions_of(output)
     check_output(output, format=format_, overwrite=overwrite, beside=(beside.card, beside.calibration))
     context, calibration = read_context(model), find_calibration(model)

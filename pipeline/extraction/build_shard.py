@@ -45,6 +45,7 @@ class ShardTask:
     @property
     def fingerprint(self) -> str:
         """Hash of the clips and settings that determine the shard's bytes."""
+        # Not the media root and the time limit: they decide whether a clip is usable, but not what a decoded clip is.
         inputs = {
             "format_version": FORMAT_VERSION,
             "audio": self.audio.model_dump(),
@@ -135,6 +136,7 @@ def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
             clip_seconds=task.audio.clip_seconds,
             time_limit_s=task.clip_time_limit_s,
         )
+    # Running out of memory is a problem of the machine, so the clip must not be rejected for it.
     except (MediaError, MemoryError):
         raise
     except Exception as error:
@@ -155,6 +157,7 @@ def _append(shard: ShardWriter, group: Sequence[tuple[str, DecodedClip]], audio:
 
 def _is_up_to_date(task: ShardTask) -> bool:
     try:
+        # The fingerprint is in the header. Verification reads the whole file, so it comes second.
         if read_shard_fingerprint(task.path) != task.fingerprint:
             return False
         verify_shard(task.path)

@@ -122,6 +122,7 @@ def extract_split(
         for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
             n_kept += kept
             rejects |= rejected
+            # A split without a single usable clip is an error under any limit.
             if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
                 rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
                 raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
@@ -165,6 +166,7 @@ def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
     repeated = [clip_id for clip_id, count in Counter(clip.clip_id for clip in clips).items() if count > 1]
     if repeated:
         raise ManifestError(f"{folder.name}: clip_id {repeated[0]!r} is repeated")
+    # Fail before any work: a path that leaves the media root is a mistake in the list, not an unusable clip.
     for clip in clips:
         for medium in clip.media:
             media_path(Path(), medium)
@@ -199,7 +201,7 @@ def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
         path.unlink()
     for reason, count in removed.items():
         report(f"extract {folder.name}: removed {count} shards: {reason}")
-    # rejects.csv goes last: a split without it is unfinished, and a kill before loses nothing.
+    # rejects.csv is deleted last: a split without it counts as unfinished.
     for path in (*folder.glob("*.tmp"), partial, folder / REJECTS_FILE):
         path.unlink(missing_ok=True)
     write_json(record, current)

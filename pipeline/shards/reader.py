@@ -51,6 +51,7 @@ class ShardSet:
         self.source_time_s: np.ndarray = np.concatenate([header["source_time_s"] for header in headers])
         self.image_size: int = int(self.settings["image_size"])
         self.log_mel_shape: tuple[int, int] = headers[0]["log_mel_shape"]
+        # Includes the clip ids, because a shard's fingerprint covers its clip list but not which clips were rejected.
         self.fingerprint: str = fingerprint([[h["fingerprint"] for h in headers], self.clip_ids])
 
     @classmethod
@@ -135,7 +136,7 @@ class ShardSet:
         return {**self.__dict__, "_handles": {}}
 
     def _handle(self, path: Path) -> h5py.File:
-        # Keyed by process, because a handle inherited through fork shares its file position with the parent.
+        # Keyed by process, because HDF5 handles are not safe to use after a fork.
         key = (os.getpid(), path)
         if key not in self._handles:
             self._handles[key] = open_file(path)
@@ -167,6 +168,7 @@ def verify_shard(path: Path) -> None:
         with open_file(path) as file:
             for name, dataset in _datasets(file):
                 per_clip = name in FIELDS
+                # Clip by clip, so that memory stays small and the error names the clip.
                 for row in range(len(dataset)) if per_clip else [...]:
                     where = f"clip {clip_ids[row]!r}, {name}" if per_clip else name
                     dataset[row]

@@ -59,6 +59,7 @@ class ShardWriter:
         # Dask's, holds references). For equal bytes, objects stay open and the file is flushed at fixed points.
         self._objects: dict[str, h5py.HLObject] = {}
         for name in FIELDS:
+            # Resizable, because rejected clips leave rows unused.
             shape = (capacity, *shapes.get(name, ()))
             self._create(name, shape=shape, dtype=types[name], maxshape=shape, chunks=(1, *shape[1:]), fletcher32=True)
 
@@ -119,6 +120,7 @@ class ShardWriter:
                 raise
             with _storage_errors():
                 file.close()
+            # Give back the reserved space that was not used.
             os.truncate(temporary, _end_of_file(temporary))
 
     def append(
@@ -149,6 +151,7 @@ class ShardWriter:
         self._rejects.append((clip_id, reason))
 
     def _create(self, name: str, **what: Any) -> h5py.Dataset:
+        # Without creation times, which would make the bytes depend on the clock.
         dataset = self._file.create_dataset(name, track_times=False, **what)
         self._objects[name] = dataset
         return dataset

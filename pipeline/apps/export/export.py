@@ -150,6 +150,7 @@ def export_model(
         try:
             frames, spectra = map(torch.from_numpy, example)
             written = kind.write(temporary, Exportable(model).eval(), (frames, spectra), facts)
+            # Loaded from the file, so that writing and reading are verified too.
             found = [kind.open(temporary)(*batch) for batch in inputs_in_batches(inputs)]
         except (SoundspotError, OSError):
             raise
@@ -162,6 +163,7 @@ def export_model(
         where = f"the first of the shards {shards.resolve().name!r}" if shards else "random frames and audio"
         parity = compare(model, inputs, found, where=where)
         worst = max(parity.response, parity.audio_embedding)
+        # Negated, so that NaN fails too.
         if not worst <= tolerance:
             raise ExportError(
                 f"{output}: not written: its maps differ from those of {path} by {parity.response:.1e} and its audio "
@@ -213,6 +215,7 @@ def random_clips(*, image_size: int, audio: AudioSettings, n: int = sum(BATCHES)
     frames : np.ndarray (n, 3, S, S) uint8
     log_mel : np.ndarray (n, mel, time) float32
     """
+    # Plain noise would give nearly constant maps, in which differences could go unnoticed.
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (n, 3, 5, 5)))
     smooth = F.interpolate(coarse, size=(image_size, image_size), mode="bilinear", align_corners=True).numpy()

@@ -92,6 +92,7 @@ def write_torch(
     """Write TorchScript. `example` is a batch of inputs with more than one clip."""
     written = {**facts, "torch": torch.__version__}
     with _quiet_trace():
+        # torch's own check runs the same inputs again. `export` compares the outputs for other inputs and batch sizes.
         traced = torch.jit.trace(model, example, check_trace=False)
         # Save to memory first: torch stores the file name inside the file, which would make its bytes depend on the path.
         buffer = io.BytesIO()
@@ -148,6 +149,7 @@ def write_onnx(
     onnx.helper.set_model_props(graph, {name: _as_text(value) for name, value in written.items()})
     graph.doc_string = "Localizes the source of a sound in a frame; the metadata describes the preprocessing."
     onnx.checker.check_model(graph, full_check=True)
+    # Protobuf does not guarantee the order of map entries otherwise, and equal models should give equal bytes.
     path.write_bytes(graph.SerializeToString(deterministic=True))
     return written
 

@@ -64,6 +64,7 @@ def read_context(model: Path) -> ProjectContext:
     if paths is None:
         return ProjectContext()
     card = load_card(paths.manifest) if (paths.manifest / CARD_FILE).is_file() else None
+    # metrics.json does not identify the weights, but the calibration that is written in the same evaluation does.
     same = read_calibration(paths.calibration).model == model_digest(model) if paths.calibration.is_file() else None
     return ProjectContext(paths, card, _read_scores(paths.metrics), _read_scores(paths.baselines), same)
 
@@ -199,6 +200,7 @@ def _scores(facts: Mapping[str, Any], context: ProjectContext) -> str:
 
 def _score_table(method: str, context: ProjectContext) -> Table:
     metrics = context.metrics or {}
+    # Scores under another split, protocol or threshold are not comparable.
     content_free = [
         Row(name, values)
         for name, values in (context.baselines or {}).items()

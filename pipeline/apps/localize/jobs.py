@@ -19,6 +19,7 @@ from pipeline.media.clip import is_still
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".wma", ".ac3")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+# Only used to select files in folders; the type of a file is detected from its content.
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
     ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".rm", ".h264", ".264", ".h265", ".265",
@@ -128,6 +129,7 @@ def _media_below(root: Path, folder: Path) -> list[Path]:
     out = folder.resolve()
     if out == root.resolve():
         raise LocalizationError(f"{folder}: is the input folder; choose another folder for the outputs")
+    # Skip hidden files and folders, such as the "._" files that macOS writes next to media, and earlier outputs.
     return [
         path
         for path in files

@@ -222,6 +222,7 @@ class Localizer:
             )
         full_scale = -float(np.iinfo(audio.dtype).min) if audio.dtype.kind == "i" else 1.0
         mono = np.atleast_2d(audio).mean(axis=0, dtype=np.float32) / np.float32(full_scale)
+        # The same code path as for files, so that arrays and files give equal windows.
         begin_s = (self.audio.clip_seconds - len(mono) / sample_rate) / 2
         decoded = DecodedAudio(sample_rate, begin_s, [begin_s], [mono])
         return assemble(decoded, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
@@ -240,6 +241,7 @@ class Localizer:
         -------
         list of Localization
         """
+        # Silent windows are not passed to the model, whose preprocessing would scale their noise to full level.
         levels = [level_dbfs(_without_offset(window)) for window in windows]
         audible = [i for i, level in enumerate(levels) if level > self.silence_dbfs]
         maps = self._respond([frames[i] for i in audible], [windows[i] for i in audible]) if audible else None
@@ -259,6 +261,7 @@ class Localizer:
 
     def regions(self, response: np.ndarray) -> list[Region]:
         """Return the connected sounding regions (Eq. 2) of a raw map, the strongest first."""
+        # The scores are raw responses, because the normalized map has a maximum of 1 for any input.
         size = {"height": REGION_GRID, "width": REGION_GRID}
         return connected_regions(
             upsampled(self.heat(response), **size), upsampled(response, **size), delta_v=self.delta_v

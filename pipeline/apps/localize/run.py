@@ -138,6 +138,7 @@ def _run_video(run: _Run) -> str:
             on_map=on_map if run.as_json else None,
         )
         times = {"seconds": round(summary.seconds, 6), "frames": summary.frames, "smooth_s": run.settings.smooth_s}
+        # Still inside the block, so that the MP4, which marks the job as done, is moved into place last.
         run.update_json({**times, "maps": maps})
     return _describe(summary)
 
@@ -152,6 +153,7 @@ def _run_image(run: _Run) -> str:
     if image is None:
         raise MediaError(f"{job.source}: is no longer an image file")
     found = localizer.localize_batch([image], [_middle_window(job.audio, localizer, run.settings.time_limit_s)])[0]
+    # Unlike a video, an image has only one window, so silence is an error instead of a notice.
     if found.verdict == "silent":
         raise MediaError(
             f"{job.audio}: silent in its middle {localizer.audio.clip_seconds:g} s ({found.level_dbfs:.0f} dBFS); there is nothing to localize"
@@ -185,6 +187,7 @@ def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarr
         media.stream("audio")
         timestamp = media.timestamp(None)
         audio = localizer.audio
+        # Not `window_at`, which normalizes the level that the silence threshold refers to.
         windows = SlidingWindows(media, clip_seconds=audio.clip_seconds, sample_rate=audio.sample_rate)
         window = windows.window(timestamp)
         if not windows.has_audio:
@@ -211,6 +214,7 @@ def _refuse_to_replace(outputs: Sequence[Path], made_by: str) -> None:
 
 def _made_by(job: Job, localizer: Localizer, settings: OverlaySettings) -> str:
     calibration = localizer.calibration
+    # The batch size and the time limit do not change the output.
     how = {name: value for name, value in asdict(settings).items() if name not in ("batch_size", "time_limit_s")}
     return fingerprint(
         {

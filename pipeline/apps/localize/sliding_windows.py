@@ -60,6 +60,7 @@ class SlidingWindows:
             exceeded.
         """
         start = timestamp - self._length / 2
+        # Twice the margin, because the resampling filter needs context and block times are rounded.
         self._read_until(start + self._length + 2 * Fraction(MARGIN_S))
         while self._blocks and self._end_of(self._blocks[0]) < start - PREROLL:
             self._blocks.popleft()

@@ -154,6 +154,7 @@ class _Overlay:
         self.next_map: Fraction | None = None
         self.writer: VideoWriter | None = None
         self.canvas: Canvas | None = None
+        # One thread, because the encoder needs frames in order. It runs in parallel with decoding, since PyAV releases the GIL.
         self.encoder = ThreadPoolExecutor(1)
         self.encoding: deque[Future[None]] = deque()
 
@@ -162,6 +163,7 @@ class _Overlay:
         length = self.video.container.duration
         self.summary.claimed_s = None if length is None else length / 1e6
         time_base, rate = self.video.stream("video").time_base, self.video.stream("video").average_rate
+        # Assumed duration of the last frame if the file does not store it.
         usual = 1 / Fraction(rate) if rate else Fraction(1, 25)
         previous: tuple[Any, Fraction] | None = None
         try:
@@ -180,6 +182,7 @@ class _Overlay:
                 raise MediaError(f"{self.video.path}: silent in every audio window; there is nothing to localize")
             while self.encoding:
                 self.encoding.popleft().result()
+        # BaseException, because Ctrl-C must stop the encoder thread and close the file too.
         except BaseException as error:
             self.encoder.shutdown(cancel_futures=True)
             if self.writer is not None:

@@ -75,6 +75,7 @@ class VideoWriter:
         # A fine tick, so that frames with equal or unordered timestamps can be written one tick apart.
         self._tick = time_base / ceil(time_base / _FINEST_TICK)
         with _writing(path):
+            # faststart moves the index to the front, so that a browser can start playing before the download is complete.
             self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
             self._container.metadata["comment"] = comment
             self._video: Any = self._container.add_stream("libx264", rate=25)
@@ -162,6 +163,7 @@ class _CopiedTrack:
                 self._held = packet
                 return
             self._held = None
+            # A packet without a timestamp cannot be placed.
             if stamp is None:
                 continue
             dts = stamp - self._shift
@@ -180,6 +182,7 @@ class _EncodedTrack:
     def __init__(self, container: Any, media: MediaContainer, zero: Fraction) -> None:
         stream = media.stream("audio")
         rate = next((rate for rate in reversed(_AAC_RATES) if rate >= stream.codec_context.sample_rate), _AAC_RATES[0])
+        # Surround audio is mixed down to stereo, which every player supports.
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         self._path = media.path
         self._stream: Any = container.add_stream("aac", rate=rate, layout=layout)
