@@ -55,7 +55,7 @@ def calibrate(
     from pipeline.common.config import load_params
     from pipeline.common.errors import EvaluationError, ShardError
     from pipeline.common.project import CALIBRATION_FILE, locate, shards_folder
-    from pipeline.evaluation.calibrating import calibrate as measure
+    from pipeline.evaluation.calibration import calibrate as measure
     from pipeline.evaluation.calibration import write_calibration
     from pipeline.manifests.clips import TRAIN_SPLIT
     from pipeline.shards.reader import ShardSet

@@ -1,0 +1,7 @@
+"""Evaluation of trained models: response maps, scores, calibration, and measures of the audio embeddings.
+
+- `evaluate`: the stage: maps → calibration → scores → files. `class_evaluation`: scores per class, for DSOL.
+- `response_maps`: maps of a model on a split. `epoch_maps`: maps of intermediate checkpoints.
+- `calibration`: response strengths behind the verdict "source not found".
+- `relation_quality`, `retrieval`: how well audio embeddings agree with class labels.
+"""

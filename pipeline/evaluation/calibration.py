@@ -1,52 +1,63 @@
-"""How strongly a model responds to sounds that belong to the frame, so that a weak response can be told from a usual one.
+"""Calibration of "source not found": how strongly a model responds to audio that belongs to the frame, and to audio that does not.
 
-A response map always has a maximum, also where nothing in the frame sounds. How high it is with a frame's own sound is
-measured on clips that the model has not seen; the share of them whose largest response was no higher than a new one is the
-*confidence* in the new one. A map whose confidence is below `miss_rate` is taken for "not found": by construction, so would
-be that share of the calibration clips themselves. How many frames are told apart in this way when they get a sound that is not
-theirs (of another clip, hiss, hum) depends on the model; `rejected` says it.
+A response map always has a maximum, even if nothing in the frame sounds. Calibration records the maxima on clips that the
+model was not trained on. The *confidence* in a new map is the share of those clips, with their own audio, whose maximum is
+at most as high. A map with a confidence below `miss_rate` is reported as "not found": the threshold is the `miss_rate`
+quantile of the calibration maxima.
 
-``calibration.json`` is written beside the response maps of the scored split, which is the test split unless `score_split` says
-otherwise; ``soundspot calibrate`` writes it where there are no boxes to score with. It describes a finished model; no box is
-looked at, and no score and no choice of a model depends on it. How well "not found" works in general has to be measured on
-other clips.
+Three kinds of foreign audio measure how often frames without a visible source are detected: the audio of another clip,
+hiss (white noise), and mains hum. `Calibration.rejected` reports the share of each below the threshold. The shares depend on
+the model.
+
+The stage `evaluate` writes ``calibration.json`` next to the response maps of the scored split; ``soundspot calibrate`` writes
+it for data without boxes. It describes a finished model: it uses no boxes, and no score or model selection depends on it.
+To measure how reliable "not found" is in general, use other clips.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from pipeline.common.config import AudioSettings
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest, write_json
 from pipeline.common.project import CALIBRATION_FILE, locate
+from pipeline.common.seeding import evenly_spaced
+from pipeline.evaluation.response_maps import BATCH_SIZE, compute_maps, load_model_for
+from pipeline.media.log_mel import log_mel_of_windows
+from pipeline.model.inference import select_device
+from pipeline.scoring.map_file import ResponseMaps
+from pipeline.shards.reader import ShardSet
 
 FORMAT_VERSION = 2
 MAKE_ONE = "run `dvc repro evaluate` or, without boxes, `soundspot calibrate`"
 MISS_RATE = 0.05  # ours
-_NAMES = {"shuffled": "the sound of another", "hum": "mains hum"}
-_SHARES = np.linspace(0, 1, 101)
+MAX_NOISE_CLIPS = 256  # ours; the standard error of a share is then at most 3 points
+HARMONICS = 10  # of mains hum
+_AUDIO_NAMES = {"shuffled": "the audio of another clip", "hum": "mains hum"}
+_SHARES = np.linspace(0, 1, 101)  # of the percentiles
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Percentiles of the largest raw response of a map, over the clips of a split.
+    """Percentiles of the largest raw response of each map, over the clips of a split.
 
     Attributes
     ----------
     model : str
-        SHA-256 of the ``model.pt`` that it belongs to, hexadecimal.
+        SHA-256 of the calibrated ``model.pt``, hexadecimal.
     split : str
     n_clips : int
     own : sequence of float, length 101
-        The 0th to the 100th percentile, for frames with their own sound.
+        Percentiles 0 to 100 for frames with their own audio.
     foreign : mapping of str to sequence of float, length 101
-        The same for frames with a sound that is not theirs: "shuffled", of another clip; "hiss" and "hum", of at most 256
-        frames, see `pipeline.evaluation.calibrating`.
+        The same for foreign audio: "shuffled" (another clip's), "hiss" and "hum" (at most `MAX_NOISE_CLIPS` frames each).
     """
 
     model: str
@@ -57,56 +68,57 @@ class Calibration:
 
     @classmethod
     def of(cls, own: np.ndarray, foreign: Mapping[str, np.ndarray], *, model: str, split: str) -> Calibration:
-        """Measure on the largest raw response of each frame, (frame,), with its own and with foreign sounds."""
+        """Compute the percentiles from the largest raw response of each frame (frame,), with own and with foreign audio."""
         return cls(
             model, split, len(own), _percentiles(own), {name: _percentiles(peaks) for name, peaks in foreign.items()}
         )
 
     def confidence(self, peak: float) -> float:
-        """Return the share of the clips, with their own sound, whose largest response was at most `peak`."""
-        # Equal percentiles at either end would give their highest share, where the lowest is meant.
+        """Return the share of the clips, with their own audio, whose largest response was at most `peak`."""
+        # For equal percentiles np.interp returns the highest share; below all of them it must be 0.
         return 0.0 if peak < self.own[0] else float(np.interp(peak, self.own, _SHARES))
 
     def rejected(self, miss_rate: float) -> dict[str, float]:
-        """Return the share of the frames with each kind of foreign sound whose confidence is below `miss_rate`."""
+        """Return, for each kind of foreign audio, the share of frames with a confidence below `miss_rate`."""
         threshold = np.interp(miss_rate, _SHARES, self.own)
         return {name: float(np.interp(threshold, peaks, _SHARES, left=0.0)) for name, peaks in self.foreign.items()}
 
     def describe(self, miss_rate: float = MISS_RATE) -> str:
-        """Say in a line what was measured, and how much "not found" catches at a miss rate."""
-        told = ", ".join(
-            f"{share:.0%} with {_NAMES.get(name, name)}" for name, share in self.rejected(miss_rate).items()
+        """Return one line: what was measured, and how many frames "not found" rejects at this miss rate."""
+        foreign = ", ".join(
+            f"{share:.0%} with {_AUDIO_NAMES.get(name, name)}" for name, share in self.rejected(miss_rate).items()
         )
         return (
-            f"calibrated on {self.n_clips} clips ({self.split}): 'source not found' is said of {miss_rate:.0%} of those with "
-            f"their own sound, {told}"
+            f"calibrated on {self.n_clips} clips ({self.split}): 'source not found' for {miss_rate:.0%} of the frames with "
+            f"their own audio, {foreign}"
         )
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Write as JSON, whole or not at all."""
+    """Write as JSON, atomically."""
     write_json(path, {"format_version": FORMAT_VERSION, **asdict(calibration)})
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read and check. Raises CheckpointError where the file is missing, damaged, or of another format version."""
+    """Read and check. Raises CheckpointError if the file is missing, damaged, or has another format version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format_version") != FORMAT_VERSION:
-            raise ValueError("of another format version")
+        version = content.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
         calibration = Calibration(**content)
         for values in (calibration.own, *calibration.foreign.values()):
             if len(values) != len(_SHARES) or np.any(np.diff(np.array(values, dtype=np.float64)) < 0):
-                raise ValueError("percentiles are not 101 rising numbers")
+                raise ValueError("percentiles must be 101 ascending numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: no usable calibration ({error}); {MAKE_ONE}") from None
     return calibration
 
 
 def find_calibration(model: Path) -> Calibration | None:
-    """Return the calibration of a model: that beside it, or that in the results of its project; None where there is none.
+    """Return the calibration of a model file, or None: the one next to it, or the one in the results of its project.
 
-    ``runs/NAME/VARIANT/model.pt`` is evaluated in ``results/NAME/maps/VARIANT``. A calibration of other weights is none.
+    ``runs/NAME/VARIANT/model.pt`` is calibrated in ``results/NAME/maps/VARIANT``. A calibration of other weights is ignored.
     """
     digest = model_digest(model)
     paths = locate(model)
@@ -117,8 +129,83 @@ def find_calibration(model: Path) -> Calibration | None:
 
 
 def model_digest(path: Path) -> str:
-    """Return the SHA-256 of a model's file, hexadecimal."""
+    """Return the SHA-256 of a model file, hexadecimal."""
     return file_digest(path)
+
+
+def calibrate(path: Path, shards: ShardSet, *, split: str, device: str = "auto") -> Calibration:
+    """Calibrate a model on a split, without boxes. Arguments and errors: `pipeline.evaluation.response_maps.compute_maps`."""
+    return calibrate_on(compute_maps(path, shards, split=split, seed=0, device=device), path, shards, device=device)
+
+
+def calibrate_on(maps: ResponseMaps, path: Path, shards: ShardSet, *, device: str = "auto") -> Calibration:
+    """Calibrate a model whose response maps on the same clips have already been computed."""
+    return Calibration.of(
+        _peaks(maps.response),
+        {"shuffled": _peaks(maps.shuffled_response), **noise_peaks(path, shards, device=device)},
+        model=model_digest(path),
+        split=maps.split,
+    )
+
+
+def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[str, np.ndarray]:
+    """Return the largest raw response of frames whose audio is replaced by noise, for each kind of noise.
+
+    Parameters
+    ----------
+    path : Path
+        ``model.pt``.
+    shards : ShardSet
+        At most `MAX_NOISE_CLIPS` evenly spaced frames are used. The noise is seeded by a frame's position among them.
+    device : str
+
+    Returns
+    -------
+    dict of str to np.ndarray (frame,) float32
+        Keys as in `NOISES`.
+
+    Raises
+    ------
+    CheckpointError, EvaluationError, TrainingError
+        The model cannot be read; the clips were extracted with other settings; the device does not exist.
+    """
+    model = load_model_for(path, shards)
+    where = select_device(device)
+    model.to(where)
+    audio = AudioSettings(**model.description["audio"])
+    rows = evenly_spaced(len(shards), MAX_NOISE_CLIPS)
+    peaks: dict[str, list[np.ndarray]] = {name: [] for name in NOISES}
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = rows[start : start + BATCH_SIZE]
+        frames = torch.from_numpy(shards.read(some)[0]).permute(0, 3, 1, 2).to(where)  # n H W c -> n c H W
+        for name, make in NOISES.items():
+            seeds = range(start, start + len(some))
+            windows = [make(audio.n_samples, audio.sample_rate, np.random.default_rng(seed)) for seed in seeds]
+            response, _ = model.localize(frames, log_mel_of_windows(windows, audio).to(where))
+            peaks[name].append(_peaks(response.float().cpu().numpy()))
+    return {name: np.concatenate(parts) for name, parts in peaks.items()}
+
+
+def hiss(n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
+    """Return white noise, float64 (sample,)."""
+    return generator.standard_normal(n_samples)
+
+
+def hum(n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
+    """Return mains hum, float64 (sample,): harmonics of 50 or 60 Hz with amplitude 1/k and random phases."""
+    order = np.arange(1, HARMONICS + 1)[:, None]
+    frequency = order * generator.choice([50.0, 60.0])
+    turns = frequency * np.arange(n_samples) / sample_rate + generator.random((HARMONICS, 1))
+    # Harmonics above the Nyquist frequency would alias.
+    audible = frequency < sample_rate / 2
+    return np.asarray((np.sin(2 * np.pi * turns) * audible / order).sum(axis=0))
+
+
+NOISES: Mapping[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {"hiss": hiss, "hum": hum}
+
+
+def _peaks(maps: np.ndarray) -> np.ndarray:
+    return np.asarray(maps.max(axis=(1, 2)))
 
 
 def _percentiles(peaks: np.ndarray) -> list[float]:

@@ -1,9 +1,8 @@
-"""DSOL's own rule for MUSIC-Synthetic: each sounding class's map against that class's boxes.
+"""Class-wise evaluation, DSOL's own protocol on MUSIC-Synthetic: the map of each sounding class against its boxes.
 
-A method that found its classes itself has maps of clusters, which have numbers and no names. Which cluster is which class is
-decided by the labels of the training clips and by what the method heard in them, as in DSOL's public code; nothing of the
-scored clips has a part in it. Unlike there, a class gets one cluster, by an optimal assignment instead of the best of many
-random ones, and clusters that are left over stand for nothing.
+DSOL discovers its classes by clustering, so its clusters have numbers but no names. As in its public code, clusters are named
+by the labels of the training clips and the clusters heard in them; the scored clips are not used. Unlike there, each class
+gets exactly one cluster by an optimal assignment, instead of the best of many random ones, and surplus clusters are ignored.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ BATCH_SIZE = 64
 
 
 def class_of_clusters(heard: np.ndarray, label_sets: Sequence[frozenset[str]]) -> dict[str, int]:
-    """Name clusters by the classes of the clips in which they are heard.
+    """Assign one cluster to each class, by the clips in which it is heard.
 
     Parameters
     ----------
     heard : np.ndarray [shape=(clip, cluster)]
-        p_a of each training clip; rows sum to 1.
+        Cluster probabilities p_a of each training clip; rows sum to 1.
     label_sets : sequence of frozenset of str
-        The classes of each of these clips; empty where they are not known.
+        Classes of each of these clips; empty if unknown.
 
     Returns
     -------
     dict of str to int
-        Class → its cluster, each cluster once, so that Σ P(cluster | class) is as large as can be. With more classes than
-        clusters, some classes are not in it.
+        Class → cluster, each cluster at most once, maximizing Σ P(cluster | class). If there are more classes than
+        clusters, some classes are missing.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -56,7 +55,7 @@ def class_of_clusters(heard: np.ndarray, label_sets: Sequence[frozenset[str]]) -
     for share, classes in zip(heard, label_sets, strict=True):
         for name in classes:
             counts[row[name]] += share
-    # By row, so that a class with many clips does not choose for the others.
+    # Normalize per class, so that frequent classes do not dominate the assignment.
     counts /= np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     return {names[i]: int(cluster) for i, cluster in zip(*linear_sum_assignment(counts, maximize=True), strict=True)}
 
@@ -72,31 +71,31 @@ def class_metrics(
     threshold: float,
     device: str = "auto",
 ) -> tuple[dict[str, Any], str]:
-    """Score the maps of a method class by class.
+    """Score the class maps of a method.
 
     Parameters
     ----------
     runs : sequence of Path
-        The run of each seed, with ``model.pt`` and the pseudo-labels, which name the clips that it learned from.
+        Run folder of each seed, with ``model.pt`` and the pseudo-labels, which list the training clips.
     shards : ShardSet
         The scored split.
     boxes : sequence of Box
     protocol : ScoringProtocol
-        With the consensus "per-source".
+        Must have the consensus "per-source".
     variant : str
-        Whose runs they are, for messages.
+        Name of the method, for messages.
     clips : Path
-        ``clips.csv`` of the data that they learned from.
+        ``clips.csv`` of the training data.
     threshold : float
     device : str
 
     Returns
     -------
     metrics : dict
-        ``class_success_rate``, ``class_auc`` and ``class_nsa`` with the ends of `pipeline.scoring.summary`; empty where the method
-        has no map for each class, or where the labels of the training clips do not name those that sound in the scored ones.
+        ``class_success_rate``, ``class_auc`` and ``class_nsa`` with the suffixes of `pipeline.scoring.summary`. Empty if the
+        method has no class maps, or if the training labels do not cover the classes that sound in the scored clips.
     line : str
-        For the terminal: the scores, or why there are none; empty for a method without such maps.
+        For the terminal: the scores, or why there are none. Empty for a method without class maps.
     """
     scored = []
     for run in runs:
@@ -109,13 +108,13 @@ def class_metrics(
         cluster = class_of_clusters(heard, label_sets)
         nameless = sorted({box.source for box in boxes if box.sounding} - cluster.keys())
         if nameless:
-            lacking = "their labels lack it, or are more than the clusters" if cluster else "they have no labels"
-            return {}, f"no scores by class: the training clips name no cluster {nameless[0]!r}: {lacking}"
+            reason = "it is not among their labels, or has no cluster left" if cluster else "they have no labels"
+            return {}, f"no class scores: the training clips assign no cluster to {nameless[0]!r}: {reason}"
         maps = model.class_maps(shards, batch_size=BATCH_SIZE, device=device)
-        assert maps is not None  # a method with clusters has their maps
+        assert maps is not None  # guaranteed for a method with audio clusters
         maps = maps[:, list(cluster.values())]
         scored.append(score_class_maps(maps, list(cluster), shards.clip_ids, boxes, protocol, threshold=threshold))
     flat = flat_metrics([{"": scores} for scores in scored])
     metrics = {PREFIX + key: value for key, value in flat.items() if key.startswith(KEYS)}
     values = ", ".join(f"{key} {interval(metrics, PREFIX + key)}" for key in KEYS if PREFIX + key in metrics)
-    return metrics, f"by class, clusters named by the labels of the training clips: {values}"
+    return metrics, f"class scores, clusters named by the labels of the training clips: {values}"

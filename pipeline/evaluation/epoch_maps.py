@@ -1,6 +1,7 @@
-"""What a run would have said of some clips after earlier epochs, from the weights that it kept.
+"""Response maps from intermediate checkpoints: how the maps of a few clips change over the epochs.
 
-Training never looks at the scored clips, so their maps over the epochs are made afterwards. Nothing is chosen by them.
+Training never uses the scored clips, so these maps are computed afterwards from the checkpoints that a run kept. They are
+only shown: no result and no choice depends on them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from pipeline.training.checkpoints import load_model, read_checkpoint
 
 
 @dataclass(frozen=True)
-class EarlierMaps:
-    """Raw response maps R of some clips after each of some epochs.
+class CheckpointMaps:
+    """Raw response maps R of some clips from each intermediate checkpoint.
 
     Attributes
     ----------
     epochs : list of int
-        Rising; the last is that of the finished model, whose maps are not among these.
+        Ascending. The last is the epoch of the final model, whose maps are not included.
     response : np.ndarray (len(epochs) - 1, clip, row, col) float32
     """
 
@@ -34,38 +35,41 @@ class EarlierMaps:
     response: np.ndarray
 
 
-def earlier_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device: str = "auto") -> EarlierMaps:
-    """Localize some clips, as many as make a batch, with each of the weights that a run kept.
+def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, device: str = "auto") -> CheckpointMaps:
+    """Compute the response maps of some clips, in one batch, with each checkpoint that a run kept.
 
     Parameters
     ----------
     run : Path
-        Of one seed.
+        Run folder of one seed.
     shards : ShardSet
-        That have the clips.
+        Must contain the clips.
     clip_ids : sequence of str
     device : str
 
     Raises
     ------
     EvaluationError
-        The run kept no weights.
+        The run kept no checkpoints.
     CheckpointError
-        Weights are damaged.
+        A checkpoint is damaged.
     """
     paths = sorted((run / WEIGHTS_FOLDER).glob(WEIGHTS_PATTERN), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise EvaluationError(
-            f"{run / WEIGHTS_FOLDER}: no weights of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
+            f"{run / WEIGHTS_FOLDER}: no checkpoints of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
         )
     chosen = select_device(device)
-    places = {clip_id: place for place, clip_id in enumerate(shards.clip_ids)}
-    frames, log_mels = shards.read([places[clip_id] for clip_id in clip_ids])
-    pairs = torch.from_numpy(frames).permute(0, 3, 1, 2).to(chosen), torch.from_numpy(log_mels).to(chosen)
+    rows = {clip_id: row for row, clip_id in enumerate(shards.clip_ids)}
+    frames, log_mels = shards.read([rows[clip_id] for clip_id in clip_ids])
+    pairs = (
+        torch.from_numpy(frames).permute(0, 3, 1, 2).to(chosen),
+        torch.from_numpy(log_mels).to(chosen),
+    )  # n H W c -> n c H W
     epochs, maps = [], []
     for path in paths:
         model = load_model(path)
         epochs.append(int(model.description["epoch"]))
         response, _ = model.to(chosen).localize(*pairs)
         maps.append(response.float().cpu().numpy())
-    return EarlierMaps([*epochs, int(read_checkpoint(run / MODEL_FILE)["epoch"])], np.stack(maps))
+    return CheckpointMaps([*epochs, int(read_checkpoint(run / MODEL_FILE)["epoch"])], np.stack(maps))

@@ -1,7 +1,10 @@
-"""Scores of a trained method, of the same method with shuffled audio, and of the content-free rows.
+"""The stage `evaluate`: score a trained method, with its own and with shuffled audio, next to the content-free baselines.
 
-What a key of the scores means stands in `pipeline.scoring.summary`. Response maps are stored raw, so that any other rule can
-score them later without the model.
+    model.pt ─→ response maps ─┬→ calibration
+                               └→ scores per clip ─→ metrics, curves, table
+
+Once per seed up to the scores; metrics are means over seeds. `pipeline.scoring.summary` documents the keys of
+``metrics.json``. Response maps are stored raw, so that any other protocol can score them later without the model.
 """
 
 from __future__ import annotations
@@ -24,8 +27,7 @@ from pipeline.common.project import (
     SUCCESS_CURVE_FILE,
     seed_folder,
 )
-from pipeline.evaluation.calibrating import calibrate_on
-from pipeline.evaluation.calibration import write_calibration
+from pipeline.evaluation.calibration import calibrate_on, write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.curves import Curve, success_curves
@@ -58,12 +60,12 @@ def evaluate(
     leaks_allowed: bool = False,
     device: str = "auto",
 ) -> None:
-    """Score a trained method on one split, write what came out, and print it beside the content-free rows.
+    """Score a trained method on one split, write the results, and print them next to the content-free baselines.
 
     Parameters
     ----------
     run_folder : Path
-        ``runs/NAME/VARIANT``; the last part is the row's name.
+        ``runs/NAME/VARIANT``; the last part names the method.
     shards : ShardSet
         The scored split.
     manifest : Path
@@ -71,7 +73,7 @@ def evaluate(
     folder : Path
         Gets ``metrics.json``; ``scores.csv``, one line per clip and seed; ``success_curve.csv`` and ``.png``.
     maps_folder : Path
-        Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further one.
+        Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further seed.
     baselines : Path
         ``baselines.json``, written by `pipeline.scoring.baselines.evaluate_content_free`.
     split : str
@@ -79,41 +81,42 @@ def evaluate(
         Protocol, and the cIoU threshold of a success.
     seeds : sequence of int
     clips : Path, optional
-        ``clips.csv`` of the data that the method learned from, none of which may be scored. Under a protocol with the
-        consensus "per-source", its labels name the clusters of a method that has a map for each, and ``metrics.json`` gets the
-        keys ``class_…``.
+        ``clips.csv`` of the training data, none of which may be scored. Under a protocol with the consensus "per-source",
+        its labels also name the clusters of a method with class maps, and ``metrics.json`` gets the keys ``class_…``.
     leaks_allowed : bool
-        Score them all the same: what the card says.
+        Setting of the dataset card: score clips that are also in the training data.
     device : str
 
     Raises
     ------
     EvaluationError
-        There are no boxes for the split, a model has not been trained, maps and boxes share no clip, or clips of the split were
-        learned from.
+        The split has no boxes, a model is missing, maps and boxes have no clip in common, or clips of the split are in the
+        training data.
     """
+    # Check all inputs first: computing the maps can take hours.
     if clips is not None and not leaks_allowed:
         check_held_out(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
     boxes = read_split_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
-    models = {seed: seed_folder(run_folder, seeds, seed) / MODEL_FILE for seed in seeds}
-    for path in models.values():
-        if not path.is_file():
-            raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
+    models = _find_models(run_folder, seeds)
+
+    metrics: dict[str, Any] = {"split": split, "seeds": list(seeds)}
     runs = []
-    for seed, path in models.items():
-        maps = compute_maps(path, shards, split=split, seed=seed, device=device)
-        folder_of_seed = seed_folder(maps_folder, seeds, seed)
-        write_maps(folder_of_seed / MAPS_FILE, maps)
-        write_calibration(folder_of_seed / CALIBRATION_FILE, calibrate_on(maps, path, shards, device=device))
+    for seed, model in models.items():
+        maps = compute_maps(model, shards, split=split, seed=seed, device=device)
+        calibration = calibrate_on(maps, model, shards, device=device)
+        target = seed_folder(maps_folder, seeds, seed)
+        write_maps(target / MAPS_FILE, maps)
+        write_calibration(target / CALIBRATION_FILE, calibration)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
-    metrics = {"split": split, "seeds": list(seeds), **flat_metrics(runs)}
+    metrics |= flat_metrics(runs)
     if maps.normalization:
         metrics["normalization"] = maps.normalization
-    by_class = ""
+
+    class_note = ""
     if clips is not None and rules[""].consensus == "per-source":
-        further, by_class = class_metrics(
+        of_classes, class_note = class_metrics(
             [path.parent for path in models.values()],
             shards,
             boxes,
@@ -123,23 +126,23 @@ def evaluate(
             threshold=evaluation.threshold,
             device=device,
         )
-        metrics |= further
+        metrics |= of_classes
+
+    curves = mean_curves(runs)
     write_json(folder / METRICS_FILE, metrics)
     _write_scores(folder / SCORES_FILE, runs, seeds)
-    _write_curves(folder, mean_curves(runs), run_folder.name, threshold=evaluation.threshold)
-    rows = [*(Row(name, values) for name, values in content_free.items()), *with_shuffled(run_folder.name, metrics)]
+    _write_curves(folder / SUCCESS_CURVE_FILE, curves)
+    _draw_curves(folder / SUCCESS_CURVE_FILE, curves, name=run_folder.name, threshold=evaluation.threshold)
     print(describe(metrics, shards))
-    if own := normalization_note({run_folder.name: metrics}, rules[""].normalization):
-        print(own)
-    print(summary(rows).text())
-    if by_class:
-        print(by_class)
+    _print_table(run_folder.name, metrics, content_free, usual=rules[""].normalization)
+    if class_note:
+        print(class_note)
 
 
 def score_maps(
     maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, ScoringProtocol], *, threshold: float
 ) -> dict[str, Scores]:
-    """Return the scores of one model by prefix ``<audio><rule>``."""
+    """Return the scores of one model by prefix ``<audio><rule>``, see `pipeline.scoring.summary`."""
     rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}
     own, shuffled = (
         score_rules(response, maps.clip_ids, boxes, rules, threshold=threshold)
@@ -149,23 +152,33 @@ def score_maps(
 
 
 def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
-    """Return one line: what was scored, under which rule, what was left out, and what ± means below it."""
-    left_out = {
+    """Return one line: what was scored, under which protocol, what was skipped, and what ± means in the table."""
+    skipped = {
         "n_skipped": "without a sounding box",
         "n_missing_maps": "with boxes but not in the shards",
         "n_flat_maps": "with a flat map",
     }
-    notes = [f"{metrics[key]} {reason}" for key, reason in left_out.items() if metrics.get(key)]
+    notes = [f"{metrics[key]} {reason}" for key, reason in skipped.items() if metrics.get(key)]
     return (
         f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
         f"{metrics['threshold']:g}"
         + (f" ({'; '.join(notes)})" if notes else "")
-        # The paper's tables have ± for the deviation over seeds.
+        # Spelled out because ± in the paper's tables is the standard deviation over seeds.
         + "; ±: half the bootstrap 95 % interval over clips"
     )
 
 
+def _find_models(run_folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    """Return the path of each seed's model. Raises EvaluationError if one is missing."""
+    models = {seed: seed_folder(run_folder, seeds, seed) / MODEL_FILE for seed in seeds}
+    for path in models.values():
+        if not path.is_file():
+            raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
+    return models
+
+
 def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:
+    """Write one line per clip and seed, under the card's protocol."""
     rows = []
     for seed, run in zip(seeds, runs, strict=True):
         own, shuffled = run[""], run[SHUFFLED]
@@ -174,9 +187,24 @@ def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Seque
     write_csv(path, ["clip_id", "seed", "ciou", "iou", "pointing", "shuffled_ciou"], rows)
 
 
-def _write_curves(folder: Path, curves: Mapping[str, np.ndarray], name: str, *, threshold: float) -> None:
+def _write_curves(path: Path, curves: Mapping[str, np.ndarray]) -> None:
+    """Write one line per cIoU threshold, with a column for each prefix."""
     header = ["threshold", *(f"{prefix}success_rate" for prefix in curves)]
     columns = [THRESHOLDS, *curves.values()]
-    write_csv(folder / SUCCESS_CURVE_FILE, header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
+    write_csv(path, header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
+
+
+def _draw_curves(path: Path, curves: Mapping[str, np.ndarray], *, name: str, threshold: float) -> None:
+    """Draw the success curves with own and with shuffled audio, as PNG next to the CSV file at `path`."""
     drawn = [Curve(name, curves[""]), Curve(name, curves[SHUFFLED], "shuffled")]
-    save(success_curves(THRESHOLDS, drawn, threshold=threshold), (folder / SUCCESS_CURVE_FILE).with_suffix(".png"))
+    save(success_curves(THRESHOLDS, drawn, threshold=threshold), path.with_suffix(".png"))
+
+
+def _print_table(
+    name: str, metrics: Mapping[str, Any], content_free: Mapping[str, Mapping[str, Any]], *, usual: str
+) -> None:
+    """Print the method below the content-free baselines; `usual` is the normalization of the protocol."""
+    if note := normalization_note({name: metrics}, usual):
+        print(note)
+    rows = [*(Row(baseline, values) for baseline, values in content_free.items()), *with_shuffled(name, metrics)]
+    print(summary(rows).text())

@@ -1,4 +1,4 @@
-"""What a model makes of a split: each clip's response map, to its own sound and to that of another clip."""
+"""Response maps of a model on a split: each frame with its own audio, and with the audio of another clip."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pipeline.scoring.map_file import ResponseMaps
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 
-SHUFFLE_SEED = 0  # the same pairing for every method, so that their rows can be compared
+SHUFFLE_SEED = 0  # equal pairs for every method, so that their scores can be compared
 BATCH_SIZE = 64
 
 
 def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device: str = "auto") -> ResponseMaps:
-    """Run a model over all clips twice: with their own sounds, and with those of other clips.
+    """Run a model on all clips twice: with their own audio, and with the audio of other clips.
 
     Parameters
     ----------
     path : Path
         ``model.pt``.
     shards : ShardSet
-        At least 2 clips, extracted as those that the model learned from.
+        At least 2 clips, extracted with the same settings as the training clips.
     split : str
-        That the clips belong to.
+        The split of the clips.
     seed : int
-        Of the training run.
+        Seed of the training run.
     device : str
 
     Raises
@@ -36,12 +36,12 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
     CheckpointError
         The model cannot be read.
     EvaluationError
-        The model is of another seed, the clips were extracted in another way, or there is only one.
+        The model has another seed, the clips were extracted with other settings, or there are fewer than 2.
     """
     model = load_model_for(path, shards)
     if model.description["seed"] != seed:
         raise EvaluationError(
-            f"{path}: was trained with seed {model.description['seed']}, not {seed}; run `dvc repro train` again"
+            f"{path}: trained with seed {model.description['seed']}, expected {seed}; run `dvc repro train` again"
         )
     order = derangement(len(shards), seed=SHUFFLE_SEED)
     own, shuffled = (
@@ -61,7 +61,7 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
 
 
 def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
-    """Load a model; refuse clips that were not extracted as those that it learned from."""
+    """Load a model. Raises EvaluationError if the shards were extracted with other settings than the training clips."""
     model = load_model(path)
     description = model.description
     trained = {"image_size": description["image_size"], **description["audio"]}
@@ -69,14 +69,14 @@ def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
         given = shards.settings.get(name, value)
         if given != value:
             raise EvaluationError(
-                f"{path}: trained with {name} {value}, these clips were extracted with {given}; give the card of "
-                "their dataset the settings of the one it was trained on, and extract them again"
+                f"{path}: trained with {name} {value}, but these clips were extracted with {given}; copy the setting to "
+                "the card of their dataset, and extract them again"
             )
     return model
 
 
 def derangement(n: int, *, seed: int) -> list[int]:
-    """Return a random order of 0 … n-1 in which nothing keeps its place: one random cycle through all.
+    """Return a random permutation of 0 … n-1 without fixed points: one random cycle.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def derangement(n: int, *, seed: int) -> list[int]:
         n is below 2.
     """
     if n < 2:
-        raise EvaluationError(f"shuffled audio needs at least 2 clips, the split has {n}")
+        raise EvaluationError(f"shuffled audio requires at least 2 clips, the split has {n}")
     cycle = np.random.default_rng(seed).permutation(n)
     order = np.empty(n, dtype=np.int64)
     order[cycle] = np.roll(cycle, 1)

@@ -1,12 +1,11 @@
-"""Clips found by sound: the nearest ones by audio embedding, and how often they share a label (Figure 7).
+"""Audio retrieval: nearest clips by audio embedding, and how often they share a label (Figure 7).
 
 Conventions
 -----------
-Embeddings are ã, (n, d), one row a clip. Likeness is the cosine, after the mean of all rows is subtracted if `center` is
-set, as Eq. 6 takes it. Cosines are rounded to six decimals, more than float16 artifacts hold, so that clips with the same
-sound tie whatever the order of the additions; ties go to the clip that comes first. A row without a direction (zero, or
-equal to the mean) has the cosine 0 with every other. Labels are sets of class names, empty where a clip has none; two
-clips agree if they share a class.
+Embeddings are ã, (n, d), one row per clip. Similarity is the cosine, as in Eq. 6: if `center` is set, the mean of all rows
+is subtracted first. Cosines are rounded to six decimals (float16 artifacts have fewer), so that clips with equal audio tie
+whatever the summation order; ties go to the first clip. A row without a direction (zero, or equal to the mean) has cosine 0
+with every other row. Labels are sets of class names, empty if a clip has none; two clips agree if they share a class.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-CELLS = 8_000_000  # cosines in memory at once: 64 MB, and a few copies of them
+CELLS = 8_000_000  # cosines in memory at a time: 64 MB, plus a few copies
 DECIMALS = 6
-NO_DIRECTION = 1e-6  # of the longest row, below which a row is the rounding error of a subtraction
+NO_DIRECTION = 1e-6  # relative to the longest row; anything shorter is rounding error of the subtraction
 
 
 def neighbors(
     embedding: np.ndarray, queries: Sequence[int] | np.ndarray, *, k: int, center: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the clips whose sound is most like each query's.
+    """Find the clips with the most similar audio to each query.
 
     Parameters
     ----------
@@ -33,21 +32,21 @@ def neighbors(
     queries : array of int [shape=(q,)]
         Rows of `embedding`, each in 0 … n-1.
     k : int >= 1
-        How many clips to find; where there are fewer others, all of them.
+        Number of clips to find; all others if there are fewer.
     center : bool
         Subtract the mean of `embedding` first.
 
     Returns
     -------
     indices : np.ndarray [shape=(q, min(k, n - 1)), dtype=int64]
-        Rows of the clips found, the most like first; the query itself is never among them.
+        Rows of the clips found, most similar first; never the query itself.
     similarity : np.ndarray [shape=(q, min(k, n - 1)), dtype=float64]
         Their cosines, in [-1, 1].
 
     Raises
     ------
     ValueError
-        A shape, a query or `k` is outside of what stands above.
+        A shape, a query or `k` is outside the ranges above.
     """
     queries = np.asarray(queries, dtype=np.int64)
     if embedding.ndim != 2 or queries.ndim != 1 or k < 1:
@@ -67,7 +66,7 @@ def neighbors(
 def precision_at_k(
     indices: np.ndarray, queries: Sequence[int] | np.ndarray, labels: Sequence[Collection[str]]
 ) -> np.ndarray:
-    """Return the share of each query's neighbors that agree with it.
+    """Return the share of neighbors that agree with each query.
 
     Parameters
     ----------
@@ -79,20 +78,20 @@ def precision_at_k(
     Returns
     -------
     np.ndarray [shape=(q,), dtype=float64]
-        In [0, 1], or NaN for a query without a label. A neighbor without one is not counted, and a query that is left
-        with none is NaN as well.
+        In [0, 1]. Neighbors without a label are not counted. NaN for a query without a label or without labeled
+        neighbors.
     """
     sets = [frozenset(names) for names in labels]
     precision = np.full(len(queries), np.nan)
-    for place, (query, found) in enumerate(zip(queries, indices, strict=True)):
+    for row, (query, found) in enumerate(zip(queries, indices, strict=True)):
         agreeing = [not sets[query].isdisjoint(sets[i]) for i in found if sets[i]]
         if sets[query] and agreeing:
-            precision[place] = np.mean(agreeing)
+            precision[row] = np.mean(agreeing)
     return precision
 
 
 def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
-    """Return what `precision_at_k` expects of neighbors drawn at random: the share of other clips that agree.
+    """Return the chance level of `precision_at_k`: the share of the other clips that agree.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
     Returns
     -------
     np.ndarray [shape=(n,), dtype=float64]
-        Of each clip, among the other labeled ones; NaN for a clip without a label, and where no other has one.
+        Per clip, among the other labeled clips; NaN for a clip without a label or without other labeled clips.
     """
     clips = Counter(frozenset(names) for names in labels if names)
     column = {name: i for i, name in enumerate(sorted({name for names in clips for name in names}))}
@@ -109,7 +108,7 @@ def chance_precision(labels: Sequence[Collection[str]]) -> np.ndarray:
     for row, names in zip(classes, clips, strict=True):
         row[[column[name] for name in names]] = 1
     counts, n = np.array(list(clips.values())), clips.total()
-    # One distinct set of labels at a time: all pairs of them need not fit in memory.
+    # One distinct label set at a time, because all pairs may not fit in memory.
     share = {
         names: (counts[classes @ row > 0].sum() - 1) / (n - 1) if n > 1 else np.nan
         for names, row in zip(clips, classes, strict=True)
@@ -133,11 +132,11 @@ def _nearest(unit: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray,
     cosine = unit[queries] @ unit.T
     cosine[np.arange(len(queries)), queries] = -np.inf
     smallest = np.partition(cosine, -k, axis=1)[:, -k, None]
-    # What rounds to the smallest of the k, or to more, is at most one step below it; only that much is rounded.
+    # Only values at most one rounding step below the k-th largest can tie with it; round just those.
     row, clip = np.nonzero(cosine >= smallest - 10.0**-DECIMALS)
-    likeness = np.round(cosine[row, clip], DECIMALS)
-    order = np.lexsort((clip, -likeness, row))
-    # Every row has k candidates or, if the last ones tie, more.
+    similarity = np.round(cosine[row, clip], DECIMALS)
+    order = np.lexsort((clip, -similarity, row))
+    # Every row has at least k candidates; more if the last ones tie.
     first = np.searchsorted(row[order], np.arange(len(queries)))
     best = order[first[:, None] + np.arange(k)]
-    return clip[best], likeness[best]
+    return clip[best], similarity[best]

@@ -1,0 +1,6 @@
+"""Scoring: response maps and boxes → metrics. Nothing here depends on a model.
+
+- `protocols` → `ground_truth`, `upsampling` → `metrics` → `score`, `class_maps`: from one map to per-clip scores.
+- `results`, `summary`, `tables`: per-clip scores → flat metrics → tables.
+- `baselines`: content-free maps and their scores. `map_file`: response maps on disk.
+"""

@@ -16,7 +16,7 @@ from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
 from pipeline.common.project import CALIBRATION_FILE
-from pipeline.evaluation import calibrating
+from pipeline.evaluation import calibration
 from pipeline.evaluation import response_maps as model_maps
 from pipeline.evaluation.calibration import model_digest, read_calibration
 from pipeline.evaluation.evaluate import evaluate
@@ -49,10 +49,12 @@ def world(tmp_path, monkeypatch):
     def load(path):
         name = path.parent.name
         seed = int(name.removeprefix("seed_")) if name.startswith("seed_") else SEED
-        return Model(name), {**description, "seed": seed}
+        model = Model(name)
+        model.description = {**description, "seed": seed}
+        return model
 
     monkeypatch.setattr(model_maps, "load_model", load)
-    monkeypatch.setattr(calibrating, "noise_peaks", lambda path, shards, *, device: NOISE_PEAKS)
+    monkeypatch.setattr(calibration, "noise_peaks", lambda path, shards, *, device: NOISE_PEAKS)
     return World(tmp_path, shards, manifest, monkeypatch)
 
 
@@ -60,7 +62,7 @@ SEED = 3  # of the first training run
 
 
 class Model(str):
-    """A model known only by its name, which `World.respond` gives an answer."""
+    """A trained model that is only a name; `World.respond` defines its maps."""
 
     normalization = None
     maps_of = None
@@ -115,14 +117,16 @@ def test_baselines_that_hold_no_scores_are_refused_before_anything_is_written(wo
 
 def test_a_model_of_another_seed_is_refused(world):
     world.respond(at_random)
-    with pytest.raises(EvaluationError, match=r"ours/model\.pt: was trained with seed 3, not 5; run"):
+    with pytest.raises(EvaluationError, match=r"ours/model\.pt: .*seed 3, .*5"):
         world.evaluate(seeds=(5,))
 
 
 def test_clips_extracted_in_another_way_are_refused(world):
     world.respond(at_random)
-    world.monkeypatch.setattr(model_maps, "load_model", lambda path: ("ours", {"image_size": 999, "audio": {}}))
-    with pytest.raises(EvaluationError, match=r"model\.pt: trained with image_size 999, these clips .* with \d+; give"):
+    other = Model("ours")
+    other.description = {"image_size": 999, "audio": {}}
+    world.monkeypatch.setattr(model_maps, "load_model", lambda path: other)
+    with pytest.raises(EvaluationError, match=r"model\.pt: .*image_size 999, .* with \d+;"):
         world.evaluate()
 
 
@@ -321,7 +325,7 @@ def test_a_derangement_moves_every_clip(n, seed):
 
 
 def test_one_clip_cannot_be_shuffled():
-    with pytest.raises(EvaluationError, match="at least 2 clips, the split has 1"):
+    with pytest.raises(EvaluationError, match=r"at least 2 clips.* 1$"):
         derangement(1, seed=0)
 
 

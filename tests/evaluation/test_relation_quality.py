@@ -123,7 +123,7 @@ def test_nothing_to_count_is_nan():
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"must be \(n, n\), got \(2, 2\) and \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(3, 3\)"):
         relation_quality(np.ones((2, 2), bool), np.ones((3, 3), bool))
 
 

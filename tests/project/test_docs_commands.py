@@ -68,7 +68,7 @@ CHECKED = {
     r"README.md: soundspot sensitivity delta_v": "after the sweep of experiments.md",
     r"dvc exp run --queue .*(delta_a=|=0\.05,|=0\.7,).*": "one sweep is enough, that of delta_v",
     r"soundspot sensitivity (?!delta_v$).*": "likewise; tests/apps/test_sensitivity.py has more of them",
-    r"soundspot calibrate iterative": "for data without boxes, and these have some; tests/evaluation/test_calibrating.py has none",
+    r"soundspot calibrate iterative": "for data without boxes, and these have some; tests/evaluation/test_calibration.py has none",
     r"dvc queue (start|logs).*": "works on in the background",
     r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
 }

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.common.errors import EvaluationError
-from pipeline.evaluation.epoch_maps import earlier_maps
+from pipeline.evaluation.epoch_maps import checkpoint_maps
 from pipeline.manifests.clips import Clip
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.page.markdown import section_html
@@ -144,8 +144,8 @@ def test_maps_of_earlier_epochs_are_those_of_the_kept_weights(page, data):
 def test_a_run_without_kept_weights_is_named(tmp_path):
     make_page(tmp_path)
     shutil.rmtree(tmp_path / "runs" / "initial" / "weights")
-    with pytest.raises(EvaluationError, match=r"runs/initial/weights: no weights of earlier epochs; run `dvc repro"):
-        earlier_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
+    with pytest.raises(EvaluationError, match=r"runs/initial/weights: .*`dvc repro"):
+        checkpoint_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
 
 
 def test_change_is_the_mean_difference_of_the_enlarged_maps(data):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.epoch_maps import earlier_maps
+from pipeline.evaluation.epoch_maps import checkpoint_maps
 from pipeline.manifests.boxes import Box
 from pipeline.report.examples import Scored
 from pipeline.report.page.encoding import map_base64, map_change
@@ -39,7 +39,7 @@ def localize_epochs(source: Source, method: Scored, clip_ids: Sequence[str]) -> 
 
     The maps of the last epoch are not computed again: they are the ones that were scored.
     """
-    earlier = earlier_maps(source.runs / method.name, source.scored_shards, clip_ids, device=source.device)
+    earlier = checkpoint_maps(source.runs / method.name, source.scored_shards, clip_ids, device=source.device)
     rows = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
     return ScoredEpochs(earlier.epochs, np.concatenate([earlier.response, method.maps.response[rows][None]]))
 

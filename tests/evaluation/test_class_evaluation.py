@@ -100,7 +100,7 @@ def test_each_class_has_the_map_of_its_cluster(world):
     assert set(metrics) == {
         f"class_{key}{end}" for key in ("success_rate", "auc", "nsa") for end in ("", "_low", "_high", "_seeds")
     }
-    assert line.startswith("by class, clusters named by the labels of the training clips: success_rate ")
+    assert ": success_rate " in line
     names = [line.split(",")[-1] for line in (folder / "clips.csv").read_text().splitlines()[1:]]
     for seed, run in enumerate((folder / "dsol", folder / "dsol" / "seed_4")):
         model = load_model(run / "model.pt")
@@ -149,13 +149,12 @@ def test_why_there_are_no_scores_by_class(world):
     text = (folder / "clips.csv").read_text()
     lines = [line if i == 0 else line[: line.rindex(",") + 1] for i, line in enumerate(text.splitlines())]
     (folder / "unlabeled.csv").write_text("\n".join(lines) + "\n")
-    assert scored(world, clips="unlabeled.csv") == (
-        {},
-        "no scores by class: the training clips name no cluster 'kind0': they have no labels",
-    )
+    metrics, line = scored(world, clips="unlabeled.csv")
+    assert metrics == {}
+    assert "'kind0': they have no labels" in line
     other = [*boxes, Box(boxes[0].clip_id, "oboe", "x", True, 0, 0, 1, 1)]
-    assert scored(world, boxes=other)[1].endswith(
-        "no cluster 'oboe': their labels lack it, or are more than the clusters"
-    )
-    # A method with one map has nothing to say of classes.
+    line = scored(world, boxes=other)[1]
+    assert "'oboe'" in line
+    assert "they have no labels" not in line
+    # A method with one map per clip has no class scores.
     assert scored(world, "initial") == ({}, "")
