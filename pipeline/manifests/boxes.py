@@ -36,7 +36,7 @@ class Box:
 BOX_COLUMNS = tuple(field.name for field in fields(Box))
 
 
-def read_boxes(path: Path) -> list[Box]:
+def read_boxes(path: Path | str) -> list[Box]:
     """Read a box file, which may contain no boxes.
 
     Raises
@@ -44,7 +44,7 @@ def read_boxes(path: Path) -> list[Box]:
     ManifestError
         The file is missing or malformed, or a box is not finite, exceeds the frame, or has no area.
     """
-    return [_parse_box(row, where) for where, row in read_rows(path, BOX_COLUMNS)]
+    return [_parse_box(row, where) for where, row in read_rows(Path(path), BOX_COLUMNS)]
 
 
 def write_boxes(path: Path, boxes: Sequence[Box]) -> None:

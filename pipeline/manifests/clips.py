@@ -43,7 +43,7 @@ class Clip:
 CLIP_COLUMNS = tuple(field.name for field in fields(Clip))
 
 
-def read_clips(path: Path) -> list[Clip]:
+def read_clips(path: Path | str) -> list[Clip]:
     """Read a clip list.
 
     Raises
@@ -51,7 +51,7 @@ def read_clips(path: Path) -> list[Clip]:
     ManifestError
         The file is missing, empty or malformed, or a row is invalid; the message names the file and the line.
     """
-    placed = [(where, parse_clip(row, where)) for where, row in read_rows(path, CLIP_COLUMNS)]
+    placed = [(where, parse_clip(row, where)) for where, row in read_rows(Path(path), CLIP_COLUMNS)]
     if not placed:
         raise ManifestError(f"{path}: no clips below the header")
     _check_unique(placed)

@@ -101,7 +101,7 @@ class PseudoLabels:
         return cls(clip_ids, ArrayFields(arrays), attrs)
 
     @classmethod
-    def open(cls, path: Path) -> PseudoLabels:
+    def open(cls, path: Path | str) -> PseudoLabels:
         """Open an artifact and check its structure; the data are read and checked when they are used.
 
         Raises

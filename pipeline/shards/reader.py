@@ -55,7 +55,7 @@ class ShardSet:
         self.fingerprint: str = fingerprint([[h["fingerprint"] for h in headers], self.clip_ids])
 
     @classmethod
-    def open(cls, folder: Path) -> ShardSet:
+    def open(cls, folder: Path | str) -> ShardSet:
         """Open the shards in `folder`.
 
         Raises
@@ -64,6 +64,7 @@ class ShardSet:
             The folder has no shards, or its extraction did not finish; or the shards are not numbered consecutively from
             0, differ in settings or format, contain a clip twice or no clips at all, or cannot be read.
         """
+        folder = Path(folder)
         paths = sorted(folder.glob(SHARD_PATTERN))
         again = f"run `dvc repro extract@{folder.name}`"
         if not paths:

@@ -86,12 +86,12 @@ def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path
     model.load_state_dict(weights)
 
 
-def load_model(path: Path) -> TrainedModel:
+def load_model(path: Path | str) -> TrainedModel:
     """Load a trained model, ready to localize.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         ``model.pt``.
 
     Returns
@@ -105,6 +105,7 @@ def load_model(path: Path) -> TrainedModel:
     CheckpointError
         The file is missing, damaged, or contradicts itself.
     """
+    path = Path(path)
     content = read_checkpoint(path)
     try:
         encoder = EncoderSettings.model_validate_json(content["encoder"])
