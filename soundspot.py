@@ -22,12 +22,13 @@ from pipeline.methods.trained_model import TrainedModel
 from pipeline.model import equations
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.scoring.baselines import content_free_maps
-from pipeline.scoring.protocols import PROTOCOLS as protocols
-from pipeline.scoring.protocols import ScoringProtocol
+from pipeline.scoring.protocols import PROTOCOLS, ScoringProtocol
 from pipeline.scoring.results import Scores
 from pipeline.scoring.score import score
 from pipeline.shards import ShardSet
 from pipeline.training.checkpoints import load_model
+
+protocols = PROTOCOLS  # name → rule; "paper256" is the paper's
 
 __all__ = [
     "Batch",
