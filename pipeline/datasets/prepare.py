@@ -211,6 +211,7 @@ def _write(
 ) -> None:
     rows = [(name, *clip_row(clip)) for name, clips in found.items() for clip in clips]
     counts = {name: asdict(count) for name, count in coverage.splits.items()}
+    # DVC reads these as parameters, and a missing key is an error there: hence "" for a split without a list.
     prints = dict.fromkeys(_SPLIT_ORDER, "")
     prints |= {name: fingerprint([clip_row(clip) for clip in clips]) for name, clips in found.items()}
     try:

@@ -49,7 +49,7 @@ ANNOTATED = "a"  # of each instrument's videos a, b, c the annotated one
 
 
 def write_solo(path: Path, instrument: str, number: int) -> None:
-    """A plain frame whose red tells the instrument, green the video, blue the tenth of a second; a sine with a pause."""
+    """Plain frames (red encodes the instrument, green the video, blue the tenth of a second), and a sine with a pause."""
     pitch, red, _ = KINDS[instrument]
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.arange(SECONDS * RATE) / RATE
@@ -77,7 +77,7 @@ def write_solos(folder: Path) -> None:
 
 
 def write_solo_boxes(path: Path) -> None:
-    """Boxes on the last of a second's four frames, 0.7 s after its start; second 3 has a frame without any."""
+    """Boxes for one frame per second, 0.7 s after its start; the frame of second 3 has none."""
     content = {}
     for instrument, (_, _, category) in KINDS.items():
         for second in range(SECONDS) if category else ():
@@ -104,7 +104,7 @@ def solos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(solos: Path, tmp_path_factory: pytest.TempPathFactory, one_worker: None) -> list[Path]:
-    """The same set built twice: by one worker, and by two of its own from a copy of the solos elsewhere."""
+    """The same dataset built twice: by the shared worker, and by two new ones from a copy of the solos elsewhere."""
     one, two = (tmp_path_factory.mktemp(f"built{workers}") for workers in (1, 2))
     build(one, solos)
     copy = tmp_path_factory.mktemp("copy") / "solos of mine"
@@ -200,7 +200,7 @@ def test_instruments_sound_equally_often(built: list[Path]) -> None:
 
 
 def test_mix_equals_its_parts(built: list[Path], solos: Path) -> None:
-    """Add the two recordings sample by sample, as mosaics.csv says."""
+    """Naive reference: add the two recordings sample by sample, as described in mosaics.csv."""
     for clip_id, rows in list(provenance(built[0]).items())[::5]:
         expected = np.zeros(RATE)
         loudness = {}
@@ -293,8 +293,10 @@ def test_broken_video_is_listed_and_skipped(built: list[Path]) -> None:
     assert rejects[0]["reason"].startswith("flute/broken.mp4: ")
 
 
-def test_other_media_under_the_same_names_are_told_by_the_card(built: list[Path], solos: Path, tmp_path: Path) -> None:
-    """What `extract` depends on changes with the media, though not one line of the lists does."""
+def test_changed_media_under_the_same_names_change_the_fingerprint(
+    built: list[Path], solos: Path, tmp_path: Path
+) -> None:
+    """The lists do not change, so only the fingerprint can trigger a new extraction."""
     project = tmp_path / "again"
     shutil.copytree(built[0], project)
     before = _prepared(project, tmp_path / "before")
@@ -331,7 +333,7 @@ def test_a_smaller_set_leaves_no_media_of_the_larger_one(built: list[Path], solo
     assert {path.stem for path in (project / "media" / "frames").iterdir()} == names | {"mine"}
 
 
-def test_a_build_that_fails_leaves_the_set_before(built: list[Path], solos: Path, tmp_path: Path) -> None:
+def test_a_failed_build_keeps_the_previous_dataset(built: list[Path], solos: Path, tmp_path: Path) -> None:
     project = tmp_path / "failing"
     shutil.copytree(built[0], project)
     before = {name: content for name, content in tree(project).items() if "segments" not in name}
@@ -359,7 +361,7 @@ def test_too_few_instruments_are_an_error_before_anything_is_cut(solos: Path, tm
 
 
 @pytest.mark.parametrize("given", [{}, {"boxes": Path("boxes.json"), "quadrant_boxes": True}])
-def test_boxes_are_asked_for(given: dict, tmp_path: Path) -> None:
+def test_missing_or_contradictory_box_options_are_an_error(given: dict, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"--boxes FILE .*--quadrant-boxes"):
         build_music_synthetic(options(tmp_path, tmp_path), solos=tmp_path, settings=BuildSettings(), **given)
 
@@ -582,7 +584,7 @@ def test_published_layout_with_sound_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # a worker imports librosa
-def test_published_spectrograms_are_refused_or_made_sound(tmp_path: Path) -> None:
+def test_published_spectrograms_are_refused_or_rebuilt(tmp_path: Path) -> None:
     audio = published(tmp_path / "music") / "test1" / "audio"
     for name, spectrogram in (("a", decibels_of(tone(220))), ("b", np.zeros((5, 64)))):
         (audio / f"{name}.wav").unlink()
@@ -607,7 +609,7 @@ def test_published_spectrograms_are_refused_or_made_sound(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
-def test_spectrograms_are_checked_without_rebuilding_any(rebuild: bool, tmp_path: Path) -> None:
+def test_check_only_rebuilds_nothing(rebuild: bool, tmp_path: Path) -> None:
     root = published(tmp_path / "music")
     for name in "ab":
         (root / "test1" / "audio" / f"{name}.wav").unlink()
@@ -628,8 +630,8 @@ def test_spectrograms_are_checked_without_rebuilding_any(rebuild: bool, tmp_path
         import_music_synthetic(options(tmp_path, root, check_only=True), rebuild_sound=rebuild)
 
 
-def test_rebuilt_sound_has_the_published_spectrogram() -> None:
-    """Up to one factor, the peak's, where the spectrogram is within 40 dB of its maximum."""
+def test_rebuilt_audio_has_the_published_spectrogram() -> None:
+    """Up to a constant gain, wherever the spectrogram is within 40 dB of its maximum."""
     wanted = decibels_of(tone(220))
     difference = decibels_of(invert_spectrogram(wanted, audio=MUSIC_AUDIO)) - wanted
     strong = difference[wanted > wanted.max() - 40]
@@ -652,6 +654,6 @@ def test_published_boxes_refuse(rows: np.ndarray, message: str, tmp_path: Path) 
         import_music_synthetic(options(tmp_path, tmp_path / "music"))
 
 
-def test_published_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_the_published_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"train/video .*test1/video"):
         import_music_synthetic(options(tmp_path, tmp_path))

@@ -24,6 +24,7 @@ def draw_background(kind: str, *, hue: float | None, rng: np.random.Generator) -
     `hue` is a shift of the usual colors, in turns [0, 1); None keeps them.
     """
     field = _BACKGROUNDS[kind](rng)
+    # Surface grain, like that of the sprites (`drawing._shaded`).
     field *= 1 + 0.05 * rng.standard_normal((_CANVAS, _CANVAS, 1), dtype=np.float32)
     image = Image.fromarray(np.clip(field, 0, 255).astype(np.uint8))
     return image if hue is None else _recolored(image, hue)

@@ -28,7 +28,7 @@ from pipeline.manifests.clips import Clip, write_clips
 VERSION = 1  # of the generator; a new number makes existing media stale, so everything is rendered again
 STAMP = ".generated.json"
 ANNOTATOR = "renderer"
-_CLIPS_PER_TASK = 16
+_CLIPS_PER_TASK = 16  # amortizes the overhead of a task, and still balances the load
 _CARD = """\
 # A small synthetic dataset, rendered from a seed, for trying out the whole pipeline within minutes on any computer.
 # These values are ours, not the paper's. With them, two CPU cores are enough to see that the method learns.
@@ -138,6 +138,7 @@ def render_media(
         try:
             stack.enter_context(locked(media_root, RenderError))
             if _read_stamp(media_root / STAMP) != recipe:
+                # The stamp is written after the old media are gone: if interrupted in between, this happens again.
                 _discard(media_root, clips)
                 write_json(media_root / STAMP, recipe)
             missing = [clip for clip in clips if not all((media_root / medium).is_file() for medium in clip.media)]
@@ -147,6 +148,7 @@ def render_media(
             (missing[start : start + _CLIPS_PER_TASK], str(media_root.resolve()), seed, context)
             for start in range(0, len(missing), _CLIPS_PER_TASK)
         ]
+        # Results are not needed, but the iterator must be exhausted for all tasks to run.
         for _ in run_tasks(render_clips, tasks, scheduler=scheduler, workers=workers, label="render"):
             pass
     return fingerprint(recipe)
@@ -183,6 +185,7 @@ def _clip(scene: Scene, split: str) -> Clip:
 
 def _boxes(scene: Scene) -> Iterator[Box]:
     for index, thing in enumerate(scene.objects):
+        # Rounded, so that the committed lists do not depend on the last bits of a platform's math library.
         corners = (round(value, 5) for value in bounding_box(thing))
         yield Box(scene.clip_id, thing.kind, ANNOTATOR, index == scene.sounding, *corners)
 

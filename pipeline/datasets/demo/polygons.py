@@ -59,5 +59,6 @@ def profile(y: np.ndarray, half_width: np.ndarray, tone: str, edge: bool = False
 def line(points: list[tuple[float, float]], thickness: float, tone: str) -> Patch:
     """Return a stroke with vertical thickness `thickness` along points with increasing x."""
     middle = np.array(points, dtype=np.float64)
+    # Offset vertically, not along the normal: simpler, and good enough for short strokes.
     half = np.array([0.0, thickness / 2])
     return Patch(np.concatenate([middle + half, (middle - half)[::-1]]), tone)

@@ -59,7 +59,7 @@ def read_xml_boxes(path: Path) -> list[tuple[str, list[Any]]]:
     except (ElementTree.ParseError, OSError) as error:
         raise ManifestError(f"{path}: cannot be read as XML: {error}") from None
     groups = [[element for element in child if element.tag == "bbox"] for child in root]
-    groups = [group for group in groups if group]
+    groups = [group for group in groups if group]  # drops children such as <filename>
     if len(groups) > 1:
         return [(str(i), _xml_values(bbox)) for i, group in enumerate(groups, 1) for bbox in group]
     return [(str(i), _xml_values(bbox)) for group in groups for i, bbox in enumerate(group, 1)]
@@ -81,6 +81,7 @@ def fractional_boxes(
         for annotator, values in rows:
             report.n_boxes += 1
             faults = box_faults(values, low=1, high=SIDE)
+            # Fractional pixels would not survive the exact round trip that the module's docstring promises.
             if not faults and any(value != int(value) for value in values):
                 faults = ["not whole pixels"]
             if faults:
@@ -93,6 +94,7 @@ def fractional_boxes(
 
 
 def _xml_values(bbox: ElementTree.Element) -> list[Any]:
+    # By position; the first child is not a coordinate.
     return [_number((element.text or "").strip()) for element in list(bbox)[1:]]
 
 
@@ -124,6 +126,7 @@ def _from_records(content: Any, path: Path) -> Iterator[tuple[str, list[tuple[st
         if clip_id in seen:
             raise ManifestError(f"{where}: duplicate record for id {clip_id}")
         seen.add(clip_id)
+        # Published pickles store the numbers as strings.
         rows = _rows(record["anno"], where)
         yield clip_id, [(str(i), [_number(str(value)) for value in row]) for i, row in enumerate(rows, 1)]
 

@@ -43,7 +43,7 @@ CARD = CardText(
 )
 WHOLE = "folder"  # the report's heading for clips that are not in a split yet
 PROBE_LIMIT_S = 10.0  # opening a video takes milliseconds; a file that takes this long is broken
-_ID_LENGTH = 128
+_ID_LENGTH = 128  # the limit of a slug
 _SIGNATURES = (  # (offset, bytes) of common containers
     (4, b"ftyp"),
     (0, b"\x1aE\xdf\xa3"),
@@ -93,6 +93,7 @@ def import_folder(
     clips = _usable(clips, options.media, report)
     report.listed = {WHOLE: len(clips) + len(report.left_out.get(WHOLE, {}))}
     unused = report.left_out.get(WHOLE, {})
+    # Boxes of clips that were just rejected are not a mistake of the user; boxes of unknown clips are, see below.
     truth = [box for box in read_boxes(boxes) if box.clip_id not in unused] if boxes else []
     report.n_boxes = len(truth)
     test = _test_ids(clips, test_list, truth, test_share, seed, report)
@@ -145,11 +146,13 @@ def slug(path: str) -> str:
     if not lost and len(clip_id) <= _ID_LENGTH:
         return clip_id
     digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    # Keep the end of the path: names differ there more often than in their folders.
     return f"{clip_id[-(_ID_LENGTH - 9) :]}-{digest}"
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
+        # Assigning in place prunes and orders the walk itself.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
@@ -207,6 +210,7 @@ def _test_ids(
         return _listed_test_ids(clips, test_list, report)
     if truth:
         return {box.clip_id for box in truth} & {clip.clip_id for clip in clips}
+    # By file, not by clip: two clips of one video must not end up in both splits.
     files = {_file(clip) for clip in clips}
     drawn = set(ranked(files, seed)[: round(share * len(files))])
     return {clip.clip_id for clip in clips if _file(clip) in drawn}

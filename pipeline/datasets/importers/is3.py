@@ -79,6 +79,7 @@ def import_is3(options: ImportOptions, *, annotations: Path, train_clips: Path |
     for clip_id, entry in entries.items():
         if entry.box is None:
             report.leave_out("test", clip_id, "no usable box")
+    # A pair's metric needs both of its clips.
     _note_single_clips(list(entries), report)
     if options.check_only:
         return report
@@ -125,6 +126,7 @@ def _fields(record: Any, where: str) -> tuple[str, str, list[Any]]:
         raise ManifestError(f"{where}: 'gt_box' is the path of a mask; use the file with boxes instead of masks")
     if not isinstance(image, str) or not isinstance(audio, str) or not isinstance(values, list):
         raise ManifestError(f"{where}: 'image' and 'audio' must be paths, and 'gt_box' a list of four numbers")
+    # PurePosixPath, because the paths are the authors' even when the import runs on Windows.
     return PurePosixPath(image).name, PurePosixPath(audio).name, values
 
 

@@ -85,6 +85,7 @@ def detect_layout(media: Path, layouts: Sequence[Layout], name: str = "auto") ->
         if not chosen:
             raise ManifestError(f"unknown layout {name!r}; known: {known}")
         return chosen[0]
+    # Two matching layouts are an error rather than a priority: which copy is the right one cannot be known.
     there = [layout for layout in layouts if all((media / folder).is_dir() for folder in layout.folders())]
     if len(there) != 1:
         found = (
@@ -113,6 +114,7 @@ class MediaFinder:
             clip = Clip(clip_id, frame=frames[0], audio=audio[0], centre_s=centre_s, label=label)
         elif videos:
             clip = Clip(clip_id, video=videos[0], centre_s=centre_s, label=label)
+        # Reached only without a video: an incomplete pair next to a video is not an error.
         elif frames or audio:
             return "frame without audio" if frames else "audio without a frame"
         else:
@@ -125,6 +127,7 @@ class MediaFinder:
         folder = folder.format(last=clip_id[-1])
         if folder not in self._listed:
             self._listed[folder] = by_stem(self.media / folder)
+        # Matched by stem instead of probing exact names, because the case of suffixes varies between copies.
         names = self._listed[folder].get(clip_id, [])
         return [f"{folder}/{name}" for name in names if Path(name).suffix.lower() in suffixes]
 

@@ -80,6 +80,7 @@ def read_ids(path: Path, *, pattern: re.Pattern[str] = SLUG, max_columns: int = 
         There is a malformed id or a line with too many columns (file and line are named), or there are no ids.
     """
     rows = read_rows(path)
+    # Public lists come with and without a header, and none of these names is an id.
     if rows and rows[0][1][0].lower() in _HEADERS:
         rows = rows[1:]
     ids: list[str] = []
@@ -105,11 +106,13 @@ def distinct(ids: Iterable[str]) -> IdList:
 def bare_id(text: str) -> str:
     """Strip folders and a media suffix: public lists contain ``./Data/0/123.jpg`` or ``123.wav`` for 123."""
     name = PurePosixPath(text.replace("\\", "/"))
+    # Only known suffixes, because ids can contain dots.
     return name.stem if name.suffix.lower() in _LISTED_SUFFIXES else name.name
 
 
 def checked_id(clip_id: str, where: str, *, pattern: re.Pattern[str] = SLUG) -> str:
     """Return `clip_id` if it is a slug and matches `pattern`. Otherwise raises ManifestError, with `where`."""
+    # Ids become file names, so "." and ".." are excluded although they match SLUG.
     if SLUG.fullmatch(clip_id) and pattern.fullmatch(clip_id) and clip_id not in {".", ".."}:
         return clip_id
     raise ManifestError(f"{where}: {clip_id!r} is not a valid id of this dataset (expected {pattern.pattern})")
@@ -121,6 +124,7 @@ def ranked(ids: Iterable[str], seed: int) -> list[str]:
     The rank of an id depends only on the seed and the id. Smaller subsets are therefore contained in larger ones, and
     a clip whose media are missing on one machine does not change which of the other clips are drawn.
     """
+    # hash() of a str differs between processes; SHA-256 does not.
     return sorted(ids, key=lambda clip_id: hashlib.sha256(f"{seed}/{clip_id}".encode()).digest())
 
 

@@ -95,7 +95,7 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """Return the summary, one line for each finding."""
-        splits = dict.fromkeys([*self.listed, *self.left_out, *self.used])
+        splits = dict.fromkeys([*self.listed, *self.left_out, *self.used])  # a set that keeps the order
         lines = [line for split in splits for line in self._split_lines(split)]
         if self.n_boxes:
             lines.append(f"boxes: {self.n_boxes} read, {len(self.box_faults)} faulty")

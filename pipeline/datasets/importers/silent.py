@@ -52,6 +52,7 @@ def read_silent_pairs(path: Path | None, report: ImportReport, *, pattern: re.Pa
         if len(cells) not in (2, 3):
             raise ManifestError(f"{where}: {len(cells)} columns; expected video, audio and optionally label")
         frame, audio = (checked_id(bare_id(cell), where, pattern=pattern) for cell in cells[:2])
+        # The prefix keeps these ids apart from those of real clips.
         clip_id = f"silent-{frame}-{audio}"
         if frame == audio:
             report.leave_out(SILENT_SPLIT, clip_id, "frame and audio are from the same clip")

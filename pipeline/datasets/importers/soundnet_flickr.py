@@ -85,6 +85,7 @@ def import_soundnet_flickr(
     if validation_size:
         ids["validation"] = _held_out(raw, scored, validation_size, seed)
     report.listed |= {split: len(members) for split, members in ids.items()}
+    # Before any box is dropped: a clip of the test list leaks even if its boxes are unusable.
     ids["train"] = apply_leak_policy(report, ids["train"], leaking_ids(ids["train"], scored), options)
     checked = fractional_boxes(raw, report, boxes)
     for split in [split for split in ids if split != "train"]:
@@ -94,12 +95,14 @@ def import_soundnet_flickr(
         return report
     finder = MediaFinder(options.media, detect_layout(options.media, LAYOUTS, options.layout))
     clips = {split: find_clips(finder, members, split, report) for split, members in ids.items()}
+    # Draw from the clips with media, so that the training set has the requested size.
     kept = set(drawn([clip.clip_id for clip in clips["train"]], train_size, seed))
     clips["train"] = [clip for clip in clips["train"] if clip.clip_id in kept]
     truth = {
         split: [box for clip in clips[split] for box in checked[clip.clip_id]] for split in clips if split != "train"
     }
     if pairs:
+        # SLAVC's metrics need the audible test clips and the silent ones in one split.
         clips[SILENT_SPLIT] = [*clips["test"], *find_silent_clips(finder, pairs, report)]
         truth[SILENT_SPLIT] = truth["test"]
     write_dataset(Dataset.of(options, CARD, report, clips, truth), options.project, force=options.force)

@@ -95,6 +95,7 @@ def import_vggss(
     report.listed = {"train": len(train), "test": len(test)} if train_list else {"test": len(test)}
     pairs = read_silent_pairs(silent, report, pattern=VGG_ID)
     scored = [*test, *ids_of_pairs(pairs)]
+    # Before any box is dropped: a clip of the test list leaks even if its boxes are unusable.
     train = apply_leak_policy(report, train, leaking_ids(train, scored, video_of=video_of), options)
     test = _annotated(test, truth, report)
     if options.check_only:
@@ -162,6 +163,7 @@ def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[s
     labels: dict[str, str] = {}
     for line, cells in read_rows(path):
         where = f"{path}:{line}"
+        # A row of VGGSound's own CSV; the start second is not zero-padded there.
         if len(cells) == 4 and cells[1].isdecimal():
             if cells[3] != "train":
                 continue

@@ -103,7 +103,7 @@ def _snapped(value: float) -> float:
 
 def instrument_of_category(category: Any, where: str) -> str:
     """Return the instrument of a published category number. Raises ManifestError for an unknown number."""
-    if isinstance(category, bool) or category not in INSTRUMENT_OF_CATEGORY:
+    if isinstance(category, bool) or category not in INSTRUMENT_OF_CATEGORY:  # True equals 1, the cello
         known = ", ".join(f"{number} {name}" for number, name in INSTRUMENT_OF_CATEGORY.items())
         raise ManifestError(f"{where}: unknown category {category!r}; known: {known}")
     return INSTRUMENT_OF_CATEGORY[int(category)]
@@ -144,6 +144,7 @@ def read_solo_boxes(
     content = read_json(path)
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: expected a JSON object that maps frame names to boxes")
+    # All keys are parsed, even those of other videos: a malformed key means that the file has another format.
     places = {key: _parse_key(key, str(path), frame_rate) for key in content}
     rows = [
         (key, row)

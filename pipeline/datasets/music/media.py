@@ -57,6 +57,7 @@ def compose_media(
         shutil.rmtree(staging, ignore_errors=True)
     rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
     write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
+    # Last, so that an interrupted build never leaves a list that refers to deleted files.
     names = [name for mosaic in mosaics for name in mosaic_clip(mosaic).media]
     _remove_others(media, names)
     return media_fingerprint(media, names)

@@ -105,7 +105,7 @@ def mix(recordings: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarr
     loudness = np.sqrt(np.square(recordings, dtype=np.float64).mean(axis=1))
     factors = gains / np.maximum(loudness, _SMALLEST_RMS)
     peak = np.abs(factors @ recordings).max()
-    scales = factors / (peak or 1.0)
+    scales = factors / (peak or 1.0)  # a silent mixture stays silent
     return scales @ recordings, scales
 
 

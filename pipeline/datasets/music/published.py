@@ -132,7 +132,7 @@ def _split_folders(media: Path) -> dict[str, str]:
     """Return the folder of each split, relative to the media root."""
     found: dict[str, str] = {}
     for split, published in SPLITS.items():
-        for folder in (f"{published}/{published}", published):
+        for folder in (f"{published}/{published}", published):  # as the archives unpack, or flat
             if (media / folder / "video").is_dir():
                 found.setdefault(split, folder)
     if not found:
@@ -150,6 +150,7 @@ def _without_audio(folder: Path) -> list[Path]:
     for stem in by_stem(folder / "video"):
         paths = [folder / "audio" / name for name in audio.get(stem, ())]
         if not any(path.suffix.lower() in AUDIO_SUFFIXES for path in paths):
+            # At most one per clip, even if there is a .pkl and a .npy file.
             spectrograms += [path for path in paths if path.suffix.lower() in SPECTROGRAM_SUFFIXES][:1]
     return spectrograms
 
@@ -200,6 +201,7 @@ def _clip_once_rebuilt(media: Path, folder: str, stem: str, names: Sequence[str]
     frames = [f"{folder}/video/{name}" for name in names if Path(name).suffix.lower() in FRAME_SUFFIXES]
     if len(frames) != 1:
         return "several frames with this id" if frames else "audio without a frame"
+    # The audio does not exist yet, so the frame stands in for it in the check.
     problem = unusable(Clip(stem, frame=frames[0], audio=frames[0]), media)
     return problem or Clip(stem, frame=frames[0], audio=f"{folder}/{REBUILT}/{stem}.wav")
 

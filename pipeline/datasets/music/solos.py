@@ -125,7 +125,7 @@ def split_videos(
         chosen = {solo.video for solo in solos if solo.video in annotated}
         for instrument in sorted({solo.instrument for solo in solos}):
             videos = [solo.video for solo in solos if solo.instrument == instrument]
-            if not chosen.intersection(videos):
+            if not chosen.intersection(videos):  # otherwise this instrument could never occur in a test clip
                 chosen.update(ranked(videos, seed)[: max(1, round(hold_out * len(videos)))])
     train = [solo for solo in solos if solo.video not in chosen]
     return train, [solo for solo in solos if solo.video in chosen]
