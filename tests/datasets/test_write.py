@@ -207,7 +207,7 @@ def test_in_any_notation_only_the_block_is_inserted(tmp_path, text, eol):
     before = path.read_bytes().decode()
     after, _ = params_with_block(path, "own")
     assert yaml.safe_load(after)["training"].pop("own") == BLOCK
-    # Before and after the inserted text stands the old one.
+    # The old text is unchanged before and after the inserted block.
     same = next(i for i, (old, new) in enumerate(zip(before + "\0", after, strict=False)) if old != new)
     rest = before[same:]
     assert after.endswith(rest)
