@@ -103,6 +103,7 @@ def class_metrics(
         heard = model.method.audio_clusters(model.encoders)
         if heard is None:
             return {}, ""
+        # The pseudo-labels list exactly the clips of this run, in the row order of `heard`.
         learned_from = PseudoLabels.open(artifact_paths(run, variant=variant)[-1]).clip_ids
         label_sets = read_label_sets(clips, TRAIN_SPLIT, learned_from)
         cluster = class_of_clusters(heard, label_sets)

@@ -54,6 +54,7 @@ def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, dev
     CheckpointError
         A checkpoint is damaged.
     """
+    # By number, not by name: epoch_1000 follows epoch_999.
     paths = sorted((run / WEIGHTS_FOLDER).glob(WEIGHTS_PATTERN), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise EvaluationError(

@@ -106,11 +106,13 @@ def evaluate(
     for seed, model in models.items():
         maps = compute_maps(model, shards, split=split, seed=seed, device=device)
         calibration = calibrate_on(maps, model, shards, device=device)
+        # Stored seed by seed, so that only one seed's maps are in memory.
         target = seed_folder(maps_folder, seeds, seed)
         write_maps(target / MAPS_FILE, maps)
         write_calibration(target / CALIBRATION_FILE, calibration)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
     metrics |= flat_metrics(runs)
+    # All seeds have the same method, and so the same normalization.
     if maps.normalization:
         metrics["normalization"] = maps.normalization
 
@@ -128,9 +130,9 @@ def evaluate(
         )
         metrics |= of_classes
 
-    curves = mean_curves(runs)
     write_json(folder / METRICS_FILE, metrics)
     _write_scores(folder / SCORES_FILE, runs, seeds)
+    curves = mean_curves(runs)
     _write_curves(folder / SUCCESS_CURVE_FILE, curves)
     _draw_curves(folder / SUCCESS_CURVE_FILE, curves, name=run_folder.name, threshold=evaluation.threshold)
     print(describe(metrics, shards))

@@ -64,6 +64,7 @@ def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
     """Load a model. Raises EvaluationError if the shards were extracted with other settings than the training clips."""
     model = load_model(path)
     description = model.description
+    # Maps of clips with another image size or another spectrogram would be meaningless, without any error.
     trained = {"image_size": description["image_size"], **description["audio"]}
     for name, value in trained.items():
         given = shards.settings.get(name, value)
@@ -86,6 +87,7 @@ def derangement(n: int, *, seed: int) -> list[int]:
     if n < 2:
         raise EvaluationError(f"shuffled audio requires at least 2 clips, the split has {n}")
     cycle = np.random.default_rng(seed).permutation(n)
+    # Each clip is followed by the next one of the cycle, so none is followed by itself.
     order = np.empty(n, dtype=np.int64)
     order[cycle] = np.roll(cycle, 1)
     return [int(i) for i in order]

@@ -49,6 +49,7 @@ class LinePanel:
 def line_panels(panels: Sequence[LinePanel]) -> Figure:
     """Return panels side by side with a common legend. Vertical axes start at 0."""
     figure = new_figure(width=3.1 * len(panels) + 2.4, height=3.4, layout="constrained")
+    # Colors follow the first appearance of a label in any panel.
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines if not line.reference))
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
@@ -66,6 +67,7 @@ def line_panels(panels: Sequence[LinePanel]) -> Figure:
         axes.set_xlabel(panel.x_label, fontsize=FONT_SIZE)
         axes.tick_params(labelsize=FONT_SIZE - 1)
         axes.set_ylim(bottom=0)
+        # No tick at epoch 2.5.
         if all(float(x).is_integer() for line in panel.lines for x in line.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color=GRID_GRAY, linewidth=0.6)

@@ -67,6 +67,7 @@ def score_content_free(
 ) -> dict[str, dict[str, Scores]]:
     """Return the scores of each content-free baseline under each rule; see `evaluate_content_free`."""
     boxes = read_split_boxes(manifest, split)
+    # Never boxes of the scored clips: the prior would otherwise know the answer.
     elsewhere = read_prior_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     return {
@@ -119,6 +120,7 @@ def random_smooth_maps(
     float32 array, shape (clip, side, side)
         About half of a map is above the middle of its range.
     """
+    # Seeded by clip id, so that a clip keeps its map when others are added or removed.
     noise = np.stack(
         [np.random.default_rng([seed, zlib.crc32(i.encode())]).standard_normal((cells, cells)) for i in clip_ids]
     )
@@ -135,6 +137,7 @@ def all_ones() -> NDArray[np.bool_]:
 
 def centered_gaussian(*, side: int = SIDE, sigma: float = 0.25) -> NDArray[np.float32]:
     """Return a Gaussian at the frame center, float32 (side, side), maximum 1; `sigma` in fractions of the side."""
+    # Cell centers, relative to the frame center.
     centers = (np.arange(side) + 0.5) / side - 0.5
     profile = np.exp(-0.5 * (centers / sigma) ** 2)
     blob = np.outer(profile, profile)

@@ -66,6 +66,7 @@ def score_class_maps(
     if maps.ndim != 4 or maps.shape[1] != len(class_names):
         raise EvaluationError(f"class maps must have shape (clip, {len(class_names)}, row, col), got {maps.shape}")
     by_clip = group_sounding_boxes(boxes)
+    # The same counts as for methods with one map per clip, so that their summaries have the same keys.
     counts = dict.fromkeys(COUNTS, 0) | {"n_missing_maps": len(by_clip.keys() - set(clip_ids))}
     scored: list[str] = []
     rows: list[tuple[float, ...]] = []
@@ -108,12 +109,15 @@ def _score_clip(
     if not parts:
         counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
         return None
+    # All classes, not only the sounding ones: NSA needs the silent ones.
     upsampled = {name: upsample(one, protocol) for name, one in zip(class_names, clip_maps, strict=True)}
     values = []
     for source, truth in parts:
         class_map = upsampled[source]
+        # Tied pixels share the peak, as in `Scores.pointing`.
         peak = class_map == class_map.max()
         counts["n_flat_maps"] += bool(peak.all())
+        # The maximum may be far below 1, because classes compete in a softmax; hence relative to the maximum.
         region = class_map > np.float32(protocol.map_threshold * float(class_map.max()))
         values.append((*ciou_and_iou(region, truth), float(truth.support[peak].mean())))
     quiet = [float(np.mean(one <= SILENCE)) for name, one in upsampled.items() if name not in sources]

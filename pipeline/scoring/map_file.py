@@ -83,6 +83,7 @@ def write_maps(path: Path, maps: ResponseMaps) -> None:
         for name, ids in (("clip_id", maps.clip_ids), ("shuffled_clip_id", maps.shuffled_clip_ids)):
             file.create_dataset(name, data=ascii_ids(ids), track_times=False)
         for name, values in (("response", maps.response), ("shuffled_response", maps.shuffled_response)):
+            # Checksums of the chunks reveal damage when the file is read.
             chunks = (min(_CLIPS_PER_CHUNK, len(values)), *values.shape[1:])
             file.create_dataset(name, data=values.astype(np.float32), chunks=chunks, fletcher32=True, track_times=False)
 

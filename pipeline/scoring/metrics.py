@@ -78,6 +78,7 @@ def succeeds(cious: ArrayLike, threshold: float, *, legacy_float: bool = False) 
     values = np.asarray(cious, dtype=np.float64)
     if not legacy_float:
         return values >= threshold - TOLERANCE
+    # Public code has no other thresholds, so there is no quirk to reproduce between multiples of 0.05.
     step = round(threshold * CURVE_STEPS)
     on_grid = abs(step / CURVE_STEPS - threshold) < TOLERANCE
     return values >= (0.05 * step if on_grid else threshold)
@@ -106,6 +107,7 @@ def auc(curve: ArrayLike) -> FloatArray:
     y = np.asarray(curve, dtype=np.float64)
     if y.shape[-1] != CURVE_STEPS + 1:
         raise EvaluationError(f"a success curve has {CURVE_STEPS + 1} values, got {y.shape[-1]}")
+    # Trapezoid rule with equal steps: the two end points count half.
     return (y.sum(axis=-1) - 0.5 * (y[..., 0] + y[..., -1])) / CURVE_STEPS
 
 
@@ -137,6 +139,7 @@ def precision_recall(
     true_positives = (found & right).sum(axis=1)
     false_alarms = (np.asarray(silent_confidences, dtype=np.float64)[None, :] >= cut).sum(axis=1)
     false_positives = (found & ~right).sum(axis=1) + false_alarms
+    # A detection in the wrong place is not a miss, as in the public code.
     misses = (~found).sum(axis=1)
     return _share(true_positives, false_positives), _share(true_positives, misses)
 
@@ -155,6 +158,7 @@ def average_precision(
     if len(cuts) < 2:
         return 0.0
     precision, recall = precision_recall(cious, confidences, silent_confidences, at=cuts, threshold=threshold)
+    # Interpolated precision: the best at this recall or any higher one.
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(best_from_here[:-1] * np.diff(recall)))
 

@@ -89,6 +89,7 @@ class ScoringProtocol:
     extras: tuple[Extra, ...] = ()
 
 
+# Base protocols. `_ALL` below lists them together with the variants that `replace` derives from them.
 _PAPER = ScoringProtocol(
     name="paper256",
     source="The paper: Eq. 1 and 2, bilinear upsampling; the 256 grid and the threshold 0.5 are from MSSL, whose "

@@ -92,6 +92,7 @@ def score_all(
     maps = checked_maps(maps, clip_ids, n_axes=3)
     sounding = group_sounding_boxes(boxes)
     n_missing = len(sounding.keys() - set(clip_ids))
+    # Boxes are rounded once per grid, whatever the number of protocols on it.
     tallies = [_Tally(protocol) for protocol in protocols]
     edges = {grid: _edges_by_clip(sounding, *grid) for grid in dict.fromkeys(tally.grid for tally in tallies)}
     # Maps are upsampled one by one. For matrices this small, BLAS threads are ten times slower than a single thread.
@@ -176,6 +177,7 @@ class _Tally:
 
     def add(self, clip_id: str, upsampled: UpsampledMap, truths: list[GroundTruth]) -> None:
         self.counts["n_boxes_outside"] += sum(truth.n_outside for truth in truths)
+        # Sources whose boxes have no pixel on the grid cannot be found by any map.
         parts = [truth for truth in truths if truth.n_support]
         if not parts:
             self.counts["n_skipped_empty" if truths else "n_skipped_silent"] += 1
@@ -188,6 +190,7 @@ class _Tally:
         for part in parts:
             part_ciou, part_iou = ciou_and_iou(sounding_pixels(upsampled, self.protocol, part.n_support), part)
             ciou, iou = ciou + part_ciou, iou + part_iou
+        # Tied pixels share the peak.
         pointing = int(np.count_nonzero(sounding.ravel()[upsampled.peak])) / len(upsampled.peak)
         self.clip_ids.append(clip_id)
         self.rows.append((ciou / len(parts), iou / len(parts), pointing))

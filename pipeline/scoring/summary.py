@@ -68,6 +68,7 @@ def flat_metrics(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for prefix in runs[0]:
         values, facts = _mean_over_seeds([run[prefix] for run in runs])
+        # The peak of a map is the same under every threshold rule.
         if prefix not in ("", SHUFFLED):
             values = {key: value for key, value in values.items() if not key.startswith("pointing_accuracy")}
         metrics |= {prefix + key: value for key, value in values.items()}
@@ -101,6 +102,7 @@ def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, 
     summaries = [summarize(scores) for scores in runs]
     keys = [key for key, value in summaries[0].items() if isinstance(value, float) and key != "threshold"]
     facts = {key: value for key, value in summaries[0].items() if key not in keys}
+    # The only count that depends on the model, hence on the seed.
     facts["n_flat_maps"] = max(each["n_flat_maps"] for each in summaries)
     if len(runs) == 1:
         return {key: summaries[0][key] for key in keys}, facts

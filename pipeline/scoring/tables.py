@@ -117,6 +117,7 @@ def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]
     labels : mapping of str to str
         Display names of variants and baselines.
     """
+    # A column appears if any row has the metric.
     metrics = [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
     cells = [
         (row.label(labels), *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows
@@ -158,6 +159,7 @@ def plus_minus(metrics: Mapping[str, Any], key: str) -> str:
     """Return ``52.8 ±3.1`` in percent, where ± is half the width of the interval, or a dash if the key is absent."""
     if key not in metrics:
         return MISSING
+    # Percent, halved.
     half = 50 * (metrics[key + "_high"] - metrics[key + "_low"])
     return f"{100 * metrics[key]:.1f} ±{half:.1f}"
 

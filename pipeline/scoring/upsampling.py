@@ -167,6 +167,7 @@ def sounding_pixels(upsampled: UpsampledMap, protocol: ScoringProtocol, n_suppor
     """Return the predicted sounding region, bool (size, size); see `threshold_of`."""
     if upsampled.is_region:
         return upsampled.values > 0
+    # float32, because the map is: a float64 threshold could separate equal values.
     threshold = np.float32(threshold_of(upsampled, protocol, n_support))
     return upsampled.values > threshold if protocol.comparator == ">" else upsampled.values >= threshold
 
@@ -186,5 +187,6 @@ def upsample(response: NDArray, protocol: ScoringProtocol) -> NDArray[np.float32
 
 
 def _nearest(values: NDArray, size: int) -> NDArray[np.float32]:
+    # Nearest neighbor keeps a region binary.
     rows, columns = (np.arange(size) * side // size for side in values.shape)
     return values[rows][:, columns].astype(np.float32)
