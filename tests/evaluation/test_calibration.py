@@ -126,10 +126,9 @@ def test_an_evaluated_variant_is_not_calibrated_in_its_place(project, capsys):
     metrics.parent.mkdir(parents=True)
     metrics.write_text("{}")
     assert run("calibrate", "iterative") == 1
-    assert (
-        "this variant has been evaluated, which calibrates it; run `dvc repro evaluate@iterative`"
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "results/demo/iterative/metrics.json" in error
+    assert "dvc repro evaluate@iterative" in error
     assert not (project / "results/demo/maps").exists()
     assert run("calibrate", "iterative", "-o", "usual.json") == 0
     assert read_calibration(project / "usual.json").n_clips == N_CLIPS
@@ -144,10 +143,12 @@ def test_the_device_of_the_environment_is_taken(project, capsys, monkeypatch):
 def test_a_model_outside_a_project(project, capsys):
     (project / "runs/demo/iterative/model.pt").rename("model.pt")
     assert run("calibrate", "model.pt") == 2
-    assert "lies outside a project, whose clips would be taken; give --shards" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "model.pt" in error
+    assert "--shards" in error
     (project / "data/demo/shards/test").rename("data/demo/shards/train")
     assert run("calibrate", "model.pt", "--shards", "data/demo/shards/train") == 0
-    assert "the model has learned from these clips" in capsys.readouterr().err
+    assert "trained on these clips" in capsys.readouterr().err
     assert read_calibration(project / "calibration.json").split == "train"
 
 
