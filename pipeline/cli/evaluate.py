@@ -10,6 +10,7 @@ import click
 
 from pipeline.common.console import note
 from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
+from pipeline.evaluation.labels import LABELS
 
 if TYPE_CHECKING:
     from pipeline.apps.compare.rescore import RescoredRow
@@ -173,7 +174,7 @@ def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[S
         variant: {"normalization": maps[0].normalization} for variant, maps in stored.items() if maps[0].normalization
     }
     for text in dict.fromkeys(
-        normalization_note(own, usual) for usual in dict.fromkeys(p.normalization for p in protocols)
+        normalization_note(own, usual, labels=LABELS) for usual in dict.fromkeys(p.normalization for p in protocols)
     ):
         if text:
             note(text)

@@ -29,6 +29,7 @@ from pipeline.common.project import (
 )
 from pipeline.evaluation.calibration import calibrate_on, write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
+from pipeline.evaluation.labels import LABELS
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.curves import Curve, success_curves
 from pipeline.figures.style import save
@@ -206,7 +207,7 @@ def _print_table(
     name: str, metrics: Mapping[str, Any], content_free: Mapping[str, Mapping[str, Any]], *, usual: str
 ) -> None:
     """Print the method below the content-free baselines; `usual` is the normalization of the protocol."""
-    if note := normalization_note({name: metrics}, usual):
+    if note := normalization_note({name: metrics}, usual, labels=LABELS):
         print(note)
     rows = [*(Row(baseline, values) for baseline, values in content_free.items()), *with_shuffled(name, metrics)]
-    print(summary(rows).text())
+    print(summary(rows, labels=LABELS).text())

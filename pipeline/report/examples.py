@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.seeding import evenly_spaced
+from pipeline.evaluation.labels import label_of
 from pipeline.figures.overlays import Panel, overlay_grid
 from pipeline.manifests.boxes import Box
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.scoring.protocols import ScoringProtocol
-from pipeline.scoring.tables import label_of
 from pipeline.scoring.upsampling import UpsampledMap, normalize, sounding_pixels, upsample
 from pipeline.shards.reader import ShardSet
 from pipeline.training.artifacts import artifact_paths

@@ -28,6 +28,12 @@ from pipeline.scoring.score import Scores, group_sounding_boxes, score_rules
 from pipeline.scoring.summary import flat_metrics, scoring_rules
 from pipeline.shards.reader import ShardSet
 
+BASELINE_LABELS = {
+    "random": "random map",
+    "all_ones": "all ones",
+    "centered_gaussian": "centered Gaussian",
+    "mean_of_boxes": "mean of the boxes elsewhere",
+}
 SIDE = 64  # cells per side of the maps made here; fine enough for a 256 grid
 
 

@@ -24,28 +24,6 @@ METRICS = {
     "mean_iou": "mean IoU",
     "pointing_accuracy": "pointing",
 }
-LABELS = {
-    "random": "random map",
-    "all_ones": "all ones",
-    "centered_gaussian": "centered Gaussian",
-    "mean_of_boxes": "mean of the boxes elsewhere",
-    "attention": "Attention",
-    "dmc": "DMC",
-    "mssl": "MSSL",
-    "mssl_stage1": "MSSL stage I",
-    "mssl_stage1_unlabeled": "MSSL stage I w/o labels",
-    "mssl_stage1_eq2": "MSSL stage I w/ Eq. 2",
-    "mssl_stage1_unlabeled_eq2": "MSSL stage I w/o labels w/ Eq. 2",
-    "mssl_stage1_eq2_eq1": "MSSL stage I w/ Eq. 2 and 1",
-    "mssl_stage1_unlabeled_eq2_eq1": "MSSL stage I w/o labels w/ Eq. 2 and 1",
-    "dsol": "DSOL, stage two with CAM",
-    "dsol_two_stage": "DSOL, two stages",
-    "initial": "initial (Eq. 3)",
-    "itr": "itr",
-    "itr_intra": "itr_intra",
-    "itr_inter": "itr_inter",
-    "iterative": "iterative (Eq. 7)",
-}
 
 
 @dataclass(frozen=True)
@@ -72,14 +50,7 @@ class Row:
         return f"{label}, shuffled audio" if self.audio else label
 
 
-def label_of(name: str) -> str:
-    """Return the display name of a variant or baseline; the name itself if it has none."""
-    return LABELS.get(name, name)
-
-
-def normalization_note(
-    metrics: Mapping[str, Mapping[str, Any]], usual: str, *, labels: Mapping[str, str] = LABELS
-) -> str:
+def normalization_note(metrics: Mapping[str, Mapping[str, Any]], usual: str, *, labels: Mapping[str, str]) -> str:
     """Return a note on the methods whose own normalization replaces the protocol's; empty if there are none.
 
     Parameters
@@ -106,7 +77,7 @@ def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
     return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]
 
 
-def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str] = LABELS) -> Table:
+def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]) -> Table:
     """Return a table of all metrics under one rule, in percent with 95 % intervals.
 
     Parameters
@@ -125,14 +96,14 @@ def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(cells))
 
 
-def summary(rows: Sequence[Row], *, labels: Mapping[str, str] = LABELS) -> Table:
+def summary(rows: Sequence[Row], *, labels: Mapping[str, str]) -> Table:
     """Return the compact table for a terminal: each metric ± half its interval, and two metrics of the median rule."""
     columns = {**METRICS, "median_success_rate": "success, median", "median_auc": "AUC, median"}
     cells = [(row.label(labels), *(plus_minus(row.metrics, row.audio + key) for key in columns)) for row in rows]
     return Table(("percent", *columns.values()), tuple(cells))
 
 
-def per_seed(rows: Sequence[Row], *, seeds: Sequence[int], labels: Mapping[str, str] = LABELS) -> Table:
+def per_seed(rows: Sequence[Row], *, seeds: Sequence[int], labels: Mapping[str, str]) -> Table:
     """Return a table of success rate and AUC per seed, in percent, for the rows that have them."""
     keys = ("success_rate", "auc")
     header = ("", *(f"{METRICS[key]}, seed {seed}" for key in keys for seed in seeds))

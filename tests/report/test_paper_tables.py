@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.common.text_table import Table
+from pipeline.evaluation.labels import LABELS
 from pipeline.manifests.boxes import Box
 from pipeline.methods.registry import METHODS
 from pipeline.report.page.templating import render_template
@@ -28,7 +29,6 @@ from pipeline.report.sections.paper_tables import (
 )
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.protocols import PROTOCOLS
-from pipeline.scoring.tables import LABELS
 from tests.support.projects import ROOT
 
 

@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from pipeline.evaluation.labels import LABELS
 from pipeline.scoring.tables import (
     METRICS,
     Row,
@@ -28,7 +29,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown_shows_percent_with_intervals():
-    lines = comparison([Row("iterative", scores(0.528))]).markdown().splitlines()
+    lines = comparison([Row("iterative", scores(0.528))], labels=LABELS).markdown().splitlines()
     assert cells(lines[0]) == ["", "success", "AUC", "mean cIoU", "mean IoU", "pointing"]
     assert cells(lines[1]) == ["---", "---:", "---:", "---:", "---:", "---:"]
     assert cells(lines[2]) == ["iterative (Eq. 7)"] + ["52.8 (49.8–57.8)"] * 5
@@ -37,7 +38,7 @@ def test_markdown_shows_percent_with_intervals():
 def test_the_shuffled_row_reads_its_own_keys():
     metrics = scores(0.5) | scores(0.1, prefixes=("shuffled_", "shuffled_median_"))
     rows = with_shuffled("my_method", metrics)
-    lines = comparison(rows, rule="median_").markdown().splitlines()
+    lines = comparison(rows, rule="median_", labels=LABELS).markdown().splitlines()
     assert cells(lines[2])[:2] == ["my_method", "50.0 (47.0–55.0)"]
     assert cells(lines[3])[:2] == ["my_method, shuffled audio", "10.0 (7.0–15.0)"]
 
@@ -45,10 +46,10 @@ def test_the_shuffled_row_reads_its_own_keys():
 def test_a_metric_that_one_row_lacks_is_a_dash_and_one_that_all_lack_is_no_column():
     full = scores(0.5)
     part = {key: value for key, value in full.items() if not key.startswith("pointing")}
-    lines = comparison([Row("a", full), Row("b", part)]).markdown().splitlines()
+    lines = comparison([Row("a", full), Row("b", part)], labels=LABELS).markdown().splitlines()
     assert cells(lines[2])[-1] == "50.0 (47.0–55.0)"
     assert cells(lines[3])[-1] == "–"
-    assert "pointing" not in comparison([Row("b", part)]).markdown()
+    assert "pointing" not in comparison([Row("b", part)], labels=LABELS).markdown()
 
 
 def test_rows_with_a_normalization_of_their_own_are_named():
@@ -57,16 +58,16 @@ def test_rows_with_a_normalization_of_their_own_are_named():
         "mssl": {"normalization": "relu-max"},
         "mssl_stage1_eq2_eq1": {"normalization": "min-max"},
     }
-    note = normalization_note(metrics, "min-max")
+    note = normalization_note(metrics, "min-max", labels=LABELS)
     assert note.count(".") == 1
     assert note.index("relu-max") < note.index("min-max") < note.index(": MSSL.")
     other = normalization_note(metrics, "relu-max", labels={"mssl_stage1_eq2_eq1": "stage one"})
     assert other.index("min-max") < other.index("relu-max") < other.index(": stage one.")
-    assert normalization_note({"initial": {}}, "min-max") == ""
+    assert normalization_note({"initial": {}}, "min-max", labels=LABELS) == ""
 
 
 def test_terminal_columns_line_up():
-    lines = summary([Row("random", scores(0.05)), Row("iterative", scores(0.9))]).text().splitlines()
+    lines = summary([Row("random", scores(0.05)), Row("iterative", scores(0.9))], labels=LABELS).text().splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2].startswith("random map")
     assert "5.0 ±4.0" in lines[2]
@@ -75,7 +76,7 @@ def test_terminal_columns_line_up():
 
 def test_per_seed_leaves_out_rows_without_seeds():
     seeded = scores(0.5) | {"success_rate_seeds": [0.4, 0.6], "auc_seeds": [0.3, 0.35]}
-    table = per_seed([Row("random", scores(0.1)), Row("itr", seeded)], seeds=[0, 7])
+    table = per_seed([Row("random", scores(0.1)), Row("itr", seeded)], seeds=[0, 7], labels=LABELS)
     assert table.header == ("", "success, seed 0", "success, seed 7", "AUC, seed 0", "AUC, seed 7")
     assert table.rows == (("itr", "40.0", "60.0", "30.0", "35.0"),)
 

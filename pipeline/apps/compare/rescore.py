@@ -20,13 +20,13 @@ from tqdm import tqdm
 from pipeline.common.console import progress_disabled
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MAPS_FILE, SEED_PATTERN
+from pipeline.evaluation.labels import label_of
 from pipeline.manifests.boxes import Box
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.map_file import ResponseMaps, read_maps
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.score import score_all
 from pipeline.scoring.summary import flat_metrics
-from pipeline.scoring.tables import label_of
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from pipeline.common.config import Params
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import PARAMS_FILE
 from pipeline.common.text_table import Table
+from pipeline.evaluation.labels import label_of
 from pipeline.figures.lines import Line, LinePanel, line_panels
-from pipeline.scoring.tables import interval, label_of
+from pipeline.scoring.tables import interval
 
 METRICS = {"success_rate": "success rate", "auc": "AUC"}
 KEYS = [key + end for key in METRICS for end in ("", "_low", "_high")]

@@ -23,6 +23,7 @@ from pipeline.common.errors import ExportError
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.common.text_table import Table
 from pipeline.evaluation.calibration import model_digest, read_calibration
+from pipeline.evaluation.labels import LABELS
 from pipeline.methods.build import method_spec
 from pipeline.model.encoders import cell_stride, receptive_field
 from pipeline.scoring.tables import Row, comparison, with_shuffled
@@ -206,7 +207,7 @@ def _score_table(method: str, context: ProjectContext) -> Table:
         for name, values in (context.baselines or {}).items()
         if all(values.get(key) == metrics.get(key) for key in ("split", "protocol", "threshold"))
     ]
-    return comparison([*content_free, *with_shuffled(method, metrics)])
+    return comparison([*content_free, *with_shuffled(method, metrics)], labels=LABELS)
 
 
 def _limits(facts: Mapping[str, Any], context: ProjectContext) -> str:

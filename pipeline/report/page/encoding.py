@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.labels import label_of
 from pipeline.scoring.protocols import ScoringProtocol
-from pipeline.scoring.tables import label_of
 from pipeline.scoring.upsampling import upsampling_matrix
 
 

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipeline.common.files import write_text
+from pipeline.evaluation.labels import label_of
 from pipeline.figures.heatmap import heatmap_colors
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
@@ -28,7 +29,6 @@ from pipeline.report.page.media import data_uri
 from pipeline.report.page.templating import render_template, template_text
 from pipeline.report.section import Section
 from pipeline.report.source import INITIAL, Source
-from pipeline.scoring.tables import label_of
 
 PAGE = "index.html"
 FIGURE_QUALITY = 88

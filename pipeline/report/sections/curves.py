@@ -15,13 +15,13 @@ import numpy as np
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
 from pipeline.common.project import SUCCESS_CURVE_FILE
+from pipeline.evaluation.labels import label_of
 from pipeline.figures.curves import Curve, success_panels
 from pipeline.figures.style import save
 from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
 from pipeline.report.source import ABLATION, COMPARED, OURS, Source
 from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.summary import SHUFFLED
-from pipeline.scoring.tables import label_of
 
 STEM = "figure3_success_curves"
 

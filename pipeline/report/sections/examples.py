@@ -8,13 +8,13 @@ import numpy as np
 
 from pipeline.common.files import write_csv
 from pipeline.common.seeding import evenly_spaced
+from pipeline.evaluation.labels import label_of
 from pipeline.figures.style import save
 from pipeline.manifests.boxes import read_split_boxes
 from pipeline.report.examples import maps_over_epochs, overlays, ranked_clips, read_epoch_maps
 from pipeline.report.section import Section
 from pipeline.report.source import ABLATION, COMPARED, Source, read_scored, write_npz
 from pipeline.scoring.protocols import get_protocol
-from pipeline.scoring.tables import label_of
 
 EXAMPLES = 6  # scored clips with their maps
 EPOCH_EXAMPLES = 3  # training clips with their maps over the epochs

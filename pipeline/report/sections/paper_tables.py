@@ -18,31 +18,18 @@ from typing import Any
 
 from pipeline.common.files import write_csv, write_text
 from pipeline.common.text_table import MISSING, Table
+from pipeline.evaluation.labels import LABELS, label_of
+from pipeline.methods.registry import METHODS
 from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.section import Section
 from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
-from pipeline.scoring.tables import LABELS, interval, label_of, normalization_note
+from pipeline.scoring.tables import interval, normalization_note
 
 METRICS = ("success_rate", "auc")
-ROWS_1 = {
-    "random": "Random",
-    "attention": "Attention",
-    "dmc": "DMC",
-    "mssl": "MSSL",
-    "dsol": "DSOL",
-    "iterative": "Ours",
-}
-ROWS_2 = {
-    # LABELS is in the paper's order.
-    **{name: label for name, label in LABELS.items() if name.startswith("mssl")},
-    "initial": "Ours: initial",
-    "itr": "Ours: Itr ✓ Intra × Inter ×",
-    "itr_intra": "Ours: Itr ✓ Intra ✓ Inter ×",
-    "itr_inter": "Ours: Itr ✓ Intra × Inter ✓",
-    "iterative": "Ours: Itr ✓ Intra ✓ Inter ✓",
-}
+ROWS_1 = {"random": "Random", **{name: spec.table_1 for name, spec in METHODS.items() if spec.table_1}}
+ROWS_2 = {name: spec.table_2 for name, spec in METHODS.items() if spec.table_2}
 
 
 @dataclass(frozen=True)
@@ -174,7 +161,7 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
 def _explanation(source: Source, published: Published | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     several = len(source.seeds) > 1
     spread = f"mean ± standard deviation over seeds {', '.join(map(str, source.seeds))}" if several else "one seed"
-    own = normalization_note(metrics, get_protocol(source.card.evaluation.protocol).normalization)
+    own = normalization_note(metrics, get_protocol(source.card.evaluation.protocol).normalization, labels=LABELS)
     return (
         f"Scores on the split {source.split} under the dataset card's protocol {source.card.evaluation.protocol}, in percent: "
         f"{spread}; in parentheses the bootstrap 95% interval over clips. A dash means not trained. Random maps and the last "

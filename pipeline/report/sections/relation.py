@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.common.files import write_csv
 from pipeline.common.project import seed_folder
 from pipeline.common.text_table import MISSING, Table
+from pipeline.evaluation.labels import label_of
 from pipeline.evaluation.relation_quality import measured_clips, share_a_label
 from pipeline.figures.lines import Line, LinePanel, line_panels
 from pipeline.figures.style import COLORS, save
@@ -23,7 +24,6 @@ from pipeline.report.epoch_quality import (
 )
 from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
 from pipeline.report.source import ABLATION, OURS, Source
-from pipeline.scoring.tables import label_of
 from pipeline.training.class_labels import read_label_sets
 
 STEM = "relation_quality"

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.common.files import write_csv
 from pipeline.common.seeding import evenly_spaced
+from pipeline.evaluation.labels import label_of
 from pipeline.evaluation.retrieval import chance_precision, neighbors, precision_at_k
 from pipeline.figures.overlays import Panel, overlay_grid
 from pipeline.figures.style import save
@@ -20,7 +21,6 @@ from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.section import Section
 from pipeline.report.source import Source
-from pipeline.scoring.tables import label_of
 from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.common.files import write_text
+from pipeline.evaluation.labels import LABELS
 from pipeline.report.section import Section
 from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
@@ -28,13 +29,18 @@ def comparison_section(source: Source) -> Section:
         "are content-free baselines; *shuffled audio* is the model of the row above, given the audio of another clip."
     ]
     for rule in rules([*rows, *models]):
-        parts += [f"Under {RULE_TITLES[rule]}:", comparison([*rows, *models], rule=rule).markdown().strip()]
+        parts += [
+            f"Under {RULE_TITLES[rule]}:",
+            comparison([*rows, *models], rule=rule, labels=LABELS).markdown().strip(),
+        ]
     if len(source.seeds) > 1:
         parts += [
             "By seed, under the dataset card's protocol:",
-            per_seed(models, seeds=source.seeds).markdown().strip(),
+            per_seed(models, seeds=source.seeds, labels=LABELS).markdown().strip(),
         ]
-    parts.append(normalization_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalization))
+    parts.append(
+        normalization_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalization, labels=LABELS)
+    )
     text = "\n\n".join(part for part in parts if part)
     write_text(source.folder / "table.md", text + "\n")
     write_comparison_csv(source.folder / "table.csv", [*rows, *models])
