@@ -109,7 +109,7 @@ def messages() -> str:
 
 
 def quoted() -> list[str]:
-    text = (DOCS / "troubleshooting.md").read_text().split("## Not our messages")[0]
+    text = (DOCS / "troubleshooting.md").read_text().split("## Messages of other programs")[0]
     return re.findall(r"^`(.+)`\n(?=:|`)", text, re.MULTILINE)
 
 
