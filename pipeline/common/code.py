@@ -57,12 +57,20 @@ def module_path(name: str) -> Path | None:
 
 @cache
 def _digest(modules: tuple[str, ...], without: tuple[str, ...]) -> str:
-    return fingerprint({name: _code(path) for name, path in import_closure(modules, without=without).items()})
+    closure = import_closure(modules, without=without)
+    return fingerprint({name: ast.dump(_tree(path)) for name, path in closure.items()})
 
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    """Parse a module without its docstrings; comments and layout are not in a tree."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return tree
 
 
 def _imported_names(path: Path) -> set[str]:
@@ -74,15 +82,3 @@ def _imported_names(path: Path) -> set[str]:
             # `from package import name`: the name may be a module, too.
             names |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
-
-
-@cache
-def _code(path: Path) -> str:
-    """Return a module's syntax tree as text, without docstrings; comments and layout are not in a tree."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)

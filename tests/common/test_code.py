@@ -31,7 +31,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "ROOT", tmp_path)
 
     def digest(name=None, old="", new="", **options):
-        for cached in (code._digest, code._tree, code._code):
+        for cached in (code._digest, code._tree):
             cached.cache_clear()
         if name:
             path = tmp_path / name
@@ -40,7 +40,7 @@ def package(tmp_path, monkeypatch):
         return code_digest("pipeline.a", **options)
 
     yield digest
-    for cached in (code._digest, code._tree, code._code):
+    for cached in (code._digest, code._tree):
         cached.cache_clear()
 
 
