@@ -1,7 +1,7 @@
 """Each importer from the files of its dataset to a score: import, then every stage of dvc.yaml in its order.
 
 The stages run in this process, on one Dask worker for all, since starting eight processes for each dataset would take
-minutes; three datasets go through the real `dvc repro`, one of them scored with the models of another.
+minutes; two go through the real `dvc repro`, one of them scored with the models of the other.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from distributed import LocalCluster
 
 from pipeline.cli.main import soundspot
+from pipeline.common.cluster import SCHEDULER_VARIABLE
 from pipeline.common.config import load_card
 from pipeline.manifests.boxes import read_boxes
 from pipeline.scoring.protocols import get_protocol
@@ -32,13 +32,8 @@ from tests.support.media_files import number_of
 from tests.support.projects import ROOT, copy_project, read_params, repro, shrunk, write_params
 
 pytestmark = pytest.mark.slow
+IN_PROCESS = [make for make in importer_trees.TREES if make is not importer_trees.music_synthetic_build]
 METRICS = ("success_rate", "auc", "mean_ciou", "mean_iou", "pointing_accuracy")
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -125,11 +120,9 @@ def check_frames(tree: Tree, project: Path) -> None:
         assert {number_of(frame) for frame in frames} == {tree.frame_number}
 
 
-@pytest.mark.parametrize("make", importer_trees.TREES[1:], ids=lambda make: make.__name__)
-def test_from_the_files_of_the_dataset_to_a_score(
-    make: Callable[[Path], Tree], project: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+@pytest.mark.parametrize("make", IN_PROCESS, ids=lambda make: make.__name__)
+@pytest.mark.usefixtures("one_worker")
+def test_from_the_files_of_the_dataset_to_a_score(make: Callable[[Path], Tree], project: Path) -> None:
     tree = make(project)
     import_tree(tree, project)
     check_boxes(tree, project)
@@ -138,22 +131,10 @@ def test_from_the_files_of_the_dataset_to_a_score(
     check_frames(tree, project)
 
 
-def test_one_dataset_through_dvc(project: Path) -> None:
-    tree = importer_trees.soundnet_flickr_official(project)
-    copy_project(project)
-    import_tree(tree, project)
-    check_boxes(tree, project)
-    ran = repro(project)
-    assert set(ran) == {
-        "prepare", "extract@train", "extract@test", "initialize", "train@iterative", "baselines", "evaluate@iterative",
-        "report",
-    }  # fmt: skip
-    check_scores(tree, project)
-    check_frames(tree, project)
-    assert repro(project) == []
-
-
-def test_a_dataset_is_scored_through_dvc_with_the_models_of_another(project: Path) -> None:
+def test_a_dataset_is_scored_through_dvc_with_the_models_of_another(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SCHEDULER_VARIABLE, raising=False)  # the stages start their own workers
     tree, other = importer_trees.music_synthetic_build(project), importer_trees.vggss(project)
     copy_project(project)
     soundspot.main(["import", *other.command, *map(str, other.arguments)], standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import shutil
 import subprocess
@@ -59,3 +60,21 @@ def read_params(folder: Path) -> dict[str, Any]:
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def set_param(folder: Path, key: str, value: object) -> None:
+    """Change one setting of the project; `key` has a point between the names of blocks."""
+    params = read_params(folder)
+    *parents, last = key.split(".")
+    block = params
+    for parent in parents:
+        block = block[parent]
+    block[last] = value
+    write_params(folder, params)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every shard, pseudo-label file, model and list of rejects below a folder."""
+    names = ("*.h5", "*.pt", "rejects.csv")
+    files = sorted(path for name in names for path in folder.rglob(name))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

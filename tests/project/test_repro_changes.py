@@ -1,0 +1,85 @@
+"""A change reruns the stages that it concerns and no others, and a stage that is forced gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.support.prepared_project import TEST
+from tests.support.projects import DVC, digests, environment, repro, set_param
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
+
+
+def test_single_stages_rerun_alone_and_give_the_same_bytes(project):
+    before = digests(project)
+    for folder, stage in (("data/demo/shards/train", "extract@train"), ("runs/demo/iterative", "train@iterative")):
+        shutil.rmtree(project / folder)  # finished results would only be verified
+        assert repro(project, "--force", "--single-item", stage) == [stage]
+    assert digests(project) == before
+    assert repro(project) == []
+
+
+def test_a_changed_threshold_trains_again_without_extracting(project):
+    before = digests(project)
+    set_param(project, "training.demo.methods.iterative", {"delta_v": 0.5})
+    assert repro(project) == ["train@iterative", "evaluate@iterative", "report"]
+    after = digests(project)
+    assert {path for path in before if after[path] != before[path]} >= {"runs/demo/iterative/model.pt"}
+    assert all(path.startswith("runs/demo/iterative/") for path in before if after[path] != before[path])
+
+
+def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
+    clips, boxes = (project / "data_manifests/demo" / name for name in ("test.csv", "test_boxes.csv"))
+    last = f"test-{TEST - 1:05d},"
+    for path in (clips, boxes):
+        path.write_text("".join(line for line in path.open() if not line.startswith(last)))
+    assert repro(project) == ["prepare", "extract@test", "baselines", "evaluate@iterative", "report"]
+    metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
+    assert metrics["n_clips"] == TEST - 1
+
+
+def test_a_further_variant_and_a_dataset_without_training_clips_run_their_own_stages_alone(project):
+    own, elsewhere = (project / "data_manifests" / name for name in ("demo", "elsewhere"))
+    elsewhere.mkdir()
+    for name in ("test.csv", "test_boxes.csv"):
+        shutil.copy(own / name, elsewhere)
+    card = yaml.safe_load((own / "dataset.yaml").read_text())
+    del card["render"]
+    (elsewhere / "dataset.yaml").write_text(yaml.safe_dump(card))
+    set_param(project, "variants", ["initial", "iterative"])
+    set_param(project, "cross_datasets", ["elsewhere"])
+
+    ran = repro(project)
+
+    of_variant = {"train@initial", "evaluate@initial", "report"}
+    of_dataset = {f"{stage}@elsewhere" for stage in ("prepare_cross", "extract_cross", "baselines_cross")}
+    of_both = {f"evaluate_cross@elsewhere-{variant}" for variant in ("initial", "iterative")}
+    assert set(ran) == of_variant | of_dataset | of_both
+    results = project / "results" / "demo"
+    for variant in ("initial", "iterative"):
+        own_scores, scores = (
+            json.loads((folder / variant / "metrics.json").read_text())
+            for folder in (results, results / "on/elsewhere")
+        )
+        assert scores == own_scores  # the same clips under another name
+
+
+def test_a_wrong_setting_is_one_clear_line(project):
+    set_param(project, "training.demo.iterate.delta_v", 1.5)
+    done = subprocess.run(
+        [*DVC, "repro", "train@iterative"],
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "training.demo.iterate.delta_v" in done.stderr
+    assert "1.5" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,61 @@
+"""A stage that is killed resumes and ends in the same bytes as one that is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.projects import DVC, digests, environment, repro
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
+
+
+def kill_when(folder: Path, there: Path, *arguments: str) -> None:
+    """Start `dvc repro`, and kill it with all its children as soon as a file is there."""
+    process = subprocess.Popen(
+        [*DVC, "repro", *arguments],
+        cwd=folder,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 600
+    while not there.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert process.poll() is None, "the pipeline ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_extract_keeps_the_finished_shards(project):
+    before = digests(project)
+    shards = project / "data/demo/shards/train"
+    shutil.rmtree(shards)
+    first = shards / "shard-00000.h5"
+    kill_when(project, first, "--force", "--single-item", "extract@train")
+    assert not (shards / "rejects.csv").exists(), "killed too late to show anything"
+    kept = first.stat().st_mtime_ns
+
+    repro(project, "extract@train")
+
+    assert first.stat().st_mtime_ns == kept, "the finished shard was made again"
+    assert digests(project) == before
+
+
+def test_train_resumes_after_the_finished_epochs(project):
+    before = digests(project)
+    run = project / "runs/demo/iterative"
+    shutil.rmtree(run)
+    kill_when(project, run / "pseudo_labels" / "epoch_001.h5", "--force", "--single-item", "train@iterative")
+    assert not (run / "model.pt").exists(), "killed too late to show anything"
+
+    repro(project)
+
+    assert digests(project) == before

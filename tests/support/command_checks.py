@@ -1,0 +1,125 @@
+"""Checks, without running it, that a command of the documentation exists: its program, subcommands, options and settings."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import click
+import yaml
+
+from pipeline.cli.main import soundspot
+from pipeline.methods.registry import METHODS
+from tests.support.documentation import Command
+from tests.support.projects import ROOT, read_params
+
+PLACEHOLDERS = {"NAME", "VARIANT", "COMMIT"}  # where a reader puts a name of their own
+
+
+def check_soundspot(words: list[str], *, whole: bool = False) -> None:
+    """Every command and option is known; where a command is `whole`, click takes it, files need not be there."""
+    command, context = soundspot, click.Context(soundspot, info_name="soundspot", resilient_parsing=True)
+    words = words[1:]
+    while isinstance(command, click.Group) and words and words[0] not in ("-h", "--help", "--version"):
+        if words[0] in PLACEHOLDERS:
+            return
+        if words[0].startswith("-"):
+            assert any(words[0] in parameter.opts for parameter in command.params), f"no option {words[0]}"
+            words = words[1:]
+            continue
+        below = command.get_command(context, words[0])
+        assert below is not None, f"no command {words[0]!r} in {context.command_path!r}"
+        command, context, words = below, click.Context(below, info_name=words[0], parent=context), words[1:]
+    check_click(command, context, words, whole=whole)
+
+
+def check_click(command: click.Command, context: click.Context, words: list[str], *, whole: bool) -> None:
+    words = words[: words.index(">")] if ">" in words else words
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for option in (word.split("=")[0] for word in words if word.startswith("-")):
+        assert option in known | {"--help", "-h"}, f"{context.command_path} has no option {option}"
+    if whole and not {"--help", "-h", "--version"} & set(words):
+        try:
+            command.make_context(context.command_path, list(words))
+        except click.UsageError as error:
+            raise AssertionError(f"{context.command_path}: {error.format_message()}") from None
+
+
+def check_dvc(words: list[str]) -> None:
+    from dvc.cli import DvcParserError
+    from dvc.cli.parser import get_main_parser
+
+    if words == ["dvc", "exp"]:
+        return  # the group's name, as one speaks of it
+    try:
+        arguments = get_main_parser().parse_args(words[1:])
+    except (DvcParserError, SystemExit):
+        raise AssertionError(f"dvc does not take {' '.join(words[1:])!r}") from None
+    for setting in getattr(arguments, "set_param", None) or []:
+        check_setting(setting)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for target in getattr(arguments, "targets", None) or []:
+        stage, _, member = str(target).partition("@")
+        if words[1] == "repro":
+            assert stage in stages, f"no stage {stage!r}"
+            assert not member or member in {*METHODS, *PLACEHOLDERS, "train", "validation", "test"}, f"no {target!r}"
+
+
+def check_setting(setting: str) -> None:
+    key, value = setting.split("=", 1)
+    block = read_params(ROOT)
+    for name in key.split("."):
+        assert name in block, f"{key} is no key of params.yaml"
+        block = block[name]
+    if key == "variants":
+        assert set(yaml.safe_load(value)) <= METHODS.keys()
+
+
+def check_make(words: list[str]) -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets is not None
+    assert set(words[1:]) <= set(targets[1].split()), f"the Makefile has no {words[1:]}"
+
+
+def check_dask(words: list[str]) -> None:
+    command = importlib.import_module(f"distributed.cli.dask_{words[1]}").main
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def check_python(words: list[str], *, whole: bool = False) -> None:
+    if words[1] == "-m" and words[2].startswith("stages."):
+        stage = importlib.import_module(words[2]).main
+        check_click(stage, click.Context(stage, info_name=words[2]), words[3:], whole=whole)
+    elif words[1] != "-m":
+        text = (ROOT / words[1]).read_text()
+        assert all(f'"{word}"' in text for word in words if word.startswith("--"))
+
+
+def check_pip(words: list[str]) -> None:
+    extra = re.fullmatch(r"\.\[(\w+)\]", words[-1])
+    assert extra is None or f"\n{extra[1]} =\n" in (ROOT / "setup.cfg").read_text()
+
+
+CHECKS = {
+    "soundspot": check_soundspot,
+    "dvc": check_dvc,
+    "make": check_make,
+    "dask": check_dask,
+    "python": check_python,
+    "pip": check_pip,
+}
+OTHERS = {"git", "cd", ".", "export", "pytest", "python3", "pre-commit", "mkdir", "sed", "eval", "mkdocs"}
+
+
+def check(command: Command, *, whole: bool) -> None:
+    assert command.words, f"{command.page}: {command.text!r} is no command"
+    program, words = command.words[0], list(command.words)
+    assert program in CHECKS.keys() | OTHERS, f"{command.page}: {command.text!r}: unknown program"
+    try:
+        if program in ("soundspot", "python"):
+            CHECKS[program](words, whole=whole)
+        else:
+            CHECKS.get(program, list)(words)
+    except AssertionError as error:
+        raise AssertionError(f"{command.page}: `{command.text}`: {error}") from None

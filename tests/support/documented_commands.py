@@ -1,0 +1,178 @@
+"""Runs the commands of the documentation in a project, word for word but for a sweep's values, of which two are run.
+
+What is not run is listed in `NOT_RUN` with the reason; `tests.support.command_checks` checks that it exists.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cli.main import soundspot
+from pipeline.common.console import run_command
+from pipeline.manifests.boxes import read_boxes, write_boxes
+from pipeline.manifests.clips import read_clips
+from tests.support.documentation import Command, blocks, commands, pages
+from tests.support.projects import DVC
+
+NETWORK = "needs the network"
+INSTALLS = "installs packages, or runs everything there is"
+SERVER = "does not end by itself; tests/common/test_cluster.py has a scheduler"
+NOT_RUN = {
+    r"git clone .*": NETWORK,
+    r"cd soundspot": "follows git clone",
+    r"pip install .*": INSTALLS,
+    r"python3 -m venv .*": INSTALLS,
+    r"\. \.venv/bin/activate": "the tests run in an environment",
+    r"pre-commit install": "changes the Git hooks of the machine",
+    r"pytest": "this is it",
+    r"make .*": INSTALLS,
+    r"(mkdocs serve|dask (scheduler|worker) .*)": SERVER,
+    r"dvc import-url https:.*": NETWORK,
+    r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
+    r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project, and those of the tests are inside",
+    r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
+    r"dvc exp run -S training.demo.iterate.delta_v=0.9": "test_repro_changes.py reruns after a changed threshold",
+    r"dvc exp run .*dataset=.*": "needs another dataset's media; tests/datasets/test_importers_end_to_end.py has some",
+    r"dvc exp run .*seeds=.*": "cluster.md runs three seeds",
+    r"dvc exp run -S 'variants=\[initial,iterative\]'": "test_repro_changes.py trains a further variant",
+    r"README.md: dvc exp run -S score_split=validation": "the sweep of experiments.md begins with it",
+    r"README.md: soundspot sensitivity delta_v": "after the sweep of experiments.md",
+    r"dvc exp run --queue .*(delta_a=|=0\.05,|=0\.7,).*": "one sweep is enough, that of delta_v",
+    r"soundspot sensitivity (?!delta_v$).*": "likewise; tests/apps/test_sensitivity.py has more of them",
+    r"soundspot calibrate iterative": "for data without boxes; tests/evaluation/test_calibration.py has none",
+    r"dvc queue (start|logs).*": "works on in the background",
+    r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
+}
+
+
+def reason_not_to_run(command: Command) -> str | None:
+    return next((reason for pattern, reason in NOT_RUN.items() if is_meant(pattern, command)), None)
+
+
+def is_meant(pattern: str, command: Command) -> bool:
+    """Whether a pattern of NOT_RUN fits a command on any page, or on the page that the pattern begins with."""
+    return any(re.fullmatch(pattern, text) for text in (command.text, f"{command.page}: {command.text}"))
+
+
+def commands_to_run(page: Path, *, again: bool = False) -> list[Command]:
+    """Return the page's commands that run; unless `again`, without those that stand on an earlier page too.
+
+    Git commands run on every page, since there is something else to commit.
+    """
+    earlier = pages()[: pages().index(page)]
+    known = set() if again else {command.text for other in earlier for command in commands(other)}
+    found = {}
+    for command in commands(page):
+        if reason_not_to_run(command) is None and (command.words[0] == "git" or command.text not in known):
+            found.setdefault(command.text, command)
+    return list(found.values())
+
+
+def run_page(page: Path, project: Path, *, again: bool = False) -> None:
+    for command in commands_to_run(page, again=again):
+        run(command, project)
+
+
+def run_python(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            exec(compile(block.text, page.name, "exec"), {"__name__": "example"})
+
+
+def run(command: Command, project: Path) -> None:
+    """Run a command in the working directory, and fail with what it printed unless it succeeds."""
+    words = [word.replace("/srv/", f"{project.parent}/srv/") for word in command.words]
+    saved = {name: os.environ.get(name) for name in (v.split("=")[0] for v in command.variables)}
+    os.environ.update(variable.split("=", 1) for variable in command.variables)
+    try:
+        code = RUNNERS.get(words[0], run_process)(words)
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    assert code == 0, f"{command.page}: `{command.text}` ended with {code}"
+
+
+def run_soundspot(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as end:
+        run_command(soundspot, words[1:])
+    return int(end.value.code or 0)
+
+
+def run_dvc(words: list[str]) -> int:
+    from dvc.cli import main
+
+    code = main([shortened(word) if "--queue" in words else word for word in words[1:]])
+    if "--run-all" in words:
+        wait_for_workers()
+    return code
+
+
+def shortened(word: str) -> str:
+    """Keep two values of a sweep: `a.b=1,2,3` becomes `a.b=1,2`."""
+    return ",".join(word.split(",")[:2]) if "=" in word else word
+
+
+def wait_for_workers() -> None:
+    """Wait for DVC's worker, which stays for some seconds after its last experiment and would take what is queued next."""
+    for _ in range(30):
+        done = subprocess.run([*DVC, "queue", "status"], capture_output=True, text=True, check=True)
+        if "Worker status: 0 active, 0 idle" in done.stdout:
+            return
+        time.sleep(2)
+    raise AssertionError(f"DVC's workers do not end: {done.stdout}")
+
+
+def run_export(words: list[str]) -> int:
+    os.environ.update([words[1].split("=", 1)])
+    return 0
+
+
+def run_eval(words: list[str]) -> int:
+    """Let bash take the completion script and complete with it."""
+    ask = 'COMP_WORDS=(soundspot pl li); COMP_CWORD=2; _soundspot_completion soundspot; test "${COMPREPLY[0]}" = list'
+    return run_process(["bash", "-c", f'eval "{words[1]}"; complete -p soundspot && {ask}'])
+
+
+def run_process(words: list[str]) -> int:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    return done.returncode
+
+
+RUNNERS: dict[str, Callable[[list[str]], int]] = {
+    "soundspot": run_soundspot,
+    "dvc": run_dvc,
+    "export": run_export,
+    "eval": run_eval,
+}
+
+
+def put_media(project: Path) -> None:
+    """Add what a user brings along: videos, an image with its audio, and boxes, made of the demo's under other names."""
+    (project / "videos").mkdir()
+    clips = [clip for clip in read_clips(project / "data_manifests/demo/train.csv") if clip.video][:12]
+    for number, clip in enumerate(clips):
+        shutil.copy(project / "data/demo/media" / clip.video, project / f"videos/walk-{number:02d}.mp4")
+    shutil.copy(project / "videos/walk-00.mp4", project / "holiday.mp4")
+    shutil.copy(project / "videos/walk-01.mp4", project / "videos/holiday.mp4")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(project / "bird.jpg")
+    with wave.open(str(project / "bird.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(rng.integers(-9000, 9000, 48000, dtype=np.int16).tobytes())
+    known = [box for box in read_boxes(project / "data_manifests/demo/test_boxes.csv") if box.sounding][:3]
+    write_boxes(
+        project / "boxes.csv",
+        [type(box)(**{**vars(box), "clip_id": f"walk-{number:02d}"}) for number, box in enumerate(known)],
+    )

@@ -1,0 +1,51 @@
+"""A small project that `dvc repro` has run to its end, made once for all tests of a session; each test gets a copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.datasets.demo.dataset import write_manifest
+from tests.support.projects import ROOT, copy_project, read_params, repro, shrunk, write_params
+
+TRAIN, VALIDATION, TEST = 48, 4, 16  # clips
+EPOCHS = 4
+N_SHARDS = 3  # of the training split
+GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+
+
+def make_project(folder: Path) -> None:
+    """Make the project with a small demo set and narrow encoders, commit it, and run every stage."""
+    folder.mkdir()
+    copy_project(folder)
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
+    params = read_params(ROOT)
+    training = {
+        "demo": shrunk(params["training"]["demo"], batch_size=8, epochs=EPOCHS),
+        # Imported datasets start from this block.
+        "soundnet_flickr": shrunk(params["training"]["soundnet_flickr"], batch_size=4, epochs=2),
+    }
+    extract = params["extract"] | {"clips_per_shard": TRAIN // N_SHARDS}
+    write_params(folder, params | {"variants": ["iterative"], "training": training, "extract": extract})
+    write_manifest(folder / "data_manifests" / "demo", seed=3, train=TRAIN, validation=VALIDATION, test=TEST)
+    subprocess.run(["git", "add", "."], cwd=folder, check=True)
+    subprocess.run([*GIT, "commit", "-q", "-m", "start"], cwd=folder, check=True)
+    repro(folder)
+
+
+def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Make a folder unless another process of this session has made it; `base` is the session's own temporary folder."""
+    # With xdist each worker has a folder of its own below that of the session.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / name).exists():
+            unfinished = shared / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(shared / name)
+    return shared / name
