@@ -94,7 +94,7 @@ def test_rows_that_export_the_same_net_are_of_one_class():
 )
 def test_every_method_gives_the_same_maps(tmp_path, name, second_stage):
     path = save_method_model(tmp_path / "model.pt", name, second_stage=second_stage)
-    original, _ = load_model(path)
+    original = load_model(path)
     for format, ending in ENDING.items():
         exported = export_model(path, tmp_path / f"out.{ending}", format=format)
         assert exported.parity.response < 2e-5
@@ -125,7 +125,7 @@ def test_onnx_metadata(model, tmp_path):
     }
     assert ports["frames"].elem_type == onnx.TensorProto.UINT8
     facts = {each.key: each.value for each in graph.metadata_props}
-    _, description = load_model(model)
+    description = load_model(model).description
     assert set(description) < set(facts)
     assert facts["method"] == "iterative"
     assert facts["fingerprint"] == description["fingerprint"]
