@@ -1,5 +1,6 @@
-"""What the systems of the paper's tables differ in: their loss, and how a response map is read from the model.
+"""The methods of the paper's tables, which differ in their loss and in how they read a response map.
 
-`base` is the interface, `registry` the list of all methods, `build` makes one from its settings, `trained_model` is a model
-with its method. The paper's own method is `iterative`; its initialization, Eq. 3, is `contrastive`.
+`base` defines the interface, `registry` lists all methods, `build` creates one from its settings, and `trained_model` pairs a model
+with its method. The paper's method is `iterative`; its initialization, Eq. 3, is `contrastive`. The baselines are described in
+docs/methods.md.
 """

@@ -1,30 +1,12 @@
-"""Sound-guided attention: the row "Attention" of Table 1 (Senocak et al., CVPR 2018), its unsupervised half.
+"""Sound-guided attention: the row "Attention" of Table 1, the unsupervised half of Senocak et al., CVPR 2018.
 
-The sound h attends over the cells of the frame, and what it attended to, z, is brought near the clip's own sound. Two forms of
-the loss are public: the original's, which keeps z away from another clip's sound ("triplet"), and that of the version which
-DSOL compared with, which lets the sound attend in another clip's frame, too, and keeps that z away from it ("contrastive").
-
-The default is "contrastive". The triplet never sees a sound with a wrong frame, so z need not show anything of the frame: it can
-tell the sound by which cells that sound picks. The original's features are frozen; here the encoders learn, too, and this
-is what they learn: on the demo's validation clips, after four epochs of it, z of another clip's frame lies nearer to the
-sound that attended than to a random one in 94 % (own frame: 95 %), and the maps point worse than a centered blob.
+The audio, projected to a query h, attends over the cells of the frame; the attended feature z is pulled toward the audio of the same
+clip. `loss` selects how negatives are formed. Our choices and their reasons: docs/methods.md, "Attention".
 
 Conventions
 -----------
-V (k, d, h, w) features of the frames' cells and a (k, d) of the sounds, both L2-normalized; h (k, d) the query, likewise; z and
-the visual embedding f (k, d). Losses are computed in float32 at least, averaged over the clips of the batch, and ≥ 0.
-
-Where the sources leave it open, are at odds, or do not fit encoders that all methods share:
-
-- V and a are those of Eq. 1, from the shared encoders; h and f are two fully connected layers each, with a ReLU between, and as
-  wide as V. The original has frozen VGG and SoundNet features of different lengths, DSOL the un-normalized audio features.
-- f is compared with a at length 1, not with raw audio features: as the audio encoder learns here, longer features would lower the
-  loss and say nothing. A margin therefore lies in the range of distances of a (0 to 2); DSOL's 10 belongs to its raw features.
-- No ReLU on the attention's logits nor on f. The original cuts negative logits off, which leaves every cell without gradient
-  where all are negative, and its features, unlike ours, have few such; the DSOL form cuts f off because its target is.
-- `temperature` divides the logits; neither source has one, so theirs is 1, where cosines give the best cell at most e² times
-  the weight of the worst.
-- Negatives are drawn uniformly from the other clips of the batch, one for each clip, as both draw from the training set.
+V (k, d, h, w) are the features of the frames' cells and a (k, d) the audio embeddings, both L2-normalized, as is the query h (k, d).
+z and the visual embedding f are (k, d). Losses are computed in at least float32, averaged over the batch, and ≥ 0.
 """
 
 from __future__ import annotations
@@ -46,15 +28,15 @@ QUERY, EMBEDDING = "attention_query", "attention_embedding"  # names in model.he
 
 
 class AttentionSettings(IterationSettings):
-    """Settings of the method's own; `temperature` is that of the attention's softmax."""
+    """Settings of the method; `temperature` is that of the attention's softmax."""
 
-    loss: Literal["contrastive", "triplet"] = "contrastive"  # why: see the module's docstring
-    # Of "contrastive": distance from which a wrong pair costs nothing; sounds at 90° are at 1.41.
+    loss: Literal["contrastive", "triplet"] = "contrastive"
+    # For "contrastive": distance beyond which a wrong pair costs nothing. Orthogonal embeddings are 1.41 apart.
     margin: Positive = 1.0
 
 
 class Attention(Method):
-    """Softmax attention of the sound over the frame's cells."""
+    """Softmax attention of the audio over the frame's cells."""
 
     Settings = AttentionSettings
 
@@ -64,12 +46,12 @@ class Attention(Method):
         self.margin = settings.margin
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
-        """Make the layers of h and of f."""
+        """Add the layers that compute h and f."""
         model.heads[QUERY] = _two_layers(model.dim)
         model.heads[EMBEDDING] = _two_layers(model.dim)
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Compare f with its own sound and another ("triplet"), or a sound with f of its own frame and another."""
+        """Compare f to the audio of its own and of another clip ("triplet"), or the audio to f of both frames ("contrastive")."""
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         query = _query(model, audio)
@@ -82,8 +64,8 @@ class Attention(Method):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the attention's logits ⟨V, h⟩, and a.
 
-        The sources show the attention itself. Its logits order the cells in the same way, but after min-max (Eq. 1) they are
-        as comparable with a threshold as every other method's cosines, whatever the temperature.
+        The sources show the attention itself. The logits rank the cells identically, but after min-max (Eq. 1) they can be
+        thresholded like every other method's cosines, whatever the temperature.
         """
         audio = model.encode_audio(log_mel)
         return response_map(model.encode_frames(frames), _query(model, audio)), audio
@@ -95,7 +77,7 @@ class Attention(Method):
 
 
 def attend(features: Tensor, query: Tensor, *, temperature: float) -> Tensor:
-    """z: the mean of a frame's cells, weighted by softmax(⟨V, h⟩ / temperature) over its cells.
+    """Return z: the mean of a frame's cells, weighted by softmax(⟨V, h⟩ / temperature).
 
     Parameters
     ----------
@@ -112,7 +94,7 @@ def attend(features: Tensor, query: Tensor, *, temperature: float) -> Tensor:
     Raises
     ------
     ValueError
-        The shapes do not belong together, or the temperature is not positive and finite.
+        The shapes do not match, or the temperature is not positive and finite.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
@@ -122,33 +104,33 @@ def attend(features: Tensor, query: Tensor, *, temperature: float) -> Tensor:
 
 
 def triplet_loss(visual: Tensor, audio: Tensor, other_audio: Tensor) -> Tensor:
-    """‖softmax(d⁺, d⁻) - (0, 1)‖² of the distances d⁺ to the own sound and d⁻ to another: the original's loss.
+    """Return ‖softmax(d⁺, d⁻) - (0, 1)‖², with the distances d⁺ to the own audio and d⁻ to another: the original's loss.
 
-    The sum over the two terms, as the paper has it; the original's code takes their mean, which is half of it.
+    The sum of the two terms, as in the paper; the original's code takes their mean, which is half of it.
 
     Parameters
     ----------
     visual : Tensor (k, d)
         f.
     audio, other_audio : Tensor (k, d)
-        a of the same clip, and of another.
+        a of the same clip and of another.
 
     Returns
     -------
     Tensor, scalar in [0, 2]
     """
-    # The second term equals the first: softmax over two is σ(d⁺ - d⁻) and 1 - σ.
+    # Both terms are equal: a softmax over two values is σ(d⁺ - d⁻) and 1 - σ.
     closeness = torch.sigmoid(_distance(visual, audio) - _distance(visual, other_audio))
     return 2 * closeness.square().mean()
 
 
 def margin_loss(visual: Tensor, other_visual: Tensor, audio: Tensor, *, margin: float) -> Tensor:
-    """½·d² of right pairs and ½·max(0, margin - d)² of wrong ones, averaged over both: the DSOL form's loss.
+    """Return the mean of ½·d² over right pairs and ½·max(0, margin - d)² over wrong ones: the loss of DSOL's version.
 
     Parameters
     ----------
     visual, other_visual : Tensor (k, d)
-        f of the sound's own frame, and of another; the sound attends in both.
+        f of the audio's own frame and of another; the audio attends in both.
     audio : Tensor (k, d)
         a.
     margin : float > 0
@@ -165,9 +147,9 @@ def margin_loss(visual: Tensor, other_visual: Tensor, audio: Tensor, *, margin: 
 
 
 def another_clip(n: int, *, generator: torch.Generator) -> Tensor:
-    """Return for each of n clips the number of another one, uniformly: (n,) int64. Raises ValueError if there is none."""
+    """Draw for each of n clips the index of another one, uniformly: (n,) int64. Raises ValueError for n < 2."""
     if n < 2:
-        raise ValueError(f"a negative needs another clip; the batch has {n}")
+        raise ValueError(f"negatives require at least 2 clips per batch, got {n}")
     return (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n
 
 

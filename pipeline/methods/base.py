@@ -1,7 +1,7 @@
-"""The interface of a method: its loss, how it reads a response map, and what it does before an epoch.
+"""The interface of a method: its loss, how it reads a response map, and what it computes before an epoch.
 
-Encoders, shards, the training loop, checkpoints and evaluation are shared by all methods. A new method is one file with a class
-that implements `Method`, and one entry in `pipeline.methods.registry`.
+All methods share the encoders, shards, training loop, checkpoints and evaluation. To add a method, write one file with a class that
+implements `Method`, and add an entry to `pipeline.methods.registry`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Batch:
     frames : Tensor (k, 3, H, W) uint8 or float32, 0..255
     log_mel : Tensor (k, mel, time) float32
     rows : np.ndarray (k,) int64
-        Positions of the clips in the shards.
+        Indices of the clips in the shards.
     previous_response : Tensor (k, h, w) float32 in [0, 1], or None
-        R̃ of the previous epoch, augmented like `frames`; None before there are pseudo-labels.
+        R̃ of the previous epoch, augmented like `frames`; None if there are no pseudo-labels yet.
     relation : Tensor (k, k) bool, or None
         y of Eq. 6, from the previous epoch's audio embeddings.
     targets : Tensor (k, classes) float32 in [0, 1], or None
-        Class labels of the clips; None for methods that learn without labels.
+        Class labels of the clips; None for methods that learn without class labels.
     generator : torch.Generator
-        On the CPU, for the method's own random draws.
+        For the method's own random draws; on the CPU.
     """
 
     frames: Tensor
@@ -51,15 +51,15 @@ class Batch:
 
 
 class Method(Protocol):
-    """One way to train the model and to read a response map from it. Methods keep no state: state lives in `model.heads`.
+    """One way to train the model and to read a response map from it. Methods are stateless: state is in `model.heads`.
 
     Attributes
     ----------
     Settings : type
-        Class of the method's settings. A subclass of IterationSettings adds settings of its own, with defaults; a subclass of
-        LabeledSettings declares that the method learns from class labels, which it then gets as `Batch.targets`.
+        Class of the method's settings. A subclass of IterationSettings adds settings, with defaults. A subclass of
+        LabeledSettings declares that the method learns from class labels, which it gets as `Batch.targets`.
     normalization : str or None
-        The method's own normalization of its maps; None leaves it to the scoring protocol.
+        How the method normalizes its maps; None leaves the choice to the scoring protocol.
     """
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
@@ -72,35 +72,35 @@ class Method(Protocol):
         ----------
         model : AudioVisualModel
         n_clips : int
-            Clips of the training set.
+            Number of training clips.
         classes : sequence of str
-            Names of the classes, in the order of `Batch.targets`.
+            Class names, in the order of the columns of `Batch.targets`.
         """
         return
 
     def start_epoch(
         self, model: AudioVisualModel, shards: ShardSet, labels: PseudoLabels | None, *, epoch: int, seed: int
     ) -> Mapping[str, NamedArray]:
-        """Do what an epoch needs first, such as clustering the training set; results go into buffers of `model.heads`.
+        """Compute what the epoch needs, such as clusters of the training set, and store it in buffers of `model.heads`.
 
         Parameters
         ----------
         model : AudioVisualModel
-            On its device, with the weights at the end of the previous epoch; weights and statistics must not change.
+            With the weights at the end of the previous epoch, which must not change, nor may the BatchNorm statistics.
         shards : ShardSet
             The training set.
         labels : PseudoLabels or None
-            Of the previous epoch.
+            Pseudo-labels of the previous epoch.
         epoch : int
             The epoch that starts; 1 is the first after the initialization.
         seed : int
-            For everything random here.
+            Seed for any randomness.
 
         Returns
         -------
         mapping of str to (axes, array)
-            What is worth storing for inspection, beside `clip_id` along the axis "clip"; written to
-            ``pseudo_labels/start_NNN.h5``. An empty mapping writes nothing.
+            Arrays to store for inspection in ``pseudo_labels/start_NNN.h5``, together with `clip_id` along the axis "clip".
+            If empty, nothing is written.
         """
         return {}
 
@@ -111,14 +111,14 @@ class Method(Protocol):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.
 
-        One call returns both, because nearly every map needs the embedding, which the pseudo-labels store.
+        One call returns both: pseudo-labels store both, and nearly every map is computed from the embedding.
         """
         ...
 
     def class_maps(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> Tensor | None:
-        """Return one map (n, c, h, w) for each cluster that the method found, in [0, 1]; None for a method without clusters."""
+        """Return one map per cluster, (n, c, h, w) in [0, 1]; None for a method without clusters."""
         return None
 
     def audio_clusters(self, model: AudioVisualModel) -> np.ndarray | None:
-        """Return the cluster distribution of the audio of every training clip (clip, cluster); None without clusters."""
+        """Return the cluster distribution of every training clip's audio, (clip, cluster); None for a method without clusters."""
         return None

@@ -1,4 +1,4 @@
-"""From the name of a method to its settings and to the method itself."""
+"""Build a method and its settings from its name."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pipeline.methods.registry import METHODS, MethodSpec
 
 
 def method_spec(name: str) -> MethodSpec:
-    """Return the registry's entry of a method. Raises SettingsError for a name that is not in METHODS."""
+    """Return the registry's entry of a method. Raises SettingsError for an unknown name."""
     if name not in METHODS:
-        raise SettingsError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        raise SettingsError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
     return METHODS[name]
 
 
-def method_class(name: str) -> type[Any]:  # mypy has no type for a class whose constructor takes switches
-    """Return the class of a method. Raises SettingsError for a name that is not in METHODS."""
+def method_class(name: str) -> type[Any]:  # Any: the constructors take different switches
+    """Return the class of a method. Raises SettingsError for an unknown name."""
     module, _, attribute = method_spec(name).kind.partition(":")
     kind: type[Any] = getattr(import_module(module), attribute)
     return kind
 
 
 def settings_class(name: str) -> type[IterationSettings]:
-    """Return the class of a method's settings. Raises SettingsError for a name that is not in METHODS."""
+    """Return the class of a method's settings. Raises SettingsError for an unknown name."""
     kind: type[IterationSettings] = method_class(name).Settings
     return kind
 
 
 def method_settings(settings: TrainingSettings, name: str) -> IterationSettings:
-    """Return the validated settings of one method. Raises SettingsError: no such method, or a setting is wrong."""
+    """Return the validated settings of one method. Raises SettingsError for an unknown method or an invalid setting."""
     return settings.method(name, settings_class(name))
 
 
 def check_methods(settings: TrainingSettings) -> None:
-    """Validate every entry of `methods` in params.yaml. Raises SettingsError as `method_settings` does."""
+    """Validate every entry of `methods` in params.yaml. Raises SettingsError like `method_settings`."""
     for name in settings.methods:
         method_settings(settings, name)
 
 
 def build_method(name: str, settings: IterationSettings) -> Method:
-    """Make a method from its settings. Raises SettingsError for a name that is not in METHODS."""
+    """Make a method from its settings. Raises SettingsError for an unknown name."""
     method: Method = method_class(name)(settings, **method_spec(name).switches)
     return method

@@ -12,17 +12,17 @@ from pipeline.model.inference import localize_by_response
 
 
 class Contrastive(Method):
-    """The whole frame, φ(V), against the sounds of the batch."""
+    """Contrasts φ(V), pooled over the whole frame, with the audio of the batch."""
 
     def __init__(self, settings: IterationSettings) -> None:
         self.temperature = settings.temperature
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Eq. 3."""
+        """Return Eq. 3 on one batch."""
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         return contrastive_loss(phi(features), audio, temperature=self.temperature)
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 1 before min-max."""
+        """Return Eq. 1 before min-max, and a."""
         return localize_by_response(model, frames, log_mel)

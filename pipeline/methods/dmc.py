@@ -1,30 +1,14 @@
-"""Deep multimodal clustering (Hu et al. 2019), the row DMC of Table 1.
+"""Deep multimodal clustering (Hu et al., CVPR 2019): the row DMC of Table 1.
 
-The cells of a frame are clustered into the sources and one background, those of its sound into the sources; a center of
-the sound must lie near one of its own frame's centers and far from those of the batch's other frames.
+The cells of a frame are clustered into the sources and a background, those of its audio into the sources. Each audio center must be
+close to a center of its own frame, and far from those of the other frames in the batch. Our choices and their reasons:
+docs/methods.md, "DMC".
 
 Conventions
 -----------
-p cells, of a frame or of a log-mel's feature map, are (n, p, d), L2-normalized, so that distances lie in [0, 2] and the
-sharpness z and the margin mean the same with any encoder. K centers are (n, K, d), assignments (n, p, K) with sum 1 over K.
-Everything after the encoders is computed in float32 at least, whatever autocast says.
-
-What we chose where the sources are silent, or public code has a fault
----------------------------------------------------------------------
-- Initial centers. Public code takes the cells 0, p/K, … in reading order: all on the frame's left edge when K divides its
-  height, so that two lie on the background. Ours are the cell nearest to the mean of all, then again and again the one
-  farthest from those chosen: no randomness, and no place in the frame is special.
-- The assignments that are read as a map belong to the final centers: the last round assigns once more.
-- Which center is the background is nowhere given: it is one that no center of the sound is nearest to. (One public version
-  reads the map of the second nearest, without a reason.)
-- The loss is the contrastive one with a margin of the version for sound localization, with unit centers and all other
-  sounds of the batch in place of one; the hinge of the original code, with margin 10 on cosines, never ends and hence
-  weighs all pairs alike.
-- The sound is clustered as well, into `sources` centers, as the original text has it; the version for sound localization has
-  one center. A pair's distance is the mean over the sound's centers.
-- With several sources each center of the sound chooses its own nearest center of the frame. Two may choose the same one: a
-  sound of one source must not be torn apart.
-- The fully connected layer on each cell starts as the identity, so that training starts from what Eq. 3 has learned.
+p cells, of a frame or of the audio feature map, are (n, p, d) and L2-normalized, so that distances are in [0, 2], and the sharpness z
+and the margin mean the same with any encoder. K centers are (n, K, d); assignments are (n, p, K) and sum to 1 over K.
+Everything after the encoders is computed in at least float32, also under autocast.
 """
 
 from __future__ import annotations
@@ -41,23 +25,23 @@ from pipeline.common.config import Count, IterationSettings, Positive
 from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
 
-# Squared distances are raised to this: the square root has an infinite gradient at 0, and in float32 the difference of
-# the inner products of unit vectors is only good to 1e-7.
+# Lower bound of squared distances: the gradient of the square root is infinite at 0, and in float32 a difference of inner
+# products of unit vectors is only accurate to about 1e-7.
 SMALLEST_SQUARE = 1.0e-6
 
 
 class DmcSettings(IterationSettings):
-    """Those of `iterate` (of which only the optimizer's play a part), and the clustering's own."""
+    """Settings of the clustering. Of the inherited ones, only the optimizer's are used."""
 
-    sources: Count = 1  # clusters of the sound; a frame has one more, its background
-    # z of the softmax over the distances to the centers; at the 30 of public code one outlying cell can remain a cluster
+    sources: Count = 1  # clusters of the audio; the frame has one more for the background
+    # z in the softmax over distances. With 30, as in public code, one outlying cell can remain a cluster of its own.
     sharpness: Positive = 10.0
-    rounds: Count = 4  # of the clustering
-    margin: Annotated[float, Field(gt=0, le=2)] = 1.4  # distance from which a pair of different clips costs nothing
+    rounds: Count = 4  # of k-means
+    margin: Annotated[float, Field(gt=0, le=2)] = 1.4  # distance beyond which a wrong pair costs nothing
 
 
 class Dmc(Method):
-    """Clusters of the frame's cells against clusters of the sound's."""
+    """Matches clusters of frame cells to clusters of audio cells."""
 
     Settings = DmcSettings
 
@@ -68,7 +52,7 @@ class Dmc(Method):
         self.margin = settings.margin
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
-        """Put a fully connected layer for each kind of cell into `model.heads`, as the identity."""
+        """Add one fully connected layer per modality, initialized to the identity."""
         for name in ("dmc_visual", "dmc_audio"):
             layer = nn.Linear(model.dim, model.dim)
             nn.init.eye_(layer.weight)
@@ -76,13 +60,13 @@ class Dmc(Method):
             model.heads[name] = layer
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Contrastive loss on the distances of all pairs of the batch."""
+        """Return the contrastive loss on the distances of all pairs in the batch."""
         visual, _, _ = self._cluster_frames(model, batch.frames)
         audio = self._cluster_audio(model, batch.log_mel)
         return margin_loss(pair_distances(visual, audio), margin=self.margin)
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the assignments to the sounding clusters, and the mean of the sound's centers as its embedding."""
+        """Return the assignments to the sounding clusters, and the mean of the audio centers as audio embedding."""
         visual, assignments, (height, width) = self._cluster_frames(model, frames)
         audio = self._cluster_audio(model, log_mel)
         response = sounding_assignments(assignments, visual, audio)
@@ -95,7 +79,7 @@ class Dmc(Method):
         return centers, assignments, (features.shape[2], features.shape[3])
 
     def _cluster_audio(self, model: AudioVisualModel, log_mel: Tensor) -> Tensor:
-        # The map that `encode_audio` pools, every cell of it through the layers for the pooled one.
+        # `encode_audio` pools this map and then projects it; here every cell is projected.
         raw = model.audio_maps(log_mel).flatten(2).transpose(1, 2)  # n c p -> n p c
         features = model.project_audio(raw.flatten(0, 1)).reshape(*raw.shape[:2], -1)  # n p d
         return self._cluster(model.heads["dmc_audio"], features, self.sources)[0]
@@ -108,18 +92,18 @@ class Dmc(Method):
 
 
 def spread_cells(cells: Tensor, count: int) -> Tensor:
-    """Choose cells that differ as initial centers: the one nearest to the mean, then the farthest from those chosen.
+    """Choose initial centers: the cell nearest to the mean, then repeatedly the cell farthest from those chosen.
 
     Parameters
     ----------
     cells : Tensor (n, p, d) floating
     count : int >= 1
-        K. With fewer than K different cells, some are chosen again.
+        K. With fewer than K distinct cells, some are chosen twice.
 
     Returns
     -------
     Tensor (n, K, d)
-        Where several cells are equally far, the first of them.
+        Ties go to the first cell.
     """
     with torch.no_grad():
         rows = [distances(cells, cells.mean(dim=1, keepdim=True)).squeeze(2).argmin(dim=1)]  # (n,)
@@ -131,10 +115,10 @@ def spread_cells(cells: Tensor, count: int) -> Tensor:
 
 
 def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: int) -> tuple[Tensor, Tensor]:
-    """Soft k-means, differentiable through all its rounds.
+    """Soft k-means, differentiable through all rounds.
 
-    A round assigns every cell with softmax_k(-z |cell - center_k|), and makes each center the mean of the cells with its
-    assignments as weights.
+    Each round assigns the cells with softmax_k(-z |cell - center_k|), then sets each center to the mean of the cells, weighted by
+    their assignments to it.
 
     Parameters
     ----------
@@ -148,14 +132,14 @@ def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: in
     Returns
     -------
     centers : Tensor (n, K, d)
-        Of the last round.
+        Centers after the last round.
     assignments : Tensor (n, p, K)
-        To these centers.
+        Assignments to these centers.
 
     Raises
     ------
     ValueError
-        The shapes do not belong together, or `sharpness` or `rounds` is not positive.
+        The shapes do not match, or `sharpness` or `rounds` is not positive.
     """
     if cells.ndim != 3 or initial.ndim != 3 or (len(cells), cells.shape[2]) != (len(initial), initial.shape[2]):
         raise ValueError(
@@ -165,7 +149,7 @@ def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: in
         raise ValueError(f"sharpness and rounds must be positive, got {sharpness} and {rounds}")
     centers = initial
     for _ in range(rounds):
-        # Normalized over the cells as logarithms, a cluster that no cell is near to still has weights of sum 1.
+        # Normalized in log space: even if no cell is near a center, its weights still sum to 1.
         weights = F.log_softmax(-sharpness * distances(cells, centers), dim=2).softmax(dim=1)
         with torch.autocast(cells.device.type, enabled=False):
             centers = weights.transpose(1, 2) @ cells  # n K p, n p d -> n K d
@@ -173,23 +157,23 @@ def soft_k_means(cells: Tensor, initial: Tensor, *, sharpness: float, rounds: in
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances, (…, p, d) and (…, q, d) → (…, p, q), none below 1e-3; the gradient is finite everywhere."""
+    """Return Euclidean distances, (…, p, d) and (…, q, d) → (…, p, q), at least 1e-3, with a finite gradient everywhere."""
     with torch.autocast(x.device.type, enabled=False):
         squares = x.square().sum(dim=-1).unsqueeze(-1) + y.square().sum(dim=-1).unsqueeze(-2)
         return (squares - 2 * x @ y.transpose(-1, -2)).clamp_min(SMALLEST_SQUARE).sqrt()
 
 
 def pair_distances(visual: Tensor, audio: Tensor) -> Tensor:
-    """Distance between every frame and every sound, (k, k).
+    """Return the distance of every frame i to every audio j, (k, k).
 
-    Each center of sound j takes the nearest of frame i, all of unit length; the mean over the centers of the sound.
+    The mean, over the centers of audio j, of the distance to the nearest center of frame i. All centers are scaled to unit length.
 
     Parameters
     ----------
     visual : Tensor (k, K_v, d)
         Centers of the frames.
     audio : Tensor (k, K_a, d)
-        Centers of the sounds.
+        Centers of the audio.
     """
     visual, audio = F.normalize(visual, dim=2), F.normalize(audio, dim=2)
     # i 1 v d, 1 j a d -> i j v a
@@ -197,12 +181,12 @@ def pair_distances(visual: Tensor, audio: Tensor) -> Tensor:
 
 
 def margin_loss(pairs: Tensor, *, margin: float) -> Tensor:
-    """½ (mean_i D_ii² + mean_{i≠j} max(0, m - D_ij)²).
+    """Return ½ (mean_i D_ii² + mean_{i≠j} max(0, m - D_ij)²).
 
     Parameters
     ----------
     pairs : Tensor (k, k), k > 1
-        D: frame i, sound j.
+        D_ij, frame i to audio j.
     margin : float
         m.
 
@@ -212,14 +196,14 @@ def margin_loss(pairs: Tensor, *, margin: float) -> Tensor:
     """
     k = len(pairs)
     if pairs.shape != (k, k) or k < 2:
-        raise ValueError(f"the distances of at least two clips are needed, as a square; got {tuple(pairs.shape)}")
+        raise ValueError(f"pairs must be a (k, k) matrix with k >= 2, got {tuple(pairs.shape)}")
     own = torch.eye(k, dtype=torch.bool, device=pairs.device)
     others = (margin - pairs).clamp_min(0).square().masked_fill(own, 0).sum() / (k * (k - 1))
     return (pairs.diagonal().square().mean() + others) / 2
 
 
 def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> Tensor:
-    """Say how far each cell belongs to a cluster that sounds.
+    """Return how strongly each cell is assigned to a sounding cluster.
 
     Parameters
     ----------
@@ -227,12 +211,12 @@ def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> 
     visual : Tensor (n, K_v, d)
         Centers of the frames.
     audio : Tensor (n, K_a, d)
-        Centers of the sounds.
+        Centers of the audio.
 
     Returns
     -------
     Tensor (n, p) in [0, 1]
-        Assignment to the cluster that a center of the sound is nearest to; the largest over these centers.
+        Assignment to the cluster nearest to an audio center; the maximum over the audio centers.
     """
     winners = distances(F.normalize(visual, dim=2), F.normalize(audio, dim=2)).argmin(dim=1)  # (n, K_a)
     index = winners[:, None].expand(-1, assignments.shape[1], -1)  # n p a
@@ -240,7 +224,7 @@ def sounding_assignments(assignments: Tensor, visual: Tensor, audio: Tensor) -> 
 
 
 def _take(cells: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """Cells at K indices of shape (n,) each: (n, K, d)."""
+    """Return the cells at K indices, each (n,), as (n, K, d)."""
     index = torch.stack(list(rows), dim=1)  # n K
-    # Not by `gather`, whose gradient on CUDA sums in any order; not with `len`, which a traced export takes for a constant.
+    # No `gather`: its gradient on CUDA is summed in arbitrary order. No `len`: tracing for export would make it a constant.
     return cells[torch.arange(cells.shape[0], device=cells.device)[:, None], index]

@@ -1,6 +1,6 @@
-"""Iterative contrastive learning, Eq. 4-7: the paper's method, and the rows of Table 2 by two switches.
+"""Iterative contrastive learning, Eq. 4-7: the paper's method, with two switches for the ablations of Table 2.
 
-`itr` has neither switch on, `itr_intra` and `itr_inter` one, `iterative` both.
+`itr` has both switches off, `itr_intra` and `itr_inter` have one on, `iterative` has both on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pipeline.model.inference import localize_by_response
 
 
 class Iterative(Method):
-    """Sounding cells of the previous epoch against the audio of the batch.
+    """Contrasts the cells that sounded in the previous epoch with the audio of the batch.
 
     Parameters
     ----------
     settings : IterationSettings
     intra : bool
-        Intra-frame sampling: the non-sounding cells of the frame are additional negatives.
+        Intra-frame sampling: the non-sounding cells of the frame are additional negatives (Eq. 5).
     inter : bool
-        Inter-frame relation: audio similar to the frame's own is an additional positive.
+        Inter-frame relation: audio similar to the frame's own is an additional positive (Eq. 6).
     """
 
     def __init__(self, settings: IterationSettings, *, intra: bool, inter: bool) -> None:
@@ -39,22 +39,21 @@ class Iterative(Method):
             raise ValueError("the iterative objective needs the previous epoch's pseudo-labels")
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
-        # Eq. 4, 5: where the previous epoch's model heard the source, and where it did not.
+        # Eq. 4, 5: cells that the previous epoch's model marked as sounding, and as not sounding.
         sounding = sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁺ (k, h, w)
         silent = silent_cells(batch.previous_response, delta_v=self.delta_v)  # x⁻ (k, h, w)
-        # Both are sampled in every variant, so that the switches change the loss and not the random draws.
+        # Every variant samples both, so that a switch changes the loss but not the random draws.
         positive, negative = (
             sample_features(features, mask, cells=self.cells, generator=batch.generator) for mask in (sounding, silent)
         )  # v⁺, v⁻ (k, d)
-        # Eq. 6 is in `batch.relation`, which is computed with the batch.
         return iterative_loss(
             positive,
             audio,
             temperature=self.temperature,
             negative=negative if self.intra else None,
-            relation=batch.relation if self.inter else None,
+            relation=batch.relation if self.inter else None,  # Eq. 6
         )
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Eq. 1 before min-max."""
+        """Return Eq. 1 before min-max, and a."""
         return localize_by_response(model, frames, log_mel)

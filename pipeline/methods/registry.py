@@ -1,7 +1,7 @@
-"""The systems of Tables 1 and 2 by name. `variants` in params.yaml lists those to train.
+"""The methods of Tables 1 and 2 by name. `variants` in params.yaml lists those to train.
 
-A new one is a file beside this one with a class that implements `pipeline.methods.base.Method`, and an entry here. Classes are
-named by their import path, so that a run depends on the module of its own method and not on the others.
+To add one, write a module next to this one with a class that implements `pipeline.methods.base.Method`, and add an entry here.
+Classes are given by import path, so that a run depends only on the module of its own method.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class MethodSpec:
     label : str
         Display name in figures and tables.
     switches : mapping
-        Arguments of the class that make it this row.
+        Constructor arguments that select this row.
     trains_as : str or None
-        A row that trains to the same weights, bit by bit, under equal settings: the two differ only in how a map is read.
+        A row that trains to identical weights under equal settings; the two differ only in how a map is read.
     table_1, table_2 : str or None
         Name of the row in the paper's tables; None if a table does not have it. Rows are in the order of METHODS.
     """

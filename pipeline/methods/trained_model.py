@@ -1,4 +1,4 @@
-"""A model together with the method that trained it, which knows how to read a response map from it."""
+"""A model together with the method that trained it, which reads response maps from it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipeline.shards.reader import ShardSet
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What `pipeline.training.checkpoints.load_model` returns.
+    """Encoders and their method, as returned by `pipeline.training.checkpoints.load_model`.
 
     Attributes
     ----------
     encoders : AudioVisualModel
     method : Method
     description : mapping
-        Entries of ``model.pt`` other than the weights: see `pipeline.training.checkpoints`.
+        Entries of ``model.pt`` other than the weights, see `pipeline.training.checkpoints`.
     """
 
     encoders: AudioVisualModel
@@ -34,11 +34,11 @@ class TrainedModel:
 
     @property
     def normalization(self) -> Literal["min-max", "relu-max"] | None:
-        """The method's own normalization of its maps; None leaves it to the scoring protocol."""
+        """How the method normalizes its maps; None leaves the choice to the scoring protocol."""
         return self.method.normalization
 
     def to(self, device: str | torch.device) -> TrainedModel:
-        """Move the encoders to a device, in place, and set evaluation mode."""
+        """Move the encoders to a device, in place, and switch to evaluation mode."""
         self.encoders.to(select_device(device) if isinstance(device, str) else device).eval()
         return self
 
@@ -48,7 +48,7 @@ class TrainedModel:
         Parameters
         ----------
         frames : Tensor (n, 3, H, W) uint8 or floating, 0..255
-            On the encoders' device, as is `log_mel`.
+            On the encoders' device, like `log_mel`.
         log_mel : Tensor (n, mel, time)
         """
         with inference():
@@ -62,7 +62,7 @@ class TrainedModel:
         device: str | torch.device = "auto",
         audio_order: Sequence[int] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Localize all clips: raw maps (n, h, w) and audio embeddings (n, d), float32, in the order of the shards.
+        """Localize all clips; return raw maps (n, h, w) and audio embeddings (n, d), float32, in the order of the shards.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class TrainedModel:
         Raises
         ------
         TrainingError
-            There is no such device.
+            The device is not available.
         """
         device = select_device(device) if isinstance(device, str) else device
         self.to(device)
@@ -96,7 +96,7 @@ class TrainedModel:
     def class_maps(
         self, shards: ShardSet, *, batch_size: int, device: str | torch.device = "auto"
     ) -> np.ndarray | None:
-        """Return one map for each cluster of every clip, float32 (n, c, h, w); None for a method without clusters."""
+        """Return one map per clip and cluster, float32 (n, c, h, w); None for a method without clusters."""
         device = select_device(device) if isinstance(device, str) else device
         self.to(device)
         parts = []

@@ -98,7 +98,7 @@ class TestMarginLoss:
 
     @pytest.mark.parametrize("margin", [0.0, -1.0, math.inf, math.nan])
     def test_impossible_margin(self, margin):
-        with pytest.raises(ValueError, match=f"margin must be positive and finite, got {margin}"):
+        with pytest.raises(ValueError, match=f"margin.*{margin}"):
             margin_loss(*[torch.zeros(1, 2)] * 3, margin=margin)
 
 
@@ -116,9 +116,9 @@ class TestBothLosses:
         assert loss(*(x[order] for x in inputs)).item() == pytest.approx(loss(*inputs).item())
 
     def test_shapes_that_do_not_fit(self, loss):
-        with pytest.raises(ValueError, match=r"\(2, 4\).*\(2, 3\) must both be \(k, d\)"):
+        with pytest.raises(ValueError, match=r"\(2, 4\).*\(2, 3\)"):
             loss(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 3))
-        with pytest.raises(ValueError, match="with k > 0"):
+        with pytest.raises(ValueError, match="k > 0"):
             loss(*[torch.zeros(0, 4)] * 3)
 
 
@@ -148,7 +148,7 @@ class TestAttend:
 
     @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
     def test_impossible_temperature(self, temperature):
-        with pytest.raises(ValueError, match=f"temperature must be positive and finite, got {temperature}"):
+        with pytest.raises(ValueError, match=f"temperature.*{temperature}"):
             attend(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2), temperature=temperature)
 
 
@@ -162,7 +162,7 @@ class TestNegatives:
         assert (others - 1000).abs().max() < 5 * math.sqrt(3000 / 3 * 2 / 3)
 
     def test_a_clip_alone(self):
-        with pytest.raises(ValueError, match="another clip; the batch has 1"):
+        with pytest.raises(ValueError, match=r"at least 2 clips.*got 1"):
             another_clip(1, generator=torch.Generator())
 
     @pytest.mark.parametrize("form", FORMS)
@@ -187,7 +187,7 @@ class TestMethod:
         assert model.audio.conv1.weight.grad.abs().max() > 0
 
     def test_contrastive_puts_the_sound_before_another_frame(self):
-        """The loss, rebuilt from the model's parts: pair i is wrong with the frame that the generator draws for it."""
+        """The loss recomputed from the model's parts; the generator draws the wrong frame of each pair."""
         shards, _, _ = make_easy_world(6, 0)
         method, model = make(loss="contrastive", margin=1.5)
         batch = next(batches(shards, size=6))

@@ -1,4 +1,4 @@
-"""DSOL: its losses, its clusters and classifiers, what it keeps per epoch, and that it localizes where that is easy."""
+"""DSOL: losses, clusters, classifiers, what it stores per epoch, and that it localizes on an easy set."""
 
 import hashlib
 import itertools
@@ -73,7 +73,7 @@ class TestCorrespondence:
 
     @pytest.mark.parametrize("grid", [0, 5])
     def test_a_grid_that_does_not_fit(self, grid):
-        with pytest.raises(ValueError, match=rf"silence_grid {grid} does not fit maps of \(4, 4\) cells"):
+        with pytest.raises(ValueError, match=rf"silence_grid {grid}\b.*\(4, 4\)"):
             correspondence_loss(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), grid=grid)
 
     def test_gradient(self):
@@ -128,7 +128,7 @@ class TestMatching:
 
 
 def blobs(seed=0, per=8):
-    """Return three groups of unit rows in scrambled order, and which group each row is of."""
+    """Return three groups of unit rows in shuffled order, and the group of each row."""
     rng = np.random.default_rng(seed)
     group = rng.permutation(np.repeat(np.arange(3), per))
     return (np.eye(5)[group] + rng.normal(0, 0.05, (3 * per, 5))).astype(np.float32), group
@@ -149,9 +149,7 @@ class TestClusters:
         assert not np.array_equal(first, other)
 
     def test_nothing_to_cluster(self):
-        with pytest.raises(
-            TrainingError, match=r"features of all training clips are the same.*lower the learning rate"
-        ):
+        with pytest.raises(TrainingError, match="learning rate"):
             cluster(np.ones((9, 4), dtype=np.float32), clusters=3, seed=0)
 
     def test_matching_takes_the_best_of_all_renumberings(self):
@@ -176,7 +174,7 @@ class TestClusters:
 class TestClassifier:
     @pytest.mark.parametrize("classes", [(0, 1, 2), (4, 1, 2), (3, 1, 1)])
     def test_separable_groups(self, classes):
-        """A class may have no clips, and two may be left in all."""
+        """Classes without clips are allowed, as long as two classes have some."""
         features, group = blobs()
         target = np.array(classes)[group]
         weights, said = linear_classifier(features, target, clusters=5)
@@ -198,9 +196,9 @@ def method_of(name, *, epochs=2, **changes):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Return a function of (form, epoch, changes) that gives method, model and a batch of all clips at that epoch's start.
+    """Return a function (name, epoch, **changes) → method, model and a batch of all clips, at the start of that epoch.
 
-    It has the world and the initial model's folder as attributes.
+    Its attributes are the world and the folder of the initial model.
     """
     folder, world = tmp_path_factory.mktemp("start"), make_easy_world(12, 0, size=32)[0]
     settings = make_settings(batch_size=12, initialize=make_settings().initialize.model_copy(update={"epochs": 1}))
@@ -218,7 +216,7 @@ def start(tmp_path_factory):
     return started
 
 
-# Which stage the second epoch is of depends on the form; these are a stage one, a stage two of each.
+# Stage one, and stage two of each row: the stage of an epoch depends on the row.
 STAGES = [("dsol", 1, STAGE_TWO), ("dsol_two_stage", 1, STAGE_ONE), ("dsol_two_stage", 2, STAGE_TWO)]
 
 
@@ -258,7 +256,7 @@ class TestLoss:
         assert torch.equal(dsol_head(model).dictionary, frozen)
 
     def test_the_class_layer_follows_the_sounds_without_moving_them(self, start):
-        """Without the correspondence and with no mask anywhere, nothing but the class layer has a gradient."""
+        """Without correspondence and with empty masks, only the class layer gets a gradient."""
         method, model, batch = start("dsol", 1, correspondence_weight=0.0)
         dsol_head(model).dictionary.zero_()
         method.loss(model, batch).backward()
@@ -279,8 +277,8 @@ class TestLoss:
         features, response = units(2, 3, 2, 2), torch.tensor([[[1.0, 0.2], [0.9, 0.0]], [[0.1, 0.3], [0.2, 0.0]]])
         found = object_features(features, response, delta_v=0.8)
         torch.testing.assert_close(found[0], (features[0, :, 0, 0] + features[0, :, 1, 0]) / 2)
-        torch.testing.assert_close(found[1], features[1, :, 0, 1])  # no cell passes: the single best one
-        with pytest.raises(ValueError, match="object masks from the previous epoch's pseudo-labels"):
+        torch.testing.assert_close(found[1], features[1, :, 0, 1])  # no cell passes: the best one
+        with pytest.raises(ValueError, match="pseudo-labels"):
             object_features(features, None, delta_v=0.8)
 
 
@@ -300,17 +298,17 @@ class TestStartEpoch:
 
     def test_before_the_first_epoch_there_is_no_loss(self, start):
         method, model, batch = start("dsol", 0)
-        with pytest.raises(ValueError, match="no pseudo-classes yet; start_epoch makes them"):
+        with pytest.raises(ValueError, match="start_epoch"):
             method.loss(model, batch)
-        with pytest.raises(ValueError, match="previous epoch's pseudo-labels, and there are none"):
+        with pytest.raises(ValueError, match="pseudo-labels"):
             method.start_epoch(model, start.world, None, epoch=1, seed=0)
 
 
 class TestSettings:
     def test_a_grid_finer_than_the_maps(self, start):
-        """Of 32 pixels in cells of 8."""
+        # 32 pixels in cells of 8.
         start("dsol", 1, silence_grid=4)
-        with pytest.raises(SettingsError, match="silence_grid 5 is finer than the response maps, which have 4 cells"):
+        with pytest.raises(SettingsError, match=r"silence_grid 5\b.* 4 cells"):
             start("dsol", 1, silence_grid=5)
 
     @pytest.mark.parametrize(
@@ -322,12 +320,12 @@ class TestSettings:
             method_of("dsol", **{name: value})
 
     def test_no_epoch_for_stage_two(self):
-        with pytest.raises(SettingsError, match="stage_one_epochs 3 of epochs 3 leaves none for stage two"):
+        with pytest.raises(SettingsError, match=r"stage_one_epochs 3\b.* 3 epochs"):
             method_of("dsol_two_stage", epochs=3, stage_one_epochs=3)
         assert method_of("dsol", epochs=3, stage_one_epochs=3).stage_one_epochs == 0
 
     def test_more_clusters_than_clips(self):
-        with pytest.raises(SettingsError, match="clusters 4 is more than the 3 training clips; lower it"):
+        with pytest.raises(SettingsError, match=r"clusters 4\b.*\b3\b"):
             method_of("dsol").prepare(build_model(ENCODER), n_clips=3, classes=())
 
 
@@ -338,7 +336,7 @@ def digests(folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """An initial run and one of each form, not to be changed; what trains a form once more."""
+    """Return a folder with an initial run and one of each row (read-only), the world, and a function that trains a row."""
     folder = tmp_path_factory.mktemp("runs")
     world = make_easy_world(24, 0, size=32)[0]
     settings = make_settings(
@@ -393,7 +391,7 @@ class TestRun:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         (problem,) = problems()
-        assert problem.startswith("cannot be read (")
+        assert "read" in problem
         shutil.copy(run / "pseudo_labels" / "start_002.h5", path)
         assert problems() == ["epoch 2, not 1"]
         shutil.copy(folder / "dsol_two_stage" / "pseudo_labels" / "start_001.h5", path)
@@ -442,7 +440,7 @@ class TestRun:
         folder, _, _ = runs
         content = torch.load(folder / "dsol/model.pt", weights_only=True)
         torch.save(content | {"n_clips": 3}, tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match="clusters 4 is more than the 3 training clips"):
+        with pytest.raises(CheckpointError, match=r"clusters 4\b.*\b3\b"):
             load_model(tmp_path / "model.pt")
 
     @pytest.mark.parametrize("name", NAMES)
@@ -482,7 +480,7 @@ class TestRun:
     def test_there_are_no_class_maps_before_stage_two(self, runs):
         model = load_model(runs[0] / "dsol/model.pt")
         dsol_head(model.encoders).stage.fill_(STAGE_ONE)
-        with pytest.raises(ValueError, match="from stage two on"):
+        with pytest.raises(ValueError, match="before stage two"):
             model.method.class_maps(model.encoders, torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, 32))
 
 

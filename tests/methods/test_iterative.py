@@ -1,4 +1,4 @@
-"""The paper's method and its ablations: every row localizes an easy set, by ear, and its loss falls."""
+"""The paper's method and its ablations: every row localizes an easy set, uses the audio, and its loss falls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = make_settings(
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Shards, and the folder in which the rows share an initialization."""
+    """Shards, and a folder in which all rows share an initialization."""
     return make_easy_world(96, 0)[0], tmp_path_factory.mktemp("easy")
 
 
@@ -49,9 +49,9 @@ FALLS_TO = {"initial": 0.2, "itr": 0.45, "itr_intra": 0.36, "itr_inter": 0.01, "
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_loss_falls_on_a_few_clips(name):
-    """Under labels that stay: over epochs the labels move, and with them what the loss is of."""
+    """With fixed pseudo-labels: over epochs they would change, and the loss with them."""
     world, _, kinds = make_easy_world(16, 3, size=32)
-    # How far a cell is from the gray around the object, 1 where the object fills it.
+    # How far a cell's color is from the gray background; 1 where the object fills the cell.
     distance = (torch.from_numpy(world.frames).float() - BACKGROUND).abs().amax(3) / 80
     response = distance.clamp(max=1).unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4))
     relation = torch.from_numpy(kinds[:, None] == kinds[None])

@@ -1,4 +1,4 @@
-"""What all methods share: names, settings, what an entry of params.yaml may hold, and how one more is added."""
+"""What all methods share: names, settings, entries of params.yaml; and that a new one can be added."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_a_method_is_made_from_its_own_settings(name):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"itr": {"delta_w": 1}}, "methods.itr: unknown setting 'delta_w'"),
-        ({"itr": {}, "iterative": {"delta_v": 2}}, "methods.iterative: setting 'delta_v'.*got 2"),
-        ({"dreaming": {}}, "no method 'dreaming'; there are .*initial, itr"),
+        ({"itr": {"delta_w": 1}}, "methods.itr.*'delta_w'"),
+        ({"itr": {}, "iterative": {"delta_v": 2}}, "methods.iterative.*'delta_v'.*2"),
+        ({"dreaming": {}}, "'dreaming'.*initial, itr"),
     ],
 )
 def test_a_wrong_entry_is_named(methods, message):

@@ -1,10 +1,11 @@
-"""MSSL: losses and maps against closed forms and naive loops, stages, rows, and an easy world."""
+"""MSSL: losses and maps against closed forms and naive loops, the stages, the rows, and an easy world."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +84,7 @@ class TestCorrespondence:
 
     @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4,)])
     def test_no_pairs(self, shape):
-        with pytest.raises(ValueError, match=r"logits must be \(k, k\) with k >= 2"):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
             correspondence_loss(torch.zeros(shape))
 
 
@@ -97,7 +98,7 @@ class TestClassification:
         assert float(classification_loss(logits, targets)) == pytest.approx(sum(terms) / 12)
 
     def test_shapes(self):
-        with pytest.raises(ValueError, match=r"logits \(2, 3\) and targets \(2, 4\)"):
+        with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 4\)"):
             classification_loss(torch.zeros(2, 3), torch.zeros(2, 4))
 
 
@@ -191,9 +192,9 @@ class TestAlignment:
 
     def test_errors(self):
         every = torch.ones(2, 3, dtype=torch.bool)
-        with pytest.raises(ValueError, match=r"audio \(2, 3, 4\) and visual \(2, 2, 4\)"):
+        with pytest.raises(ValueError, match=r"\(2, 3, 4\).*\(2, 2, 4\)"):
             alignment_loss(units(2, 3, 4), units(2, 2, 4), audible=every, visible=every, margin=1.4)
-        with pytest.raises(ValueError, match="margin must be positive, got 0"):
+        with pytest.raises(ValueError, match=r"margin.*0"):
             alignment_loss(units(2, 3, 4), units(2, 3, 4), audible=every, visible=every, margin=0)
 
 
@@ -264,7 +265,7 @@ def test_losses_are_computed_in_float32(dtype):
 
 
 def make(name, *, n_classes=4, encoder=ENCODER, **own):
-    """A method with small heads, and a model prepared for it."""
+    """Return a method with small heads, and a model prepared for it."""
     method = build_method(name, method_settings(make_settings(methods={name: own}), name))
     torch.manual_seed(0)
     model = build_model(encoder)
@@ -294,9 +295,9 @@ class TestRows:
 
     def test_switches_that_contradict_each_other(self):
         settings = method_settings(make_settings(methods={"mssl": {}}), "mssl")
-        with pytest.raises(ValueError, match="a map of its own"):
+        with pytest.raises(ValueError, match="eq2"):
             MSSL(settings, stage_two=True, eq2=True)
-        with pytest.raises(SettingsError, match="unknown setting 'label_file'"):
+        with pytest.raises(SettingsError, match="'label_file'"):
             method_settings(make_settings(methods={ROWS[2]: {"label_file": "x"}}), "mssl_stage1_unlabeled")
 
     @pytest.mark.parametrize("labels", ["", "_unlabeled"])
@@ -318,7 +319,7 @@ class TestRows:
 
     def test_labels_are_needed(self, batch):
         method, model = make("mssl_stage1")
-        with pytest.raises(ValueError, match="needs the clips' labels"):
+        with pytest.raises(ValueError, match=r"batch\.targets"):
             method.loss(model, whole_batch(make_easy_world(8, 3, size=32)[0]))
 
     @pytest.mark.parametrize("name", ROWS)
@@ -352,7 +353,7 @@ class TestStages:
         assert not model.heads[HEADS].stage_two
 
     def test_the_loss_is_the_sum_of_its_parts(self, batch):
-        """Everything of stage II from the heads' own weights, with a perceptron on concatenated pairs and loops over cells."""
+        """Stage II recomputed from the heads' weights, with a perceptron on concatenated pairs and loops over cells."""
         method, model = make("mssl", **SMALL_HEADS)
         model.eval()
         heads = model.heads[HEADS]
@@ -388,7 +389,7 @@ class TestStages:
         assert both == pytest.approx(expected, rel=1e-5)
 
     def test_stage_two_leaves_the_activation_itself_alone(self, batch):
-        """What it teaches the class layers is nothing: the gradient of both stages is that of the first."""
+        """Stage II does not train the class layers: their gradient is the same in both stages."""
         gradients = []
         for second in (False, True):
             method, model = make("mssl", **SMALL_HEADS)
@@ -422,7 +423,7 @@ class TestStages:
                 assert float(fine[i, y, x]) == pytest.approx(expected, abs=1e-5)
 
     def test_a_class_that_is_heard_nowhere_has_no_part_in_the_map(self, batch):
-        """It is likely enough by its mean logit, but active in no cell, so that nothing is said of it."""
+        """Its mean logit is high enough, but it is active in no cell, so it has no audio feature."""
         method, model = make("mssl", **SMALL_HEADS)
         model.eval()
         heads = model.heads[HEADS]
@@ -465,7 +466,7 @@ class TestStages:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Settings, shards and an initialized run on the easy world."""
+    """Settings, shards and an initial run on the easy world."""
     folder = tmp_path_factory.mktemp("easy")
     shards, boxes, labels = make_easy_world(96, 0)
     own = {"epochs": 5, "learning_rate": 1e-3}
@@ -490,7 +491,7 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def easy(start):
-    """The model of each training that the labeled rows need; rows of stage I differ in how they read one."""
+    """The trained models of the labeled rows; rows of stage I read the same model differently."""
     folder, settings, shards, _, clips = start
     return {name: train_easily(folder, name, shards, settings, clips=clips) for name in ("mssl", "mssl_stage1")}
 
@@ -512,14 +513,14 @@ def test_it_localizes_an_easy_world(start, easy, name):
 
 @pytest.fixture(scope="module")
 def unlabeled(start):
-    """The model that the rows without labels share: Eq. 2 finds what Eq. 3 and the correspondence have learned."""
+    """The model that the rows without class labels share: Eq. 2 reads what Eq. 3 and the correspondence have learned."""
     folder, settings, shards, _, _ = start
     name = "mssl_stage1_unlabeled"
     settings = settings.model_copy(update={"methods": {name: {"epochs": 5, "learning_rate": 1e-3}}})
     return train_easily(folder, name, shards, settings)
 
 
-# Without Eq. 2 the map is that of a class layer which nothing has trained: it can find the one object, but does not hear.
+# Without Eq. 2 the map comes from an untrained class layer: it can find the only object, but ignores the audio.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mssl_stage1_unlabeled_eq2", "mssl_stage1_unlabeled_eq2_eq1"])
 def test_without_labels_it_localizes_an_easy_world_through_equation_2(unlabeled, name):
@@ -533,7 +534,7 @@ def test_without_labels_it_localizes_an_easy_world_through_equation_2(unlabeled,
 @pytest.mark.slow
 @torch.inference_mode()
 def test_the_correspondence_knows_unseen_pairs(easy, unlabeled):
-    """Maps alone do not say so: they can be good from the initialization on."""
+    """Maps alone do not show this: they can already be good after the initialization."""
     world, _, labels = make_easy_world(64, 1)
     clips = whole_batch(world)
     same = torch.from_numpy(labels[:, None] == labels[None])
@@ -542,7 +543,7 @@ def test_the_correspondence_knows_unseen_pairs(easy, unlabeled):
         visual = model.project_frames(model.visual_features(clips.frames)).mean(dim=(2, 3))
         logits = model.heads[HEADS].correspondence(visual, model.project_audio(model.audio_features(clips.log_mel)))
         right, wrong = logits[same], logits[~same]
-        # As above, 1.000 in every run; 0.01 where the pairs that are learned from are permuted.
+        # As above, 1.000 in every run; 0.01 if the training pairs are permuted.
         assert (right[:, None] > wrong[None]).float().mean() > 0.8
 
 
@@ -571,7 +572,7 @@ def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(st
 
     run(name, tmp_path / "alone" / name)
     run("mssl_stage1", tmp_path / "both" / "mssl_stage1")
-    monkeypatch.setattr("pipeline.training.loop.train_epoch", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr("pipeline.training.loop.train_epoch", lambda *_: pytest.fail("unexpected training"))
     run(name, tmp_path / "both" / name)
     expected = contents(tmp_path / "alone" / name)
     assert len(expected) == 3 + 2 + 2 + 1  # labels, weights, model and history, .record.json
@@ -605,7 +606,7 @@ def test_a_row_with_settings_of_its_own_or_without_all_weights_is_trained(start,
 
 
 def test_a_run_that_stopped_in_stage_one_goes_on_to_stage_two(start, tmp_path, monkeypatch):
-    """Killed after its first epoch and started again, it ends in the same bytes."""
+    """Killed after its first epoch and started again, it produces the same bytes."""
     folder, settings, shards, _, clips = start
     short = {"methods": {"mssl": {"epochs": 2, **SMALL_HEADS}}}
     settings = settings.model_copy(update=short)
@@ -635,7 +636,7 @@ def test_settings_of_stage_two():
     settings = method_settings(make_settings(methods={"mssl": {}}), "mssl")
     assert isinstance(settings, MSSLSettings)
     assert (settings.stage_two_share, settings.margin, settings.class_threshold) == (0.5, 1.4, 0.3)
-    with pytest.raises(SettingsError, match=r"setting 'stage_two_share'.*got 0"):
+    with pytest.raises(SettingsError, match=r"'stage_two_share'.*0"):
         method_settings(make_settings(methods={"mssl": {"stage_two_share": 0}}), "mssl")
-    with pytest.raises(SettingsError, match=r"setting 'margin'.*got 0"):
+    with pytest.raises(SettingsError, match=r"'margin'.*0"):
         method_settings(make_settings(methods={"mssl": {"margin": 0}}), "mssl")

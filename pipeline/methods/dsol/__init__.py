@@ -1,1 +1,4 @@
-"""DSOL (Hu et al. 2020): `method` has both rows of the tables, `clusters` the k-means and dictionary, `losses` and `objects` the rest."""
+"""DSOL (Hu et al. 2020): `method` has both rows of the tables.
+
+`clusters` has k-means, dictionary and linear classifiers, `losses` the losses, `objects` the features of objects.
+"""

@@ -1,10 +1,10 @@
-"""From features of the training set to DSOL's pseudo-classes and dictionaries.
+"""Pseudo-classes, dictionaries and linear classifiers from features of the training set, for DSOL.
 
 Conventions
 -----------
-Features are (clip, feature) arrays, computed with in float64 on one thread: with several, scikit-learn adds partial sums
-in the order in which threads finish, and the last bit of a center would change from run to run. Pseudo-classes are int64
-(clip,) in 0 .. clusters - 1; keys are float32 (cluster, feature) of length 1.
+Features are (clip, feature) arrays. Computation is in float64 and on one thread: with several threads, scikit-learn adds partial sums
+in the order in which the threads finish, so the last bits of a center would differ between runs. Pseudo-classes are int64 (clip,) in
+0 .. clusters - 1; keys are float32 (cluster, feature) of unit length.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from threadpoolctl import threadpool_limits
 from pipeline.common.errors import TrainingError
 
 KMEANS_STARTS = 10
-MAX_STEPS = 1000  # of the logistic regression
-REGULARIZATION = 1.0  # inverse strength, scikit-learn's own default, for features of unit variance
+MAX_STEPS = 1000  # iterations of the logistic regression
+REGULARIZATION = 1.0  # inverse strength; scikit-learn's default, which assumes unit variance
 
 
 def cluster(features: np.ndarray, *, clusters: int, seed: int) -> np.ndarray:
-    """Return pseudo-classes by k-means of L2-normalized features. Raises TrainingError where all features are alike."""
-    from sklearn.cluster import KMeans  # importing it takes a second
+    """Return pseudo-classes: k-means of the L2-normalized features. Raises TrainingError if all features are equal."""
+    from sklearn.cluster import KMeans  # the import takes a second
 
     points = normalize(features)
     if np.ptp(points, axis=0).max() == 0:
-        raise _nothing_to_tell_apart()
+        raise _all_equal()
     with threadpool_limits(limits=1):
         found = KMeans(clusters, n_init=KMEANS_STARTS, tol=0, random_state=seed % 2**32).fit(points)
     return found.labels_.astype(np.int64)
 
 
 def match_clusters(found: np.ndarray, before: np.ndarray, *, clusters: int) -> np.ndarray:
-    """Number the clusters of `found` so that as many clips as can be keep the number that they have in `before`.
+    """Renumber the clusters of `found` so that as many clips as possible keep their number from `before`.
 
     Parameters
     ----------
     found, before : np.ndarray (clip,) int64 in 0 .. clusters - 1
-        Pseudo-classes of this epoch and the one before.
+        Pseudo-classes of this epoch and of the previous one.
     clusters : int
 
     Returns
@@ -56,7 +56,7 @@ def match_clusters(found: np.ndarray, before: np.ndarray, *, clusters: int) -> n
 
 
 def dictionary(features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int) -> np.ndarray:
-    """Return the keys: the mean feature of each pseudo-class, L2-normalized; zeros for one without clips."""
+    """Return the keys: the L2-normalized mean feature of each pseudo-class; zeros for a class without clips."""
     total = np.zeros((clusters, features.shape[1]))
     np.add.at(total, pseudo_class, features.astype(np.float64))
     return normalize(total).astype(np.float32)
@@ -65,14 +65,14 @@ def dictionary(features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int)
 def linear_classifier(
     features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a multinomial logistic regression. Raises TrainingError where all features are alike.
+    """Fit a multinomial logistic regression. Raises TrainingError if all features are equal.
 
     Parameters
     ----------
     features : np.ndarray (clip, feature)
-        Divided by their standard deviation over all entries, so that one regularisation fits features of any length.
+        They are divided by their standard deviation over all entries, so that one regularization suits features of any scale.
     pseudo_class : np.ndarray (clip,) int64
-        At least two different ones.
+        At least two distinct ones.
     clusters : int
 
     Returns
@@ -80,34 +80,34 @@ def linear_classifier(
     weights : np.ndarray (cluster, feature) float32
         Each row L2-normalized; zeros for a class without clips.
     probabilities : np.ndarray (clip, cluster) float32
-        What the classifier says of the same clips; rows sum to 1.
+        Predictions for the same clips; rows sum to 1.
     """
     from sklearn.linear_model import LogisticRegression
 
     spread = features.std(dtype=np.float64)
     if spread == 0:
-        raise _nothing_to_tell_apart()
+        raise _all_equal()
     points = features.astype(np.float64) / spread
     with threadpool_limits(limits=1):
         fitted = LogisticRegression(C=REGULARIZATION, max_iter=MAX_STEPS).fit(points, pseudo_class)
-        said = fitted.predict_proba(points)
-    # Of two classes scikit-learn keeps the second one's weights alone.
+        predicted = fitted.predict_proba(points)
+    # For two classes, scikit-learn only keeps the weights of the second.
     coefficients = fitted.coef_ if len(fitted.classes_) > 2 else np.concatenate([-fitted.coef_, fitted.coef_])
     weights = np.zeros((clusters, features.shape[1]))
     probabilities = np.zeros((len(features), clusters))
-    weights[fitted.classes_], probabilities[:, fitted.classes_] = coefficients, said
+    weights[fitted.classes_], probabilities[:, fitted.classes_] = coefficients, predicted
     return normalize(weights).astype(np.float32), probabilities.astype(np.float32)
 
 
-def _nothing_to_tell_apart() -> TrainingError:
+def _all_equal() -> TrainingError:
     return TrainingError(
-        "the features of all training clips are the same, there is nothing to cluster; lower the learning rate of "
-        "`initialize` and run it again"
+        "the features of all training clips are equal, so they cannot be clustered; lower the learning rate of `initialize` "
+        "and run it again"
     )
 
 
 def normalize(rows: np.ndarray) -> np.ndarray:
-    """Scale every row to length 1, in float64; a row of zeros stays one."""
+    """Scale every row to unit length, in float64; rows of zeros stay zero."""
     rows = rows.astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)

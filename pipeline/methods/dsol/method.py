@@ -1,41 +1,14 @@
-"""DSOL: localize objects without sound first, as entries of a dictionary, then match what is seen to what is heard.
+"""DSOL (Hu et al., NeurIPS 2020): a dictionary of objects, silent or not, and which of them are heard.
 
-Source: Hu et al., "Discriminative Sounding Objects Localization via Self-supervised Audiovisual Matching", NeurIPS 2020,
-and its public code where the text is silent. The two rows:
-
-`dsol_two_stage`, the whole system. Stage one learns a location map from audio-visual correspondence; each of its epochs
-starts with k-means of the clips' object features, and the clusters serve as pseudo-classes, which both encoders learn to
-tell apart. Stage two freezes the clusters' mean features, the dictionary, as keys of class masks, and learns to make the
-classes that the frame sounds with those that the sound is of.
-
-`dsol`, the comparison of the seed paper (its section 4): stage two alone, from pretrained encoders, with CAM (Zhou et
-al., CVPR 2016) in place of the dictionary. The CAM there are those of classifiers pretrained on labeled data, which
-encoders started from Eq. 3 do not have. Ours: the clips' object features under the initial model are clustered once, and
-one linear classifier of the clusters is fitted to the same object features, another to the sounds; the first one's
-weights give the CAM, the second one's probabilities are p_a. Both are frozen, as theirs are. (A classifier of the whole
-frame's pooled features, which CAM has by the book, is of little use where a frame holds several objects and their class is
-only a cluster: on the demo it names half of its own training clips, and finds half as many objects.)
+`dsol_two_stage` is the full method. Stage one learns a location map from audio-visual correspondence, with clusters of object features
+as pseudo-classes; stage two freezes the clusters' means as dictionary and matches the classes seen sounding to those heard. `dsol` is
+stage two alone, with CAM instead of the dictionary, as the paper compares it (its section 4). Our choices and their reasons:
+docs/methods.md, "DSOL".
 
 Conventions
 -----------
-V (n, d, h, w) and a (n, d) are L2-normalized, c is the number of clusters. l = σ(w · cos(V, a)) is the location map, w a learned
-factor; m the class masks; p_so which classes sound in the frame; p_a which classes are heard. Losses are in float32.
-
-Where the sources leave something open, or the code departs from the text, ours:
-
-- The mask of an object feature is Eq. 2 on the pseudo-labels of the epoch before (the code: l above a fixed 0.05, dilated,
-  which covers nearly the whole frame until w has grown). The initialization has made such labels, so pseudo-classes exist
-  from the first epoch on, and the code's first epochs without clusters fall away.
-- Clusters are numbered after those of the epoch before, by the clips that they share, and the class layers go on; the code
-  sets them back to random each epoch because its numbers are arbitrary. Correspondence and classification are summed in
-  every step instead of taking turns for whole passes.
-- The dictionary of stage two is the mean object feature of the last pseudo-classes under stage one's final weights.
-- p_a of every training clip is computed once, when stage two starts: what the code's frozen copy of the stage-one network
-  gives, without the copy. For new clips a linear layer on a keeps learning p_a; no gradient of it reaches the encoders.
-- A false pair is the frame with the sound of the clip before it in the shuffled batch; as in the code, it may be of the same kind.
-- The code's flag `minimize`, by its comment off at first and on later, is on in every call; it has no counterpart here.
-- The class-agnostic map, which neither source defines, is l · Σ_c p_a(c) m_c; in stage one cos(V, a), from which l follows.
-  Not l itself: most of the frame lies near its upper end, and a threshold at half of its range covers far too much.
+V (n, d, h, w) and a (n, d) are L2-normalized; c is the number of clusters. l = σ(w · cos(V, a)) is the location map with a learned
+scale w, m are the class masks, p_so the classes that sound in the frame, p_a the classes that are heard. Losses are in float32.
 """
 
 from __future__ import annotations
@@ -67,32 +40,30 @@ BEFORE, STAGE_ONE, STAGE_TWO = range(3)
 
 
 class DsolSettings(IterationSettings):
-    """Of both rows; the defaults are those of the public code where it has them."""
+    """Settings of both rows; defaults are those of the public code where it has them."""
 
-    clusters: Annotated[int, Field(ge=2)] = 11  # pseudo-classes; the code's number of instruments in MUSIC
-    stage_one_epochs: Count = 1  # of `epochs`; read by the two-stage form alone
-    silence_grid: Count = (
-        1  # parts a side in which a false pair must be silent in stage two; the code's 2 is for mosaics
-    )
-    correspondence_weight: NonNegative = 0.5  # λ, of the correspondence in stage two
-    class_temperature: Positive = 0.05  # of the class layers; ours, for features of length 1
-    match_temperature: Positive = 0.02  # of p_so; ours, see `dsol_losses.category_logits`
+    clusters: Annotated[int, Field(ge=2)] = 11  # pseudo-classes; the code uses the number of instruments in MUSIC
+    stage_one_epochs: Count = 1  # part of `epochs`; only for `dsol_two_stage`
+    silence_grid: Count = 1  # of `correspondence_loss` in stage two; 2 in the code, for mosaics
+    correspondence_weight: NonNegative = 0.5  # λ, weight of the correspondence in stage two
+    class_temperature: Positive = 0.05  # of the class layers; ours, for unit-length features
+    match_temperature: Positive = 0.02  # of p_so; ours, see `category_logits`
 
 
 class DsolHead(nn.Module):
-    """What DSOL adds to the model.
+    """Layers and buffers that DSOL adds to the model.
 
     Attributes
     ----------
     scale : Parameter (1,)
         w of the location map.
     image_classes, audio_classes : nn.Linear
-        The class layers; the first is there in the two-stage form alone.
+        The class layers; `image_classes` only exists for `dsol_two_stage`.
     stage : Tensor () int64
-        BEFORE any epoch, STAGE_ONE or STAGE_TWO.
+        BEFORE (no epoch started yet), STAGE_ONE or STAGE_TWO.
     pseudo_class : Tensor (clip,) int64
     dictionary : Tensor (cluster, feature) float32
-        The keys of the class masks: mean object features, or the weights of the CAM.
+        Keys of the class masks: mean object features, or the weights of the CAM.
     audio_distribution : Tensor (clip, cluster) float32
         p_a; zeros before stage two.
     """
@@ -114,18 +85,18 @@ class DsolHead(nn.Module):
         self.register_buffer("audio_distribution", torch.zeros(n_clips, clusters))
 
     def location_logits(self, features: Tensor, audio: Tensor) -> Tensor:
-        """w · cos(V, a), (n, h, w)."""
+        """Return w · cos(V, a), (n, h, w)."""
         return self.scale * response_map(features, audio)
 
 
 class Dsol(Method):
-    """DSOL, whole or its second stage alone.
+    """DSOL: both stages, or the second one only.
 
     Parameters
     ----------
     settings : DsolSettings
     two_stage : bool
-        Whether there is a stage one; without it, CAM takes the place of the dictionary.
+        Whether to train stage one; without it, CAM replaces the dictionary.
 
     Raises
     ------
@@ -138,7 +109,7 @@ class Dsol(Method):
     def __init__(self, settings: DsolSettings, *, two_stage: bool) -> None:
         if two_stage and settings.stage_one_epochs >= settings.epochs:
             raise SettingsError(
-                f"stage_one_epochs {settings.stage_one_epochs} of epochs {settings.epochs} leaves none for stage two; "
+                f"stage_one_epochs {settings.stage_one_epochs} leaves none of the {settings.epochs} epochs for stage two; "
                 "lower it or raise `epochs`"
             )
         self.settings = settings
@@ -146,18 +117,18 @@ class Dsol(Method):
         self.stage_one_epochs = settings.stage_one_epochs if two_stage else 0
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
-        """Put a `DsolHead` into the model. Raises SettingsError: there are fewer clips than clusters."""
+        """Add a `DsolHead` to the model. Raises SettingsError if there are fewer clips than clusters."""
         clusters = self.settings.clusters
         if n_clips < clusters:
-            raise SettingsError(f"clusters {clusters} is more than the {n_clips} training clips; lower it")
+            raise SettingsError(f"clusters {clusters} exceeds the number of training clips, {n_clips}; lower it")
         model.heads[HEAD] = DsolHead(model.dim, n_clips=n_clips, clusters=clusters, two_stage=self.two_stage)
 
     def start_epoch(
         self, model: AudioVisualModel, shards: ShardSet, labels: PseudoLabels | None, *, epoch: int, seed: int
     ) -> Mapping[str, NamedArray]:
-        """Cluster the training set (stage one), or freeze what stage two takes from it (its first epoch).
+        """Cluster the training set in stage one; freeze the dictionary and p_a before the first epoch of stage two.
 
-        Raises SettingsError where the maps have fewer cells a side than `silence_grid`.
+        Raises SettingsError if the maps have fewer cells per side than `silence_grid`.
 
         Returns
         -------
@@ -168,8 +139,7 @@ class Dsol(Method):
         cells = shards.image_size // model.cell_stride
         if self.settings.silence_grid > cells:
             raise SettingsError(
-                f"silence_grid {self.settings.silence_grid} is finer than the response maps, which have {cells} cells a side; "
-                "lower it"
+                f"silence_grid {self.settings.silence_grid} exceeds the {cells} cells per side of the response maps; lower it"
             )
         if epoch <= self.stage_one_epochs + 1:
             features = clip_features(model, shards, labels, delta_v=self.settings.delta_v)
@@ -191,6 +161,7 @@ class Dsol(Method):
         clusters = self.settings.clusters
         found = cluster(features.objects, clusters=clusters, seed=seed)
         if head.stage == STAGE_ONE:
+            # k-means numbers its clusters arbitrarily; the class layers would otherwise start over every epoch.
             found = match_clusters(found, head.pseudo_class.cpu().numpy(), clusters=clusters)
         head.pseudo_class.copy_(torch.from_numpy(found))
         head.dictionary.copy_(torch.from_numpy(dictionary(features.objects, found, clusters=clusters)))
@@ -217,10 +188,10 @@ class Dsol(Method):
         head.stage.fill_(STAGE_TWO)
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Correspondence + classification of object and sound (stage one), or KL + λ correspondence (stage two)."""
+        """Return correspondence + classification of object and audio (stage one), or KL + λ · correspondence (stage two)."""
         head = dsol_head(model)
         if head.stage == BEFORE:
-            raise ValueError("DSOL has no pseudo-classes yet; start_epoch makes them")
+            raise ValueError("DSOL has no pseudo-classes yet; call start_epoch first")
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         rows = torch.from_numpy(batch.rows).to(audio.device)
@@ -248,16 +219,17 @@ class Dsol(Method):
         heard = head.audio_distribution[rows]
         match = matching_loss(sounding, heard)
         correspondence = correspondence_loss(positive, negative, grid=self.settings.silence_grid)
+        # The class layer learns p_a for new clips; detached, so that its gradient does not reach the encoders.
         followed = F.cross_entropy(self._heard(head, audio.detach()), heard)
         return match + self.settings.correspondence_weight * correspondence + followed
 
     def _heard(self, head: DsolHead, audio: Tensor) -> Tensor:
-        """Logits of p_a, (n, c)."""
+        """Return logits of p_a, (n, c)."""
         logits: Tensor = head.audio_classes(audio) / self.settings.class_temperature
         return logits
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """l · Σ_c p_a(c) m_c in stage two, cos(V, a) before."""
+        """Return l · Σ_c p_a(c) m_c in stage two, cos(V, a) before; and a."""
         head = dsol_head(model)
         features, audio = model.encode_frames(frames), model.encode_audio(log_mel)
         if head.stage != STAGE_TWO:
@@ -268,29 +240,29 @@ class Dsol(Method):
         return location * (class_masks(features, head.dictionary) * heard[:, :, None, None]).sum(dim=1), audio
 
     def class_maps(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> Tensor:
-        """One map for each cluster, (n, c, h, w) in [0, 1]: softmax over the clusters of l · m_c, over the classes' temperature.
+        """Return one map per cluster, (n, c, h, w) in [0, 1]: the softmax over clusters of l · m_c / `class_temperature`.
 
-        As the public code scores them, with 3 · l · m_c of its unbounded features. Where nothing of a class sounds, all clusters
-        have about 1 / c. Raises ValueError before stage two, which first has both factors.
+        The public code scores the softmax of 3 · l · m_c of its unbounded features. Where nothing sounds, every cluster is at about
+        1 / c. Raises ValueError before stage two, when the masks do not exist yet.
         """
         head = dsol_head(model)
         if head.stage != STAGE_TWO:
-            raise ValueError("DSOL has class maps from stage two on")
+            raise ValueError("DSOL has no class maps before stage two")
         features, audio = model.encode_frames(frames), model.encode_audio(log_mel)
         location = head.location_logits(features, audio).sigmoid()
         logits = class_masks(features, head.dictionary) * location[:, None] / self.settings.class_temperature
         return logits.softmax(dim=1)
 
     def audio_clusters(self, model: AudioVisualModel) -> np.ndarray:
-        """Return p_a of every training clip (clip, cluster); rows sum to 1 from stage two on."""
+        """Return p_a of every training clip, (clip, cluster); rows sum to 1 from stage two on."""
         return np.asarray(dsol_head(model).audio_distribution.cpu())
 
 
 def dsol_head(model: AudioVisualModel) -> DsolHead:
-    """Return what `Dsol.prepare` put into the model."""
+    """Return the head that `Dsol.prepare` added to the model."""
     return cast(DsolHead, model.heads[HEAD])
 
 
 def _pairs(head: DsolHead, features: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-    """Location logits of the true pairs, and of each frame with the sound of the clip before."""
+    """Return the location logits of the true pairs, and of each frame with the audio of the preceding clip."""
     return head.location_logits(features, audio), head.location_logits(features, audio.roll(1, dims=0))

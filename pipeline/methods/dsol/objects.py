@@ -1,9 +1,9 @@
-"""Object features for DSOL: what the cells that sound look like, clip by clip.
+"""Object features for DSOL: the mean feature of each clip's sounding cells.
 
 Conventions
 -----------
-V (k, d, h, w) and a (k, d) are L2-normalized features of the current weights, R̃ (k, h, w) in [0, 1] the response map of the
-epoch before, in the view of the frames.
+V (k, d, h, w) and a (k, d) are the L2-normalized features under the current weights. R̃ (k, h, w) in [0, 1] is the response map of
+the previous epoch, with the same augmentation as the frames.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pipeline.model.inference import plain_batches
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 
-PASS_BATCH = 64  # clips; a fixed number, so that the features do not depend on the batch size of training
+PASS_BATCH = 64  # clips; fixed, so that the features do not depend on the batch size of training
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """One row for each clip of the training set, float32."""
+    """Features of the training set, one row per clip, float32."""
 
     objects: np.ndarray  # (clip, feature), mean of V over the sounding cells of the pseudo-labels
     audio: np.ndarray  # (clip, feature), a
 
 
 def object_features(features: Tensor, previous_response: Tensor | None, *, delta_v: float) -> Tensor:
-    """Mean feature (k, d) of the cells of V (k, d, h, w) with R̃ > δ_v; of the single best where there is none.
+    """Return the mean feature (k, d) of the cells of V (k, d, h, w) with R̃ > δ_v, or of the best cell if there is none.
 
-    Raises ValueError where there is no R̃ (k, h, w).
+    Raises ValueError if R̃ (k, h, w) is None.
     """
     if previous_response is None:
-        raise ValueError("DSOL takes its object masks from the previous epoch's pseudo-labels, and there are none")
+        raise ValueError("DSOL requires the pseudo-labels of the previous epoch, got None")
     mask = sounding_cells(previous_response, delta_v=delta_v)
     return sample_features(features, mask, cells=0, generator=torch.Generator())
 
@@ -45,9 +45,9 @@ def object_features(features: Tensor, previous_response: Tensor | None, *, delta
 def clip_features(
     model: AudioVisualModel, shards: ShardSet, labels: PseudoLabels | None, *, delta_v: float
 ) -> ClipFeatures:
-    """Encode the training set once, un-augmented, without gradient. Raises ValueError where there are no labels."""
+    """Encode the training set once, un-augmented, without gradient. Raises ValueError if there are no pseudo-labels."""
     if labels is None:
-        raise ValueError("DSOL takes its object masks from the previous epoch's pseudo-labels, and there are none")
+        raise ValueError("DSOL requires the pseudo-labels of the previous epoch, got None")
     device = model.mean.device
     responses = torch.from_numpy(labels.response[labels.rows(shards.clip_ids)]).split(PASS_BATCH)
     parts = []

@@ -1,1 +1,1 @@
-"""MSSL (Qian et al. 2020): `method` has all rows of the tables, `losses` its losses."""
+"""MSSL (Qian et al. 2020): `method` has all rows of the tables, `losses` the losses and maps."""

@@ -1,9 +1,9 @@
-"""The losses of MSSL (Qian et al., ECCV 2020) and its maps, as pure functions of tensors.
+"""The losses and maps of MSSL (Qian et al., ECCV 2020) as pure functions of tensors.
 
 Conventions
 -----------
-k pairs in a batch, C classes, d features, p features after a projection. Class activations are (k, C, h, w), ≥ 0. All is
-computed in float32 at least; every loss is a scalar ≥ 0. The formulae are those of the public code of the system.
+A batch has k pairs; C classes, d features, p features after a projection. Class activations are (k, C, h, w), ≥ 0. Everything is
+computed in at least float32; losses are scalars ≥ 0. The formulas are those of the public code.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-# Added to the sum of a class activation that may be 0 everywhere, as in the public code.
+# Added to the sum of a class activation, which may be 0 everywhere; as in the public code.
 NO_ACTIVATION = 1.0e-10
-# Smallest squared distance of which a root is taken: the root's slope at 0 is infinite.
+# Lower bound of squared distances: the gradient of the square root is infinite at 0.
 SMALLEST_SQUARE = 1.0e-8
-# Rows of the alignment's matrix in memory at once: with hundreds of classes the whole of it has 10^9 entries and more.
+# Rows of the alignment's distance matrix per block: with hundreds of classes the full matrix has more than 10^9 entries.
 PAIR_ROWS = 1024
 
 
 def correspondence_loss(logits: Tensor) -> Tensor:
-    """Half the mean cross-entropy of the right pairs plus half that of the wrong ones.
+    """Return half the mean cross-entropy of the right pairs plus half that of the wrong pairs.
 
     Parameters
     ----------
     logits : Tensor (k, k) floating, k >= 2
-        How much frame i and sound j seem to belong together; right pairs on the diagonal. One logit is the difference of
-        the two outputs that the public code has under a softmax, and gives the same loss.
+        How well frame i and audio j match; right pairs are on the diagonal. The public code has two outputs under a softmax;
+        their difference is our logit, and gives the same loss.
 
     Raises
     ------
     ValueError
-        The logits are not square, or there is no wrong pair.
+        The matrix is not square, or has no wrong pair.
     """
     if logits.ndim != 2 or len(logits) != logits.shape[1] or len(logits) < 2:
         raise ValueError(f"logits must be (k, k) with k >= 2, got {tuple(logits.shape)}")
@@ -44,7 +44,7 @@ def correspondence_loss(logits: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of each class, averaged over clips and classes.
+    """Return the binary cross-entropy, averaged over clips and classes.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def activated_features(features: Tensor, activation: Tensor) -> Tensor:
-    """Mean of the cells' features, weighted by each class's activation; zeros where a class is active nowhere.
+    """Return the mean of the cells' features, weighted by each class's activation; zeros for a class that is active nowhere.
 
-    The public code divides the mean over cells by the sum of the activation, which leaves the features too small by the number
-    of cells. Sum by sum, as here, they are as large as those of a cell, with which they are compared later.
+    The public code divides the mean over cells by the sum of the activation, which makes the features too small by a factor of the
+    number of cells. Dividing sum by sum puts them on the scale of a cell's features, with which they are compared later.
 
     Parameters
     ----------
@@ -85,27 +85,27 @@ def activated_features(features: Tensor, activation: Tensor) -> Tensor:
 def alignment_loss(
     audio: Tensor, visual: Tensor, *, audible: Tensor, visible: Tensor, margin: float, rows: int = PAIR_ROWS
 ) -> Tensor:
-    """Draw what one clip's sound and frame say of one class together, and push all else apart.
+    """Pull a clip's audio and visual feature of the same class together, and push all other pairs apart.
 
-    D = 2 - 2 cos between each audible and each visible (clip, class): mean D of those with the same clip and class, plus the
-    mean of max(0, margin - √D)² of all others. A mean over nothing is 0. Memory grows with `rows` times the visible ones; time
-    with the product of both.
+    With D = 2 - 2 cos between every audible and every visible (clip, class): the mean of D over pairs of the same clip and class, plus
+    the mean of max(0, margin - √D)² over all other pairs. A mean over no pairs is 0. Memory grows with `rows` × visible, time with
+    audible × visible.
 
     Parameters
     ----------
     audio, visual : Tensor (k, C, p) floating
         L2-normalized.
     audible, visible : Tensor (k, C) bool
-        Which of them take part.
+        Which (clip, class) features take part.
     margin : float > 0
-        Distance √D from which two that do not belong together cost nothing; √2 is a right angle.
+        Distance √D beyond which a wrong pair costs nothing; orthogonal features are √2 apart.
     rows : int >= 1
-        Audible ones that are compared at once; no part of the result.
+        Audible features per block; does not change the result.
 
     Raises
     ------
     ValueError
-        The shapes do not belong together, or the margin is not positive.
+        The shapes do not match, or the margin is not positive.
     """
     if audio.shape != visual.shape or audio.ndim != 3 or not audible.shape == visible.shape == audio.shape[:2]:
         raise ValueError(
@@ -124,14 +124,14 @@ def alignment_loss(
         square = (2 - 2 * points @ seen_points.T).clamp_min(SMALLEST_SQUARE)
         return F.relu(margin - square.sqrt()).square().masked_fill(own[:, None] == seen[None, :], 0).sum()
 
-    # Each block's matrix is made again for the gradient, so that no two stand in memory at once.
+    # Each block's matrix is recomputed for the gradient, so that only one is in memory at a time.
     blocks = zip(heard_points.split(rows), heard.split(rows), strict=True)
     far = sum((checkpoint(apart, *block, use_reentrant=False) for block in blocks), start=near.new_zeros(()))
     return near + far / (len(heard) * len(seen) - both.sum()).clamp_min(1)
 
 
 def present(class_maps: Tensor, *, threshold: float) -> Tensor:
-    """Tell which classes are there: a probability above the threshold, and a cell that is active.
+    """Return which classes are present: probability above the threshold, and at least one active cell.
 
     Parameters
     ----------
@@ -147,23 +147,23 @@ def present(class_maps: Tensor, *, threshold: float) -> Tensor:
 
 
 def active(class_maps: Tensor) -> Tensor:
-    """Tell which classes are active in any cell: (k, C, h, w) -> (k, C) bool."""
+    """Return which classes are active in any cell: (k, C, h, w) -> (k, C) bool."""
     return (class_maps > 0).flatten(2).any(dim=2)
 
 
 def class_weights(logits: Tensor, *, threshold: float, usable: Tensor | None = None) -> Tensor:
-    """Probabilities above the threshold, over their sum; the most probable class alone where none is above it.
+    """Return the probabilities above the threshold, divided by their sum; only the most probable class if none is above.
 
     Parameters
     ----------
     logits : Tensor (n, C) floating
     threshold : float in [0, 1]
     usable : Tensor (n, C) bool, optional
-        Classes that may count; by default all.
+        Classes that may get a weight; by default all.
 
     Returns
     -------
-    Tensor (n, C), each row with sum 1, or 0 where no class is usable
+    Tensor (n, C), rows sum to 1, or to 0 if no class is usable
     """
     probability = torch.sigmoid(_wide(logits))
     usable = torch.ones_like(logits, dtype=torch.bool) if usable is None else usable
@@ -175,7 +175,7 @@ def class_weights(logits: Tensor, *, threshold: float, usable: Tensor | None = N
 
 
 def weighted_map(maps: Tensor, weights: Tensor) -> Tensor:
-    """Sum of the positive parts of maps per class (n, C, h, w), weighted by (n, C): (n, h, w)."""
+    """Return the weighted sum of the positive parts of class maps: (n, C, h, w) and (n, C) -> (n, h, w)."""
     # n C h w, n C -> n h w
     return (F.relu(maps) * weights[:, :, None, None]).sum(dim=1)
 
