@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.common.config import OptimizationSettings, load_params
+from pipeline.common.config import AugmentationSettings, OptimizationSettings, load_params
 from pipeline.common.errors import SettingsError
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.dmc import (
@@ -19,7 +19,6 @@ from pipeline.methods.dmc import (
     spread_cells,
 )
 from pipeline.model.encoders import build_model
-from pipeline.training.checkpoints import load_model
 from tests.support.easy_world import SHARP, easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import ENCODER, make_settings
 
@@ -218,12 +217,13 @@ def model_with(method):
 
 
 class TestMethod:
-    @pytest.mark.parametrize("sources", [1, 2])
-    def test_loss_falls_on_a_few_clips(self, sources):
+    # 0.10 ± 0.02 and 0.26 ± 0.05 (most 0.40) in 15 runs disturbed as below.
+    @pytest.mark.parametrize(("sources", "falls_to"), [(1, 0.2), (2, 0.5)])
+    def test_loss_falls_on_a_few_clips(self, sources, falls_to):
         method, batch = method_of(sources=sources), whole_batch(make_easy_world(16, 0, size=32)[0])
         model = model_with(method)
         losses = overfit(method, model, batch, steps=25, learning_rate=2e-3)
-        assert losses[-1] < 0.5 * losses[0]
+        assert losses[-1] < falls_to * losses[0]
         assert all(parameter.grad is not None for head in model.heads.values() for parameter in head.parameters())
 
     def test_starts_from_the_shared_encoders(self):
@@ -272,16 +272,23 @@ def _standard(log_mel):
 
 @pytest.mark.slow
 def test_localizes_an_easy_set(tmp_path):
-    # Assignments are nearly 0 or 1: where a cell's view is larger than the cell, the map is larger than the object.
+    # Assignments are nearly 0 or 1: where a cell's view is larger than the cell, the map is larger than the object. Trained
+    # longer, the clusters split the object in some frames, and in which is up to the last bits.
     settings = make_settings(
         batch_size=24,
         encoder=SHARP,
+        augmentation=AugmentationSettings(flip=True),
         initialize=OptimizationSettings(epochs=2, temperature=0.1, learning_rate=2e-3, weight_decay=1e-4),
-        methods={"dmc": {"epochs": 6, "learning_rate": 2e-3}},
+        methods={"dmc": {"epochs": 2, "learning_rate": 2e-3}},
     )
     model = train_easily(tmp_path, "dmc", make_easy_world(96, 0)[0], settings)
     unseen, boxes, _ = make_easy_world(48, 1)
-    before, *_ = easy_scores(load_model(tmp_path / "initialize/model.pt"), unseen, boxes)
-    found, _, blind = easy_scores(model, unseen, boxes)
-    assert found > 1.6 * blind
-    assert found > before + 0.2
+    found, shuffled, blind = easy_scores(model, unseen, boxes)
+    with torch.no_grad():
+        unseen_loss = model.method.loss(model.encoders, whole_batch(unseen)).item()
+    # Mean ± SD of 15 runs with start weights disturbed by 1e-6, five on each of three CPU capabilities:
+    # 2.28 ± 0.02 × blind, 0.31 ± 0.02 above shuffled (least 0.29), and a loss of 0.38 ± 0.01.
+    assert found > 2 * blind
+    assert found > shuffled + 0.2
+    # The clusters find the object before they learn to be near its sound; the loss is 0.60 then.
+    assert unseen_loss < 0.45
