@@ -1,13 +1,13 @@
-"""The two ResNets that turn a frame and a sound into comparable features.
+"""The visual and the audio ResNet, which map frames and audio to features in the same space.
 
 Conventions
 -----------
-Frames are (n, 3, H, W), uint8 or floating, in 0..255; log-mels are (n, mel, time), natural logarithm. Features of a frame
-are V (n, d, h, w), those of a sound a (n, d); both are float32 and L2-normalized on d. h = H / stride, where the stride is
-4 (stem) times the strides of the stages. The ResNets carry torchvision's state-dict names, so that published weights load.
+Frames are (n, 3, H, W), uint8 or floating, in 0..255; log-mels are (n, mel, time), natural logarithm. Frame features are V (n, d, h,
+w), audio embeddings are a (n, d); both are float32 and L2-normalized over d. h = H / stride, where the stride is 4 (stem) times the
+strides of the stages. State-dict names are torchvision's, so that published weights load.
 
-Where the paper is silent, ours: ImageNet normalization of frames, per-clip standardization of log-mels, the projection,
-the BatchNorm, and that cell i of a map looks at the center of its own patch (see `ResNet`).
+Our choices, where the paper is silent: ImageNet normalization of frames, per-clip standardization of log-mels, the projection, the
+BatchNorm, and receptive fields centered on their cells (see `ResNet`).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from pipeline.common.config import EncoderSettings, ResNetSettings
 from pipeline.common.errors import SettingsError
 from pipeline.model.pretrained import load_pretrained
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as published with torchvision's weights
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in 0..1, as published with torchvision's weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
-STEM_PADDING = 3  # of the 7×7 stem, on each side, as torchvision has it
-SILENCE_STD = 1.0e-5  # a log-mel that varies less than this is constant: it becomes zeros
+STEM_PADDING = 3  # of the 7×7 stem, on each side, as in torchvision
+SILENCE_STD = 1.0e-5  # a log-mel with a smaller standard deviation counts as constant and becomes zeros
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut (He et al. 2016), with the kernel size as a setting.
+    """Two convolutions and a shortcut (He et al. 2016), with a configurable kernel size.
 
-    With a `shift` of 1 both branches look one pixel further to the bottom right; what lies beyond the border is zero.
+    A `shift` of 1 moves the receptive field of both branches one pixel to the bottom right; beyond the border is zero padding.
     """
 
     def __init__(self, channels_in: int, channels: int, *, stride: int, kernel_size: int, shift: int = 0) -> None:
         super().__init__()
         padding = kernel_size // 2
-        # The window of the first output begins at the first pixel still: none is lost.
+        # Padding (left, right, top, bottom) of conv1 and of the shortcut; a negative value crops.
         self.moved = [(p - shift, p + shift) * 2 for p in (padding, 0)] if shift else None
         own = 0 if shift else padding
         self.conv1 = nn.Conv2d(channels_in, channels, kernel_size, stride=stride, padding=own, bias=False)
@@ -63,12 +63,12 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A ResNet of basic blocks without its classifier: (n, channels_in, H, W) → (n, dim, H / stride, W / stride).
 
-    Differs from torchvision in one thing: with symmetric padding a cell's receptive field is centered on its patch's
-    top left pixel, half a cell away from where upsampling (and a mirrored frame) expects it. The stem pads less at
-    the top left and more at the bottom right, and where that is not enough (stride 16 and more) so do the stages that
-    halve the map, with their shortcuts: each cell is centered on its own patch, but for half a pixel. Inside the borders this is the
-    same net on a frame moved by some pixels, so weights keep their names and meaning. The audio twin is pooled over its
-    whole map and keeps the symmetric padding (`centered` False).
+    There is one difference to torchvision. With symmetric padding, a cell's receptive field is centered on the top left pixel of its
+    patch, half a cell away from where upsampling (and a mirrored frame) expects it. If `centered`, the stem pads less at the top
+    left and more at the bottom right. From stride 16 on this is not enough, so the stages that halve the map do the same, with
+    their shortcuts. Each cell is then centered on its own patch, up to half a pixel. Away from the borders this is the same
+    network on a frame shifted by some pixels, so published weights remain valid. The audio encoder pools its whole map, so it keeps
+    the symmetric padding.
     """
 
     def __init__(self, settings: ResNetSettings, *, channels_in: int, centered: bool) -> None:
@@ -96,13 +96,13 @@ class ResNet(nn.Module):
 
 
 class AudioVisualModel(nn.Module):
-    """The twins. `build_model` makes one from settings.
+    """The visual and the audio encoder. Create it with `build_model`.
 
     Attributes
     ----------
     visual, audio : ResNet
     heads : nn.ModuleDict
-        Empty; a method that needs layers of its own puts them here, and they are trained and stored with the rest.
+        Layers of the method, trained and stored with the rest of the model; empty if the method needs none.
     """
 
     mean: Tensor
@@ -128,26 +128,26 @@ class AudioVisualModel(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def visual_features(self, frames: Tensor) -> Tensor:
-        """Raw features of the visual ResNet, (n, 3, H, W) in 0..255 → (n, channels, h, w)."""
-        # Not in the shards' own order (channels_last), with which oneDNN's backward pass corrupts memory in narrow nets
-        # (torch 2.13 on a CPU).
+        """Return raw features of the visual ResNet: (n, 3, H, W) in 0..255 → (n, channels, h, w)."""
+        # Shards are channels_last. With that memory format, oneDNN's backward pass corrupts memory in narrow networks (torch 2.13,
+        # CPU).
         return self.visual(((frames.float() - self.mean) / self.std).contiguous())
 
     def audio_features(self, log_mel: Tensor) -> Tensor:
-        """Raw features of the audio ResNet, pooled over mel and time: (n, mel, time) → (n, channels)."""
+        """Return raw features of the audio ResNet, pooled over mel and time: (n, mel, time) → (n, channels)."""
         return self.pool_audio(self.audio_maps(log_mel))
 
     def audio_maps(self, log_mel: Tensor) -> Tensor:
-        """Raw features of the audio ResNet before they are pooled: (n, mel, time) → (n, channels, mel', time')."""
+        """Return raw features of the audio ResNet before pooling: (n, mel, time) → (n, channels, mel', time')."""
         features: Tensor = self.audio(standardize(log_mel).unsqueeze(1))
         return features
 
     def pool_audio(self, features: Tensor) -> Tensor:
-        """Pool raw audio features over mel and time as the settings say: (n, channels, mel', time') → (n, channels)."""
+        """Pool raw audio features over mel and time (mean or max): (n, channels, mel', time') → (n, channels)."""
         return features.mean(dim=(2, 3)) if self.audio_pooling == "mean" else features.amax(dim=(2, 3))
 
     def project_frames(self, features: Tensor) -> Tensor:
-        """V before its L2 normalization: raw features (n, channels, h, w) → (n, d, h, w) float32."""
+        """Return V before its L2 normalization: raw features (n, channels, h, w) → (n, d, h, w) float32."""
         projected: Tensor = self.visual_norm(self.visual_projection(features))
         return projected.float()
 
@@ -157,11 +157,11 @@ class AudioVisualModel(nn.Module):
         return projected.float()
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """V of Eq. 1-7, each cell L2-normalized.
+        """Return V of Eq. 1-7, each cell L2-normalized.
 
-        The paper normalizes V in φ (Eq. 3-5) but leaves open whether Eq. 1 takes raw or normalized features. We take
-        normalized ones everywhere: the response is then the same cosine that the objectives train, and a cell
-        cannot score high by the length of its feature alone.
+        The paper normalizes V in φ (Eq. 3-5), but does not say whether Eq. 1 uses raw or normalized features. We normalize
+        everywhere: the response is then the cosine that the losses train, and a cell cannot score high only because its feature is
+        long.
 
         Parameters
         ----------
@@ -174,22 +174,22 @@ class AudioVisualModel(nn.Module):
         return F.normalize(self.project_frames(self.visual_features(frames)), dim=1)
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
-        """a of Eq. 1-7, L2-normalized: (n, mel, time) floating → (n, d) float32.
+        """Return a of Eq. 1-7, L2-normalized: (n, mel, time) floating → (n, d) float32.
 
-        A positive factor on a does not change Eq. 1 after min-max; Eq. 6 needs the normalization.
+        The length of a does not change Eq. 1 after min-max, but Eq. 6 requires the normalization.
         """
         return F.normalize(self.project_audio(self.audio_features(log_mel)), dim=1)
 
 
 def build_model(settings: EncoderSettings) -> AudioVisualModel:
-    """Make the model with random weights from torch's global generator, or with the pretrained visual weights.
+    """Create the model with random weights from torch's global generator; load pretrained visual weights if set.
 
     Raises
     ------
     SettingsError
-        The two encoders' features differ in length and no projection makes them equal, or a kernel size is even.
+        The encoders' features differ in length and there is no projection, or a kernel size is even.
     CheckpointError
-        `settings.visual_weights` is missing or does not fit the visual encoder.
+        The file `settings.visual_weights` is missing or does not match the visual encoder.
     """
     for name, resnet in (("visual", settings.visual), ("audio", settings.audio)):
         if any(size % 2 == 0 for size in resnet.kernel_sizes):
@@ -206,15 +206,15 @@ def build_model(settings: EncoderSettings) -> AudioVisualModel:
 
 
 def cell_stride(settings: ResNetSettings) -> int:
-    """Pixels from one cell of the map to the next."""
+    """Return the number of pixels from one cell of the map to the next."""
     return 4 * math.prod(settings.strides)
 
 
 def receptive_field(settings: ResNetSettings) -> int:
-    """Side, in pixels, of the square of the input that one cell of the map can depend on.
+    """Return the side, in pixels, of the square of the input that a cell of the map depends on.
 
-    From random weights the model learns to localize only when this is about an object's size: if every cell sees the
-    whole object, Eq. 3 rewards every cell alike. Plain ResNet-18 has several hundred pixels.
+    From random weights, the model only learns to localize if this is about the size of an object: if every cell sees the whole
+    object, Eq. 3 rewards all cells equally. For a plain ResNet-18 it is several hundred pixels.
     """
     size, jump = 11, 4  # the stem: 7×7 with stride 2, then 3×3 with stride 2
     for blocks, stride, kernel in zip(settings.blocks, settings.strides, settings.kernel_sizes, strict=True):
@@ -225,14 +225,14 @@ def receptive_field(settings: ResNetSettings) -> int:
 
 
 def standardize(log_mel: Tensor) -> Tensor:
-    """Give every clip's log-mel mean 0 and standard deviation 1; a constant one becomes zeros. float32."""
+    """Scale each clip's log-mel to mean 0 and standard deviation 1, float32; a constant log-mel becomes zeros."""
     log_mel = log_mel.float()
     std, mean = torch.std_mean(log_mel, dim=(1, 2), keepdim=True, correction=0)
     return (log_mel - mean) * torch.where(std > SILENCE_STD, std.clamp_min(SILENCE_STD).reciprocal(), 0.0)
 
 
 def _centering(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
-    """How far the stem and the first block of each stage look to the bottom right, in pixels of what they are given."""
+    """Return how far the stem and the first block of each stage shift to the bottom right, in pixels of their input."""
     wanted = (cell_stride(settings) - 1) // 2
     stem = min(wanted, STEM_PADDING)
     wanted, jump, shifts = wanted - stem, 4, []

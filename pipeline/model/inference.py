@@ -1,9 +1,9 @@
-"""One pass without gradient over a set of clips: response maps and audio embeddings.
+"""Inference over a set of clips: response maps and audio embeddings.
 
 Conventions
 -----------
-Evaluation mode, un-augmented pairs, float32 on every device, results in the order of the shards. Maps are raw (Eq. 1 before
-min-max).
+Evaluation mode, no gradients, un-augmented pairs, float32 on every device; results are in the order of the shards. Maps are raw (Eq. 1
+before min-max).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
 from pipeline.shards.reader import ShardSet
 
-READ_AHEAD = 3  # batches in memory besides the one in use
+READ_AHEAD = 3  # batches in memory in addition to the one in use
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device of a name such as "cpu", "cuda", "cuda:1"; "auto" uses CUDA if available.
+    """Return the device named "cpu", "cuda", "cuda:1" …; "auto" uses CUDA if available.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def select_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("not one that is supported")
+            raise RuntimeError("unsupported type")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -53,7 +53,7 @@ def select_device(name: str) -> torch.device:
 
 @contextmanager
 def inference() -> Iterator[None]:
-    """Disable gradients, and TF32 convolutions, which round to 10 bits on newer GPUs by default."""
+    """Disable gradients and TF32 convolutions, which newer GPUs use by default and which round to 10 bits."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -82,7 +82,7 @@ def predict(
     Parameters
     ----------
     localize : callable
-        Frames (n, 3, H, W) and log-mels (n, mel, time) → raw maps (n, h, w) and audio embeddings (n, d), on `device`.
+        Maps frames (n, 3, H, W) and log-mels (n, mel, time) to raw maps (n, h, w) and audio embeddings (n, d), on `device`.
     shards : ShardSet
     batch_size : int >= 1
     device : torch.device
@@ -94,12 +94,12 @@ def predict(
     response : np.ndarray (n, h, w) float32
         Raw maps, R.
     audio_embedding : np.ndarray (n, d) float32
-        a, of the audio that the frames were paired with.
+        a of the audio that each frame was paired with.
 
     Raises
     ------
     ValueError
-        `audio_order` has another length than the shards.
+        `audio_order` and the shards differ in length.
     """
     if audio_order is not None and len(audio_order) != len(shards):
         raise ValueError(f"audio_order has {len(audio_order)} entries for {len(shards)} clips")
@@ -131,9 +131,9 @@ def plain_batches(
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: int = READ_AHEAD) -> Iterator[Result]:
-    """Yield read(item) for each item in order, with a thread that reads up to `depth` items ahead.
+    """Yield read(item) for each item in order; a thread reads up to `depth` items ahead.
 
-    An error inside `read` is raised where its result is due.
+    An error in `read` is raised when its result is due.
     """
     remaining = iter(items)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as thread:
@@ -149,7 +149,7 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: 
 
 
 def as_tensors(frames: np.ndarray, log_mel: np.ndarray, *, pin: bool) -> tuple[Tensor, Tensor]:
-    """Return frames (n, c, H, W) and log-mels (n, mel, time) as tensors on the CPU, in pinned memory if asked."""
+    """Return frames (n, c, H, W) and log-mels (n, mel, time) as CPU tensors, in pinned memory if `pin`."""
     tensors = torch.from_numpy(frames), torch.from_numpy(log_mel)
     pixels, spectra = (tensor.pin_memory() for tensor in tensors) if pin else tensors
     return pixels.permute(0, 3, 1, 2), spectra  # n H W c -> n c H W

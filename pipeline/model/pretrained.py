@@ -1,8 +1,8 @@
-"""Published weights from a local file.
+"""Load published weights from a local file.
 
-The file is a torchvision ResNet state dict: a flat mapping of names to tensors, of any floating type; `fc.*`, the
-classifier, is ignored, and so is a missing `num_batches_tracked`, which files from before 2018 lack. It is loaded as
-weights only: a file that would run code is refused.
+The file is a torchvision ResNet state dict: a flat mapping of names to tensors of any floating type. The classifier (`fc.*`) is
+ignored. `num_batches_tracked` may be missing, as in files from before 2018. Files are loaded with `weights_only`, so one that would
+run code is rejected.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from pipeline.common.errors import CheckpointError
 
 
 def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
-    """Load a file that holds one flat dict, as weights only.
+    """Load a file that contains one flat dict, with `weights_only`.
 
     Parameters
     ----------
     path : Path
     advice : str
-        What to do about a bad file; the end of the error's message.
+        What to do about a bad file; ends the error message.
 
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, would run code, or holds something else than a dict.
+        The file is missing, damaged, would run code, or does not contain a dict.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; {advice}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
-        # torch's own message would advise to load the file without the safety.
-        raise CheckpointError(f"{path}: not readable: damaged, or holds more than tensors; {advice}") from None
+        # torch's message would advise to disable weights_only.
+        raise CheckpointError(f"{path}: not readable: damaged, or contains more than tensors; {advice}") from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of tensors; {advice}")
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a dict of tensors; {advice}")
     return content
 
 
 def weights_advice(setting: str) -> str:
-    """Return what to do about published weights that are missing or do not fit."""
+    """Return what to do about published weights that are missing or do not match."""
     return f"set {setting} to a torchvision ResNet state dict of the same shape, or to null for random weights"
 
 
@@ -54,15 +54,15 @@ def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
     Parameters
     ----------
     module : nn.Module
-        With torchvision's state-dict names.
+        Its state dict has torchvision's names.
     path : Path
     setting : str
-        Name of the setting that gave the path, for messages.
+        Setting that contains the path, for messages.
 
     Raises
     ------
     CheckpointError
-        The file cannot be loaded, or does not fit: the first key that differs is named.
+        The file cannot be loaded, or does not match the module; the message names the first key that differs.
     """
     advice = weights_advice(setting)
     content = load_tensors(path, advice=advice)
@@ -73,13 +73,13 @@ def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
             weights[name] = target
         value = weights.get(name)
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: no tensor {name!r}, which the encoder needs; {advice}")
+            raise CheckpointError(f"{path}: no tensor {name!r}, which the encoder requires; {advice}")
         if value.shape != target.shape:
-            shapes = f"{tuple(value.shape)}, the encoder's is {tuple(target.shape)}"
+            shapes = f"{tuple(value.shape)}, but the encoder's is {tuple(target.shape)}"
             raise CheckpointError(f"{path}: {name!r} has shape {shapes}; {advice}")
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {name!r} holds values that are not finite; {advice}")
+            raise CheckpointError(f"{path}: {name!r} contains values that are not finite; {advice}")
     unknown = [str(name) for name in weights if name not in own]
     if unknown:
-        raise CheckpointError(f"{path}: {unknown[0]!r} is not a part of the encoder; {advice}")
+        raise CheckpointError(f"{path}: {unknown[0]!r} is not part of the encoder; {advice}")
     module.load_state_dict(weights)

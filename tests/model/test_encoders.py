@@ -21,13 +21,13 @@ def _seed():
 
 
 def input_gradient(settings, cell, *, size):
-    """Where in the input a cell's output reaches, (size, size) bool, from gradients."""
+    """Return the pixels that a cell of the map depends on, (size, size) bool, from gradients."""
     torch.manual_seed(0)
     net = ResNet(settings.model_copy(update={"width": 4}), channels_in=1, centered=True).eval()
     for parameter in net.parameters():
-        parameter.data.abs_()  # nothing cancels, and no ReLU closes
+        parameter.data.abs_()  # so that nothing cancels and no ReLU is inactive
     frame = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    # Max-pooling passes the gradient of one pixel only; averaging has the same extent and passes all.
+    # Max-pooling passes the gradient to one pixel only; average pooling has the same extent and passes it to all.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.model.encoders.F.max_pool2d", F.avg_pool2d)
         net.double()(frame)[0, :, cell, cell].sum().backward()
@@ -40,7 +40,7 @@ class TestShapes:
             assert ResNet(RESNET18, channels_in=3, centered=True)(torch.zeros(1, 3, 256, 256)).shape == (1, 512, 16, 16)
             assert ResNet(RESNET18, channels_in=3, centered=True)(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 14, 14)
 
-    def test_audio_twin_takes_one_channel(self):
+    def test_audio_encoder_takes_one_channel(self):
         with torch.no_grad():
             assert ResNet(RESNET18, channels_in=1, centered=False)(torch.zeros(1, 1, 64, 251)).shape == (1, 512, 4, 16)
 
@@ -97,12 +97,12 @@ class TestReceptiveField:
         assert inside.mean().item() - (12 * stride + (stride - 1) / 2) == -0.5
 
     def test_a_mirrored_frame_has_the_mirrored_map(self):
-        """Of a blob far from the borders, within the pixel by which all cells are off together."""
+        """For a blob far from the borders, and up to the half pixel by which all cells are off."""
         torch.manual_seed(0)
         net = ResNet(RESNET18.model_copy(update={"width": 4}), channels_in=1, centered=True).double().eval()
         for parameter in net.parameters():
             if parameter.ndim == 4:
-                parameter.data.fill_(1 / parameter[0].numel())  # symmetric and positive: a blob stays one, where it is
+                parameter.data.fill_(1 / parameter[0].numel())  # symmetric and positive: the blob stays where it is
         ramp = torch.arange(1024, dtype=torch.float64)
         blob = torch.exp(-(((ramp - 500) / 20) ** 2))
         frame = (blob[:, None] * blob)[None, None]
@@ -182,12 +182,12 @@ class TestNormalization:
 
     def test_unequal_widths_need_a_projection(self):
         wide = ResNetSettings(width=16)
-        with pytest.raises(SettingsError, match=r"visual\.width 16 and audio\.width 8.*embedding_dim"):
+        with pytest.raises(SettingsError, match=r"16.*8.*embedding_dim"):
             build_model(EncoderSettings(visual=wide, audio=SMALL))
 
     def test_even_kernels_are_refused(self):
         even = SMALL.model_copy(update={"kernel_sizes": (3, 2, 1, 1)})
-        with pytest.raises(SettingsError, match=r"encoder\.audio\.kernel_sizes must be odd"):
+        with pytest.raises(SettingsError, match=r"encoder\.audio\.kernel_sizes.*\(3, 2, 1, 1\)"):
             build_model(EncoderSettings(visual=SMALL, audio=even))
 
 
@@ -217,14 +217,14 @@ class TestPretrained:
         torch.testing.assert_close(loaded["layer4.0.conv1.weight"], weights["layer4.0.conv1.weight"])
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
+        with pytest.raises(CheckpointError, match=r"none\.pth.*encoder\.visual_weights"):
             self.build(tmp_path / "none.pth")
 
     @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 broken"])
     def test_garbage(self, tmp_path, content):
         path = tmp_path / "bad.pth"
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"bad\.pth: not readable"):
+        with pytest.raises(CheckpointError, match=r"bad\.pth"):
             self.build(path)
 
     def test_a_file_that_would_run_code_is_refused(self, tmp_path):
@@ -235,26 +235,26 @@ class TestPretrained:
 
     def test_a_list_is_refused(self, tmp_path):
         torch.save([1, 2], tmp_path / "list.pth")
-        with pytest.raises(CheckpointError, match="holds a list"):
+        with pytest.raises(CheckpointError, match=r"list\.pth.*a list"):
             self.build(tmp_path / "list.pth")
 
     def test_first_key_that_differs_is_named(self, tmp_path, weights):
         path = tmp_path / "weights.pth"
         torch.save({**weights, "layer2.0.conv1.weight": torch.zeros(3, 3)}, path)
-        with pytest.raises(CheckpointError, match=r"'layer2\.0\.conv1\.weight' has shape \(3, 3\)"):
+        with pytest.raises(CheckpointError, match=r"'layer2\.0\.conv1\.weight'.*\(3, 3\)"):
             self.build(path)
         del weights["layer1.0.bn1.bias"]
         torch.save(weights, path)
-        with pytest.raises(CheckpointError, match=r"no tensor 'layer1\.0\.bn1\.bias'"):
+        with pytest.raises(CheckpointError, match=r"'layer1\.0\.bn1\.bias'"):
             self.build(path)
 
     def test_unknown_key_and_nan_are_refused(self, tmp_path, weights):
         path = tmp_path / "weights.pth"
         torch.save({**weights, "layer5.weight": torch.zeros(1)}, path)
-        with pytest.raises(CheckpointError, match=r"'layer5\.weight' is not a part"):
+        with pytest.raises(CheckpointError, match=r"'layer5\.weight'"):
             self.build(path)
         torch.save({**weights, "bn1.weight": torch.full((8,), float("nan"))}, path)
-        with pytest.raises(CheckpointError, match=r"'bn1\.weight' holds values that are not finite"):
+        with pytest.raises(CheckpointError, match=r"'bn1\.weight'.*finite"):
             self.build(path)
 
 
@@ -271,7 +271,7 @@ features = model.encode_frames(frames)
 """
 
 
-def test_the_backward_pass_of_a_narrow_net_survives_the_shards_order_of_pixels():
-    # In a process of its own, since what it guards against is a crash of the interpreter.
+def test_the_backward_pass_of_a_narrow_net_survives_channels_last_frames():
+    # In its own process: the bug crashed the interpreter.
     done = subprocess.run([sys.executable, "-c", NARROW_NET], check=False)
     assert done.returncode == 0

@@ -36,8 +36,8 @@ def test_response_moves_with_the_cells():
     assert torch.equal(response_map(features.flip(3), audio), response_map(features, audio).flip(2))
 
 
-def test_response_refuses_shapes_that_do_not_belong_together():
-    with pytest.raises(ValueError, match=r"\(2, 4, 3, 3\) and audio \(2, 5\)"):
+def test_response_rejects_shapes_that_do_not_match():
+    with pytest.raises(ValueError, match=r"\(2, 4, 3, 3\).*\(2, 5\)"):
         response_map(torch.zeros(2, 4, 3, 3), torch.zeros(2, 5))
 
 
@@ -46,7 +46,7 @@ def test_min_max_closed_form():
     torch.testing.assert_close(min_max(response), torch.tensor([[[0.0, 0.5], [0.25, 1.0]]]))
 
 
-def test_min_max_treats_each_map_alone_and_ignores_scale_and_offset():
+def test_min_max_treats_each_map_separately_and_ignores_scale_and_offset():
     response = torch.randn(4, 6, 7)
     normalized = min_max(response)
     assert normalized.amin(dim=(1, 2)).eq(0).all()
@@ -66,6 +66,6 @@ def test_sounding_region_is_strictly_above_the_threshold():
 
 
 @pytest.mark.parametrize("delta_v", [-0.1, 1.1, float("nan")])
-def test_sounding_region_refuses_other_thresholds(delta_v):
-    with pytest.raises(ValueError, match=r"delta_v must lie in \[0, 1\]"):
+def test_sounding_region_rejects_other_thresholds(delta_v):
+    with pytest.raises(ValueError, match=f"delta_v.*{delta_v}"):
         sounding_region(torch.zeros(1, 2, 2), delta_v=delta_v)

@@ -174,16 +174,16 @@ def test_half_precision_is_widened_even_under_autocast():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_temperature_is_checked(temperature):
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match=f"temperature.*{temperature}"):
         contrastive_loss(unit(2, 3), unit(2, 3), temperature=temperature)
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match=r"\(2, 3\) and audio \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 3\)"):
         contrastive_loss(unit(2, 3), unit(3, 3), temperature=0.1)
     with pytest.raises(ValueError, match="k > 0"):
         contrastive_loss(torch.zeros(0, 3), torch.zeros(0, 3), temperature=0.1)
-    with pytest.raises(ValueError, match=r"relation must be bool \(2, 2\), got torch.float32"):
+    with pytest.raises(ValueError, match=r"relation.*\(2, 2\).*torch\.float32"):
         iterative_loss(unit(2, 3), unit(2, 3), temperature=0.1, relation=torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"\(3, 3\)"):
         iterative_loss(unit(2, 3), unit(2, 3), temperature=0.1, negative=unit(3, 3))

@@ -17,7 +17,7 @@ def generator(seed=0):
 
 
 def naive_cells(response, keep, best):
-    """The sets x of Eq. 4 and 5 by loops: for each map the list of (row, col)."""
+    """The sets x of Eq. 4 and 5 with loops: one list of (row, col) per map."""
     sets = []
     for one in response:
         cells = [(y, x) for y in range(one.shape[0]) for x in range(one.shape[1]) if keep(float(one[y, x]))]
@@ -28,7 +28,7 @@ def naive_cells(response, keep, best):
 
 
 def naive_mean(features, cells):
-    """φ over given cells of one V (d, h, w)."""
+    """φ over the given cells of one V (d, h, w)."""
     total = torch.zeros(features.shape[0], dtype=features.dtype)
     for y, x in cells:
         cell = features[:, y, x]
@@ -114,15 +114,15 @@ def test_gradients_reach_the_sampled_cells_alone(cells):
 
 def test_arguments_are_checked():
     features, mask = torch.zeros(2, 3, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match="mask must be bool"):
+    with pytest.raises(ValueError, match="bool"):
         sample_features(features, mask.float(), cells=1, generator=generator())
-    with pytest.raises(ValueError, match=r"got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
         sample_features(features, mask[:, :3], cells=1, generator=generator())
-    with pytest.raises(ValueError, match="cells must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"cells.*-1"):
         sample_features(features, mask, cells=-1, generator=generator())
-    with pytest.raises(ValueError, match="delta_v"):
+    with pytest.raises(ValueError, match=r"delta_v.*2"):
         silent_cells(torch.zeros(1, 2, 2), delta_v=2)
-    with pytest.raises(ValueError, match="delta_a"):
+    with pytest.raises(ValueError, match=r"delta_a.*-1"):
         audio_relation(torch.zeros(2, 3), delta_a=-1)
 
 
