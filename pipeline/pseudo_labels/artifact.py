@@ -1,10 +1,10 @@
-"""The pseudo-label artifact: what one epoch's model says of the training set, for the next epoch to learn from.
+"""The pseudo-label artifact: one epoch's predictions for the training set, which the next epoch learns from.
 
 Conventions
 -----------
-R̃ (n, h, w) is the response map after min-max (Eq. 1), in [0, 1], in the view of the un-augmented frame; ã (n, d) the audio
-embedding, L2-normalized. Both come from the weights at the END of the epoch, in evaluation mode, and are all that Eq. 4-6 need.
-What the file ``epoch_NNN.h5`` holds stands in `pipeline.pseudo_labels.hdf5_file`.
+R̃ (n, h, w) is the response map of the un-augmented frame after min-max (Eq. 1), in [0, 1]; ã (n, d) is the L2-normalized audio
+embedding. Both are computed in evaluation mode with the weights at the END of the epoch. Eq. 4-6 need nothing else. See
+`pipeline.pseudo_labels.hdf5_file` for the contents of ``epoch_NNN.h5``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["ATTRIBUTES", "FORMAT_VERSION", "ClipLabels", "PseudoLabels", "write_
 
 @dataclass(frozen=True)
 class ClipLabels:
-    """One clip's labels: the same fields as those of `PseudoLabels`, without the axis of clips."""
+    """The pseudo-labels of one clip: the fields of `PseudoLabels` without the clip axis."""
 
     clip_id: str
     response: np.ndarray  # (h, w) float32, R̃
@@ -59,12 +59,12 @@ class ClipLabels:
 
 
 class PseudoLabels:
-    """One epoch's labels of the training set; values are those that the file holds, widened to float32.
+    """One epoch's pseudo-labels of the training set, with the stored values converted to float32.
 
-    Opening reads the clip ids and the attributes alone. An array is read at its first use, and kept; rows are read by
-    ``labels[clip_id]``, ``labels[[clip_id, …]]``, ``labels[first_id:last_id]`` (both included, in the file's order) and `blocks`, and
-    not kept. What is read is checked: a
-    `PseudoLabelError` names the file if its data are damaged. Iteration, ``len`` and ``in`` are about clip ids.
+    Opening reads only the clip ids and the attributes. A whole array is read on first use and cached. ``labels[clip_id]``,
+    ``labels[[clip_id, …]]``, ``labels[first_id:last_id]`` (both included, in file order) and `blocks` read only the rows they need and
+    cache nothing. Everything read is checked; damaged data raise a `PseudoLabelError` that names the file. Iteration, ``len`` and
+    ``in`` refer to clip ids.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class PseudoLabels:
     attrs : dict
         epoch, stage, objective, delta_v, delta_a, temperature, fingerprint, shards.
     path : Path or None
-        The file; None for labels in memory.
+        The file; None for pseudo-labels in memory.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PseudoLabels:
     def from_responses(
         cls, clip_ids: Sequence[str], response: np.ndarray, audio_embedding: np.ndarray, **attrs: Any
     ) -> PseudoLabels:
-        """Make labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` are ATTRIBUTES."""
+        """Create pseudo-labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` must be ATTRIBUTES."""
         if set(attrs) != set(ATTRIBUTES):
             raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
         normalized = _as_stored(min_max(torch.from_numpy(response)).numpy())
@@ -102,12 +102,12 @@ class PseudoLabels:
 
     @classmethod
     def open(cls, path: Path | str) -> PseudoLabels:
-        """Open an artifact and check its structure; the data are read and checked when they are used.
+        """Open an artifact and check its structure; data are read and checked on use.
 
         Raises
         ------
         PseudoLabelError
-            The file is missing, cut short, of another format version, or its fields do not belong together.
+            The file is missing, truncated or of another format version, or its fields are inconsistent.
         """
         file = LabelFile(Path(path))
         return cls(file.clip_ids, file, file.attrs, path=file.path)
@@ -119,12 +119,12 @@ class PseudoLabels:
 
     @cached_property
     def response_min(self) -> np.ndarray:
-        """Smallest raw response, (n,) float32: R = R̃ (max - min) + min."""
+        """Minimum of the raw response, (n,) float32: R = R̃ (max - min) + min."""
         return self._read("response_min")
 
     @cached_property
     def response_max(self) -> np.ndarray:
-        """Largest raw response, (n,) float32."""
+        """Maximum of the raw response, (n,) float32."""
         return self._read("response_max")
 
     @cached_property
@@ -134,7 +134,7 @@ class PseudoLabels:
 
     @cached_property
     def sounding_fraction(self) -> np.ndarray:
-        """Share of the cells above δ_v, (n,) float32."""
+        """Fraction of the cells above δ_v, (n,) float32."""
         return self._read("sounding_fraction")
 
     @property
@@ -172,7 +172,7 @@ class PseudoLabels:
         )
 
     def select(self, clip_ids: Sequence[str]) -> PseudoLabels:
-        """Return the labels of some clips in the order given; their rows are read when they are used.
+        """Return the pseudo-labels of some clips, in the given order; rows are read on use.
 
         Raises
         ------
@@ -182,12 +182,12 @@ class PseudoLabels:
         return PseudoLabels(clip_ids, SomeRows(self._fields, self.rows(clip_ids)), self.attrs, path=self.path)
 
     def blocks(self) -> Iterator[PseudoLabels]:
-        """Yield all clips in order, some thousands at a time, for what need not keep them in memory."""
+        """Yield the pseudo-labels in blocks of some thousand clips, to process them without loading all."""
         for part in blocks(len(self)):
             yield PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)
 
     def with_attributes(self, **attrs: Any) -> PseudoLabels:
-        """Return the same maps and embeddings under other attributes; the sounding fraction follows delta_v."""
+        """Return the same maps and embeddings with other attributes; the sounding fraction is recomputed for delta_v."""
         attrs = {**self.attrs, **attrs}
         arrays = {name: getattr(self, name) for name in TYPES}
         arrays["sounding_fraction"] = _sounding_fraction(self.response, attrs["delta_v"])
@@ -205,28 +205,28 @@ class PseudoLabels:
             return np.array([self._row_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
         except KeyError as error:
             raise PseudoLabelError(
-                f"clip {error.args[0]!r} has no pseudo-labels of epoch {self.attrs['epoch']}; they were made from other "
-                "shards: rerun initialize"
+                f"clip {error.args[0]!r} has no pseudo-labels of epoch {self.attrs['epoch']}, which were made from other shards; "
+                "run initialize again"
             ) from None
 
     def mask_ious(self, previous: PseudoLabels) -> np.ndarray:
-        """IoU of each clip's sounding region with that of another epoch, (n,) float64; two empty ones give 1."""
+        """Return the IoU of each clip's sounding region with that of another epoch, (n,) float64; 1 if both are empty."""
         mine, other = self.masks, previous.masks[previous.rows(self.clip_ids)]
         both, either = (mine & other).sum(axis=(1, 2)), (mine | other).sum(axis=(1, 2))
         return np.where(either > 0, both / np.maximum(either, 1), 1.0)
 
     def mask_iou(self, previous: PseudoLabels) -> float:
-        """Mean over clips of `mask_ious`."""
+        """Return the mean of `mask_ious`."""
         return float(self.mask_ious(previous).mean())
 
     def verify(self) -> None:
-        """Read everything once, so that every checksum is compared, and check that the fields agree with each other.
+        """Read the whole file, which compares every checksum, and check that the fields are consistent.
 
         Raises
         ------
         PseudoLabelError
-            Data are damaged or out of range, a type, a checksum or the name of an axis is not as the format says, a
-            range is upside down, or a sounding fraction is not that of its map.
+            Data are damaged or out of range; a type, checksum or axis name violates the format; a minimum is above its maximum;
+            or a sounding fraction does not match its map.
         """
         if isinstance(self._fields, LabelFile):
             self._fields.verify_layout()
@@ -240,14 +240,14 @@ class PseudoLabels:
             counted = _sounding_fraction(block.response, self.attrs["delta_v"])
             for wrong, reason in (
                 (block.response_min > block.response_max, "response_min is above response_max"),
-                (~np.isclose(block.sounding_fraction, counted, atol=1e-6), "sounding_fraction is not that of its map"),
+                (~np.isclose(block.sounding_fraction, counted, atol=1e-6), "sounding_fraction does not match its map"),
             ):
                 if wrong.any():
                     raise unusable(where, f"clip {block.clip_ids[int(np.argmax(wrong))]!r}: {reason}")
 
     def _between(self, ids: slice) -> PseudoLabels:
         if ids.step is not None:
-            raise ValueError(f"a slice of clip ids has no step, got {ids.step!r}")
+            raise ValueError(f"a slice of clip ids cannot have a step, got {ids.step!r}")
         start = 0 if ids.start is None else int(self.rows([ids.start])[0])
         stop = len(self) if ids.stop is None else int(self.rows([ids.stop])[0]) + 1
         part = slice(start, max(start, stop))
@@ -262,7 +262,7 @@ class PseudoLabels:
 
 
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
-    """Write an artifact, whole or not at all."""
+    """Write an artifact atomically."""
     write_fields(path, labels.clip_ids, {name: getattr(labels, name) for name in TYPES}, labels.attrs)
 
 

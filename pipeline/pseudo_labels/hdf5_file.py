@@ -1,17 +1,18 @@
-"""The file of one epoch's pseudo-labels, ``epoch_NNN.h5``: written whole, read by the row.
+"""The file of one epoch's pseudo-labels, ``epoch_NNN.h5``: written as a whole, read row by row.
 
 Conventions
 -----------
-The file holds, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and
-`response_max` float32 (to undo the normalization), `audio_embedding` float16 (ã), `sounding_fraction` float32 (share of
-cells above δ_v); dimensions `clip`, `row`, `col`, `feature`; attributes format_version, epoch, stage, objective, delta_v,
-delta_a, temperature, fingerprint (of the run), shards (fingerprint of the training set). The same labels give the same bytes.
+Datasets, with the clip as first axis: `clip_id` fixed-length bytes, `response` float16 (R̃), `response_min` and `response_max` float32
+(to undo the normalization), `audio_embedding` float16 (ã), `sounding_fraction` float32 (fraction of cells above δ_v). Dimensions:
+`clip`, `row`, `col`, `feature`. Attributes: format_version, epoch, stage, objective, delta_v, delta_a, temperature, fingerprint (of
+the run), shards (fingerprint of the training set). Equal pseudo-labels give equal bytes.
 
-All data carry checksums, which HDF5 compares whenever it reads: a damaged byte is never returned.
+All data have checksums, which HDF5 verifies on every read, so damaged data are never returned.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,14 @@ AXES = {
 TYPES = {
     name: np.dtype(np.float16 if len(axes) > 1 else np.float32) for name, axes in AXES.items() if name != "clip_id"
 }
-CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps: an artifact is mostly read from start to end
-CLIPS_PER_BLOCK = 32 * CLIPS_PER_CHUNK  # of what goes through all clips without keeping them
+CLIPS_PER_CHUNK = 256  # about 128 KiB of 16×16 maps; artifacts are mostly read sequentially
+CLIPS_PER_BLOCK = 32 * CLIPS_PER_CHUNK  # for sequential passes over all clips
 
 
 class LabelFile:
-    """An artifact on disk: its structure is checked when it is opened, its data are read and checked on demand.
+    """An artifact on disk. Its structure is checked on opening; its data are read and checked on demand.
 
-    No file stays open between two calls, so an instance may be pickled and handed to other processes.
+    The file is not kept open between calls, so an instance can be pickled and sent to other processes.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class LabelFile:
     Raises
     ------
     PseudoLabelError
-        The file is missing, is cut short, is of another format version, or its fields do not belong together.
+        The file is missing, truncated or of another format version, or its fields are inconsistent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,17 +94,17 @@ class LabelFile:
         }:
             raise unusable(path, "its fields differ in length or number of axes")
         if len(set(self.clip_ids)) != len(self.clip_ids):
-            raise unusable(path, "a clip id stands in it twice")
+            raise unusable(path, f"duplicate clip id {Counter(self.clip_ids).most_common(1)[0][0]!r}")
 
     def read_together(self, names: Sequence[str], rows: Choice = None) -> dict[str, np.ndarray]:
-        """Read fields of all clips or of some; the file is opened once.
+        """Read fields of all or of some clips, opening the file once.
 
         Parameters
         ----------
         names : sequence of str
             Fields other than `clip_id`.
         rows : np.ndarray of int64, or slice without a step, or None
-            None reads all.
+            None reads all rows.
 
         Returns
         -------
@@ -112,19 +113,19 @@ class LabelFile:
         Raises
         ------
         PseudoLabelError
-            The data are damaged or out of range, or the file is no longer the one that was opened.
+            The data are damaged or out of range, or the file was modified since it was opened.
         """
         chosen = slice(None) if rows is None else rows
         fields: dict[str, np.ndarray] = {}
         name = names[0]
         try:
             if _identity(self.path) != self._identity:
-                raise PseudoLabelError(f"{self.path}: has been written anew since it was opened; open it again")
+                raise PseudoLabelError(f"{self.path}: was modified since it was opened; open it again")
             with open_file(self.path) as file:
                 for name in names:
                     fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
         except READ_ERRORS as error:
-            raise unusable(self.path, f"damaged at {name} ({error})") from None
+            raise unusable(self.path, f"{name} is damaged ({error})") from None
         for name, values in fields.items():
             fault = fault_of(name, values)
             if fault is not None:
@@ -134,14 +135,14 @@ class LabelFile:
         return fields
 
     def verify_layout(self) -> None:
-        """Check what reading does not need: the types, that every field carries checksums, and the named axes."""
+        """Check what reading does not require: types, checksums, and axis names."""
         with open_file(self.path) as file:
             for name, axes in AXES.items():
                 dataset = file[name]
                 if dataset.dtype.kind != "S" if name == "clip_id" else dataset.dtype != TYPES[name]:
                     raise unusable(self.path, f"{name} is {dataset.dtype}, not {TYPES.get(name, 'fixed-length bytes')}")
                 if len(dataset) and not dataset.fletcher32:
-                    raise unusable(self.path, f"{name} carries no checksums")
+                    raise unusable(self.path, f"{name} has no checksums")
                 if [_scale(dimension) for dimension in dataset.dims] != list(axes):
                     raise unusable(self.path, f"the axes of {name} are not named {', '.join(axes)}")
 
@@ -149,14 +150,14 @@ class LabelFile:
 def write_fields(
     path: Path, clip_ids: Sequence[str], fields: Mapping[str, np.ndarray], attrs: Mapping[str, Any]
 ) -> None:
-    """Write an artifact, whole or not at all.
+    """Write an artifact atomically.
 
     Parameters
     ----------
     path : Path
     clip_ids : sequence of str
     fields : mapping
-        Every field of AXES but `clip_id`; they are stored as TYPES say.
+        All fields of AXES except `clip_id`; converted to TYPES.
     attrs : mapping
         ATTRIBUTES and their values.
     """
@@ -174,13 +175,13 @@ def write_fields(
 
 
 def blocks(n_clips: int, size: int = CLIPS_PER_BLOCK) -> Iterator[slice]:
-    """Yield slices that together cover all clips, each of whole chunks."""
+    """Yield slices that together cover all clips, each a multiple of the chunk size."""
     for start in range(0, n_clips, size):
         yield slice(start, min(start + size, n_clips))
 
 
 def fault_of(name: str, values: np.ndarray) -> tuple[int, str] | None:
-    """Return the first row whose values cannot be, and why; None if there is none."""
+    """Return the first row with invalid values, and the reason; None if all are valid."""
     good = ((values >= 0) & (values <= 1)) if name in ("response", "sounding_fraction") else np.isfinite(values)
     if good.all():
         return None
@@ -189,14 +190,14 @@ def fault_of(name: str, values: np.ndarray) -> tuple[int, str] | None:
 
 
 def unusable(path: Path, reason: str) -> PseudoLabelError:
-    """Return the error of an artifact that cannot be mended."""
+    """Return the error for an artifact that cannot be repaired."""
     return PseudoLabelError(f"{path}: {reason}; remove the run's folder and run its stage again")
 
 
 def _read_rows(dataset: h5py.Dataset, rows: np.ndarray | slice) -> np.ndarray:
     if isinstance(rows, slice):
         return dataset[rows]
-    # A slice per chunk that has any of the rows: many times faster than h5py's selection by a list.
+    # One slice per chunk that contains any of the rows: many times faster than indexing h5py with a list.
     values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(rows, kind="stable")
     for part in np.split(order, np.flatnonzero(np.diff(rows[order] // CLIPS_PER_CHUNK)) + 1) if len(rows) else ():

@@ -1,7 +1,7 @@
-"""Where the arrays of pseudo-labels come from: a file, memory, or some rows of either.
+"""Sources of the arrays of pseudo-labels: a file, memory, or some rows of either.
 
-Each source has `read_together`, which takes the names of fields and the rows (positions, or a slice without a step, or None for
-all) and returns float32 arrays by name.
+Each source has `read_together`, which takes field names and rows (indices, a slice without a step, or None for all) and returns
+float32 arrays by name.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class ArrayFields:
 
 @dataclass(frozen=True)
 class SomeRows:
-    """Some rows of other fields."""
+    """A selection of rows of another source."""
 
     fields: Fields
     chosen: np.ndarray | slice
 
     def read_together(self, names: Sequence[str], rows: Choice = None) -> dict[str, np.ndarray]:
-        """Return the fields of some of these clips."""
+        """Return the fields of some of the selected clips."""
         if rows is None:
             return self.fields.read_together(names, self.chosen)
         if isinstance(self.chosen, slice):

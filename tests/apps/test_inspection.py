@@ -448,7 +448,7 @@ class TestVerify:
         path.write_bytes(content)
         found = verify_artifacts(find_artifacts(run), shards=shards)
         assert [len(each.problems) for each in found.artifacts] == [0, 1, 0]
-        assert found.artifacts[1].problems[0].startswith("damaged at audio_embedding")
+        assert "audio_embedding" in found.artifacts[1].problems[0]
 
     def test_artifacts_of_another_run_epoch_or_set_of_clips(self, run, shards):
         write_pseudo_labels(labels_path(run, 1), make_labels(1, fingerprint="b" * 32, shards=shards.fingerprint))

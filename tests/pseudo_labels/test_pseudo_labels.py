@@ -93,7 +93,7 @@ def test_opens_in_xarray_with_named_axes(path):
 def test_rows_find_clips_in_any_order():
     labels = make_labels()[2]
     assert labels.rows(["clip-3", "clip-0"]).tolist() == [3, 0]
-    with pytest.raises(PseudoLabelError, match=r"clip 'other' has no pseudo-labels of epoch 3.*rerun initialize"):
+    with pytest.raises(PseudoLabelError, match=r"'other'.*epoch 3"):
         labels.rows(["clip-1", "other"])
 
 
@@ -117,7 +117,7 @@ def test_constant_map_has_no_sounding_cell():
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(PseudoLabelError, match=r"epoch_000\.h5: no such pseudo-labels"):
+    with pytest.raises(PseudoLabelError, match=r"epoch_000\.h5: no such"):
         PseudoLabels.open(tmp_path / "epoch_000.h5")
 
 
@@ -142,9 +142,9 @@ def test_a_flipped_bit_in_the_data_is_found(path, field):
     content = bytearray(path.read_bytes())
     content[offset + 1] ^= 4
     path.write_bytes(content)
-    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5: damaged"):
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5.*damaged"):
         PseudoLabels.open(path).verify()
-    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5: damaged"):
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5.*damaged"):
         getattr(PseudoLabels.open(path), field)
 
 
@@ -154,42 +154,42 @@ def change(path, field, value):
 
 
 @pytest.mark.parametrize("value", [1.5, -0.5, np.nan])
-def test_values_out_of_range_are_refused_when_they_are_read(path, value):
+def test_values_out_of_range_are_rejected_on_reading(path, value):
     with h5py.File(path, "r+") as file:
         file["response"][2, 1, 1] = value
     labels = PseudoLabels.open(path)
     for read in (lambda: labels.response, labels.verify, lambda: labels["clip-2"], lambda: labels[["clip-2"]].masks):
-        with pytest.raises(PseudoLabelError, match=r"response of clip 'clip-2': not all in \[0, 1\]"):
+        with pytest.raises(PseudoLabelError, match=r"response.*'clip-2'"):
             read()
     assert labels["clip-1"].response.shape == (3, 2)
     change(path, "audio_embedding", np.inf)
-    with pytest.raises(PseudoLabelError, match="audio_embedding of clip 'clip-0': not all finite"):
+    with pytest.raises(PseudoLabelError, match=r"audio_embedding.*'clip-0'"):
         PseudoLabels.open(path).select(["clip-0"]).audio_embedding.sum()
 
 
-def test_other_versions_are_refused(path):
+def test_other_versions_are_rejected(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(PseudoLabelError, match=f"format_version is 99, this program reads {FORMAT_VERSION}"):
+    with pytest.raises(PseudoLabelError, match=rf"format_version is 99.*{FORMAT_VERSION}"):
         PseudoLabels.open(path)
 
 
-def test_contradictions_are_refused(path):
+def test_inconsistent_files_are_rejected(path):
     change(path, "clip_id", b"clip-0")
-    with pytest.raises(PseudoLabelError, match="twice"):
+    with pytest.raises(PseudoLabelError, match="'clip-0'"):
         PseudoLabels.open(path)
     with h5py.File(path, "r+") as file:
         del file["response_min"]
-    with pytest.raises(PseudoLabelError, match="damaged or not a pseudo-label file"):
+    with pytest.raises(PseudoLabelError, match="response_min"):
         PseudoLabels.open(path)
     with h5py.File(path, "r+") as file:
         file["response_min"] = np.zeros(2, np.float32)
-    with pytest.raises(PseudoLabelError, match="differ in length"):
+    with pytest.raises(PseudoLabelError, match="length"):
         PseudoLabels.open(path)
 
 
 def test_attributes_must_be_complete():
-    with pytest.raises(ValueError, match="attributes must be"):
+    with pytest.raises(ValueError, match="epoch"):
         PseudoLabels.from_responses(["a"], np.zeros((1, 2, 2), np.float32), np.zeros((1, 2), np.float32), epoch=1)
 
 
@@ -203,7 +203,7 @@ def test_one_clip_is_one_row(path):
     np.testing.assert_allclose(clip.raw_response, response[3], atol=2e-3)
     np.testing.assert_allclose(clip.audio_embedding, audio[3], atol=1e-3)
     assert clip.sounding_fraction == labels.sounding_fraction[3]
-    with pytest.raises(PseudoLabelError, match="clip 'clip-9' has no pseudo-labels of epoch 3"):
+    with pytest.raises(PseudoLabelError, match=r"'clip-9'.*epoch 3"):
         labels["clip-9"]
 
 
@@ -252,12 +252,12 @@ def test_from_one_clip_to_another_in_the_files_order(path, ids, rows):
             np.testing.assert_array_equal(some[some.clip_ids[0]].response, labels.response[rows[0]])
 
 
-def test_slices_that_mean_nothing(path):
+def test_invalid_slices(path):
     labels = PseudoLabels.open(path)
-    with pytest.raises(ValueError, match="a slice of clip ids has no step, got 2"):
+    with pytest.raises(ValueError, match="step, got 2"):
         labels["clip-0":"clip-4":2]
     for wrong in (slice("clip-9", None), slice(None, "clip-9")):
-        with pytest.raises(PseudoLabelError, match="clip 'clip-9' has no pseudo-labels"):
+        with pytest.raises(PseudoLabelError, match="'clip-9'"):
             labels[wrong]
 
 
@@ -305,21 +305,21 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     labels = PseudoLabels.open(path)
     assert labels["clip-511"].response.shape == (3, 2)
     assert labels.audio_embedding.shape == (600, 4)
-    with pytest.raises(PseudoLabelError, match="damaged at response"):
+    with pytest.raises(PseudoLabelError, match=r"response.*damaged"):
         labels["clip-512"]
 
 
-def test_a_file_that_was_written_anew_is_not_mixed_up(path):
+def test_a_modified_file_is_not_mixed_with_the_opened_one(path):
     labels = PseudoLabels.open(path)
     write_pseudo_labels(path, make_labels(seed=1)[2])
-    with pytest.raises(PseudoLabelError, match="written anew since it was opened"):
+    with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5.*modified"):
         labels["clip-0"]
     path.unlink()
     with pytest.raises(PseudoLabelError, match=r"epoch_003\.h5.*No such file"):
         labels.masks.any()
 
 
-def test_verify_passes_what_is_whole(path):
+def test_verify_accepts_an_intact_file(path):
     PseudoLabels.open(path).verify()
     make_labels()[2].verify()
     make_labels()[2].with_attributes(delta_v=0.1).verify()
@@ -354,14 +354,14 @@ def miscounted(file):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (without_checksum, "response_min carries no checksums"),
-        (of_another_type, "response is float64, not float16"),
-        (without_axes, "axes of response are not named clip, row, col"),
-        (upside_down, "'clip-1': response_min is above response_max"),
-        (miscounted, "'clip-4': sounding_fraction is not that of its map"),
+        (without_checksum, "response_min.*checksums"),
+        (of_another_type, "response.*float64.*float16"),
+        (without_axes, "response.*clip, row, col"),
+        (upside_down, "'clip-1'.*response_min.*response_max"),
+        (miscounted, "'clip-4'.*sounding_fraction"),
     ],
 )
-def test_verify_finds_what_reading_does_not_need(path, harm, message):
+def test_verify_finds_what_reading_does_not_require(path, harm, message):
     with h5py.File(path, "r+") as file:
         harm(file)
     with pytest.raises(PseudoLabelError, match=message):
