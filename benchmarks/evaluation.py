@@ -1,17 +1,17 @@
-"""Evaluation speed, the model included: batches and the evaluator against one image at a time.
+"""Evaluation speed including the model: batches and our evaluator against one image at a time.
 
-Both start from shards and boxes and end with a cIoU for each clip: read, encode, response map, then enlarge to 224×224,
-min-max, median, threshold, cIoU. One image at a time is how public code of the field evaluates: the model runs on a batch
-of one, and the scoring loop is that of `benchmarks/scoring.py`. The net is that of the demo in params.yaml, with random
-weights; frames and log-mels are noise of the demo's size. Repeats are interleaved and the median of each is taken, so that
-a busy machine hurts both alike. The evaluator also computes IoU and pointing, which the loop does not.
+Both start from shards and boxes and compute the cIoU of each clip: read, encode, response map, upsample to 224×224, min-max,
+median, threshold, cIoU. Public code in this field evaluates one image at a time: the model runs on a batch of one, followed by
+the scoring loop of `benchmarks/scoring.py`. The net is the demo's from params.yaml with random weights; frames and log-mels are
+noise of the demo's size. Repeats are interleaved and the median of each is reported, so that load on the machine affects both
+alike. Our evaluator also computes IoU and pointing; the loop does not.
 
     python benchmarks/evaluation.py [--clips 512] [--repeats 3] [--output benchmarks/results/evaluation.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import os
@@ -69,7 +69,7 @@ def one_at_a_time(model: AudioVisualModel, shards: ShardSet, boxes: list[Box]) -
 
 
 def measure(clips: int, repeats: int, params: Path) -> dict[str, float]:
-    """Return the medians in images a second, their ratio, and the largest difference of a cIoU."""
+    """Return the medians in images per second, their ratio, and the largest difference between two cIoUs."""
     torch.manual_seed(0)
     model = build_model(load_params(params).training["demo"].encoder).eval()
     ways: dict[str, Callable[[AudioVisualModel, ShardSet, list[Box]], list[float]]] = {
@@ -82,7 +82,7 @@ def measure(clips: int, repeats: int, params: Path) -> dict[str, float]:
         write_shards(Path(folder), clips)
         shards = ShardSet.open(Path(folder))
         boxes = make_input(shards.clip_ids)[1]
-        for _ in range(repeats + 1):  # the first warms up
+        for _ in range(repeats + 1):  # the first is a warm-up
             for name, way in ways.items():
                 start = time.perf_counter()
                 cious[name] = way(model, shards, boxes)

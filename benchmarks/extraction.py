@@ -1,17 +1,17 @@
-"""Extraction speed of one core: frame, sound and log-mel of a clip, against decoding alone and against the common way.
+"""Extraction speed on one core: frame, audio and log-mel of a clip, against decoding alone and against the common way.
 
-The files are 12 s of 640×360 H.264 at 30 fps (keyframe interval 250, x264's defaults otherwise) with AAC stereo at
-44.1 kHz. Decoding alone is every picture up to the central one through PyAV, with one thread, and nothing else. The
-common way is one ffmpeg process for the frame, one for a wav file, then librosa; it needs `ffmpeg` on the PATH and is
-left out otherwise. The process and its children are bound to one core. Passes over the files are interleaved and the
-median of each is taken, so that a busy machine hurts all alike.
+The files are 12 s of 640×360 H.264 at 30 fps (keyframe interval 250, otherwise x264's defaults) with AAC stereo at 44.1 kHz.
+"Decode only" decodes every frame up to the central one with PyAV in one thread and does nothing else. The "common way" is one
+ffmpeg process for the frame, one for a WAV file, then librosa; it is skipped if `ffmpeg` is not on the PATH. The process and
+its children are pinned to one core. Passes over the files are interleaved and the median of each is reported, so that load on
+the machine affects all alike.
 
     python benchmarks/extraction.py [--files 20] [--passes 5] [--output benchmarks/results/extraction.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import os
@@ -41,7 +41,7 @@ CLIP_SECONDS, IMAGE_SIZE = 5.0, 256
 
 
 def write_video(path: Path, seed: int) -> None:
-    """Write one file: a textured scene under a slow pan, three moving shapes, sensor noise; a chord in noise."""
+    """Write one file: a slow pan over a textured scene, three moving shapes, sensor noise; a chord in noise."""
     generator = np.random.default_rng(seed)
     rough = Image.fromarray(generator.integers(0, 255, (40, 70, 3), dtype=np.uint8))
     scene = np.asarray(rough.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC)).astype(np.int16)
@@ -53,11 +53,11 @@ def write_video(path: Path, seed: int) -> None:
         audio = container.add_stream("aac", rate=RATE, layout="stereo")
         for i in range(SECONDS * FPS):
             x, y = (int(200 + 180 * np.sin(i / 90 + k)) for k in range(2))
-            picture = scene[y // 2 : y // 2 + HEIGHT, x : x + WIDTH] + noise[i % 8]
+            image = scene[y // 2 : y // 2 + HEIGHT, x : x + WIDTH] + noise[i % 8]
             for k, speed in enumerate(speeds):
                 top, left = (int(abs((i * v * (k + 1)) % 500 - 250)) for v in speed)
-                picture[top : top + 80, left : left + 110, k] = 220
-            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), format="rgb24")
+                image[top : top + 80, left : left + 110, k] = 220
+            frame = av.VideoFrame.from_ndarray(image.clip(0, 255).astype(np.uint8), format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, FPS)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
@@ -72,7 +72,7 @@ def write_video(path: Path, seed: int) -> None:
 
 
 def decode_only(path: Path) -> None:
-    """Decode every picture up to the central one."""
+    """Decode every frame up to the central one."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -98,17 +98,17 @@ def ours(path: Path) -> DecodedClip:
 
 
 def our_frame(path: Path) -> None:
-    """Decode the frame alone."""
+    """Decode only the frame."""
     read_frame(path, centre_s=SECONDS / 2, image_size=IMAGE_SIZE)
 
 
-def our_sound(path: Path) -> None:
-    """Decode the sound alone."""
+def our_audio(path: Path) -> None:
+    """Decode only the audio."""
     read_audio(path, centre_s=SECONDS / 2, clip_seconds=CLIP_SECONDS, sample_rate=AUDIO["sample_rate"])
 
 
 def common_way(path: Path) -> None:
-    """One ffmpeg process for the frame, one for the sound, then librosa. The middle is given, not probed."""
+    """Run one ffmpeg process for the frame, one for the audio, then librosa. The middle is given, not probed."""
     still, wav = path.with_suffix(".jpg"), path.with_suffix(".wav")
     quiet: list[str | Path] = ["ffmpeg", "-v", "error", "-y", "-threads", "1"]
     subprocess.run([*quiet, "-ss", str(SECONDS / 2), "-i", path, "-frames:v", "1", "-q:v", "2", still], check=True)
@@ -137,7 +137,7 @@ def common_way(path: Path) -> None:
 
 
 def measure(ways: Mapping[str, Callable[[Path], object]], files: list[Path], passes: int) -> dict[str, float]:
-    """Return the median over passes of each way's milliseconds a clip. A first pass over two files only warms up."""
+    """Return each way's milliseconds per clip, the median over passes. The first pass, over two files, is a warm-up."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(passes + 1):
         some = files[:2] if number == 0 else files
@@ -160,13 +160,13 @@ def main() -> None:
     ways = {
         "decode only": decode_only,
         "soundspot": ours,
-        "  its frame alone": our_frame,
-        "  its sound alone": our_sound,
+        "  frame only": our_frame,
+        "  audio only": our_audio,
     }
     if shutil.which("ffmpeg"):
         ways["common way"] = common_way
     else:
-        print("no ffmpeg on the PATH: the common way is not measured")
+        print("ffmpeg is not on the PATH, so the common way is not measured")
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i:02d}.mp4" for i in range(arguments.files)]
         for seed, path in enumerate(files):
@@ -180,11 +180,13 @@ def main() -> None:
 
 def report(medians: dict[str, float], arguments: argparse.Namespace) -> None:
     """Print the table and write it as JSON."""
-    print(f"{'one core':<20}{'ms a clip':>12}{'clips/s':>10}{'× decode only':>16}")
+    print(f"{'one core':<20}{'ms per clip':>12}{'clips/s':>10}{'× decode only':>16}")
     for name, value in medians.items():
         print(f"{name:<20}{value:>12.1f}{1e3 / value:>10.1f}{value / medians['decode only']:>16.2f}")
     ratios = {"soundspot_over_decode_only": medians["soundspot"] / medians["decode only"]}
-    print(f"soundspot takes {ratios['soundspot_over_decode_only']:.2f} × decoding alone (target: at most 1.2)")
+    print(
+        f"soundspot takes {ratios['soundspot_over_decode_only']:.2f} × the time of decoding only (target: at most 1.2)"
+    )
     if "common way" in medians:
         ratios["common_way_over_soundspot"] = medians["common way"] / medians["soundspot"]
         print(f"the common way takes {ratios['common_way_over_soundspot']:.2f} × as long (target: at least 2.5)")

@@ -1,15 +1,15 @@
 """Memory of extraction: the peak of one worker process for n clips and for 4n, in one shard and in four.
 
-Each row is a fresh process that makes its shards as a Dask worker would, and reports the largest resident set that the
-operating system saw. Frames of 256×256 and 5 s of sound at 22.05 kHz: a clip takes 0.25 MiB in a shard, so that memory
-that grew with the clips would show. The ratio is that of the largest peak to the first row's.
+Each row is a new process that builds shards as a Dask worker does, and reports its peak resident set size. Frames are 256×256
+with 5 s of audio at 22.05 kHz. A clip takes 0.25 MiB in a shard, enough to detect memory that grows with the number of clips.
+The reported ratio is the largest peak divided by that of the first row.
 
     python benchmarks/extraction_memory.py [--clips 128] [--output benchmarks/results/extraction_memory.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import multiprocessing
@@ -36,7 +36,7 @@ FPS, SECONDS, RATE = 10, 6, 22_050
 
 
 def write_video(path: Path, seed: int) -> None:
-    """Write 6 s of 160×120 H.264 with AAC, both noise."""
+    """Write 6 s of 160×120 H.264 and AAC, both noise."""
     generator = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS)
@@ -54,7 +54,7 @@ def write_video(path: Path, seed: int) -> None:
 
 
 def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
-    """Make the shards in this process. Returns its peak resident set, MiB."""
+    """Build the shards in this process and return its peak resident set size in MiB."""
     clips = [Clip(f"clip{n}", video=f"{n % N_FILES}.mp4") for n in range(clips_per_shard)]
     with tempfile.TemporaryDirectory() as folder:
         for index in range(n_shards):
@@ -64,15 +64,15 @@ def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
                 raise RuntimeError(f"unexpected rejects: {rejects}")
             path.unlink()
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage may tell the peak of the process that started this one
+    if status.exists():  # Linux, where getrusage may report the peak of the parent process
         (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(peak) / 2**10
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def measure(n_clips: int) -> list[dict[str, float]]:
-    """Return the peak of each case, each in a process of its own."""
+    """Return the peak of each case, each measured in its own process."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for n in range(N_FILES):
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/extraction_memory.json"))
     arguments = parser.parse_args()
     rows = measure(arguments.clips)
-    print(f"{'shards':>6}  {'clips each':>10}  {'peak MiB':>8}")
+    print(f"{'shards':>6}  {'per shard':>10}  {'peak MiB':>8}")
     for row in rows:
         print(f"{row['shards']:6d}  {row['clips_per_shard']:10d}  {row['peak_mib']:8.1f}")
     ratio = max(row["peak_mib"] for row in rows) / rows[0]["peak_mib"]

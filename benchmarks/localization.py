@@ -1,17 +1,17 @@
-"""Localizing a video, against decoding and encoding it and running the model, each by itself in the same run.
+"""Speed of localizing a video, against decoding and encoding it and against the model alone, all in the same run.
 
-A 10-s 1280×720 video with sound is made first: moving noise, which is hard to code. *Decode and encode* reads it and writes it
-again with the same coder and settings, its sound copied, and does nothing in between. *Model* is the same number of frames and
-windows through `Localizer.localize_batch`, in the same batches: squash, log-mel, net. *Whole* is `soundspot localize`'s own
-function. The target is a ratio of at most 1.5: (whole - model) / decode and encode; above it, the exit code is 1. Repeats are
-interleaved and the median of each is taken. The net is that of the demo in params.yaml, with random weights.
+The input is a 10-s 1280×720 video with audio: moving noise, which is hard to encode. *Decode and encode* reads the video and
+writes it again with the same encoder and settings, with copied audio and nothing in between. *Model* runs the same number of
+frames and audio windows through `Localizer.localize_batch`, in the same batches: squash, log-mel, net. *Whole* is the function
+behind `soundspot localize`. The ratio is (whole - model) / (decode and encode). Its target is at most 1.5; above it, the exit
+code is 1. Repeats are interleaved and the median of each is reported. The net is the demo's from params.yaml with random weights.
 
     python benchmarks/localization.py [--seconds 10] [--repeats 3] [--output benchmarks/results/localization.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import os
@@ -45,7 +45,7 @@ TARGET = 1.5
 
 
 def make_video(path: Path, seconds: float) -> None:
-    """Write soft noise that drifts, and tones."""
+    """Write drifting soft noise, with tones as audio."""
     rng = np.random.default_rng(0)
     soft = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     t = np.arange(round(seconds * RATE)) / RATE
@@ -68,7 +68,7 @@ def make_video(path: Path, seconds: float) -> None:
 
 
 def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> None:
-    """Read a video and write it again, as the overlay does but for the overlay."""
+    """Read a video and write it again: what the overlay does, without the overlay."""
     deadline = Deadline(600)
     with MediaContainer(source, deadline=deadline) as video, MediaContainer(source, deadline=deadline) as track:
         time_base = video.stream("video").time_base
@@ -83,13 +83,13 @@ def decode_and_encode(source: Path, target: Path, settings: OverlaySettings) -> 
             preset=settings.preset,
         )
         with writing as writer:
-            for picture in decoded_frames(video):
-                shown = frame_time(video, picture) * time_base
-                writer.write(picture.to_ndarray(), time=shown, duration=Fraction(1, FPS))
+            for frame in decoded_frames(video):
+                shown = frame_time(video, frame) * time_base
+                writer.write(frame.to_ndarray(), time=shown, duration=Fraction(1, FPS))
 
 
 def run_model(localizer: Localizer, n_maps: int, batch_size: int) -> None:
-    """Ask the model as often as the overlay does."""
+    """Run the model as often as the overlay does."""
     frame = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     window = np.random.default_rng(2).normal(size=localizer.audio.n_samples).astype(np.float32)
     for start in range(0, n_maps, batch_size):
@@ -98,7 +98,7 @@ def run_model(localizer: Localizer, n_maps: int, batch_size: int) -> None:
 
 
 def measure(seconds: float, repeats: int, params: Path, device: str) -> dict[str, float]:
-    """Return the median seconds of each, the ratio, and its target."""
+    """Return the median seconds of each part, the ratio, and its target."""
     settings = OverlaySettings()
     torch.manual_seed(0)
     card = load_card(params.absolute().parent / "data_manifests" / "demo")
@@ -115,7 +115,7 @@ def measure(seconds: float, repeats: int, params: Path, device: str) -> dict[str
             "model": lambda: run_model(localizer, n_maps, settings.batch_size),
             "whole": lambda: overlay_video(source, target, localizer, settings),
         }
-        for _ in range(repeats + 1):  # the first warms up
+        for _ in range(repeats + 1):  # the first is a warm-up
             for name, way in ways.items():
                 start = time.perf_counter()
                 way()

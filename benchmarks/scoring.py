@@ -1,16 +1,16 @@
-"""Scoring speed: the evaluator against the per-image loop that public code of the field uses.
+"""Scoring speed: our evaluator against the per-image loop of public code in this field.
 
-Both start from raw 14×14 maps and the boxes in memory, and build the ground truth, as that code does inside its loop:
-enlarge to 224×224, min-max, (for the median rule) sort, threshold, cIoU. Both run on one thread (the loop's resize is
-fastest so), and processor time is measured, in interleaved repeats of which the median is taken, so that other work on
-the machine does not decide. The evaluator also computes IoU and pointing, which the loop does not.
+Both start from raw 14×14 maps and boxes in memory and include building the ground truth, which public code does inside its
+loop: upsample to 224×224, min-max, sort (for the median rule), threshold, cIoU. Both run on one thread, which is fastest for
+the loop's resize. Repeats are interleaved and the median CPU time is reported, so that other processes do not distort the
+result. Our evaluator also computes IoU and pointing; the loop does not.
 
     python benchmarks/scoring.py [--clips 5000] [--repeats 5] [--output benchmarks/results/scoring.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import os
@@ -38,7 +38,7 @@ TARGETS = {"fixed threshold": 5.0, "median": 2.5}
 
 
 def make_input(clip_ids: list[str], *, seed: int = 0) -> tuple[NDArray[np.float32], list[Box]]:
-    """Return smooth-ish random maps, and three annotators' boxes a clip, on whole pixels of a 256 frame."""
+    """Return random maps, and for each clip the boxes of three annotators on whole pixels of a 256×256 frame."""
     generator = np.random.default_rng(seed)
     maps = generator.random((len(clip_ids), 14, 14), dtype=np.float32)
     boxes = []
@@ -52,7 +52,7 @@ def make_input(clip_ids: list[str], *, seed: int = 0) -> tuple[NDArray[np.float3
 
 
 def per_image_loop(maps: NDArray[np.float32], clip_ids: list[str], boxes: list[Box], *, median: bool) -> list[float]:
-    """Score one image after the other in float64 grids, as the public scripts do."""
+    """Score one image at a time on float64 grids, as public scripts do."""
     pixels: dict[str, list[tuple[int, ...]]] = {}
     for box in boxes:
         edges = (int(SIZE * (round(256 * edge) + 1) / 256) for edge in (box.x0, box.y0, box.x1, box.y1))
@@ -66,10 +66,10 @@ def per_image_loop(maps: NDArray[np.float32], clip_ids: list[str], boxes: list[B
             consensus += one
         consensus /= 2
         consensus[consensus > 1] = 1
-        enlarged = torch.nn.functional.interpolate(
+        upsampled = torch.nn.functional.interpolate(
             torch.from_numpy(cells)[None, None], size=(SIZE, SIZE), mode="bilinear"
         )
-        response = enlarged[0, 0].numpy()
+        response = upsampled[0, 0].numpy()
         response = (response - response.min()) / (response.max() - response.min())
         region = np.zeros((SIZE, SIZE))
         if median:
@@ -82,14 +82,14 @@ def per_image_loop(maps: NDArray[np.float32], clip_ids: list[str], boxes: list[B
 
 
 def timed(function: Callable[[], Result]) -> tuple[float, Result]:
-    """Return processor seconds and result of one call."""
+    """Return the CPU seconds and the result of one call."""
     start = time.process_time()
     result = function()
     return time.process_time() - start, result
 
 
 def compare(n_clips: int, repeats: int) -> list[dict[str, object]]:
-    """Time both for each rule, and all protocols in one pass against one pass each."""
+    """Time both for each rule, and all protocols in one pass against one pass per protocol."""
     clip_ids = [f"clip_{k:05d}" for k in range(n_clips)]
     maps, boxes = make_input(clip_ids)
     rows = []
@@ -109,14 +109,16 @@ def compare(n_clips: int, repeats: int) -> list[dict[str, object]]:
     for _ in range(repeats):
         apart.append(timed(lambda: [score(*subset, protocol) for protocol in PROTOCOLS.values()])[0])
         together.append(timed(lambda: score_all(*subset, PROTOCOLS.values()))[0])
-    rows.append(row(f"all {len(PROTOCOLS)} protocols, apart and together", apart, together, len(subset[0]), 1.0, 0.0))
+    rows.append(
+        row(f"all {len(PROTOCOLS)} protocols, one by one and together", apart, together, len(subset[0]), 1.0, 0.0)
+    )
     return rows
 
 
 def row(
     name: str, reference: list[float], ours: list[float], n_clips: int, target: float, difference: float
 ) -> dict[str, object]:
-    """Return one line of the table: medians in ms a map, their ratio, and the largest difference of a cIoU."""
+    """Return one row of the table: medians in ms per map, their ratio, and the largest difference between two cIoUs."""
     slow, fast = (1e3 * statistics.median(values) / n_clips for values in (reference, ours))
     return {
         "what": name,

@@ -1,17 +1,18 @@
-"""Training speed: batches read from shards against the same step on batches that already lie in memory.
+"""Training speed: batches from shards against the same training steps on batches in memory.
 
-The net, the batch size and the augmentation are those of the demo in params.yaml, the objective is Eq. 7; frames and log-mels are noise of
-the demo's size in real shards. From the shards means all of it: reading, checksums, augmentation, pseudo-labels moved along, the step.
-In memory means the step alone, on batches that were augmented before. Passes are interleaved and the median of each is taken, so that
-a busy machine hurts both alike. The data wait is all the time that the step waits for its next batch, color jitter, moved maps and Eq. 6
-included, as a share of training. The pseudo-label pass, over all clips and with writing and reading the artifact, is timed after each.
+The net, batch size and augmentation are the demo's from params.yaml, and the objective is Eq. 7. Frames and log-mels are noise of the
+demo's size in real shards. "From shards" includes everything: reading, checksums, augmentation of frames and pseudo-labels, the step.
+"In memory" is the step alone, on batches that were augmented before. Passes are interleaved and the median of each is reported, so
+that load on the machine affects both alike. The data wait is the share of training time spent waiting for the next batch, including
+color jitter, augmentation of the maps, and Eq. 6. The pseudo-label pass over all clips, including writing and reading the artifact,
+is timed after each training pass.
 
     python benchmarks/training.py [--clips 1024] [--passes 3] [--output benchmarks/results/training.json]
 """
 
 from __future__ import annotations
 
-import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch, whose threads it tells how to wait)
+import pipeline  # noqa: F401  # isort: skip  (before NumPy and torch: it sets how their threads wait)
 
 import argparse
 import os
@@ -83,7 +84,7 @@ def label(model: AudioVisualModel, shards: ShardSet, path: Path, *, batch_size: 
 
 
 def train(model: AudioVisualModel, method: Method, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]) -> float:
-    """Take a step on every batch; return the seconds that it took, those for getting the batches included."""
+    """Take a step on every batch and return the elapsed seconds, including those for loading the batches."""
     model.train()
     start = time.perf_counter()
     for batch in batches:
@@ -118,7 +119,7 @@ def measure(settings: TrainingSettings, folder: Path, *, clips: int, passes: int
             device=CPU,
         )
 
-    for number in range(passes + 1):  # the first warms up
+    for number in range(passes + 1):  # the first is a warm-up
         timed = Waited(batches("shards", number))
         seconds["shards"].append(train(model, method, optimizer, timed))
         seconds["waiting"].append(timed.seconds)

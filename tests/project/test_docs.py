@@ -73,7 +73,7 @@ def test_the_site_fetches_nothing(site):
 @pytest.mark.slow
 def test_the_equations_lead_to_their_code(site):
     page = (site / "paper.html").read_text()
-    for place in ("equations.min_max", "objectives.contrastive_loss", "sampling.audio_relation"):
+    for place in ("equations.min_max", "equations.contrastive_loss", "equations.audio_relation"):
         assert f'href="api/method.html#pipeline.model.{place}"' in page
 
 
