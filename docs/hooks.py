@@ -1,6 +1,6 @@
-"""What mkdocs does with these pages beyond Markdown: the command-line reference is written from click's own help.
+"""Hook of mkdocs: generate the command-line reference from click's own help.
 
-The page `command-line.md` exists in the built site alone, so it cannot differ from the commands.
+The page `command-line.md` exists only in the built site, so it cannot differ from the commands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 ALIASES = {"pl": "pseudo-labels"}  # described once, under the long name
 INTRODUCTION = """# Command line
 
-What `--help` prints, for every command. Exit codes, completion and environment variables: [In the terminal](terminal.md).
+The output of `--help` for every command. For exit codes, completion and environment variables, see [In the terminal](terminal.md).
 """
 
 
