@@ -1,4 +1,4 @@
-"""Locate the artifacts of a trained run: its pseudo-labels by epoch, and one setting of its model."""
+"""Locate the pseudo-labels of a trained run, and read one setting of its model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.common.project import LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
-    """Return the pseudo-label artifacts of a run's folder by rising epoch; there may be none."""
-    # Sorted by number: as text, epoch_1000 would stand before epoch_101.
+    """Return the pseudo-label artifacts of a run by epoch, in ascending order; may be empty."""
+    # Sorted by number: as text, epoch_1000 would come before epoch_101.
     numbered = (
         (re.fullmatch(r"epoch_(\d{3,})\.h5", each.name), each) for each in (run / LABELS_FOLDER).glob(LABELS_PATTERN)
     )
@@ -21,19 +21,19 @@ def labels_by_epoch(run: Path) -> dict[int, Path]:
 
 
 def artifact_paths(run: Path, *, variant: str) -> list[Path]:
-    """Return the pseudo-label artifacts of a run's folder by rising epoch.
+    """Return the pseudo-label artifacts of a run, in order of epochs.
 
     Parameters
     ----------
     run : Path
-        Of one seed.
+        Folder of one seed.
     variant : str
-        Whose run it is, for the message.
+        Name of the variant, for the message.
 
     Raises
     ------
     EvaluationError
-        There are none, or one before the last is missing.
+        There are none, or the artifact of an epoch before the last is missing.
     """
     paths = labels_by_epoch(run)
     again = f"run `dvc repro train@{variant}`"
@@ -45,24 +45,24 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
 
 
 def centers_audio(run: Path) -> bool:
-    """Tell whether Eq. 6 of a run subtracts the mean of the audio embeddings, as its ``model.pt`` says.
+    """Return whether Eq. 6 of a run subtracts the mean audio embedding, according to its ``model.pt``.
 
     Raises
     ------
     CheckpointError
-        The file is missing or damaged, or does not say.
+        The file is missing, damaged, or lacks the setting.
     """
-    import torch  # takes a second; most commands that list artifacts do without
+    import torch  # the import takes a second, and most commands that list artifacts do not need it
 
     path = run / MODEL_FILE
     try:
-        # Mapped and not read: the weights, which may be hundreds of megabytes, are of no interest.
+        # Memory-mapped: the weights, maybe hundreds of megabytes, are not needed.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return bool(json.loads(content["iteration"])["center_audio"])
     except FileNotFoundError:
         reason = "no such file"
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError):
-        reason = "does not say whether the audio embeddings are centered: damaged, or no model of this program"
+        reason = "damaged or not a model of this program: no readable setting `center_audio`"
     raise CheckpointError(
-        f"{path}: {reason}; if it is of one of this project's runs, remove its folder and run its stage again"
+        f"{path}: {reason}; if it belongs to a run of this project, remove the run's folder and run its stage again"
     )

@@ -1,11 +1,10 @@
-"""Random changes of training pairs; the previous epoch's response maps move along with their frames.
+"""Augmentation of training pairs; the previous epoch's response maps are transformed like their frames.
 
 Conventions
 -----------
-Frames on the host are (n, H, W, 3) uint8, log-mels (n, mel, time), response maps (n, h, w); a cell is H / h pixels. Shifts
-are counted in cells, positive to the bottom right, and are applied after the flip. What a shift brings in at a border is the
-border's own row or column again, in the frame and in the map alike, so that both stay aligned to the pixel.
-The changes are ours: the paper does not give its own.
+Frames on the host are (n, H, W, 3) uint8, log-mels (n, mel, time), response maps (n, h, w); a cell is H / h pixels. Shifts are whole
+cells, positive to the bottom right, and applied after the flip. A shift repeats the row or column at the border, in frames and in maps
+alike, so both stay aligned to the pixel. The augmentation is ours: the paper does not specify one.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ LUMA = (0.299, 0.587, 0.114)  # weights of RGB in gray, ITU-R BT.601
 
 @dataclass(frozen=True)
 class Changes:
-    """What happens to each of n pairs.
+    """The random transformations of n pairs.
 
     Attributes
     ----------
     flip : np.ndarray (n,) bool
         Mirror left and right.
     down, right : np.ndarray (n,) int64
-        Shift, cells.
+        Shift in cells.
     roll : np.ndarray (n,) float64 in [0, 1)
-        Roll of the log-mel, as a part of its length.
+        Roll of the log-mel, as a fraction of its length.
     color : Tensor (n, 3) float32
         Factors of brightness, contrast and saturation.
     """
@@ -42,9 +41,9 @@ class Changes:
     color: Tensor
 
     def moved_cells(self, height: int, width: int, *, scale: int = 1) -> np.ndarray:
-        """Return, for each place of n grids, the flat index of the place that it shows: (n, height, width) int64.
+        """Return, for each position in n grids, the flat index of the position that moves there: (n, height, width) int64.
 
-        `scale` is the number of places in a cell: 1 for maps, H / h for frames.
+        `scale` is the number of positions per cell and side: 1 for maps, H / h for frames.
         """
         rows = np.clip(np.arange(height) - scale * self.down[:, None], 0, height - 1)
         cols = np.clip(np.arange(width) - scale * self.right[:, None], 0, width - 1)
@@ -56,21 +55,21 @@ class Changes:
 def draw_changes(
     n: int, *, flip: bool, shift_cells: int, color_jitter: float, roll_audio: bool, generator: torch.Generator
 ) -> Changes:
-    """Draw the changes of n pairs.
+    """Draw the transformations of n pairs.
 
     Parameters
     ----------
     n : int
     flip : bool
-        Mirror half of the frames.
+        Mirror half of the frames, on average.
     shift_cells : int >= 0
-        Shift by up to so many cells in either direction, uniformly.
+        Maximum shift in each direction; shifts are uniform.
     color_jitter : float in [0, 1]
         Factors of brightness, contrast and saturation are uniform in 1 ± this.
     roll_audio : bool
-        Roll by a uniform part of the clip.
+        Roll by a uniform fraction of the clip.
     generator : torch.Generator
-        On the CPU. The same draws are made whatever is switched on, so that a switch leaves the others' draws alone.
+        On the CPU. All numbers are always drawn, so switching one transformation off does not change the others.
     """
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.floor((2 * torch.rand(n, 2, generator=generator) - 1) * (shift_cells + 0.5) + 0.5).long()
@@ -86,19 +85,19 @@ def draw_changes(
 
 
 def move_frames(frames: np.ndarray, changes: Changes, *, cell_stride: int) -> np.ndarray:
-    """Flip and shift frames (n, H, W, channels); a cell is `cell_stride` pixels."""
+    """Flip and shift frames (n, H, W, channels), with cells of `cell_stride` pixels."""
     height, width, channels = frames.shape[1:]
     places = changes.moved_cells(height, width, scale=cell_stride)
     return np.take(frames.reshape(-1, channels), places.reshape(-1), axis=0).reshape(frames.shape)
 
 
 def move_maps(maps: np.ndarray, changes: Changes) -> np.ndarray:
-    """Flip and shift response maps (n, h, w) as their frames are."""
+    """Flip and shift response maps (n, h, w) like their frames."""
     return np.take(maps.reshape(-1), changes.moved_cells(*maps.shape[1:]))
 
 
 def roll_log_mel(log_mel: np.ndarray, changes: Changes) -> np.ndarray:
-    """Roll each log-mel (n, mel, time) in time; what leaves at the end comes back at the start."""
+    """Roll each log-mel (n, mel, time) circularly in time."""
     length = log_mel.shape[2]
     steps = np.floor(changes.roll * length).astype(np.int64)
     places = (np.arange(length) - steps[:, None]) % length
@@ -116,7 +115,7 @@ def jitter_colors(frames: Tensor, changes: Changes) -> Tensor:
     frames = frames.float() if not frames.is_floating_point() else frames.clone()
     red, green, blue = LUMA
     gray = frames[:, :1] * red + frames[:, 1:2] * green + frames[:, 2:] * blue
-    # Contrast pulls toward the frame's mean gray, saturation toward the pixel's own; in place, for memory is what costs.
+    # Contrast interpolates with the frame's mean gray, saturation with the pixel's gray. In place, to save memory bandwidth.
     mean = gray.mean(dim=(1, 2, 3), keepdim=True)
     frames.lerp_(gray, 1 - saturation).mul_(brightness * contrast).add_((1 - contrast) * brightness * mean)
     return frames.clamp_(0, 255)

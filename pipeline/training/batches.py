@@ -1,10 +1,10 @@
-"""Batches of training pairs from shards, read ahead by a thread.
+"""Batches of training pairs from shards, read ahead in a thread.
 
 Conventions
 -----------
-A batch has k pairs: frames (k, 3, H, W) in 0..255, log-mels (k, mel, time), and after the initialization the previous epoch's
-R̃ (k, h, w), augmented like the frames, and y (k, k) of Eq. 6. Frames keep the memory order of the shards, which torch calls
-channels_last. The order of clips and every random change follow from the epoch's RNG key.
+A batch has k pairs: frames (k, 3, H, W) in 0..255 and log-mels (k, mel, time). After the initialization it also has the previous
+epoch's R̃ (k, h, w), augmented like the frames, and y (k, k) of Eq. 6. Frames keep the shards' memory format, channels_last. The order of
+the clips and all augmentation follow from the epoch's RNG key.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from pipeline.training.augmentation import Changes, draw_changes, jitter_colors,
 
 @dataclass(frozen=True)
 class PreviousEpoch:
-    """The pseudo-labels of the previous epoch in the order of the shards, and how Eq. 6 reads them."""
+    """The pseudo-labels of the previous epoch in the order of the shards, and the parameters of Eq. 6."""
 
     response: np.ndarray  # (n, h, w) float32, R̃
     audio_embedding: Tensor  # (n, d) float32, ã
-    center: Tensor | None  # (d,) float32
+    center: Tensor | None  # (d,) float32, subtracted from ã
     delta_a: float
 
     @classmethod
     def of(cls, labels: PseudoLabels, shards: ShardSet, *, delta_a: float, center_audio: bool) -> PreviousEpoch:
-        """Align an artifact with the shards. Raises PseudoLabelError where a clip has no labels."""
+        """Align an artifact with the shards. Raises PseudoLabelError if a clip has no pseudo-labels."""
         rows = labels.rows(shards.clip_ids)
         embedding = torch.from_numpy(labels.audio_embedding[rows])
         return cls(labels.response[rows], embedding, embedding.mean(dim=0) if center_audio else None, delta_a)
@@ -54,7 +54,7 @@ def training_batches(
     targets: np.ndarray | None = None,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Yield one epoch of augmented batches in random order; the pairs that fill no batch are left out.
+    """Yield one epoch of augmented batches in random order, without an incomplete last batch.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ def training_batches(
     batch_size : int
     augmentation : AugmentationSettings
     cell_stride : int
-        Pixels of the frame in a cell of the maps.
-    words : tuple
-        Name of the epoch, such as (seed, stage, epoch); all that is random follows from it.
+        Pixels per cell of the maps.
+    key : tuple
+        RNG key of the epoch, such as (seed, stage, epoch); determines everything random.
     previous : PreviousEpoch, optional
     targets : np.ndarray (len(shards), classes) float32, optional
     device : torch.device

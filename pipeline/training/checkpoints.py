@@ -1,11 +1,11 @@
-"""Checkpoints: ONE flat dict of tensors, numbers and strings, always loaded as weights only.
+"""Checkpoints: ONE flat dict of tensors, numbers and strings, always loaded with `weights_only`.
 
 Conventions
 -----------
-``model.pt`` describes itself: weights under "model.NAME", and format_version, method, stage, seed, epoch, fingerprint,
-image_size, delta_v, n_clips, and as JSON the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no
-optimizer, no times and no clock, so that the same training gives the same bytes. ``state.pt`` has the optimizer and the
-history besides, and exists only while a run is incomplete.
+``model.pt`` is self-contained: weights as "model.NAME"; format_version, method, stage, seed, epoch, fingerprint, image_size, delta_v,
+n_clips; and, as JSON, the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer state and no
+timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer and the history, and only exists while a run is
+unfinished.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ DESCRIPTION = (
     "n_clips", "classes",
 )  # fmt: skip
 WEIGHTS = "model."
-RERUN = "if it is of one of this project's runs, remove its folder and run its stage again"
+RERUN = "if it belongs to a run of this project, remove the run's folder and run its stage again"
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a flat dict, whole or not at all; the bytes follow from the content alone.
+    """Write a flat dict atomically; the bytes depend only on the content.
 
     Parameters
     ----------
     path : Path
     content : mapping
-        Names to tensors, numbers, strings, or lists of numbers.
+        Tensors, numbers, strings, or lists of numbers by name.
     """
-    # Pickle marks a string that it met before by identity, a tensor by its storage and order in memory: make them canonical.
+    # Pickle's output depends on which strings are the same object, and on the storage and memory format of tensors.
     canonical = {sys.intern(str(name)): _canonical(value) for name, value in content.items()}
-    # Serialized in memory, since torch writes the file's name into the file.
+    # Via memory, because torch.save writes the name of the file into it.
     buffer = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **canonical}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -60,7 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, holds something else, or is of another format version.
+        The file is missing, damaged, not a checkpoint, or of another format version.
     """
     content = load_tensors(path, advice=RERUN)
     version = content.pop("format_version", None)
@@ -70,19 +70,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def model_content(model: AudioVisualModel, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``model.pt`` holds: the description, whose keys are DESCRIPTION, and the weights."""
+    """Return the content of ``model.pt``: the description, whose keys must be DESCRIPTION, and the weights."""
     if set(description) != set(DESCRIPTION):
         raise ValueError(f"description must have the keys {DESCRIPTION}, got {tuple(description)}")
     return {**description, **{WEIGHTS + name: value for name, value in model.state_dict().items()}}
 
 
 def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path) -> None:
-    """Copy the weights of a checkpoint into a model. Raises CheckpointError where they do not fit."""
+    """Copy the weights of a checkpoint into a model. Raises CheckpointError if they do not match."""
     weights = {name[len(WEIGHTS) :]: value for name, value in content.items() if name.startswith(WEIGHTS)}
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights or name not in own or weights[name].shape != own[name].shape:
-            raise CheckpointError(f"{path}: its weights do not fit its own description at {name!r}; {RERUN}")
+            raise CheckpointError(f"{path}: its weights do not match its settings at {name!r}; {RERUN}")
     model.load_state_dict(weights)
 
 
@@ -97,13 +97,13 @@ def load_model(path: Path | str) -> TrainedModel:
     Returns
     -------
     TrainedModel
-        On the CPU, in evaluation mode, with the method that trained it. Its `description` holds the other entries of the
-        checkpoint: `encoder`, `iteration` and `audio` as dicts, `classes` as a list.
+        On the CPU and in evaluation mode, with the method that trained it. Its `description` has the other entries of the
+        checkpoint, with `encoder`, `iteration` and `audio` as dicts and `classes` as a list.
 
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or contradicts itself.
+        The file is missing, damaged, or inconsistent.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -113,14 +113,14 @@ def load_model(path: Path | str) -> TrainedModel:
         method = build_method(content["method"], iteration)
         description = {name: content[name] for name in DESCRIPTION}
         description |= {name: json.loads(content[name]) for name in ("encoder", "iteration", "audio", "classes")}
-        # The weights are all in the checkpoint; the file they once started from may be gone.
+        # All weights are in the checkpoint; the file of pretrained weights may no longer exist.
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.model_copy(update={"visual_weights": None}))
             method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
     except KeyError as error:
-        raise CheckpointError(f"{path}: no entry {error.args[0]!r}, not a model of this program; {RERUN}") from None
+        raise CheckpointError(f"{path}: no entry {error.args[0]!r}: not a model of this program; {RERUN}") from None
     except (ValueError, SoundspotError) as error:
-        raise CheckpointError(f"{path}: does not describe a model ({' '.join(str(error).split())}); {RERUN}") from None
+        raise CheckpointError(f"{path}: not a valid model ({' '.join(str(error).split())}); {RERUN}") from None
     load_weights(model, content, path)
     return TrainedModel(model.eval(), method, description)
 
@@ -132,7 +132,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: Mapping[str, Any]) -> None:
-    """Put what `flatten_optimizer` returned into a fresh optimizer of the same settings."""
+    """Load entries from `flatten_optimizer` into a new optimizer with the same settings."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in content.items():
@@ -140,7 +140,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, content: Mapping[str, An
             _, number, name = key.split(".", 2)
             parameter = parameters[int(number)]
             if value.shape == parameter.shape:
-                # In the parameter's order in memory: in another one, the last bit of an update could differ.
+                # In the parameter's memory format: with another one, the last bit of an update could differ.
                 value = torch.empty_like(parameter, requires_grad=False).copy_(value)
             state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

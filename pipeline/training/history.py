@@ -1,8 +1,8 @@
-"""What is logged after every epoch: ``history.csv``, the same for the same run, and ``timings.csv``, which differs each time.
+"""Log of a run: ``history.csv``, which is reproducible, and ``timings.csv``, which is not.
 
-Columns of the history: the mean loss; the mean IoU of the sounding masks with those of the previous epoch; the mean fraction of
-sounding cells; how many other clips Eq. 6 relates to a clip. Timings: s of the epoch, pairs per s of training, the share
-of training spent waiting for batches, and the share of the epoch spent labeling the training set.
+Columns of the history: mean loss; mean IoU of the sounding masks with those of the previous epoch; mean fraction of sounding cells;
+mean number of other clips that Eq. 6 relates to a clip. Columns of the timings: seconds of the epoch; pairs per second of training;
+fraction of training spent waiting for batches; fraction of the epoch spent labeling the training set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pipeline.common.files import write_csv
 from pipeline.pseudo_labels.artifact import PseudoLabels
 
-# Timings have a file of their own, so that everything else of a run is reproducible byte by byte.
+# Timings have their own file, so that all other files of a run are reproducible byte by byte.
 HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
 TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
 LOGGED = HISTORY + TIMINGS[1:]
@@ -29,9 +29,9 @@ Item = TypeVar("Item")
 
 
 class Waited(Iterator[Item]):
-    """Pass items on, and count in `seconds` how long the caller has waited for them.
+    """Iterate over items, and add up in `seconds` how long the caller waits for them.
 
-    Everything that happens on the caller's thread before an item is there counts; what a GPU still has to do for it does not.
+    This includes everything on the caller's thread until the item is returned, but not pending work on a GPU.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -47,7 +47,7 @@ class Waited(Iterator[Item]):
 
 
 class EpochTimer:
-    """A stopwatch for one epoch, started when it is made."""
+    """Measures the timings of one epoch, which starts when the timer is created."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -55,17 +55,17 @@ class EpochTimer:
         self._batches: Waited[object] | None = None
 
     def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """Return the batches, with the time spent waiting for them measured."""
+        """Return the batches, and measure the time spent waiting for them."""
         waited = Waited(batches)
         self._batches = waited  # type: ignore[assignment]
         return waited
 
     def trained(self) -> None:
-        """Mark the end of the training steps; what follows is the label pass."""
+        """Mark the end of the training steps; the label pass follows."""
         self._trained = time.perf_counter()
 
     def timings(self, n_pairs: int) -> dict[str, float]:
-        """Return the row of an epoch that ends now, but for its number."""
+        """Return the timings of the epoch, which ends now."""
         end = time.perf_counter()
         training = self._trained - self._start
         return {
@@ -77,7 +77,7 @@ class EpochTimer:
 
 
 def label_measures(labels: PseudoLabels | None, previous: PseudoLabels | None) -> dict[str, float]:
-    """Return what the history tells of an epoch's pseudo-labels; NaN where there are none."""
+    """Return the history's columns about pseudo-labels; NaN if there are none."""
     return {
         "mask_iou_previous": labels.mask_iou(previous) if labels and previous else math.nan,
         "sounding_fraction": float(labels.sounding_fraction.mean()) if labels else math.nan,
@@ -91,7 +91,7 @@ def write_history(history_path: Path, timings_path: Path, rows: Sequence[Mapping
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``: one row per epoch. Writing its numbers again gives the same file."""
+    """Read ``history.csv``, one row per epoch. Writing the rows again gives the same file."""
     with open(path, encoding="utf-8", newline="") as file:
         return [{name: float(row[name] or "nan") for name in HISTORY} for row in csv.DictReader(file)]
 

@@ -6,7 +6,7 @@
         label the training set again with the new weights
 
 The initialization is the same loop with Eq. 3 as its loss, without previous labels. Everything random follows from (seed,
-stage, epoch). A run that is killed at any moment and started again ends in the same bytes, on a CPU with as many threads.
+stage, epoch). A run that is killed at any time and started again produces the same bytes, on a CPU with the same number of threads.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from pipeline.training.state import TrainingState, finish, resume_or_start, save
 
 def train_run(run: TrainingRun) -> None:
     """Train one run to its last epoch, and write its pseudo-labels, history and model."""
-    # The initial model and its pseudo-labels, or the last epoch that a killed run has completed.
+    # The initial model and its pseudo-labels, or the state after the last completed epoch of an interrupted run.
     state = resume_or_start(run)
     for epoch in range(state.epoch + 1, run.epochs + 1):
         timer = EpochTimer()
-        # Some methods prepare an epoch: DSOL clusters the training set, for example.
+        # Some methods prepare an epoch; DSOL, for example, clusters the training set.
         start_epoch(run, state, epoch)
-        # The labels R̃, ã of the previous epoch come with each batch, ã as the relation y (Eq. 6).
+        # Each batch contains R̃ of the previous epoch, and the relation y (Eq. 6) computed from ã.
         batches = timer.waiting(run.batches(epoch, cell_stride=state.model.cell_stride, labels=state.labels))
-        # One step on each batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
+        # One step per batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
         loss, positives = train_epoch(run, state, batches, epoch)
         timer.trained()
-        # Eq. 1 with the new weights: the labels of the next epoch.
+        # Eq. 1 with the new weights gives the pseudo-labels for the next epoch.
         previous = state.labels
         if run.spec.writes_labels(epoch):
             state.labels = label_training_set(run, state, epoch)
         row = {"epoch": epoch, "loss": loss, **label_measures(state.labels, previous), "positives_per_clip": positives}
         state.history.append({**row, **timer.timings(run.n_pairs)})
-        # The labels are on disk by now, the state comes last: killed in between, the run repeats this epoch.
+        # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
         save(run, state)
         report_epoch(run.spec.name, state.history[-1])
     finish(run, state)
 
 
 def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
-    """Let the method prepare an epoch, and store what it returns."""
+    """Let the method prepare an epoch, and store the arrays that it returns."""
     spec = run.spec
     arrays = run.method.start_epoch(
         state.model.eval(), run.shards, state.labels, epoch=epoch, seed=run.start_seed(epoch)
@@ -68,7 +68,7 @@ def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
 
 
 def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch], epoch: int) -> tuple[float, float]:
-    """Take one step on every batch; return the mean loss, and how many other clips Eq. 6 relates to a clip on average."""
+    """Take one step per batch; return the mean loss, and the mean number of other clips that Eq. 6 relates to a clip."""
     state.model.train()
     losses, positives = [], []
     name = f"{run.spec.name}, epoch {epoch}/{run.epochs}"
@@ -91,7 +91,7 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
 
 
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:
-    """Label the training set with the present weights (Eq. 1), write the artifact, and read it back."""
+    """Label the training set with the current weights (Eq. 1), write the artifact, and open it."""
     model = TrainedModel(state.model, run.method)
     response, audio = model.predict(run.shards, batch_size=run.spec.batch_size, device=run.device)
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
@@ -103,6 +103,6 @@ def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> Ps
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    # bfloat16 has float32's range, so no loss scaling; on a CPU, and on a GPU that emulates it, it is slower than float32.
+    # bfloat16 has the range of float32, so it needs no loss scaling. On a CPU, or emulated on a GPU, it is slower than float32.
     usable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable)

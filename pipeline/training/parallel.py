@@ -1,7 +1,7 @@
-"""Train several seeds in parallel on one machine, each in its own process with its share of torch's threads.
+"""Train several seeds in parallel on one machine, each in its own process with an equal share of torch's threads.
 
-A small net gains little from a second thread: three trainings in parallel on two cores take two thirds of the time that they
-take one by one.
+A small network gains little from a second thread: training three seeds in parallel on two cores takes two thirds of the time of
+training them one after another.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> 
     tasks : sequence of callable
         Picklable.
     n_parallel : int >= 1
-        Each process gets an equal share of this one's threads, at least one. Results that depend on the number of threads
-        therefore depend on `n_parallel`, but not on how many tasks there are. A script that uses more than one needs
-        ``if __name__ == "__main__":``, because each process imports it again.
+        Each process gets an equal share of this process's threads, at least one. Results that depend on the number of threads
+        therefore depend on `n_parallel`, but not on the number of tasks. A script must call this under
+        ``if __name__ == "__main__":``, because each process imports the script again.
 
     Raises
     ------
     TrainingError
         A process was killed, or could not start.
     Exception
-        The first that a task raises; the other tasks are terminated.
+        The first exception of a task; the other tasks are terminated.
     """
     if not tasks:
         return
     threads = max(1, torch.get_num_threads() // n_parallel)
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    context = multiprocessing.get_context("spawn")  # forking a process with threads can deadlock
     processes = min(n_parallel, len(tasks))
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
     children_before = set(multiprocessing.active_children())
     try:
-        with _no_interrupts():  # inherited by the processes: Ctrl-C is for this one, which stops the others
+        with _no_interrupts():  # inherited by the workers: only this process handles Ctrl-C, and stops them
             futures = [pool.submit(task) for task in tasks]
-            # A pool updates the list of processes that it watches when work is submitted, but before it starts a process for it:
-            # it would miss the death of the last one until another task ends, hours later. This extra task comes after all.
+            # When work is submitted, a pool first updates the list of processes that it watches, then starts a process for the work.
+            # It would not notice the death of the last process until another task ends, hours later. So submit one more task.
             pool.submit(_nothing)
         for future in as_completed(futures):
             future.result()
@@ -75,7 +75,7 @@ def _nothing() -> None:
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     os.environ[QUIET_VARIABLE] = "1"  # the progress bars of several processes would overwrite each other
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it is not inherited
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on platforms where it is not inherited
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -92,7 +92,7 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent is killed: it cannot stop its children then, and they would write beside the next run."""
+    """Exit when the parent is killed: it can no longer stop its children, which would write into the next run's folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

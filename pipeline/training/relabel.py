@@ -1,4 +1,4 @@
-"""Runs that reuse the weights of another run: rows that train identically and differ only in how a map is read."""
+"""Reuse the checkpoints of a run that trains identically and differs only in how a map is read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.training.state import finish, keep_weights, start
 
 
 def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
-    """Label the training set with each epoch's weights of another run; gives the same bytes as training again.
+    """Label the training set with the weights of each epoch of another run; gives the same bytes as training.
 
     Parameters
     ----------
     run : TrainingRun
     other : RunFolder
-        Finished, with the weights of every epoch, trained under equal settings.
+        A finished run with equal settings that kept the weights of every epoch.
     """
     run.folder.begin()
     state = start(run)

@@ -20,7 +20,7 @@ from pipeline.training.spec import RunSpec
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What does not change while a run is trained; what does is `pipeline.training.state.TrainingState`.
+    """The fixed inputs of a run. What changes during training is in `pipeline.training.state.TrainingState`.
 
     Attributes
     ----------
@@ -36,26 +36,26 @@ class TrainingRun:
 
     @property
     def folder(self) -> RunFolder:
-        """Where the run is written."""
+        """The folder that the run is written to."""
         return self.spec.folder
 
     @property
     def epochs(self) -> int:
-        """Number of the last epoch."""
+        """Number of epochs."""
         return self.spec.iteration.epochs
 
     @property
     def n_pairs(self) -> int:
-        """Pairs that an epoch trains on: those that fill no batch are left out."""
+        """Number of pairs per epoch, without an incomplete last batch."""
         return len(self.shards) // self.spec.batch_size * self.spec.batch_size
 
     @cached_property
     def method(self) -> Method:
-        """The method that the run trains."""
+        """The method to train."""
         return build_method(self.spec.method, self.spec.iteration)
 
     def batches(self, epoch: int, *, cell_stride: int, labels: PseudoLabels | None) -> Iterator[Batch]:
-        """Yield the augmented batches of an epoch, with R̃ and y (Eq. 6) of the previous epoch's pseudo-labels."""
+        """Yield the augmented batches of an epoch, with R̃ and y (Eq. 6) from the previous epoch's pseudo-labels."""
         spec = self.spec
         return training_batches(
             self.shards,
@@ -69,7 +69,7 @@ class TrainingRun:
         )
 
     def start_seed(self, epoch: int) -> int:
-        """Seed of what a method does before an epoch."""
+        """Return the seed for `Method.start_epoch`."""
         return derive_seed(*self.spec.rng_key(epoch), "start")
 
     def _previous_epoch(self, labels: PseudoLabels | None) -> PreviousEpoch | None:

@@ -1,14 +1,14 @@
-"""The folder of one seed's training run: its files, and whether they are finished, to be resumed, or stale.
+"""The folder of one seed's training run: its files, and whether it is finished, resumable or stale.
 
 ```
 FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt
-         weights/epoch_000.pt …        model.pt as it was after earlier epochs
+         weights/epoch_000.pt …        the model after earlier epochs
          timings.csv                   differs between runs; DVC ignores it
          state.pt                      only while the run is unfinished
-         .record.json                  digest of the code, and once finished the checksum of every file; DVC ignores it
+         .record.json                  digest of the code and, once finished, the checksum of every file; DVC ignores it
 ```
-A run is kept only if its fingerprint (settings, data, initial model) and the code of its import closure are unchanged: a
-finished one as it is, once its checksums are verified, and an unfinished one to resume. Everything else is removed before training.
+A run is kept only if its fingerprint (settings, data, initial model) and the code in its import closure are unchanged. A finished run
+must also pass the verification of its checksums; an unfinished one is resumed. Everything else is removed before training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.training.checkpoints import read_checkpoint
 
 
 class Status(Enum):
-    """What a run folder holds."""
+    """The status of a run folder."""
 
     EMPTY = "empty"
     RESUMABLE = "resumable"
@@ -46,7 +46,7 @@ class RunFolder:
     fingerprint : str
         Identifies the settings, the data and the initial model.
     code : str
-        Digest of the code that trains it, see `pipeline.common.code`.
+        Digest of the code that trains the run, see `pipeline.common.code`.
     last_labels : int
         The last epoch with pseudo-labels.
     kept : tuple of int
@@ -81,32 +81,32 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """The code that wrote the folder, and checksums once it is finished."""
+        """Digest of the code that wrote the folder and, once finished, checksums."""
         return self.path / project.RECORD_FILE
 
     def labels(self, epoch: int) -> Path:
-        """Pseudo-labels by the weights at the end of `epoch`; 0 is the initialization."""
+        """Pseudo-labels from the weights at the end of `epoch`; 0 is the initialization."""
         return project.labels_path(self.path, epoch)
 
     def weights(self, epoch: int) -> Path:
-        """The model as it was at the end of an epoch before the last."""
+        """The model at the end of an epoch before the last."""
         return project.weights_path(self.path, epoch)
 
     def start(self, epoch: int) -> Path:
-        """What the method computed before `epoch`; most methods compute nothing."""
+        """Arrays that the method computed before `epoch`; most methods have none."""
         return project.start_path(self.path, epoch)
 
     def status(self) -> tuple[Status, str]:
-        """Return what the folder holds and, if it is stale, why.
+        """Return the status and, if it is stale, the reason.
 
-        Reads every file of a finished run to compare its checksum.
+        Reads every file of a finished run to verify its checksum.
         """
         if not (self.model.exists() or self.state.exists()):
             return Status.EMPTY, ""
         record = self._read_record()
         if record.get("code") != self.code:
             return Status.STALE, "the code of this stage changed" if record else f"{self.record.name} is missing"
-        # Both files are there if a run was killed while it finished: it then resumes at its last epoch.
+        # Both files exist if a run was killed in `finish`; it then resumes after its last epoch.
         finished = "files" in record and not self.state.exists()
         path = self.model if finished else self.state
         if not path.is_file():
@@ -123,11 +123,11 @@ class RunFolder:
         return (Status.STALE, damage) if damage else (Status.FINISHED, "")
 
     def has_all_weights(self) -> bool:
-        """Whether the run is finished and kept the weights of every epoch."""
+        """Return whether the run is finished and kept the weights of every epoch."""
         return self.kept == tuple(range(self.last_labels)) and self.status()[0] is Status.FINISHED
 
     def saved_state(self) -> dict[str, Any] | None:
-        """Return the content of ``state.pt``, or None if there is none of this fingerprint."""
+        """Return the content of ``state.pt``; None if it is missing, damaged, or has another fingerprint."""
         try:
             content = read_checkpoint(self.state)
         except CheckpointError:
@@ -135,8 +135,8 @@ class RunFolder:
         return content if content.get("fingerprint") == self.fingerprint else None
 
     def begin(self) -> None:
-        """Remove this run's files, and record the code that will write new ones. Folders of other seeds stay."""
-        # What makes a run finished or resumable goes first: a kill in between leaves neither.
+        """Remove this run's files, but not the folders of other seeds, and record the current code."""
+        # First the files that make a run finished or resumable, so that a kill in between leaves neither.
         for path in (self.model, self.state, self.record, self.history, self.timings):
             path.unlink(missing_ok=True)
         for name in (project.LABELS_FOLDER, project.WEIGHTS_FOLDER):
@@ -144,13 +144,13 @@ class RunFolder:
         write_json(self.record, {"code": self.code})
 
     def finish(self) -> None:
-        """Record the checksum of every file, then remove what only an unfinished run needs."""
+        """Record the checksum of every file, then remove ``state.pt``."""
         checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in self._written()}
         write_json(self.record, {"code": self.code, "files": checksums})
         self.state.unlink(missing_ok=True)
 
     def remove_temporary_files(self) -> None:
-        """Remove what a kill in the middle of writing left behind."""
+        """Remove temporary files of interrupted writes."""
         for pattern in ("*.tmp", f"{project.LABELS_FOLDER}/*.tmp", f"{project.WEIGHTS_FOLDER}/*.tmp"):
             for temporary in self.path.glob(pattern):
                 temporary.unlink()
@@ -178,5 +178,5 @@ class RunFolder:
 
 
 def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
-    """Return the epochs before the `last` whose weights a run keeps: `keep` evenly spaced ones, the last itself included."""
+    """Return the epochs before `last` whose weights are kept, so that with `last` they are `keep` evenly spaced epochs."""
     return tuple(evenly_spaced(last + 1, keep)[:-1])

@@ -1,4 +1,4 @@
-"""The specification of a training run: everything that decides its outcome, and the fingerprint of it."""
+"""The specification of a training run: everything that determines its result, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from pipeline.training import checkpoints
 from pipeline.training.class_labels import ClipClasses, read_clip_classes
 from pipeline.training.run_folder import RunFolder, kept_epochs
 
-# Eq. 3 has no thresholds. Those in the initialization's artifact and model are ours: half of the range, which is the field's
-# fixed threshold of a map, and a relation of every clip with itself alone.
+# Eq. 3 has no thresholds. Those in the artifact and the model of the initialization are ours: half of the range, which is the usual
+# fixed threshold of a map, and a relation of every clip only to itself.
 INITIAL_DELTA_V = 0.5
 INITIAL_DELTA_A = 1.0
 REGISTRY = "pipeline.methods.registry"
@@ -53,14 +53,14 @@ class RunSpec:
     initial_folder : Path or None
         The run to start from; None starts from random (or pretrained) weights.
     n_clips : int
-        Of the training set.
+        Size of the training set.
     shards : str
         Fingerprint of the training set.
     classes : ClipClasses or None
-        Class labels of the clips, for a method that learns from them.
+        Class labels of the clips; None for methods that learn without class labels.
     folder : RunFolder
     reuses_weights_of : RunFolder or None
-        The run of a method that trains to the same weights from the same start (see `MethodSpec.trains_as`).
+        A run that trains to identical weights from the same initial model (see `MethodSpec.trains_as`).
     """
 
     stage: str
@@ -79,7 +79,7 @@ class RunSpec:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes; empty for a method that learns without labels."""
+        """Class names; empty for methods that learn without class labels."""
         return list(self.classes.names) if self.classes else []
 
     @property
@@ -88,19 +88,19 @@ class RunSpec:
         return f"{self.method if self.stage == 'train' else self.stage}, seed {self.seed}"
 
     def rng_key(self, epoch: int) -> tuple[int | str, ...]:
-        """Key of everything random in an epoch. The method is not in it: all methods see the same batches."""
+        """Return the RNG key of an epoch. It does not contain the method, so all methods see the same batches."""
         return (self.seed, self.stage, epoch)
 
     def writes_labels(self, epoch: int) -> bool:
-        """Whether the end of an epoch writes pseudo-labels: in the initialization only the last does."""
+        """Return whether pseudo-labels are written after an epoch; in the initialization, only after the last."""
         return self.stage == "train" or epoch == self.iteration.epochs
 
     def labels_epoch(self, epoch: int) -> int:
-        """Number of the artifact that the end of an epoch writes; the initialization's is 0."""
+        """Return the number of the artifact written after an epoch; 0 in the initialization."""
         return epoch if self.stage == "train" else 0
 
     def label_attributes(self, epoch: int) -> dict[str, Any]:
-        """Return the attributes of the artifact that the end of an epoch writes."""
+        """Return the attributes of the artifact written after an epoch."""
         return {
             "epoch": self.labels_epoch(epoch),
             "stage": self.stage,
@@ -116,7 +116,7 @@ class RunSpec:
 def initialize_specs(
     shards: ShardSet, folder: Path, *, settings: TrainingSettings, seeds: Sequence[int]
 ) -> list[RunSpec]:
-    """Specify the runs of the stage `initialize`, one for each seed."""
+    """Return the specifications of the runs of `initialize`, one per seed."""
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
     weights = settings.encoder.visual_weights
     start = "" if weights is None else _digest(Path(weights), advice=weights_advice("encoder.visual_weights"))
@@ -134,7 +134,7 @@ def train_specs(
     seeds: Sequence[int],
     clips: Path | None = None,
 ) -> list[RunSpec]:
-    """Specify the runs of the stage `train` of one method, one for each seed."""
+    """Return the specifications of the runs of `train` for one method, one per seed."""
     iteration = method_settings(settings, method)
     classes = _read_classes(iteration, shards, clips)
     other = method_with_same_weights(settings, method)
@@ -158,7 +158,7 @@ def train_specs(
 
 
 def method_with_same_weights(settings: TrainingSettings, method: str) -> str | None:
-    """Return the method that trains to the same weights, if it is listed with the same settings."""
+    """Return the method that trains to identical weights, if it is listed with equal settings; else None."""
     other = method_spec(method).trains_as
     if other is None or other not in settings.methods:
         return None
@@ -198,7 +198,7 @@ def _spec(
         "start": start,
         "classes": [list(classes.names), hashlib.sha256(classes.targets.tobytes()).hexdigest()] if classes else [],
     }
-    # In the initialization only the last epoch has labels, as epoch 0.
+    # The initialization only writes pseudo-labels after its last epoch, as epoch 0.
     last = iteration.epochs if stage == "train" else 0
     return RunSpec(
         stage=stage,
@@ -215,7 +215,7 @@ def _spec(
         folder=RunFolder(
             folder,
             fingerprint(fingerprint_inputs),
-            # The registry would add the modules of all other methods.
+            # Without the registry, which would add the modules of all other methods.
             code_digest("pipeline.training.train", method_spec(method).module, without=[REGISTRY]),
             last,
             kept_epochs(last, iteration.keep_epochs) if last else (),

@@ -1,6 +1,6 @@
 """The state of a training run: weights, optimizer, pseudo-labels of the last epoch, history.
 
-All of it is in ``state.pt`` and the last epoch's artifact, so that a killed run resumes from there.
+It is stored in ``state.pt`` and the last epoch's artifact, from which an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pipeline.training.run import TrainingRun
 
 @dataclass
 class TrainingState:
-    """What changes from epoch to epoch.
+    """Everything that changes from epoch to epoch.
 
     Attributes
     ----------
     model : AudioVisualModel
     optimizer : torch.optim.Optimizer
     labels : PseudoLabels or None
-        Of the last epoch; None before there are any.
+        Pseudo-labels of the last epoch; None if there are none yet.
     history : list of dict
         One row per completed epoch, see `pipeline.training.history`.
     """
@@ -49,7 +49,7 @@ class TrainingState:
 
 
 def resume_or_start(run: TrainingRun) -> TrainingState:
-    """Return the state of the last completed epoch, or a new one in an emptied folder.
+    """Return the state after the last completed epoch, or empty the folder and return a new one.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
 
 
 def start(run: TrainingRun) -> TrainingState:
-    """Return the state before the first epoch: the initial model with its labels, or new encoders."""
+    """Return the state before the first epoch: the initial model with its pseudo-labels, or new encoders."""
     spec = run.spec
     if spec.initial_folder is None:
         return _new_state(run)
@@ -86,7 +86,7 @@ def start(run: TrainingRun) -> TrainingState:
         raise PseudoLabelError(f"{initial_labels}: was not written by {path}; run initialize again")
     labels.rows(run.shards.clip_ids)
     state = _new_state(run, initial.encoders)
-    # The run's own copy has the sounding fraction (Eq. 2) at the run's own threshold.
+    # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
     attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
     write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
     state.labels = PseudoLabels.open(run.folder.labels(0))
@@ -95,7 +95,7 @@ def start(run: TrainingRun) -> TrainingState:
 
 
 def save(run: TrainingRun, state: TrainingState) -> None:
-    """Write the weights if this epoch's are kept, the history, and ``state.pt``. The labels must have been written before."""
+    """Write the weights if they are to be kept, the history, and ``state.pt``. Call it after writing the pseudo-labels."""
     keep_weights(run, state, state.epoch)
     write_history(run.folder.history, run.folder.timings, state.history)
     content = {f"history.{name}": [row[name] for row in state.history] for name in LOGGED}
@@ -105,20 +105,20 @@ def save(run: TrainingRun, state: TrainingState) -> None:
 
 
 def keep_weights(run: TrainingRun, state: TrainingState, epoch: int) -> None:
-    """Write the model as it is after an epoch, if the weights of that epoch are kept."""
+    """Write the model after an epoch, if the weights of that epoch are to be kept."""
     if epoch in run.folder.kept:
         checkpoints.write_checkpoint(run.folder.weights(epoch), _model_content(run, state, epoch))
 
 
 def finish(run: TrainingRun, state: TrainingState) -> None:
-    """Write ``model.pt`` and the checksums, which make the run finished."""
+    """Write ``model.pt`` and the checksums, which mark the run as finished."""
     checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, run.epochs))
     run.folder.finish()
 
 
 def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     spec, folder = run.spec, run.folder
-    # The weights are all in the state; the file that they once started from may be gone.
+    # All weights are in the state; the file of pretrained weights may no longer exist.
     encoder = spec.encoder.model_copy(update={"visual_weights": None})
     state = _new_state(run, build_model(encoder))
     checkpoints.load_weights(state.model, saved, folder.state)
@@ -133,7 +133,7 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
         state.labels = PseudoLabels.open(path)
         if state.labels.attrs["fingerprint"] != folder.fingerprint:
             raise PseudoLabelError(f"{path}: belongs to another run")
-        state.labels.verify()  # damage found here means starting again; found later, it would end the run
+        state.labels.verify()  # damage found here restarts the training; found later, it would abort the run
     return state
 
 

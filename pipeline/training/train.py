@@ -1,6 +1,6 @@
-"""The stages `initialize` and `train`: one run for each seed, those that are already finished left as they are.
+"""The stages `initialize` and `train`: one run per seed; finished runs are verified and kept.
 
-What a run does is in `pipeline.training.loop`.
+See `pipeline.training.loop` for what a run does.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ def initialize(
     n_parallel: int = 1,
     fresh: bool = False,
 ) -> None:
-    """Train the initial model of every method with Eq. 3.
+    """Train the initial model, which all methods share, with Eq. 3.
 
     Parameters
     ----------
     shards : ShardSet
         The training split.
     folder : Path
-        Gets ``model.pt``, ``pseudo_labels/epoch_000.h5``, ``history.csv`` and ``timings.csv`` of the first seed, and
-        those of each further one in ``seed_<seed>/``.
+        Receives ``model.pt``, ``pseudo_labels/epoch_000.h5``, ``history.csv`` and ``timings.csv`` of the first seed; those of
+        further seeds go to ``seed_<seed>/``.
     settings : TrainingSettings
         `iterate` and `methods` are not used.
     seeds : sequence of int
     device : str
         "auto", "cpu", "cuda" …
     n_parallel : int >= 1
-        Seeds that are trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they always run one by one.
+        Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
     fresh : bool
-        Train again even if nothing changed since a finished or interrupted run.
+        Train from scratch even if a finished or interrupted run could be kept or resumed.
 
     Raises
     ------
     TrainingError
-        A batch is impossible, another process is training in `folder`, or the loss is not finite.
+        The batch size exceeds the training set, another process is training in `folder`, or the loss is not finite.
     CheckpointError
         The file of pretrained weights cannot be used.
     """
@@ -90,11 +90,11 @@ def train(
     shards : ShardSet
         The training split.
     initial_folder : Path
-        What `initialize` wrote for the same seeds.
+        Folder that `initialize` wrote for the same seeds.
     folder : Path
-        As in `initialize`, with one ``pseudo_labels/epoch_NNN.h5`` for each epoch.
+        As in `initialize`, with one ``pseudo_labels/epoch_NNN.h5`` per epoch.
     method : str
-        A name of `pipeline.methods.registry.METHODS`.
+        A name in `pipeline.methods.registry.METHODS`.
     settings : TrainingSettings
     seeds : sequence of int
     clips : Path, optional
@@ -105,11 +105,11 @@ def train(
     Raises
     ------
     SettingsError
-        There is no such method.
+        The method is unknown.
     TrainingError
-        As in `initialize`, or the initial model has other encoders.
+        As in `initialize`, or the initial model has different encoders.
     CheckpointError, PseudoLabelError
-        A file of the initialization is missing, damaged, or belongs to other shards.
+        A file of the initial run is missing, damaged, or belongs to other shards.
     ManifestError
         The method learns from class labels, and a clip has none.
     """
@@ -124,7 +124,7 @@ def _train_all(
     with locked(folder, TrainingError):
         _remove_other_seeds(folder, specs)
         tasks = [partial(_carry_out, TrainingRun(spec, shards, device)) for spec in specs if not _is_kept(spec, fresh)]
-        # As many as there are seeds, even if only some are left to do: the threads of each decide its last bits.
+        # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))
         if device.type == "cpu" and n_parallel > 1:
             run_in_parallel(tasks, n_parallel=n_parallel)
@@ -134,7 +134,7 @@ def _train_all(
 
 
 def _is_kept(spec: RunSpec, fresh: bool) -> bool:
-    """Report and prepare a run folder: True if it is finished and unchanged, else it is resumable or empty afterwards."""
+    """Return True if the run is finished and unchanged; otherwise leave its folder resumable or empty. Reports which."""
     run = spec.folder
     run.remove_temporary_files()
     status, reason = run.status()
@@ -168,13 +168,13 @@ def _carry_out(run: TrainingRun) -> None:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Ask torch for reproducible results; it warns about CUDA operations that have no deterministic version."""
+    """Use deterministic algorithms; torch warns about CUDA operations that have none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     memory: Any = torch.utils.deterministic  # type checkers do not know its attribute
     enabled, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling memory that is about to be overwritten costs time and hides nothing here.
+    # Do not fill uninitialized memory: it is always overwritten here, so filling it only costs time.
     memory.fill_uninitialized_memory = False
     try:
         yield

@@ -28,7 +28,7 @@ def draw(n=64, seed=0, **switches):
 
 
 def naive_move(grid, flip, down, right, scale):
-    """Flip, then shift with the border repeated, place by place."""
+    """Flip, then shift and repeat the border, position by position."""
     height, width = grid.shape[:2]
     moved = np.empty_like(grid)
     for y in range(height):
@@ -51,7 +51,7 @@ def test_moves_equal_the_naive_loop(flip, down, right):
 
 
 def test_maps_move_with_their_frames():
-    """A frame that is its own map, enlarged, stays its own map after any move."""
+    """A frame that is an upsampled map remains the upsampled map after any move."""
     maps = np.random.default_rng(0).integers(0, 256, (64, 6, 6)).astype(np.uint8)
     frames = np.repeat(np.repeat(maps, CELL, axis=1), CELL, axis=2)[..., None].repeat(3, axis=3)
     many = draw()
@@ -61,7 +61,7 @@ def test_maps_move_with_their_frames():
     assert not np.array_equal(moved, frames)
 
 
-def test_nothing_to_do_changes_nothing():
+def test_with_everything_off_nothing_changes():
     rng = np.random.default_rng(0)
     frames, log_mel = rng.integers(0, 256, (8, 12, 12, 3), dtype=np.uint8), rng.normal(size=(8, 4, 10))
     none = draw(8, flip=False, shift_cells=0, color_jitter=0.0, roll_audio=False)
@@ -90,7 +90,7 @@ def test_draws_cover_their_range_evenly():
     assert 0.99 < many.roll.max() < 1
 
 
-def test_draws_follow_from_the_generator_and_a_switch_leaves_the_others_alone():
+def test_draws_depend_on_the_generator_and_not_on_the_other_switches():
     first, other = draw(), draw(flip=False, color_jitter=0.0)
     np.testing.assert_array_equal(first.down, other.down)
     np.testing.assert_array_equal(first.roll, other.roll)

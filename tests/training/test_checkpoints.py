@@ -65,7 +65,7 @@ def test_file_is_one_flat_dict_and_needs_no_code(model, tmp_path):
 def test_bytes_follow_from_the_content_alone(model, tmp_path):
     content = model_content(model, describe())
     write_checkpoint(tmp_path / "a.pt", content)
-    # The same text in other objects, and the same tensors in another order in memory or as parts of larger ones.
+    # The same strings as other objects, and the same tensors as views of larger ones.
     other = {
         "".join(list(name)): value if not isinstance(value, str) else "".join(list(value))
         for name, value in content.items()
@@ -77,13 +77,13 @@ def test_bytes_follow_from_the_content_alone(model, tmp_path):
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "quite_another_name.pt").read_bytes()
 
 
-def test_what_was_read_is_written_as_it_was(model, tmp_path):
+def test_reading_and_writing_gives_the_same_bytes(model, tmp_path):
     write_checkpoint(tmp_path / "a.pt", model_content(model, describe()))
     write_checkpoint(tmp_path / "b.pt", read_checkpoint(tmp_path / "a.pt"))
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
-def test_optimizer_goes_on_where_it_stood(model, tmp_path):
+def test_optimizer_resumes_where_it_stopped(model, tmp_path):
     def step(net, optimizer, number):
         frames = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(number))
         optimizer.zero_grad()
@@ -96,48 +96,48 @@ def test_optimizer_goes_on_where_it_stood(model, tmp_path):
     write_checkpoint(tmp_path / "state.pt", {**model_content(model, describe()), **flatten_optimizer(first)})
 
     saved = read_checkpoint(tmp_path / "state.pt")
-    twin = build_model(ENCODER)
-    twin.load_state_dict({name[6:]: value for name, value in saved.items() if name.startswith("model.")})
-    second = torch.optim.AdamW(twin.parameters(), lr=1e-3)
+    resumed = build_model(ENCODER)
+    resumed.load_state_dict({name[6:]: value for name, value in saved.items() if name.startswith("model.")})
+    second = torch.optim.AdamW(resumed.parameters(), lr=1e-3)
     restore_optimizer(second, saved)
     step(model, first, 3)
-    step(twin, second, 3)
-    for mine, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+    step(resumed, second, 3)
+    for mine, other in zip(model.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(mine, other)
 
 
-def test_missing_damaged_and_foreign_files(model, tmp_path):
+def test_missing_damaged_and_other_files(model, tmp_path):
     with pytest.raises(CheckpointError, match=r"model\.pt: no such file"):
         load_model(tmp_path / "model.pt")
     write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
     (tmp_path / "half.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"half\.pt: not readable"):
+    with pytest.raises(CheckpointError, match=r"half\.pt"):
         load_model(tmp_path / "half.pt")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
-    with pytest.raises(CheckpointError, match=r"foreign\.pt: format_version is None, this program reads 2"):
+    with pytest.raises(CheckpointError, match=r"foreign\.pt.*None"):
         load_model(tmp_path / "foreign.pt")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "{}"}, "its weights do not fit its own description at 'audio"),
-        ({"encoder": '{"depth": 3}'}, "does not describe a model"),
-        ({"iteration": "not JSON"}, "does not describe a model"),
+        ({"encoder": "{}"}, "'audio"),
+        ({"encoder": '{"depth": 3}'}, "depth"),
+        ({"iteration": "not JSON"}, "JSON"),
         ({"method": "dreaming"}, "'dreaming'"),
     ],
 )
-def test_contradictions_are_named(model, tmp_path, changes, message):
+def test_inconsistent_entries_are_named(model, tmp_path, changes, message):
     write_checkpoint(tmp_path / "model.pt", model_content(model, describe(**changes)))
     with pytest.raises(CheckpointError, match=message):
         load_model(tmp_path / "model.pt")
 
 
-def test_an_entry_that_is_missing_is_named(model, tmp_path):
+def test_a_missing_entry_is_named(model, tmp_path):
     content = model_content(model, describe())
     del content["method"]
     write_checkpoint(tmp_path / "model.pt", content)
-    with pytest.raises(CheckpointError, match="no entry 'method'"):
+    with pytest.raises(CheckpointError, match="'method'"):
         load_model(tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="description must have the keys"):
+    with pytest.raises(ValueError, match="'method'"):
         model_content(model, {"method": "initial"})

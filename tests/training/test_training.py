@@ -38,7 +38,7 @@ from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, 
 
 
 def digests(folder):
-    """Digest of every artifact and model below a folder."""
+    """Return the digest of every artifact and model in a folder."""
     paths = [*folder.rglob("*.h5"), *folder.rglob("*.pt")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
 
@@ -55,7 +55,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    """An initialized and an iteratively trained run of two seeds, not to be changed."""
+    """An initial and an iterative run of two seeds (read-only)."""
     folder = tmp_path_factory.mktemp("runs")
     settings = make_settings()
     initialize(world, folder / "initialize", settings=settings, seeds=[0, 3])
@@ -63,7 +63,7 @@ def trained(world, tmp_path_factory):
     return folder
 
 
-class TestWhatIsWritten:
+class TestOutputs:
     def test_files(self, trained):
         names = {
             "initialize": ["model.pt", "pseudo_labels/epoch_000.h5"],
@@ -101,7 +101,7 @@ class TestWhatIsWritten:
             assert float(row["mask_iou_previous"]) == pytest.approx(labels[epoch].mask_iou(labels[epoch - 1]), rel=1e-4)
             assert float(row["sounding_fraction"]) == pytest.approx(labels[epoch].sounding_fraction.mean(), rel=1e-4)
 
-    def test_artifacts_say_what_made_them(self, trained):
+    def test_artifacts_have_the_attributes_of_their_run(self, trained):
         initial = PseudoLabels.open(trained / "initialize/pseudo_labels/epoch_000.h5")
         copied = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
         last = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_002.h5")
@@ -112,7 +112,7 @@ class TestWhatIsWritten:
         assert copied.attrs["delta_v"] == 0.7
         assert copied.attrs["fingerprint"] == last.attrs["fingerprint"] != initial.attrs["fingerprint"]
 
-    def test_the_last_artifact_is_what_the_model_says_of_the_plain_training_set(self, trained, world):
+    def test_the_last_artifact_has_the_models_responses_to_the_unaugmented_training_set(self, trained, world):
         model = load_model(trained / "iterative/model.pt")
         response = model.response_maps(world, batch_size=8, device="cpu")
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_002.h5")
@@ -136,7 +136,7 @@ class TestWhatIsWritten:
 
 class TestMethods:
     @pytest.mark.parametrize("method", METHODS)
-    def test_every_method_trains_on_from_the_same_start(self, trained, world, tmp_path, method):
+    def test_every_method_trains_from_the_same_initial_model(self, trained, world, tmp_path, method):
         settings, clips = make_settings(), write_clip_list(tmp_path / "clips.csv", world.clip_ids)
         train(world, trained / "initialize", tmp_path / "run", method=method, settings=settings, seeds=[0], clips=clips)
         assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == 3
@@ -185,7 +185,7 @@ class TestBatches:
     def batches(self, world, augmentation, previous=None):
         return list(self.iterate(world, augmentation, previous))
 
-    def test_all_that_the_caller_waits_for_is_timed(self, world, monkeypatch):
+    def test_everything_the_caller_waits_for_is_timed(self, world, monkeypatch):
         def slow_jitter(frames, changes):
             time.sleep(0.05)
             return frames
@@ -198,7 +198,7 @@ class TestBatches:
             assert timed.seconds == waited
         assert timed.seconds >= 3 * 0.05
 
-    def test_every_clip_comes_once_and_the_rest_is_dropped(self, world):
+    def test_every_clip_comes_once_and_an_incomplete_batch_is_dropped(self, world):
         plain = AugmentationSettings(flip=False)
         rows = np.concatenate([batch.rows for batch in self.batches(world, plain)])
         assert sorted(rows) == list(range(24))
@@ -221,7 +221,7 @@ class TestBatches:
             clear = np.abs(cosines - 0.8) > 1e-3
             np.testing.assert_array_equal(batch.relation.numpy()[clear], (cosines >= 0.8)[clear])
 
-    def test_an_error_in_the_reading_thread_arrives(self, world):
+    def test_an_error_in_the_reading_thread_is_raised(self, world):
         broken = MemoryShards(world.frames[:10], world.log_mel)
         broken.read = lambda rows: (_ for _ in ()).throw(OSError("disk on fire"))
         with pytest.raises(OSError, match="disk on fire"):
@@ -273,14 +273,14 @@ class TestResponseMaps:
             model.response_maps(world, batch_size=7, device="cpu", audio_order=order),
             model.response_maps(swapped, batch_size=7, device="cpu"),
         )
-        with pytest.raises(ValueError, match="audio_order has 3 entries for 24 clips"):
+        with pytest.raises(ValueError, match=r"audio_order.*3.*24"):
             model.response_maps(world, batch_size=7, device="cpu", audio_order=[0, 1, 2])
 
     def test_devices(self):
         assert select_device("auto").type in {"cpu", "cuda"}
-        with pytest.raises(TrainingError, match="device 'abacus' cannot be used"):
+        with pytest.raises(TrainingError, match="'abacus'"):
             select_device("abacus")
-        with pytest.raises(TrainingError, match=r"device 'meta' cannot be used .*; use auto, cpu or cuda"):
+        with pytest.raises(TrainingError, match="'meta'"):
             select_device("meta")
 
     def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
@@ -340,37 +340,37 @@ class TestMixedPrecision:
 
 class TestMistakes:
     def test_batch_larger_than_the_training_set(self, world, tmp_path):
-        with pytest.raises(TrainingError, match="batch_size 25 is larger than the training set of 24 clips"):
+        with pytest.raises(TrainingError, match=r"batch_size 25\b.*\b24\b"):
             initialize(world, tmp_path, settings=make_settings(batch_size=25), seeds=[0])
 
     def test_two_writers(self, world, tmp_path):
         with (
             locked(tmp_path / "run", TrainingError),
-            pytest.raises(TrainingError, match="run: another process is writing here"),
+            pytest.raises(TrainingError, match="run: another process"),
         ):
             initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
 
     def test_no_initialization(self, world, tmp_path):
-        with pytest.raises(CheckpointError, match=r"model\.pt: no such file; run initialize"):
+        with pytest.raises(CheckpointError, match=r"model\.pt.*run initialize"):
             train(world, tmp_path / "none", tmp_path / "run", method="itr", settings=make_settings(), seeds=[0])
 
-    def test_weights_that_are_not_there(self, world, tmp_path):
+    def test_missing_pretrained_weights(self, world, tmp_path):
         settings = make_settings(encoder=ENCODER.model_copy(update={"visual_weights": str(tmp_path / "none.pth")}))
-        with pytest.raises(CheckpointError, match=r"none\.pth: no such file; set encoder\.visual_weights"):
+        with pytest.raises(CheckpointError, match=r"none\.pth.*encoder\.visual_weights"):
             initialize(world, tmp_path / "run", settings=settings, seeds=[0])
 
     def test_another_seed_than_the_initializations(self, trained, world, tmp_path):
-        with pytest.raises(TrainingError, match=r"model\.pt: was trained with seed 0, not 5; run initialize again"):
+        with pytest.raises(TrainingError, match=r"model\.pt.*seed 0\b.*5"):
             train(world, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[5])
 
     def test_other_encoders_than_the_initializations(self, trained, world, tmp_path):
         settings = make_settings(encoder=ENCODER.model_copy(update={"embedding_dim": 8}))
-        with pytest.raises(TrainingError, match="other settings of `encoder`; run initialize again"):
+        with pytest.raises(TrainingError, match="`encoder`"):
             train(world, trained / "initialize", tmp_path, method="itr", settings=settings, seeds=[0])
 
     def test_other_clips_than_the_initializations(self, trained, world, tmp_path):
         other = MemoryShards(world.frames, world.log_mel, clip_ids=[f"other-{i}" for i in range(24)])
-        with pytest.raises(PseudoLabelError, match="clip 'other-0' has no pseudo-labels of epoch 0"):
+        with pytest.raises(PseudoLabelError, match=r"'other-0'.*epoch 0"):
             train(other, trained / "initialize", tmp_path, method="itr", settings=make_settings(), seeds=[0])
 
     def test_a_loss_that_is_not_finite_names_epoch_and_batch_and_loses_nothing(self, world, tmp_path, monkeypatch):
@@ -382,7 +382,7 @@ class TestMistakes:
 
         Contrastive_loss = Contrastive.loss
         monkeypatch.setattr(Contrastive, "loss", loss)
-        with pytest.raises(TrainingError, match="initialize, seed 0, epoch 2/2, batch 2: the loss is nan"):
+        with pytest.raises(TrainingError, match=r"seed 0, epoch 2/2, batch 2.*nan"):
             initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         assert (tmp_path / "run/state.pt").exists()
         assert len(read_history(tmp_path / "run")) == 1
@@ -425,7 +425,7 @@ class TestFullDisk:
 
 class TestWhenToResume:
     def interrupted(self, world, folder, monkeypatch, settings):
-        """Initialize and stop in the second epoch."""
+        """Initialize and interrupt in the second epoch."""
 
         def stop(*_, **__):
             raise KeyboardInterrupt
@@ -450,7 +450,7 @@ class TestWhenToResume:
         assert not list(folder.rglob("state.pt"))
         return [(seed, epoch) for seed, _, epoch in epochs]
 
-    def test_unchanged_and_incomplete_goes_on(self, world, tmp_path, monkeypatch):
+    def test_an_unchanged_interrupted_run_resumes(self, world, tmp_path, monkeypatch):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 2)]
 
@@ -510,7 +510,7 @@ class TestWhenToResume:
         times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
         capsys.readouterr()
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == []
-        assert "initialize, seed 0: finished and unchanged" in capsys.readouterr().err
+        assert "initialize, seed 0: finished" in capsys.readouterr().err
         assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
     def test_fresh_trains_a_finished_run_again(self, world, tmp_path, monkeypatch, capsys):
@@ -529,14 +529,14 @@ class TestWhenToResume:
         content[-1] ^= 1
         path.write_bytes(content)
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
-        assert "pseudo_labels/epoch_000.h5 was modified" in capsys.readouterr().err
+        assert "pseudo_labels/epoch_000.h5" in capsys.readouterr().err
         assert digests(tmp_path / "run") == before
 
     def test_changed_code_starts_from_scratch(self, world, tmp_path, monkeypatch, capsys):
         self.interrupted(world, tmp_path / "run", monkeypatch, make_settings())
         monkeypatch.setattr("pipeline.training.spec.code_digest", lambda *_, **__: "0" * 32)
         assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
-        assert "the code of this stage changed" in capsys.readouterr().err
+        assert "code" in capsys.readouterr().err
         again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
         assert again == [(5, 1), (5, 2)]
         (tmp_path / "run/.record.json").unlink()
@@ -544,7 +544,7 @@ class TestWhenToResume:
         assert again == [(0, 1), (0, 2)]
 
     @pytest.mark.parametrize("name", ["history.csv", "pseudo_labels/epoch_000.h5"])
-    def test_a_lost_file_is_made_again(self, world, tmp_path, monkeypatch, name):
+    def test_a_run_with_a_missing_file_is_trained_again(self, world, tmp_path, monkeypatch, name):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0, 5])
         before = digests(tmp_path / "run")
         (tmp_path / "run" / name).unlink()
@@ -553,7 +553,7 @@ class TestWhenToResume:
         assert digests(tmp_path / "run") == before
         assert (tmp_path / "run" / name).exists()
 
-    def test_a_kill_while_a_finished_run_is_removed_leaves_no_half_of_it(self, trained, world, tmp_path, monkeypatch):
+    def test_a_kill_while_a_finished_run_is_removed_leaves_no_partial_run(self, trained, world, tmp_path, monkeypatch):
         def once_more(fresh):
             train(
                 world, trained / "initialize", tmp_path / "run", method="iterative", settings=make_settings(),
@@ -573,7 +573,7 @@ class TestWhenToResume:
         once_more(fresh=False)
         assert digests(tmp_path / "run") == digests(trained / "iterative")
 
-    def test_a_further_seed_keeps_those_that_are_done(self, world, tmp_path, monkeypatch):
+    def test_an_additional_seed_keeps_the_finished_ones(self, world, tmp_path, monkeypatch):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         again = self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings(), seeds=(0, 5))
         assert again == [(5, 1), (5, 2)]
@@ -582,7 +582,7 @@ class TestWhenToResume:
 
 
 def work(folder, kill_before_write):
-    """Initialize (once, as `dvc repro` would) and train; die like kill -9 before the given write to disk."""
+    """Initialize (once, like `dvc repro`) and train; send SIGKILL to itself before the given write to disk."""
     world, settings = make_world(24, size=32)[0], make_settings()
     writes = 0
     replace = os.replace
@@ -632,7 +632,7 @@ def reference(spawn, tmp_path_factory):
 class TestKillMinus9:
     def test_before_each_kind_of_write(self, spawn, reference, tmp_path):
         codes = [spawn(tmp_path, kill_before_write=1)]
-        # Each start gets one write further than the one before, until one gets to the end.
+        # Each start gets one write further than the previous one, until one finishes.
         while codes[-1] != 0:
             assert codes[-1] == -signal.SIGKILL
             codes.append(spawn(tmp_path, kill_before_write=len(codes) + 1))
@@ -640,7 +640,7 @@ class TestKillMinus9:
         assert digests(tmp_path) == reference[0]
         assert not list(tmp_path.rglob("*.tmp"))
 
-    def test_at_random_moments(self, spawn, reference, tmp_path):
+    def test_at_random_times(self, spawn, reference, tmp_path):
         rng, kills = random.Random(0), 0
         while spawn(tmp_path, kill_after_s=(0.2 + 0.1 * kills) * reference[1] * rng.random() + 0.1) != 0:
             kills += 1

@@ -1,4 +1,4 @@
-"""Labels of training clips, from the clip list and from a label file."""
+"""Class labels of training clips, from the clip list and from a label file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clip_list(tmp_path, *rows):
     return path
 
 
-def test_the_clip_lists_labels_in_the_order_asked_for(tmp_path):
+def test_the_clip_lists_labels_in_the_requested_order(tmp_path):
     path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", "bell + drum"), ("test", "c", "gong"))
     found = read_clip_classes(path, "train", ["b", "a"], label_file=None)
     assert found.names == ("bell", "drum")
@@ -42,7 +42,7 @@ def test_a_label_file_of_probabilities(tmp_path):
     np.testing.assert_array_equal(found.targets, np.float32([[1, 0.25]]))
 
 
-def test_a_large_label_file_is_never_whole_in_memory(tmp_path):
+def test_a_large_label_file_is_never_entirely_in_memory(tmp_path):
     rng = np.random.default_rng(0)
     names = [f"tag {i:02d}" for i in rng.permutation(20)]
     values = rng.integers(0, 1001, size=(20_000, 20)) / 1000
@@ -58,28 +58,28 @@ def test_a_large_label_file_is_never_whole_in_memory(tmp_path):
     assert found.names == tuple(sorted(names))
     np.testing.assert_array_equal(found.targets, values[wanted][:, np.argsort(names)].astype(np.float32))
     assert found.targets.dtype == np.float32
-    # The cells as Python's texts would be 20 MB.
+    # All cells as Python strings would take 20 MB.
     assert peak < 1e6
 
 
 def test_clips_without_a_label_are_counted_and_named(tmp_path):
     path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "+"))
-    with pytest.raises(ManifestError, match=r"2 of 3 training clips have no label, the first is 'b'.*`label_file`"):
+    with pytest.raises(ManifestError, match=r"2 of 3 .*'b'.*`label_file`"):
         read_clip_classes(path, "train", ["a", "b", "c"], label_file=None)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "columns are clip_id"),
-        ("name,label\na,x\n", "columns are clip_id"),
-        ("clip_id,x,x\na,1,1\n", "columns are clip_id"),
-        ("clip_id,label\na\n", ":2: 1 cells, the header has 2"),
-        ("clip_id,label\na,x\na,y\n", ":3: clip_id 'a' stands in the file twice"),
-        ("clip_id,x,y\na,1,1.5\n", ":2: y is '1.5'"),
-        ("clip_id,x,y\na,1,nan\n", ":2: y is 'nan'"),
-        ("clip_id,label\nb,x\n", "1 of 1 training clips have no label"),
-        ("clip_id,x,y\nb,0,0\n", "1 of 1 training clips have no label, the first is 'a'"),
+        ("", ":1:.*clip_id"),
+        ("name,label\na,x\n", ":1:.*clip_id"),
+        ("clip_id,x,x\na,1,1\n", ":1:.*clip_id"),
+        ("clip_id,label\na\n", ":2: 1 .* 2$"),
+        ("clip_id,label\na,x\na,y\n", ":3: .*'a'"),
+        ("clip_id,x,y\na,1,1.5\n", ":2: y .*'1.5'"),
+        ("clip_id,x,y\na,1,nan\n", ":2: y .*'nan'"),
+        ("clip_id,label\nb,x\n", "1 of 1 .*'a'"),
+        ("clip_id,x,y\nb,0,0\n", "1 of 1 .*'a'"),
     ],
 )
 def test_a_wrong_label_file_is_named(tmp_path, content, message):
@@ -91,11 +91,11 @@ def test_a_wrong_label_file_is_named(tmp_path, content, message):
 
 
 def test_a_missing_label_file(tmp_path):
-    with pytest.raises(ManifestError, match="no such label file; mend `label_file`"):
+    with pytest.raises(ManifestError, match=r"labels\.csv.*`label_file`"):
         read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=tmp_path / "labels.csv")
 
 
-def test_label_sets_are_empty_where_a_clip_has_no_label(tmp_path):
+def test_the_label_set_of_a_clip_without_a_label_is_empty(tmp_path):
     path = clip_list(
         tmp_path, ("train", "a", "drum"), ("train", "b", ""), ("train", "c", "bell+drum"), ("test", "d", "x")
     )
@@ -103,6 +103,6 @@ def test_label_sets_are_empty_where_a_clip_has_no_label(tmp_path):
     assert found == [{"bell", "drum"}, set(), {"drum"}, set()]
 
 
-def test_label_sets_of_a_missing_clip_list_name_the_stage(tmp_path):
-    with pytest.raises(ManifestError, match=r"clips\.csv: no such file; run `dvc repro prepare`"):
+def test_a_missing_clip_list_names_the_stage(tmp_path):
+    with pytest.raises(ManifestError, match=r"clips\.csv.*`dvc repro prepare`"):
         read_label_sets(tmp_path / "clips.csv", "train", ["a"])
