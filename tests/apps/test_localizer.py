@@ -417,7 +417,7 @@ def test_maps_equal_those_of_the_pipeline(tmp_path):
     pictures = [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(20)]
     sound = (0.2 * rng.normal(size=(1, 2 * 22_050))).astype(np.float32)
     path = write_media(
-        tmp_path / "a.mkv", times=steady(2, 10), pictures=pictures, sound=sound, rate=22_050, audio_codec="pcm_s16le"
+        tmp_path / "a.mkv", times=steady(2, 10), frames=pictures, sound=sound, rate=22_050, audio_codec="pcm_s16le"
     )
     clip = Clip(clip_id="a", video="a.mkv", frame=None, audio=None, centre_s=None, label=None)
     (tmp_path / "shards").mkdir()

@@ -21,7 +21,7 @@ from pipeline.figures.heatmap import limited_range
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import upright
 from tests.support.localizing import AUDIO, make_localizer
-from tests.support.media_files import impulses, number_of, picture, spoil_sound, steady, truncate, write_media
+from tests.support.media_files import impulses, number_of, numbered_frame, spoil_sound, steady, truncate, write_media
 
 RATE = 16_000
 
@@ -82,7 +82,7 @@ def test_heat_is_drawn_over_red_areas(tmp_path):
     pictures = [np.full((96, 128, 3), 60, dtype=np.uint8) for _ in range(10)]
     for i, each in enumerate(pictures):
         each[:48, (0 if i < 5 else 64) : (64 if i < 5 else 128)] = (250, 20, 20)
-    source = write_media(tmp_path / "a.mp4", times=steady(1, 10), pictures=pictures, sound=tones(1))
+    source = write_media(tmp_path / "a.mp4", times=steady(1, 10), frames=pictures, sound=tones(1))
     maps = []
     target, _ = run(source, tmp_path, on_map=maps.append)
     painted = decode(target)[0].astype(float)
@@ -209,7 +209,7 @@ def test_audio_in_other_codecs_is_re_encoded_in_sync(tmp_path):
 def test_a_rotated_video_comes_out_upright(tmp_path):
     pictures = [np.full((96, 128, 3), 60, dtype=np.uint8)] * 4
     pictures[0][:48, :64] = (250, 20, 20)
-    source = write_media(tmp_path / "a.mp4", times=steady(0.4, 10), pictures=pictures, sound=tones(0.4), rotation=90)
+    source = write_media(tmp_path / "a.mp4", times=steady(0.4, 10), frames=pictures, sound=tones(0.4), rotation=90)
     target, _ = run(source, tmp_path)
     with av.open(str(source)) as container:
         stored = next(container.decode(video=0))
@@ -228,7 +228,7 @@ def test_a_rotated_video_comes_out_upright(tmp_path):
 def test_odd_sizes(tmp_path, size):
     pictures = [np.full((*size, 3), 200, dtype=np.uint8)] * 3
     source = write_media(
-        tmp_path / "a.mkv", times=steady(0.3, 10), pictures=pictures, sound=tones(0.3), video_codec="ffv1"
+        tmp_path / "a.mkv", times=steady(0.3, 10), frames=pictures, sound=tones(0.3), video_codec="ffv1"
     )
     target, summary = run(source, tmp_path)
     assert decode(target)[0].shape == (3, size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
@@ -245,7 +245,7 @@ def test_one_frame_and_a_window_longer_than_the_media(tmp_path):
 def test_full_range_becomes_limited(tmp_path):
     pictures = [np.full((96, 128, 3), value, dtype=np.uint8) for value in (0, 255, 128)]
     source = write_media(
-        tmp_path / "a.mp4", times=steady(0.3, 10), pictures=pictures, sound=tones(0.3),
+        tmp_path / "a.mp4", times=steady(0.3, 10), frames=pictures, sound=tones(0.3),
         video_options={"x264-params": "fullrange=on"},
     )  # fmt: skip
     assert limited_range(np.array([[0, 255], [128, 128], [0, 255]], np.uint8)).tolist() == [
@@ -260,9 +260,7 @@ def test_silent_parts_show_a_notice_and_no_heat_map(tmp_path):
     sound = tones(4)
     sound[:, : 2 * RATE] = 0
     pictures = [np.full((192, 256, 3), 200, dtype=np.uint8)] * 40
-    source = write_media(
-        tmp_path / "a.mkv", times=steady(4, 10), pictures=pictures, sound=sound, audio_codec="pcm_s16le"
-    )
+    source = write_media(tmp_path / "a.mkv", times=steady(4, 10), frames=pictures, sound=sound, audio_codec="pcm_s16le")
     maps = []
     target, summary = run(source, tmp_path, on_map=maps.append)
     shown = decode(target)[0].astype(int)
@@ -337,7 +335,10 @@ def test_peak_to_peak_amplitude(tmp_path, samples, within):
 
 def test_a_truncated_file_is_processed_as_far_as_possible(tmp_path):
     source = write_media(
-        tmp_path / "a.mkv", times=steady(4, 25), sound=tones(4), pictures=[picture(i * 17 % 4096) for i in range(100)]
+        tmp_path / "a.mkv",
+        times=steady(4, 25),
+        sound=tones(4),
+        frames=[numbered_frame(i * 17 % 4096) for i in range(100)],
     )
     target, summary = run(truncate(source, 0.6), tmp_path)
     assert 30 < summary.frames < 90

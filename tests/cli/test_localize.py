@@ -33,7 +33,7 @@ from pipeline.media.clip import read_frame
 from tests.cli.test_evaluate import PARAMS
 from tests.cli.test_main import run
 from tests.support.localizing import save_model
-from tests.support.media_files import picture, spoil_sound, steady, truncate, write_media
+from tests.support.media_files import numbered_frame, spoil_sound, steady, truncate, write_media
 
 RATE = 16_000
 
@@ -228,7 +228,7 @@ def write_odd_files(folder):
     """Write unusual but realistic files; return the names that must be localized, and a fragment of each other file's error."""
     folder.mkdir()
     seconds, wav = {"times": steady(1, 10), "sound": tone(1)}, {"audio_codec": "pcm_s16le"}
-    wide = [np.pad(picture(number), ((0, 1), (0, 3), (0, 0))) for number in range(10)]
+    wide = [np.pad(numbered_frame(number), ((0, 1), (0, 3), (0, 0))) for number in range(10)]
     good = {
         "plain.mp4": seconds,
         'it\'s a "film", 1 % new.mp4': seconds,
@@ -240,7 +240,7 @@ def write_odd_files(folder):
         "really a matroska.mp4": seconds | {"container_format": "matroska"},
         "really an mp4.mkv": seconds | {"container_format": "mp4"},
         "old.avi": seconds | {"video_codec": "mpeg4", "audio_codec": "mp3", "times": steady(1, 25)},
-        "of odd size.mkv": seconds | {"video_codec": "ffv1", "pictures": wide},
+        "of odd size.mkv": seconds | {"video_codec": "ffv1", "frames": wide},
         "with B-frames.mp4": seconds | {"bframes": 2},
         "stereo at 44100.mp4": seconds | {"sound": np.tile(tone(1), (2, 3))[:, :44_100], "rate": 44_100},
         "one picture.mp4": seconds | {"times": steady(0.1, 10)},

@@ -67,7 +67,7 @@ def test_the_split_is_seeded_and_stable_when_a_video_is_removed(project, media):
 
 def test_unusable_videos_are_reported(project, media):
     write_video(media / "mute.mkv", sound=False)
-    write_video(media / "dark.mkv", picture=False)
+    write_video(media / "dark.mkv", frames=False)
     write_files(media, ["noise.mp4"], b"this is no video" * 20)
     write_files(media, ["empty.mp4"], b"")
     write_files(media, ["notes.txt", "cover.jpg", ".hidden/x.mp4", "._a.mkv"])

@@ -17,7 +17,7 @@ from tests.support.media_files import (
     impulses,
     mark_keyframes,
     number_of,
-    picture,
+    numbered_frame,
     steady,
     truncate,
     write_media,
@@ -118,9 +118,9 @@ def test_skipping_frames_changes_no_byte(tmp_path):
     """Moving noise makes every residual matter; the selected frames include P- and B-frames."""
     generator = np.random.default_rng(0)
     base = generator.integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    moving = [np.roll(base, 3 * i, axis=1) // 2 + picture(i) // 2 for i in range(90)]
+    moving = [np.roll(base, 3 * i, axis=1) // 2 + numbered_frame(i) // 2 for i in range(90)]
     options = {"x264-params": "keyint=250:scenecut=0:bframes=3:b-pyramid=normal:b-adapt=0", "crf": "23"}
-    path = write_media(tmp_path / "clip.mp4", times=steady(3.6, 25), pictures=moving, bframes=3, video_options=options)
+    path = write_media(tmp_path / "clip.mp4", times=steady(3.6, 25), frames=moving, bframes=3, video_options=options)
     types = set()
     for number in range(60, 80):
         expected, kind = naive_frame(path, Fraction(number, 25), 48)
@@ -159,7 +159,7 @@ def test_display_matrix_is_applied(tmp_path, rotation, mirrored):
     stored[:32, :32] = 255
     stored[:32, 96:, 0] = 255
     path = write_media(
-        tmp_path / "clip.mp4", times=steady(0.4, 25), pictures=[stored] * 10, rotation=rotation, mirrored=mirrored
+        tmp_path / "clip.mp4", times=steady(0.4, 25), frames=[stored] * 10, rotation=rotation, mirrored=mirrored
     )
     frame = read_frame(path, image_size=48)
     white, red = CORNERS[rotation, mirrored]
@@ -364,7 +364,7 @@ def test_audio_that_ends_before_the_window(tmp_path):
 
 
 def test_image_file_and_audio_file(tmp_path):
-    Image.fromarray(picture(1234)).save(tmp_path / "still.png")
+    Image.fromarray(numbered_frame(1234)).save(tmp_path / "still.png")
     write_media(tmp_path / "sound.wav", sound=impulses(3, 16_000, [1.5]), audio_codec="pcm_s16le")
     both = {"video": None, "frame": tmp_path / "still.png", "audio": tmp_path / "sound.wav"}
     decoded = decode_clip(**both, centre_s=None, **CLIP)
@@ -426,7 +426,7 @@ def cover_only(path):
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 128, 96, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(7), format="rgb24")))
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_frame(7), format="rgb24")))
         container.mux(cover.encode(None))
         frame = av.AudioFrame.from_ndarray(impulses(1, 16_000, [0.5]), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 16_000, 0

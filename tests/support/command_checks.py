@@ -1,4 +1,4 @@
-"""Checks, without running it, that a command of the documentation exists: its program, subcommands, options and settings."""
+"""Check, without running them, that the documentation's commands are valid: programs, subcommands, options, settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.methods.registry import METHODS
 from tests.support.documentation import Command
 from tests.support.projects import ROOT, read_params
 
-PLACEHOLDERS = {"NAME", "VARIANT", "COMMIT"}  # where a reader puts a name of their own
+PLACEHOLDERS = {"NAME", "VARIANT", "COMMIT"}  # to be replaced by the reader
 
 
 def check_soundspot(words: list[str], *, whole: bool = False) -> None:
-    """Every command and option is known; where a command is `whole`, click takes it, files need not be there."""
+    """Check that the subcommands and options exist; if the command is `whole`, that click accepts it (files may be missing)."""
     command, context = soundspot, click.Context(soundspot, info_name="soundspot", resilient_parsing=True)
     words = words[1:]
     while isinstance(command, click.Group) and words and words[0] not in ("-h", "--help", "--version"):
@@ -50,11 +50,11 @@ def check_dvc(words: list[str]) -> None:
     from dvc.cli.parser import get_main_parser
 
     if words == ["dvc", "exp"]:
-        return  # the group's name, as one speaks of it
+        return  # the text mentions the group, not a command
     try:
         arguments = get_main_parser().parse_args(words[1:])
     except (DvcParserError, SystemExit):
-        raise AssertionError(f"dvc does not take {' '.join(words[1:])!r}") from None
+        raise AssertionError(f"dvc does not accept {' '.join(words[1:])!r}") from None
     for setting in getattr(arguments, "set_param", None) or []:
         check_setting(setting)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -69,7 +69,7 @@ def check_setting(setting: str) -> None:
     key, value = setting.split("=", 1)
     block = read_params(ROOT)
     for name in key.split("."):
-        assert name in block, f"{key} is no key of params.yaml"
+        assert name in block, f"{key} is not a key of params.yaml"
         block = block[name]
     if key == "variants":
         assert set(yaml.safe_load(value)) <= METHODS.keys()
@@ -113,7 +113,7 @@ OTHERS = {"git", "cd", ".", "export", "pytest", "python3", "pre-commit", "mkdir"
 
 
 def check(command: Command, *, whole: bool) -> None:
-    assert command.words, f"{command.page}: {command.text!r} is no command"
+    assert command.words, f"{command.page}: {command.text!r} is not a command"
     program, words = command.words[0], list(command.words)
     assert program in CHECKS.keys() | OTHERS, f"{command.page}: {command.text!r}: unknown program"
     try:

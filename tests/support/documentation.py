@@ -1,4 +1,4 @@
-"""The pages of the documentation and the texts of `--help`, and the commands and the code that stand in them."""
+"""The pages of the documentation and the texts of `--help`, with the commands and code that they contain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import click
 from pipeline.cli.main import soundspot
 from tests.support.projects import ROOT
 
-# In the order in which a reader of the whole would run them: the experiments leave the scores of another split, a recipe of DVC
-# an empty cache, and the tutorial switches to another dataset.
+# The order in which pages run. The last ones change the project: the experiments leave the scores of another split, a DVC recipe
+# empties the cache, and the tutorial switches to another dataset.
 FIRST, LAST = ("README.md", "quickstart.md"), ("datasets.md", "experiments.md", "dvc.md", "tutorial.md")
 SHELL = {"bash", "sh", "shell", "console"}
 PROGRAMS = {
@@ -30,7 +30,7 @@ _EXAMPLE = re.compile(r"\s*(?:Example[^:]*: +)?((?:soundspot|dvc|python -m stage
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: `language` is what stands after the fence."""
+    """A fenced block; `language` is the word after the fence."""
 
     page: str
     language: str
@@ -40,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """One command: `variables` stand before the program."""
+    """One command; `variables` are the assignments before the program."""
 
     page: str
     text: str
@@ -61,7 +61,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def shell_blocks(page: Path) -> list[Block]:
-    """Blocks of shell: those that say so, and those without a language whose first word is a program."""
+    """Return shell blocks: those marked as shell, and those without a language whose first word is a program."""
     return [
         block
         for block in blocks(page)
@@ -70,17 +70,17 @@ def shell_blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> list[Command]:
-    """Every command of the page's shell blocks, in order."""
+    """Return all commands of the page's shell blocks, in order."""
     return [command for block in shell_blocks(page) for command in parse(block.text, page.name)]
 
 
 def mentioned(page: Path) -> list[Command]:
-    """Commands that stand in the text between backquotes, those with an ellipsis left out."""
+    """Return commands in backquotes in the text, except those with an ellipsis."""
     return mentioned_in(_FENCE.sub("", page.read_text(encoding="utf-8")), page.name)
 
 
 def click_commands() -> dict[str, click.Command]:
-    """Every command that has a `--help`: `soundspot` and all below it, and the stages, by what one types."""
+    """Return every command that has a `--help` by its command line: `soundspot`, its subcommands, and the stages."""
     found = {f"python -m stages.{name}": importlib.import_module(f"stages.{name}").main for name in _stages()}
 
     def look(command: click.Command, path: str) -> None:
@@ -99,22 +99,24 @@ def _stages() -> list[str]:
 
 
 def examples(text: str, page: str) -> list[Command]:
-    """Commands that begin a line of a help text, after ``Example:`` or without; words far to the right explain them."""
+    """Return the commands at the start of a help text's lines, optionally after ``Example:``; drop comments to their right."""
     lines: list[str] = []
-    for line in re.sub(r"\n\s+(?=-)", " ", text).splitlines():  # a line that begins with an option goes on
+    for line in re.sub(
+        r"\n\s+(?=-)", " ", text
+    ).splitlines():  # a line that starts with an option continues the previous one
         if found := _EXAMPLE.fullmatch(line):
             lines.append(re.split(r" {3,}", found[1])[0])
     return [command for line in lines for command in parse(line, page)]
 
 
 def mentioned_in(text: str, page: str) -> list[Command]:
-    """Commands between backquotes, those with an ellipsis left out."""
+    """Return commands in backquotes, except those with an ellipsis."""
     spans = [span for span in _SPAN.findall(text) if "…" not in span]
     return [command for span in spans for command in parse(span, page)]
 
 
 def parse(text: str, page: str) -> Iterator[Command]:
-    """Split shell text into commands: comments, continued lines and ``&&`` are understood, nothing else is."""
+    """Split shell text into commands; only comments, continued lines and ``&&`` are supported."""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         words = shlex.split(line, comments=True)
         while words:

@@ -1,6 +1,6 @@
-"""Runs the commands of the documentation in a project, word for word but for a sweep's values, of which two are run.
+"""Run the documentation's commands in a project, unchanged, except that sweeps are limited to two values.
 
-What is not run is listed in `NOT_RUN` with the reason; `tests.support.command_checks` checks that it exists.
+`NOT_RUN` lists the commands that are not run, with the reason; `tests.support.command_checks` checks that these are valid.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from tests.support.documentation import Command, blocks, commands, pages
 from tests.support.projects import DVC
 
 NETWORK = "needs the network"
-INSTALLS = "installs packages, or runs everything there is"
-SERVER = "does not end by itself; tests/common/test_cluster.py has a scheduler"
+INSTALLS = "installs packages, or runs everything"
+SERVER = "does not terminate; tests/common/test_cluster.py starts a scheduler"
 NOT_RUN = {
     r"git clone .*": NETWORK,
     r"cd soundspot": "follows git clone",
     r"pip install .*": INSTALLS,
     r"python3 -m venv .*": INSTALLS,
-    r"\. \.venv/bin/activate": "the tests run in an environment",
-    r"pre-commit install": "changes the Git hooks of the machine",
-    r"pytest": "this is it",
+    r"\. \.venv/bin/activate": "the tests already run in an environment",
+    r"pre-commit install": "changes the Git hooks of the checkout",
+    r"pytest": "would run itself",
     r"make .*": INSTALLS,
     r"(mkdocs serve|dask (scheduler|worker) .*)": SERVER,
     r"dvc import-url https:.*": NETWORK,
     r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
-    r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project, and those of the tests are inside",
+    r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project; the tests' videos are inside",
     r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
     r"dvc exp run -S training.demo.iterate.delta_v=0.9": "test_repro_changes.py reruns after a changed threshold",
     r"dvc exp run .*dataset=.*": "needs another dataset's media; tests/datasets/test_importers_end_to_end.py has some",
     r"dvc exp run .*seeds=.*": "cluster.md runs three seeds",
-    r"dvc exp run -S 'variants=\[initial,iterative\]'": "test_repro_changes.py trains a further variant",
-    r"README.md: dvc exp run -S score_split=validation": "the sweep of experiments.md begins with it",
+    r"dvc exp run -S 'variants=\[initial,iterative\]'": "test_repro_changes.py trains another variant",
+    r"README.md: dvc exp run -S score_split=validation": "the sweep of experiments.md starts with it",
     r"README.md: soundspot sensitivity delta_v": "after the sweep of experiments.md",
-    r"dvc exp run --queue .*(delta_a=|=0\.05,|=0\.7,).*": "one sweep is enough, that of delta_v",
-    r"soundspot sensitivity (?!delta_v$).*": "likewise; tests/apps/test_sensitivity.py has more of them",
+    r"dvc exp run --queue .*(delta_a=|=0\.05,|=0\.7,).*": "the sweep of delta_v is enough",
+    r"soundspot sensitivity (?!delta_v$).*": "as above; tests/apps/test_sensitivity.py tests more",
     r"soundspot calibrate iterative": "for data without boxes; tests/evaluation/test_calibration.py has none",
-    r"dvc queue (start|logs).*": "works on in the background",
-    r"dvc exp (apply|remove) NAME": "NAME is that of one's own experiment",
+    r"dvc queue (start|logs).*": "continues in the background",
+    r"dvc exp (apply|remove) NAME": "NAME is the name of an experiment",
 }
 
 
@@ -61,14 +61,14 @@ def reason_not_to_run(command: Command) -> str | None:
 
 
 def is_meant(pattern: str, command: Command) -> bool:
-    """Whether a pattern of NOT_RUN fits a command on any page, or on the page that the pattern begins with."""
+    """Return whether a pattern of NOT_RUN matches a command, on any page or on the page that the pattern starts with."""
     return any(re.fullmatch(pattern, text) for text in (command.text, f"{command.page}: {command.text}"))
 
 
 def commands_to_run(page: Path, *, again: bool = False) -> list[Command]:
-    """Return the page's commands that run; unless `again`, without those that stand on an earlier page too.
+    """Return the page's commands to run; unless `again`, without those that an earlier page also has.
 
-    Git commands run on every page, since there is something else to commit.
+    Git commands run on every page, because there is always something to commit.
     """
     earlier = pages()[: pages().index(page)]
     known = set() if again else {command.text for other in earlier for command in commands(other)}
@@ -91,7 +91,7 @@ def run_python(page: Path) -> None:
 
 
 def run(command: Command, project: Path) -> None:
-    """Run a command in the working directory, and fail with what it printed unless it succeeds."""
+    """Run a command in the working directory; fail unless it succeeds."""
     words = [word.replace("/srv/", f"{project.parent}/srv/") for word in command.words]
     saved = {name: os.environ.get(name) for name in (v.split("=")[0] for v in command.variables)}
     os.environ.update(variable.split("=", 1) for variable in command.variables)
@@ -100,7 +100,7 @@ def run(command: Command, project: Path) -> None:
     finally:
         for name, value in saved.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    assert code == 0, f"{command.page}: `{command.text}` ended with {code}"
+    assert code == 0, f"{command.page}: `{command.text}` exited with code {code}"
 
 
 def run_soundspot(words: list[str]) -> int:
@@ -124,13 +124,13 @@ def shortened(word: str) -> str:
 
 
 def wait_for_workers() -> None:
-    """Wait for DVC's worker, which stays for some seconds after its last experiment and would take what is queued next."""
+    """Wait for DVC's worker: it stays for some seconds after its last experiment, and would run what is queued next."""
     for _ in range(30):
         done = subprocess.run([*DVC, "queue", "status"], capture_output=True, text=True, check=True)
         if "Worker status: 0 active, 0 idle" in done.stdout:
             return
         time.sleep(2)
-    raise AssertionError(f"DVC's workers do not end: {done.stdout}")
+    raise AssertionError(f"DVC's workers do not terminate: {done.stdout}")
 
 
 def run_export(words: list[str]) -> int:
@@ -139,7 +139,7 @@ def run_export(words: list[str]) -> int:
 
 
 def run_eval(words: list[str]) -> int:
-    """Let bash take the completion script and complete with it."""
+    """Load the completion script in bash and complete a command."""
     ask = 'COMP_WORDS=(soundspot pl li); COMP_CWORD=2; _soundspot_completion soundspot; test "${COMPREPLY[0]}" = list'
     return run_process(["bash", "-c", f'eval "{words[1]}"; complete -p soundspot && {ask}'])
 
@@ -159,7 +159,7 @@ RUNNERS: dict[str, Callable[[list[str]], int]] = {
 
 
 def put_media(project: Path) -> None:
-    """Add what a user brings along: videos, an image with its audio, and boxes, made of the demo's under other names."""
+    """Add a user's files: videos, an image with audio, and boxes, made from the demo's under other names."""
     (project / "videos").mkdir()
     clips = [clip for clip in read_clips(project / "data_manifests/demo/train.csv") if clip.video][:12]
     for number, clip in enumerate(clips):

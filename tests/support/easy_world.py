@@ -1,6 +1,6 @@
-"""An easy world in memory: one colored object on a plain background, and a sound whose band follows from its color.
+"""An easy data set in memory: one colored object on a plain background, and a sound whose frequency band depends on its color.
 
-Every method of the tables must localize here, far above predictors that know nothing of the clip.
+Every method of the tables must localize here, far above the content-free baselines.
 """
 
 from dataclasses import replace
@@ -19,9 +19,9 @@ from pipeline.training.checkpoints import load_model
 from pipeline.training.train import initialize, train
 from tests.support.synthetic import COLORS, ENCODER, SMALL, MemoryShards
 
-SIDE = 24  # pixels of the object
+SIDE = 24  # of the object, pixels
 BACKGROUND = 128
-# With each cell looking at 11 pixels, maps end where the object does, and one that goes beyond is a fault of the method.
+# With a receptive field of 11 pixels, a map can end where the object ends; if it extends further, that is due to the method.
 SHARP = ENCODER.model_copy(update={"visual": SMALL.model_copy(update={"kernel_sizes": (1, 1, 1, 1)})})
 
 
@@ -42,25 +42,25 @@ def make_easy_world(n, seed, *, size=64):
 
 
 def targets_of(labels):
-    """Return labels as `Batch.targets` has them, float32 (n, class)."""
+    """Return class labels as `Batch.targets`, float32 (n, class)."""
     return np.eye(len(COLORS), dtype=np.float32)[labels]
 
 
 def write_easy_clips(path, labels):
-    """Write the ``clips.csv`` of an easy world, for methods that learn from labels."""
+    """Write the ``clips.csv`` of an easy world, for methods that learn from class labels."""
     rows = [["train", f"clip-{i:04d}", "x.mp4", "", "", "", f"kind{kind}"] for i, kind in enumerate(labels)]
     write_csv(path, ["split", *CLIP_COLUMNS], rows)
     return path
 
 
 def localization_score(maps, boxes, *, protocol="paper256"):
-    """Return the mean cIoU of response maps (clip, row, col), or of one map for all clips; `protocol` or its name."""
+    """Return the mean cIoU of response maps (clip, row, col), or of one map for all clips; `protocol` may be a name."""
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     return float(score(np.asarray(maps), [box.clip_id for box in boxes], boxes, rule).ciou.mean())
 
 
 def content_free_scores(boxes, *, protocol="paper256"):
-    """Return the mean cIoU of the rows that know nothing of a clip."""
+    """Return the mean cIoU of the content-free baselines."""
     return {
         "all_ones": localization_score(all_ones(), boxes, protocol=protocol),
         "centered_gaussian": localization_score(centered_gaussian(), boxes, protocol=protocol),
@@ -68,7 +68,7 @@ def content_free_scores(boxes, *, protocol="paper256"):
 
 
 def whole_batch(world, *, previous_response=None, relation=None, labels=None):
-    """Return all clips as one un-augmented `Batch`, with what a method may want to know of them."""
+    """Return all clips as one un-augmented `Batch`."""
     frames, log_mel = world.read(range(len(world)))
     return Batch(
         frames=torch.from_numpy(frames).permute(0, 3, 1, 2),
@@ -82,7 +82,7 @@ def whole_batch(world, *, previous_response=None, relation=None, labels=None):
 
 
 def overfit(method, model, batch, *, steps, learning_rate):
-    """Learn one batch by heart, and return the loss before each step."""
+    """Overfit one batch, and return the loss before each step."""
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=learning_rate)
     losses = []
     for _ in range(steps):
@@ -95,7 +95,7 @@ def overfit(method, model, batch, *, steps, learning_rate):
 
 
 def train_easily(folder, name, world, settings, *, clips=None):
-    """Train a method on an easy world in ``folder/NAME``, from the initialization in ``folder/initialize``; return its model."""
+    """Train a method on an easy world in ``folder/NAME``, starting from ``folder/initialize``; return its model."""
     initial = folder / "initialize"
     if not (initial / "model.pt").exists():
         initialize(world, initial, settings=settings, seeds=[0], device="cpu")
@@ -104,9 +104,9 @@ def train_easily(folder, name, world, settings, *, clips=None):
 
 
 def easy_scores(model, world, boxes):
-    """Return the mean cIoU of a model, with each clip's own sound and with another's, and of what knows nothing of the clip.
+    """Return the mean cIoU of a model with each clip's own audio, with another clip's audio, and of the best content-free baseline.
 
-    All under one rule: the paper's, with the model's own normalization where it has one.
+    All three use the paper's protocol, with the method's own normalization if it has one.
     """
     rule = get_protocol("paper256")
     if model.normalization:

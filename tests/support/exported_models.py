@@ -1,4 +1,4 @@
-"""Small models of every method on disk, whose maps tell one cell from another."""
+"""Small models of every method on disk, whose maps differ between cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = ["bell", "drum", "horn"]
 
 
 def save_method_model(path, name="iterative", *, second_stage=True, strides=SMALL.strides):
-    """Write a model with random weights of a method, as its training leaves it; the second stage where there is one."""
+    """Write a model of a method with random weights, in its second stage if it has one."""
     visual = SMALL.model_copy(update={"strides": strides})
     encoder = ENCODER.model_copy(update={"visual": visual})
     torch.manual_seed(0)
@@ -31,7 +31,7 @@ def save_method_model(path, name="iterative", *, second_stage=True, strides=SMAL
     method.prepare(model, n_clips=20, classes=CLASSES)
     frames, log_mel = map(torch.from_numpy, random_clips(image_size=IMAGE_SIZE, audio=AUDIO, n=16, seed=1))
     with torch.no_grad():
-        # The running statistics of the BatchNorms spread what a random net answers.
+        # With running statistics in the BatchNorms, a random network's outputs are spread out.
         model.train()
         for _ in range(20):
             model.encode_frames(frames)
@@ -62,7 +62,7 @@ def save_method_model(path, name="iterative", *, second_stage=True, strides=SMAL
 
 
 def random_inputs(n, *, seed=7):
-    """Return plain noise, which looks like nothing that an export has seen."""
+    """Return plain noise, unlike the inputs that an export is traced with."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (n, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     return frames, rng.normal(-5, 2, (n, AUDIO.n_mels, AUDIO.n_frames)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Small trees of the public datasets in their exact layouts, with media that decode, and the command that imports them.
+"""Small copies of the public datasets in their exact layouts, with decodable media, and the command that imports them.
 
-Boxes are known here in pixels of the grid on which the dataset's own protocol scores, each number as the public file
-has it or on an eighth of the frame, so that a test can fill the grid without the project's code.
+Boxes are given in pixels of the grid on which the dataset's own protocol scores. Each coordinate is as in the public file or a multiple
+of an eighth of the frame, so that a test can fill the grid without the project's code.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.manifests.clips import Clip, write_clips
 from tests.datasets.test_music import BOX, published, write_solo_boxes, write_solos
 from tests.support.importing import flickr_xml, write_json, write_lines
-from tests.support.media_files import impulses, picture, steady, write_media
+from tests.support.media_files import impulses, numbered_frame, steady, write_media
 
-Pixels = tuple[int, int, int, int]  # x0, y0, x1, y1; the last column and row outside
-TEST = 4  # clips, where the layout's generator lets us choose
+Pixels = tuple[int, int, int, int]  # x0, y0, x1, y1; the last column and row are excluded
+TEST = 4  # test clips, where the number is free
 FPS = 5
 EIGHTHS: list[Pixels] = [(1, 2, 4, 7), (0, 0, 8, 8), (3, 1, 6, 2), (5, 4, 8, 8)]
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A dataset of which a user holds the files, below the folder of a project."""
+    """The files of a dataset in a project folder."""
 
     name: str
     command: list[str]  # after `soundspot import`
     protocol: str
-    size: int  # of the protocol's grid, pixels
-    train: int  # clips
-    boxes: Callable[[], dict[str, list[Pixels]]]  # of each test clip; once it is imported
+    size: int  # side of the protocol's grid, pixels
+    train: int  # number of training clips
+    boxes: Callable[[], dict[str, list[Pixels]]]  # of each test clip; available after the import
     per_source: bool = False  # a clip's score is the mean over its boxes
     threshold: float = 0.5
-    frame_number: int | None = None  # of `tests.support.media_files.picture`, which each stored frame must show
+    frame_number: int | None = None  # of `tests.support.media_files.numbered_frame` that every stored frame must show
     arguments: list[object] = field(default_factory=list)
 
 
@@ -69,10 +69,10 @@ def _flickr_ids() -> tuple[list[str], list[str]]:
 def _flickr(name: str, project: Path, train: list[str], test: list[str], *, one_each: bool) -> Tree:
     boxes: dict[str, list[Pixels]] = {}
     for k, clip_id in enumerate(test):
-        # The published numbers go from 1 to 256, and the slice that they mean ends one before.
+        # The published numbers are 1 to 256, and describe a slice that ends one before.
         numbers = [min(value + 1, 256) for value in _scaled(EIGHTHS[k], 32)]
         boxes[clip_id] = [tuple(number - 1 for number in numbers)]
-        xml = flickr_xml([numbers, numbers], one_each=one_each)  # two who agree, as the consensus asks for
+        xml = flickr_xml([numbers, numbers], one_each=one_each)  # two annotators who agree, as the consensus requires
         _made(project / f"Annotations/{clip_id}.xml").write_text(xml)
     arguments = ["--train", write_lines(project / "train.txt", train), "--boxes", project / "Annotations"]
     arguments += ["--test", write_lines(project / "test.csv", [f"{clip_id},{k}" for k, clip_id in enumerate(test)])]
@@ -80,7 +80,7 @@ def _flickr(name: str, project: Path, train: list[str], test: list[str], *, one_
 
 
 def vggss(project: Path) -> Tree:
-    """``video/YTID_START.mp4`` of ten seconds, the official JSON with one corrupt row, VGGSound's CSV to train on."""
+    """``video/YTID_START.mp4`` of ten seconds, the official JSON with one corrupt row, and VGGSound's CSV for training."""
     train, test = ([f"{kind * 10}{k}_{30 + k:06d}" for k in range(n)] for kind, n in (("a", 8), ("-", TEST)))
     for clip_id in [*train, *test]:
         write_media(_made(project / f"data/vggss/media/video/{clip_id}.mp4"), **_video(10))
@@ -95,13 +95,13 @@ def vggss(project: Path) -> Tree:
     arguments = ["--annotations", write_json(project / "vggss.json", records)]
     arguments += ["--train", write_lines(project / "vggsound.csv", [*rows, f"{'z' * 11},1,cat,test"])]
     boxes = {clip_id: [_scaled(box, 28) for box in rows] for clip_id, rows in eighths.items()}
-    # The boxes were drawn at 5 s of the clip.
+    # The boxes were annotated at 5 s into the clip.
     frame = 5 * FPS
     return Tree("vggss", ["vggss"], "vggss224", 224, 8, lambda: boxes, frame_number=frame, arguments=arguments)
 
 
 def is3(project: Path) -> Tree:
-    """``visual_frames/`` and ``audio_wav/``, two clips to a pair; the training clips lie in folders of their own."""
+    """``visual_frames/`` and ``audio_wav/``, two clips per pair; training clips are in separate folders."""
     media = project / "data/is3/media"
     test = [f"{pair}_{kind}" for pair in ("dog_cat_1", "fox_hen_2") for kind in pair.split("_")[:2]]
     for name in test:
@@ -111,7 +111,7 @@ def is3(project: Path) -> Tree:
         _write_pair(media / clip.frame, media / clip.audio)
     write_clips(project / "own.csv", train)
     boxes = {name: [_scaled(EIGHTHS[k], 28)] for k, name in enumerate(test)}
-    boxes[test[2]] = [(47, 99, 154, 185)]  # whole pixels, which need not be eighths
+    boxes[test[2]] = [(47, 99, 154, 185)]  # whole pixels, not multiples of an eighth
     root = "/home/someone/is3"
     records = [
         {"image": f"{root}/visual_frames/{n}.jpg", "audio": f"{root}/audio_wav/{n}.wav", "gt_box": list(map(float, b))}
@@ -122,7 +122,7 @@ def is3(project: Path) -> Tree:
 
 
 def folder(project: Path) -> Tree:
-    """Videos in folders and subfolders, and boxes in the project's columns."""
+    """Videos in folders and subfolders, and boxes in the project's own format."""
     media = project / "my videos"
     for k in range(8 + TEST):
         write_media(_made(media / (f"day {k % 2}" if k % 3 else ".") / f"clip {k}.mkv"), **_video(5))
@@ -137,7 +137,7 @@ def folder(project: Path) -> Tree:
 
 
 def music_synthetic(project: Path) -> Tree:
-    """The published folders, with sound files beside the frames."""
+    """The published folders, with audio files next to the frames."""
     published(project / "data/music_synthetic/media")
     boxes = {"test-a": [(0, 0, 112, 112), (112, 56, 168, 168)], "test-b": [(22, 134, 22 + 44, 134 + 67)]}
     return Tree(
@@ -153,7 +153,7 @@ def music_synthetic(project: Path) -> Tree:
 
 
 def music_synthetic_build(project: Path) -> Tree:
-    """Solo videos of five instruments with boxes on frames of four."""
+    """Solo videos of five instruments, with boxes for four of them."""
     write_solos(project / "solos")
     write_solo_boxes(project / "solos.json")
     media = project / "data/music_built/media"
@@ -191,17 +191,17 @@ def _scaled(eighths: Pixels, side: int) -> Pixels:
 
 
 def _write_pair(frame: Path, audio: Path) -> None:
-    """Colored noise and five seconds of noise; no two files are alike."""
+    """Write a frame of colored noise and five seconds of audio noise, different for every file."""
     rng = np.random.default_rng(list(frame.stem.encode()))
     Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((128, 96)).save(_made(frame))
     _made(audio).write_bytes(wav_bytes(rng.uniform(-0.5, 0.5, 5 * 22050), 22050))
 
 
 def _video(seconds: int) -> dict[str, object]:
-    """What `write_media` is told: numbered pictures and a click every half second."""
+    """Return arguments of `write_media`: numbered frames and a click every half second."""
     return {
         "times": steady(seconds, FPS),
-        "pictures": [picture(number) for number in range(seconds * FPS)],
+        "frames": [numbered_frame(number) for number in range(seconds * FPS)],
         "sound": impulses(seconds, 16000, np.arange(0.25, seconds, 0.5).tolist()),
     }
 

@@ -33,7 +33,7 @@ extract: {clips_per_shard: 512}
 
 
 def make_project(folder: Path) -> Path:
-    """Make a project with settings and nothing else."""
+    """Create a project that contains only settings."""
     folder.mkdir()
     (folder / "params.yaml").write_text(PARAMS)
     return folder
@@ -61,7 +61,7 @@ def write_json(path: Path, value: object) -> Path:
 
 
 def flickr_xml(boxes: Sequence[Sequence[object]], *, one_each: bool) -> str:
-    """An annotation file of SoundNet-Flickr: one element per annotator, or all boxes in one element."""
+    """Return an annotation file of SoundNet-Flickr: one element per annotator, or all boxes in one element."""
     parts = ("xmin", "ymin", "xmax", "ymax")
     texts = [
         "<bbox><name>sound</name>" + "".join(f"<{p}> {v} </{p}>" for p, v in zip(parts, box, strict=True)) + "</bbox>"
@@ -73,16 +73,16 @@ def flickr_xml(boxes: Sequence[Sequence[object]], *, one_each: bool) -> str:
     return f"<annotation><filename>a.jpg</filename>{body}</annotation>"
 
 
-def write_video(path: Path, *, picture: bool = True, sound: bool = True) -> None:
-    """A tenth of a second of gray and of a quiet tone."""
+def write_video(path: Path, *, frames: bool = True, sound: bool = True) -> None:
+    """Write a tenth of a second of gray and of a quiet tone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="matroska") as container:
-        if picture:
+        if frames:
             video = container.add_stream("mpeg4", rate=10)
             video.width = video.height = 32
         if sound:
             audio = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        if picture:
+        if frames:
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 128, dtype=np.uint8), format="rgb24")
             container.mux(video.encode(frame))
             container.mux(video.encode(None))
@@ -95,5 +95,5 @@ def write_video(path: Path, *, picture: bool = True, sound: bool = True) -> None
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
-    """All files below a folder with their bytes."""
+    """Return all files in a folder with their content."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}

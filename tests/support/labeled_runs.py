@@ -1,4 +1,4 @@
-"""Runs with pseudo-labels for tests that look at them: a few clips, maps of 4×4 cells, sounds of two kinds."""
+"""Runs with pseudo-labels, for tests that inspect them: a few clips, maps of 4×4 cells, two kinds of audio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTRS = {"shards": "c" * 32, "delta_v": 0.5, "delta_a": 0.9, "temperature": 0.1}
 
 
 def make_responses(epoch, n):
-    """Raw maps: row i % 4 sounds with 1 + epoch cells from the left, the rest is weak noise."""
+    """Return raw maps: 1 + epoch cells from the left of row i % 4 sound, the rest is weak noise."""
     response = np.random.default_rng(epoch).uniform(-1, -0.9, (n, 4, 4)).astype(np.float32)
     for i in range(n):
         response[i, i % 4, : 1 + epoch] = 1 + np.linspace(0, -0.1, 1 + epoch)
@@ -27,7 +27,7 @@ def make_responses(epoch, n):
 
 
 def make_sounds(n):
-    """ã (n, 3): even clips point one way and odd ones another, each a little off in a way of its own."""
+    """Return ã (n, 3): one direction for even clips, another for odd ones, with a small offset per clip."""
     sounds = np.zeros((n, 3), dtype=np.float32)
     sounds[np.arange(n), np.arange(n) % 2] = 1
     sounds[:, 2] = 0.02 * np.arange(n)
@@ -41,7 +41,7 @@ def make_labels(epoch, clips=CLIPS, **attrs):
 
 
 def make_run(folder: Path, *, epochs=(0, 1, 2), center_audio=True, fingerprint=FINGERPRINT, **attrs):
-    """Write a run's artifacts, and a model.pt and kept weights with as much as inspection reads of them."""
+    """Write a run's artifacts, and a model.pt and kept weights with only the entries that inspection reads."""
     for epoch in epochs:
         write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
     iteration = json.dumps({"center_audio": center_audio, "keep_epochs": 3})

@@ -1,4 +1,4 @@
-"""Models for tests of localizing: one whose response is known, and a small real one on disk."""
+"""Models for tests of localization: one with a known response, and a small real one on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUDIO = AudioSettings(sample_rate=8000, clip_seconds=1.0, n_fft=256, hop_length=
 
 
 class Red(nn.Module):
-    """Responds with how red a cell is, from 0 to 1, whatever it hears."""
+    """Responds with how red a cell is, from 0 to 1, whatever the audio."""
 
     CELL = 8
 
@@ -32,7 +32,7 @@ class Red(nn.Module):
 
 
 def make_localizer(**settings) -> Localizer:
-    """A Localizer that finds what is red."""
+    """Return a Localizer that finds what is red."""
     model = TrainedModel(Red(), build_method("initial", make_settings().iterate))
     return Localizer(model, audio=AUDIO, image_size=IMAGE_SIZE, delta_v=0.6, device="cpu", name="red", **settings)
 
@@ -41,7 +41,7 @@ def save_model(path, *, seed=0):
     """Write a small model with random weights."""
     torch.manual_seed(seed)
     model = build_model(ENCODER)
-    # Random nets answer every cell nearly alike; their running statistics spread the answers.
+    # A random network responds almost equally to every cell; running statistics spread its responses.
     with torch.no_grad():
         model.train()
         for _ in range(3):

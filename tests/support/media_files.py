@@ -18,7 +18,7 @@ WIDTH, HEIGHT, BLOCK = 128, 96, 32
 TICK = Fraction(1, 12_000)
 
 
-def picture(number: int) -> np.ndarray:
+def numbered_frame(number: int) -> np.ndarray:
     """Return the frame that displays a number below 4096: uint8 (HEIGHT, WIDTH, 3)."""
     bits = np.array([(number >> i) & 1 for i in range(12)], dtype=np.uint8).reshape(3, 4)
     gray = np.kron(bits * 255, np.ones((BLOCK, BLOCK), dtype=np.uint8))
@@ -49,7 +49,7 @@ def write_media(
     path: Path,
     *,
     times: Sequence[Fraction] = (),
-    pictures: Sequence[np.ndarray] | None = None,
+    frames: Sequence[np.ndarray] | None = None,
     video_codec: str = "libx264",
     video_options: dict[str, str] | None = None,
     gop: int = 12,
@@ -64,14 +64,14 @@ def write_media(
     container_options: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> Path:
-    """Write a media file through PyAV; the suffix chooses the container unless `container_format` does."""
+    """Write a media file with PyAV; the suffix selects the container unless `container_format` does."""
     with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
         video = audio = None
         if times:
             video = container.add_stream(video_codec, rate=25)
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            if pictures is not None:
-                video.height, video.width = pictures[0].shape[:2]
+            if frames is not None:
+                video.height, video.width = frames[0].shape[:2]
             video.codec_context.gop_size, video.codec_context.max_b_frames = gop, bframes
             video.codec_context.time_base = Fraction(1, 25) if video_codec == "mpeg4" else TICK
             defaults = {"crf": "12", "x264-params": f"scenecut=0:keyint={gop}"} if video_codec == "libx264" else {}
@@ -80,11 +80,11 @@ def write_media(
                 video.set_display_rotation(rotation, hflip=mirrored)
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo" if len(sound) == 2 else "mono")
-        # Audio first, for muxers that buffer little.
+        # Audio first: some muxers buffer little.
         if audio is not None:
             _encode_sound(container, audio, sound, rate, sound_start, sound_gap)
         if video is not None:
-            _encode_pictures(container, video, times, pictures)
+            _encode_frames(container, video, times, frames)
     return path
 
 
@@ -100,9 +100,9 @@ def spoil_sound(path: Path) -> Path:
     return path
 
 
-def _encode_pictures(container, stream, times, pictures):
+def _encode_frames(container, stream, times, frames):
     for number, time in enumerate(times):
-        frame = av.VideoFrame.from_ndarray(picture(number) if pictures is None else pictures[number], format="rgb24")
+        frame = av.VideoFrame.from_ndarray(numbered_frame(number) if frames is None else frames[number], format="rgb24")
         frame.time_base = stream.codec_context.time_base
         frame.pts = round(time / frame.time_base)
         container.mux(stream.encode(frame))

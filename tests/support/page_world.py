@@ -1,6 +1,6 @@
-"""Everything that the report's page is made from, written by hand: two methods, twelve scored clips, nine training clips.
+"""Input of the report's page: two methods, twelve scored clips, nine training clips.
 
-Titles, labels and sources are as hostile as free text can be. Some clips have their media, the others do not.
+Titles, labels and sources contain hostile HTML. Only some clips have media.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def write_scores(source: Source, name: str, rng: np.random.Generator) -> None:
 
 
 def write_weights(run: Path, name: str, *, seed: int) -> None:
-    """Write a model.pt of two epochs, and the weights before them; each is random in its own way."""
+    """Write a model.pt of two epochs, and the weights of earlier epochs; all random and different."""
     for epoch in range(3):
         torch.manual_seed(seed + epoch)
         description = {
@@ -149,7 +149,7 @@ def write_weights(run: Path, name: str, *, seed: int) -> None:
 
 
 def success_chart() -> Chart:
-    """A panel with curves of every kind: straight lines from a success rate at 0 to none at 1."""
+    """Return a panel with every kind of curve, each a straight line from its success rate at 0 down to 0 at 1."""
     curves = [
         ChartCurve(label, kind, [round((1 - threshold) * share, 4) for threshold in THRESHOLDS])
         for label, kind, share in (
@@ -165,7 +165,7 @@ def success_chart() -> Chart:
 
 
 def relation_chart() -> Chart:
-    """Two panels over three epochs, one of them with a gap at the first."""
+    """Return two panels over three epochs; one has no value in the first."""
     panels = [
         ChartPanel("precision of y", [ChartCurve("iterative (Eq. 7)", "model", [0.9, 0.9, 0.9])]),
         ChartPanel("IoU of masks", [ChartCurve("iterative (Eq. 7)", "model", [None, 0.6, 0.6])]),

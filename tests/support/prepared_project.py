@@ -1,4 +1,4 @@
-"""A small project that `dvc repro` has run to its end, made once for all tests of a session; each test gets a copy."""
+"""A small project after a complete `dvc repro`, created once per test session; each test gets a copy."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from filelock import FileLock
 from pipeline.datasets.demo.dataset import write_manifest
 from tests.support.projects import ROOT, copy_project, read_params, repro, shrunk, write_params
 
-TRAIN, VALIDATION, TEST = 48, 4, 16  # clips
+TRAIN, VALIDATION, TEST = 48, 4, 16  # number of clips
 EPOCHS = 4
 N_SHARDS = 3  # of the training split
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 
 
 def make_project(folder: Path) -> None:
-    """Make the project with a small demo set and narrow encoders, commit it, and run every stage."""
+    """Create the project with a small demo data set and narrow encoders, commit it, and run every stage."""
     folder.mkdir()
     copy_project(folder)
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
     params = read_params(ROOT)
     training = {
         "demo": shrunk(params["training"]["demo"], batch_size=8, epochs=EPOCHS),
-        # Imported datasets start from this block.
+        # Imports copy this block.
         "soundnet_flickr": shrunk(params["training"]["soundnet_flickr"], batch_size=4, epochs=2),
     }
     extract = params["extract"] | {"clips_per_shard": TRAIN // N_SHARDS}
@@ -39,8 +39,8 @@ def make_project(folder: Path) -> None:
 
 
 def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """Make a folder unless another process of this session has made it; `base` is the session's own temporary folder."""
-    # With xdist each worker has a folder of its own below that of the session.
+    """Create a folder, unless another process of this session already has; `base` is the session's temporary folder."""
+    # With xdist, each worker has its own folder inside the session's folder.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(shared / f"{name}.lock"):
         if not (shared / name).exists():

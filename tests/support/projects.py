@@ -1,4 +1,4 @@
-"""Projects in temporary folders on which the pipeline runs as a user runs it, with settings small enough for a test."""
+"""Projects in temporary folders on which the pipeline runs as it does for users, with settings small enough for a test."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ DVC = [sys.executable, "-m", "dvc"]
 
 
 def shrunk(training: dict[str, Any], *, batch_size: int, width: int = 4, epochs: int = 1) -> dict[str, Any]:
-    """Return a block of `training` with encoders that take seconds; `epochs` is for the iteration."""
+    """Return a block of `training` with encoders that train in seconds; `epochs` is for `iterate`."""
     small = copy.deepcopy(training)
-    for twin in ("visual", "audio"):
-        small["encoder"][twin] |= {"width": width, "blocks": [1, 1, 1, 1]}
+    for name in ("visual", "audio"):
+        small["encoder"][name] |= {"width": width, "blocks": [1, 1, 1, 1]}
     small["encoder"] |= {"embedding_dim": 16, "visual_weights": None}
     small["initialize"]["epochs"], small["iterate"]["epochs"] = 1, epochs
     return small | {"batch_size": batch_size}
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what `dvc repro` needs, other than settings and data, and put it under Git and DVC."""
+    """Copy what `dvc repro` requires, except settings and data, and initialize Git and DVC."""
     for name in ("pipeline", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):

@@ -1,7 +1,7 @@
 """A tiny dataset on disk with shards, card and boxes, for tests of scores and reports.
 
-Each clip's frame has one bright square, which sounds, and one dark square, which is silent. Boxes lie on a grid of eighths,
-so that every grid of the protocols holds them exactly.
+Each clip's frame has one bright square, which sounds, and one dark square, which is silent. Box coordinates are multiples of an eighth, so
+they are exact on the grid of every protocol.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ evaluation: {protocol: PROTOCOL, threshold: 0.5}
 
 
 def boxes_of(clip_id: str) -> list[Box]:
-    """The sounding square in the upper half of the frame, the silent one in the lower."""
+    """Return the sounding square in the upper half of the frame, and the silent one in the lower half."""
     x = int(clip_id[-2:]) % 5 / 8
     return [
         Box(clip_id, "bright", "test", True, x, 0.125, x + 0.375, 0.5),
@@ -47,7 +47,7 @@ def boxes_of(clip_id: str) -> list[Box]:
 
 
 def mask(box: Box, size: int) -> np.ndarray:
-    """The pixels inside a box, written without the project's own code."""
+    """Return the pixels inside a box, computed without the project's code."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     return (x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)
 

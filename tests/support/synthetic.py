@@ -1,6 +1,6 @@
-"""A tiny world in memory: noise frames with one colored patch that sounds, and a second one that does not.
+"""A tiny data set in memory: frames of noise with one colored patch that sounds and one that is silent.
 
-The color of the sounding patch decides which band of the log-mel is loud. `MemoryShards` stands in for the shards.
+The color of the sounding patch determines which band of the log-mel is loud. `MemoryShards` replaces the shards.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ ENCODER = EncoderSettings(visual=SMALL, audio=SMALL, embedding_dim=16, batch_nor
 
 
 class MemoryShards:
-    """The part of ShardSet that training uses, on arrays."""
+    """The part of the interface of ShardSet that training uses, for arrays."""
 
     def __init__(self, frames, log_mel, clip_ids=None, fingerprint="memory"):
         self.frames = frames
@@ -61,14 +61,14 @@ def make_world(n, *, size=64, seed=0):
 
 
 def write_clip_list(path, clip_ids):
-    """Write a ``clips.csv`` in which clip i is of class i mod 3."""
+    """Write a ``clips.csv`` in which clip i has class i mod 3."""
     rows = [["train", clip_id, f"{clip_id}.mp4", "", "", "", f"kind{i % 3}"] for i, clip_id in enumerate(clip_ids)]
     write_csv(path, ["split", *CLIP_COLUMNS], rows)
     return path
 
 
 def make_settings(**changes):
-    """Return settings that fit the tiny world; `changes` replace fields of TrainingSettings."""
+    """Return settings for the tiny world; `changes` replace fields of TrainingSettings."""
     values = {
         "batch_size": 8,
         "encoder": ENCODER,
