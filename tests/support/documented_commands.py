@@ -66,17 +66,21 @@ def is_meant(pattern: str, command: Command) -> bool:
 
 
 def commands_to_run(page: Path, *, again: bool = False) -> list[Command]:
-    """Return the page's commands to run; unless `again`, without those that an earlier page also has.
+    """Return the page's commands to run; unless `again`, without those that run on an earlier page.
 
     Git commands run on every page, because there is always something to commit.
     """
-    earlier = pages()[: pages().index(page)]
-    known = set() if again else {command.text for other in earlier for command in commands(other)}
+    earlier = [] if again else pages()[: pages().index(page)]
+    known = {command.text for other in earlier for command in _can_run(other)}
     found = {}
-    for command in commands(page):
-        if reason_not_to_run(command) is None and (command.words[0] == "git" or command.text not in known):
+    for command in _can_run(page):
+        if command.words[0] == "git" or command.text not in known:
             found.setdefault(command.text, command)
     return list(found.values())
+
+
+def _can_run(page: Path) -> list[Command]:
+    return [command for command in commands(page) if reason_not_to_run(command) is None]
 
 
 def run_page(page: Path, project: Path, *, again: bool = False) -> None:
