@@ -44,7 +44,7 @@ def select_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("unsupported type")
-        torch.empty(0, device=device)
+        torch.empty(0, device=device)  # fails now, not after minutes of work, if the device does not exist
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
@@ -117,7 +117,7 @@ def plain_batches(
 
     `audio_order` pairs frame i with the audio of clip audio_order[i].
     """
-    starts = range(0, len(shards), batch_size)
+    starts = range(0, len(shards), batch_size)  # the last batch may be smaller: every clip is needed
 
     def read(start: int) -> tuple[Tensor, Tensor]:
         rows = range(start, min(start + batch_size, len(shards)))
@@ -144,6 +144,7 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: 
                 pending.extend(thread.submit(read, item) for item in islice(remaining, 1))
                 yield result
         finally:
+            # The caller may stop early; leaving the pool would otherwise wait for reads that nobody needs.
             for future in pending:
                 future.cancel()
 
@@ -151,5 +152,6 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: 
 def as_tensors(frames: np.ndarray, log_mel: np.ndarray, *, pin: bool) -> tuple[Tensor, Tensor]:
     """Return frames (n, c, H, W) and log-mels (n, mel, time) as CPU tensors, in pinned memory if `pin`."""
     tensors = torch.from_numpy(frames), torch.from_numpy(log_mel)
+    # Copies from pinned memory to the GPU can overlap with computation.
     pixels, spectra = (tensor.pin_memory() for tensor in tensors) if pin else tensors
     return pixels.permute(0, 3, 1, 2), spectra  # n H W c -> n c H W

@@ -50,6 +50,7 @@ class ClipLabels:
     @property
     def mask(self) -> np.ndarray:
         """Sounding region, R̃ > δ_v: (h, w) bool."""
+        # float32 on both sides, as in training: a float64 threshold could flip cells at the boundary.
         return self.response > np.float32(self.delta_v)
 
     @property
@@ -90,6 +91,7 @@ class PseudoLabels:
         """Create pseudo-labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` must be ATTRIBUTES."""
         if set(attrs) != set(ATTRIBUTES):
             raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
+        # Rounded as in the file, so that pseudo-labels in memory equal those read back.
         normalized = _as_stored(min_max(torch.from_numpy(response)).numpy())
         arrays = {
             "response": normalized,
@@ -228,6 +230,7 @@ class PseudoLabels:
             Data are damaged or out of range; a type, checksum or axis name violates the format; a minimum is above its maximum;
             or a sounding fraction does not match its map.
         """
+        # Pseudo-labels in memory have no layout.
         if isinstance(self._fields, LabelFile):
             self._fields.verify_layout()
         where = self.path or Path("pseudo-labels")
@@ -249,6 +252,7 @@ class PseudoLabels:
         if ids.step is not None:
             raise ValueError(f"a slice of clip ids cannot have a step, got {ids.step!r}")
         start = 0 if ids.start is None else int(self.rows([ids.start])[0])
+        # Both ends are included: clip ids have no natural successor.
         stop = len(self) if ids.stop is None else int(self.rows([ids.stop])[0]) + 1
         part = slice(start, max(start, stop))
         return PseudoLabels(self.clip_ids[part], SomeRows(self._fields, part), self.attrs, path=self.path)

@@ -119,6 +119,7 @@ class LabelFile:
         fields: dict[str, np.ndarray] = {}
         name = names[0]
         try:
+            # Rows of two versions of the file must not be mixed.
             if _identity(self.path) != self._identity:
                 raise PseudoLabelError(f"{self.path}: was modified since it was opened; open it again")
             with open_file(self.path) as file:
@@ -167,6 +168,7 @@ def write_fields(
         write_attributes(file, {"format_version": FORMAT_VERSION, **attrs})
         for name in AXES:
             chunks = (min(CLIPS_PER_CHUNK, len(clip_ids)), *stored[name].shape[1:])
+            # Without time stamps, so that equal pseudo-labels give equal bytes.
             file.create_dataset(name, data=stored[name], chunks=chunks, fletcher32=True, track_times=False)
         lengths = {axis: n for name, axes in AXES.items() for axis, n in zip(axes, stored[name].shape, strict=True)}
         for axis, length in lengths.items():
@@ -200,6 +202,7 @@ def _read_rows(dataset: h5py.Dataset, rows: np.ndarray | slice) -> np.ndarray:
     # One slice per chunk that contains any of the rows: many times faster than indexing h5py with a list.
     values = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(rows, kind="stable")
+    # `rows` may be unsorted and contain duplicates.
     for part in np.split(order, np.flatnonzero(np.diff(rows[order] // CLIPS_PER_CHUNK)) + 1) if len(rows) else ():
         first = rows[part[0]]
         values[part] = dataset[first : rows[part[-1]] + 1][rows[part] - first]

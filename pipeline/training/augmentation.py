@@ -47,6 +47,7 @@ class Changes:
         """
         rows = np.clip(np.arange(height) - scale * self.down[:, None], 0, height - 1)
         cols = np.clip(np.arange(width) - scale * self.right[:, None], 0, width - 1)
+        # The flip comes first, so the shifted columns index the mirrored grid.
         cols = np.where(self.flip[:, None], width - 1 - cols, cols)
         first = np.arange(len(self.flip))[:, None, None] * (height * width)
         return first + rows[:, :, None] * width + cols[:, None, :]
@@ -72,6 +73,7 @@ def draw_changes(
         On the CPU. All numbers are always drawn, so switching one transformation off does not change the others.
     """
     mirrored = torch.rand(n, generator=generator) < 0.5
+    # Every integer in ±shift_cells gets an interval of equal length.
     shifts = torch.floor((2 * torch.rand(n, 2, generator=generator) - 1) * (shift_cells + 0.5) + 0.5).long()
     rolls = torch.rand(n, generator=generator, dtype=torch.float64)
     color = 1 + color_jitter * (2 * torch.rand(n, 3, generator=generator) - 1)

@@ -69,6 +69,7 @@ def training_batches(
     targets : np.ndarray (len(shards), classes) float32, optional
     device : torch.device
     """
+    # Each purpose has its own generator, so that the read-ahead thread cannot change the order of draws.
     order = torch.randperm(len(shards), generator=generator(*key, "order")).numpy()
     batches = [order[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
 
@@ -103,6 +104,7 @@ def _previous(
     if previous is None:
         return {"previous_response": None, "relation": None}
     response = torch.from_numpy(move_maps(previous.response[rows], changes))
+    # Augmentation does not change which clips sound alike, so y is computed from the un-augmented embeddings.
     relation = audio_relation(previous.audio_embedding[rows], delta_a=previous.delta_a, center=previous.center)
     return {
         "previous_response": response.to(device, non_blocking=True),

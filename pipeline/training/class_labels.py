@@ -137,7 +137,7 @@ def _require_labels(without: Sequence[str], clip_ids: Sequence[str], where: str)
 
 def _read_label_file(path: Path, clip_ids: Sequence[str]) -> ClipClasses:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
             rows = csv.reader(file)
             header = next(rows, [])
             if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
@@ -160,6 +160,7 @@ def _wanted_rows(
     rows: Iterator[list[str]], header: Sequence[str], clip_ids: Sequence[str], path: Path
 ) -> Iterator[tuple[int, list[str], str]]:
     """Yield, row by row, the index in `clip_ids`, the cells after the id, and the line for messages; skip other clips."""
+    # A tagger's output for a whole data set may not fit into memory: only the requested rows are kept.
     indices = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     seen = set()
     for number, row in enumerate(rows, start=2):
@@ -177,8 +178,9 @@ def _from_probabilities(
     wanted: Iterator[tuple[int, list[str], str]], names: Sequence[str], clip_ids: Sequence[str], path: Path
 ) -> ClipClasses:
     """Convert a tagger's probabilities to targets; the columns may be in any order."""
+    # Sorted, so that the order of the file's columns does not affect training.
     order = sorted(range(len(names)), key=lambda i: names[i])
-    targets = np.full((len(clip_ids), len(names)), np.nan, dtype=np.float32)
+    targets = np.full((len(clip_ids), len(names)), np.nan, dtype=np.float32)  # NaN marks clips without a row
     for index, cells, where in wanted:
         targets[index] = [_probability(cells[i], names[i], where) for i in order]
     missing = np.flatnonzero(np.isnan(targets[:, 0])).tolist()
@@ -194,7 +196,7 @@ def _probability(text: str, name: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        value = -1.0  # rejected below, like NaN
     if not 0 <= value <= 1:
         raise ManifestError(f"{where}: {name} must be a probability between 0 and 1, got {text!r}")
     return value

@@ -146,6 +146,7 @@ class RunFolder:
     def finish(self) -> None:
         """Record the checksum of every file, then remove ``state.pt``."""
         checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in self._written()}
+        # The record first: a run without a state and without checksums would be stale.
         write_json(self.record, {"code": self.code, "files": checksums})
         self.state.unlink(missing_ok=True)
 

@@ -118,6 +118,7 @@ def initialize_specs(
 ) -> list[RunSpec]:
     """Return the specifications of the runs of `initialize`, one per seed."""
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
+    # The content of the weights counts, not their path.
     weights = settings.encoder.visual_weights
     start = "" if weights is None else _digest(Path(weights), advice=weights_advice("encoder.visual_weights"))
     spec = partial(_spec, shards, settings, "initialize", "initial", iteration=iteration, start=start)
@@ -178,7 +179,7 @@ def _spec(
     initial: Path | None = None,
     classes: ClipClasses | None = None,
 ) -> RunSpec:
-    build_method(method, iteration)
+    build_method(method, iteration)  # raises before anything is trained if the settings are inconsistent
     if settings.batch_size > len(shards):
         raise TrainingError(
             f"batch_size {settings.batch_size} is larger than the training set of {len(shards)} clips; lower it in params.yaml, "

@@ -84,7 +84,7 @@ def start(run: TrainingRun) -> TrainingState:
     labels = PseudoLabels.open(initial_labels)
     if labels.attrs["fingerprint"] != description["fingerprint"]:
         raise PseudoLabelError(f"{initial_labels}: was not written by {path}; run initialize again")
-    labels.rows(run.shards.clip_ids)
+    labels.rows(run.shards.clip_ids)  # raises if a clip has no pseudo-labels
     state = _new_state(run, initial.encoders)
     # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
     attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
@@ -139,6 +139,7 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
 
 def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> TrainingState:
     spec = run.spec
+    # Keyed to the stage and not to the method; the global generator stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(spec.seed, spec.stage, "weights"))
         model = build_model(spec.encoder) if model is None else model

@@ -121,6 +121,7 @@ def _train_all(
     specs: Sequence[RunSpec], shards: ShardSet, folder: Path, device_name: str, *, n_parallel: int, fresh: bool
 ) -> None:
     device = select_device(device_name)
+    # Two processes in one folder would overwrite each other's files.
     with locked(folder, TrainingError):
         _remove_other_seeds(folder, specs)
         tasks = [partial(_carry_out, TrainingRun(spec, shards, device)) for spec in specs if not _is_kept(spec, fresh)]

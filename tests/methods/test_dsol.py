@@ -177,13 +177,13 @@ class TestClassifier:
         """Classes without clips are allowed, as long as two classes have some."""
         features, group = blobs()
         target = np.array(classes)[group]
-        weights, said = linear_classifier(features, target, clusters=5)
-        np.testing.assert_array_equal(said.argmax(axis=1), target)
-        np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-6)
+        weights, predicted = linear_classifier(features, target, clusters=5)
+        np.testing.assert_array_equal(predicted.argmax(axis=1), target)
+        np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=1e-6)
         for number in range(5):
             there = number in classes
             assert np.linalg.norm(weights[number]) == pytest.approx(float(there), abs=1e-6)
-            assert there or (said[:, number] == 0).all()
+            assert there or (predicted[:, number] == 0).all()
         for number in classes:
             response = features @ weights[number]
             assert response[target == number].min() > response[target != number].max()

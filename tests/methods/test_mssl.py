@@ -411,13 +411,13 @@ class TestStages:
             heads.stage_two.fill_(True)
             fine, _ = method.localize(model, batch.frames, batch.log_mel)
             torch.testing.assert_close(coarse, weighted_map(heads.visual_classes(features), weights))
-            said = heads.audio_projection(activated_features(sounds, F.relu(heard)))
+            audible = heads.audio_projection(activated_features(sounds, F.relu(heard)))
             for i, y, x in ((0, 0, 0), (3, 3, 2), (7, 1, 3)):
                 cell = heads.visual_projection(features[i, :, y, x])
                 likely = {c: float(heard[i, c].mean().sigmoid()) for c in range(4) if (heard[i, c] > 0).any()}
                 likely = {c: p for c, p in likely.items() if p > 0.3}
                 expected = sum(
-                    p / sum(likely.values()) * max(float(F.cosine_similarity(said[i, c], cell, dim=0)), 0)
+                    p / sum(likely.values()) * max(float(F.cosine_similarity(audible[i, c], cell, dim=0)), 0)
                     for c, p in likely.items()
                 )
                 assert float(fine[i, y, x]) == pytest.approx(expected, abs=1e-5)
@@ -433,9 +433,9 @@ class TestStages:
             heads.audio_classes.bias.copy_(torch.tensor([1.0, -0.5, -0.5, -0.5]))
             one, _ = method.localize(model, batch.frames, batch.log_mel)
             sounds = model.audio_maps(batch.log_mel)
-            said = F.normalize(heads.audio_projection(sounds.mean(dim=(2, 3))), dim=1)
+            audible = F.normalize(heads.audio_projection(sounds.mean(dim=(2, 3))), dim=1)
             cells = heads.cells(model.visual_features(batch.frames))
-            torch.testing.assert_close(one, torch.einsum("np,nhwp->nhw", said, cells).clamp_min(0))
+            torch.testing.assert_close(one, torch.einsum("np,nhwp->nhw", audible, cells).clamp_min(0))
             heads.audio_classes.bias.fill_(-0.5)
             assert not method.localize(model, batch.frames, batch.log_mel)[0].any()
 
