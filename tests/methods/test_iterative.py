@@ -60,3 +60,35 @@ def test_the_loss_falls_on_a_few_clips(name):
     method, model = build_method(name, method_settings(SETTINGS, name)), build_model(SHARP)
     losses = overfit(method, model, batch, steps=25, learning_rate=3e-3)
     assert np.mean(losses[-3:]) < FALLS_TO[name] * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("name", ROWS[1:])
+def test_the_loss_is_eq_7_by_loops(name):
+    """Of the mean over sounding cells and that over silent ones, which training on a plain background cannot tell apart."""
+    response = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
+    relation = torch.eye(4, dtype=torch.bool)
+    relation[0, 2] = relation[2, 0] = relation[1, 3] = relation[3, 1] = True
+    world = make_easy_world(4, 0, size=32)[0]
+    batch = whole_batch(world, previous_response=response.view(4, 4, 4), relation=relation)
+    settings = method_settings(SETTINGS, name).model_copy(update={"cells": 0})
+    torch.manual_seed(0)
+    method, model = build_method(name, settings), build_model(SHARP)
+    model.eval()
+    with torch.no_grad():
+        features, audio = model.encode_frames(batch.frames).flatten(2), model.encode_audio(batch.log_mel)
+        loss = method.loss(model, batch).item()
+
+    def power(cells, sound):
+        return np.exp(np.mean([float(cell @ sound) for cell in cells]) / OPTIMIZER["temperature"])
+
+    terms = []
+    for i in range(4):
+        sounding, silent = (
+            [features[i, :, c] for c in range(16) if (response[i, c] > 0.7) == on] for on in (True, False)
+        )
+        related = [j for j in range(4) if i == j or (name in ("itr_inter", "iterative") and relation[i, j])]
+        every = sum(power(sounding, audio[j]) for j in range(4))
+        if name in ("itr_intra", "iterative"):
+            every += sum(power(silent, audio[j]) for j in range(4))
+        terms.append(-np.log(sum(power(sounding, audio[j]) for j in related) / every))
+    assert loss == pytest.approx(np.mean(terms), rel=1e-4)
