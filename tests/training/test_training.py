@@ -34,6 +34,7 @@ from pipeline.training.checkpoints import load_model
 from pipeline.training.history import HISTORY, Waited
 from pipeline.training.loop import _autocast
 from pipeline.training.train import initialize, train
+from tests.support.easy_world import SHARP
 from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
 
@@ -230,23 +231,26 @@ class TestBatches:
 
 class TestLearning:
     def test_loss_falls_and_maps_find_the_sounding_patch(self, tmp_path):
-        shards, boxes = make_world(128, seed=1)
+        shards, boxes = make_world(192, seed=1)
         settings = make_settings(
             batch_size=32,
+            encoder=SHARP,
             initialize=OptimizationSettings(epochs=12, temperature=0.1, learning_rate=3e-3, weight_decay=1e-4),
         )
         initialize(shards, tmp_path / "initialize", settings=settings, seeds=[0])
         train(shards, tmp_path / "initialize", tmp_path / "full", method="iterative", settings=settings, seeds=[0])
         losses = [float(row["loss"]) for row in read_history(tmp_path / "initialize")]
-        assert losses[-1] < 0.93 * losses[0]
+        # Mean ± SD of 12 runs with start weights disturbed by 1e-6, four on each of three CPU capabilities: the loss falls to
+        # 0.79 ± 0.01, hits 0.84 ± 0.05 (least 0.77), and 0.65 ± 0.05 above shuffled (least 0.58).
+        assert losses[-1] < 0.85 * losses[0]
         model = load_model(tmp_path / "full/model.pt")
         hits, shuffled = (
             hit_rate(model.response_maps(shards, batch_size=32, device="cpu", audio_order=order), boxes)
-            for order in (None, np.roll(np.arange(128), 1))
+            for order in (None, np.roll(np.arange(192), 1))
         )
         # Two patches of a ninth of the frame each: chance finds the sounding one in 11 %, a blind patch finder in 50 %.
         assert hits > 0.65
-        assert shuffled < hits - 0.2
+        assert shuffled < hits - 0.4
 
 
 def hit_rate(response, boxes):
