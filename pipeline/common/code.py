@@ -27,7 +27,8 @@ def code_digest(*modules: str, without: Collection[str] = ()) -> str:
     without : collection of str
         Modules that are left out, with what only they import. For registries, whose entries do not matter to each other.
     """
-    return _digest(tuple(sorted(modules)), tuple(sorted(without)))
+    # The root package has the version, which changes no result.
+    return _digest(tuple(sorted(modules)), tuple(sorted({"pipeline", *without})))
 
 
 def import_closure(modules: Iterable[str], *, without: Collection[str] = ()) -> dict[str, Path]:
@@ -79,6 +80,8 @@ def _imported_names(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno}: relative import; write the full name of the package")
             # `from package import name`: the name may be a module, too.
             names |= {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names

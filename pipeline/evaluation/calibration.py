@@ -135,7 +135,7 @@ def model_digest(path: Path) -> str:
 
 def calibrate(path: Path, shards: ShardSet, *, split: str, device: str = "auto") -> Calibration:
     """Calibrate a model on a split, without boxes. Arguments and errors: `pipeline.evaluation.response_maps.compute_maps`."""
-    return calibrate_on(compute_maps(path, shards, split=split, seed=0, device=device), path, shards, device=device)
+    return calibrate_on(compute_maps(path, shards, split=split, device=device), path, shards, device=device)
 
 
 def calibrate_on(maps: ResponseMaps, path: Path, shards: ShardSet, *, device: str = "auto") -> Calibration:

@@ -100,7 +100,7 @@ def class_metrics(
     scored = []
     for run in runs:
         model = load_model(run / MODEL_FILE)
-        heard = model.method.audio_clusters(model.encoders)
+        heard = model.audio_clusters()
         if heard is None:
             return {}, ""
         # The pseudo-labels list exactly the clips of this run, in the row order of `heard`.

@@ -16,7 +16,9 @@ SHUFFLE_SEED = 0  # equal pairs for every method, so that their scores can be co
 BATCH_SIZE = 64
 
 
-def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device: str = "auto") -> ResponseMaps:
+def compute_maps(
+    path: Path, shards: ShardSet, *, split: str, seed: int | None = None, device: str = "auto"
+) -> ResponseMaps:
     """Run a model on all clips twice: with their own audio, and with the audio of other clips.
 
     Parameters
@@ -27,8 +29,8 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
         At least 2 clips, extracted with the same settings as the training clips.
     split : str
         The split of the clips.
-    seed : int
-        Seed of the training run.
+    seed : int, optional
+        Seed that the model must have; default: any.
     device : str
 
     Raises
@@ -39,7 +41,9 @@ def compute_maps(path: Path, shards: ShardSet, *, split: str, seed: int, device:
         The model has another seed, the clips were extracted with other settings, or there are fewer than 2.
     """
     model = load_model_for(path, shards)
-    if model.description["seed"] != seed:
+    if seed is None:
+        seed = int(model.description["seed"])
+    elif model.description["seed"] != seed:
         raise EvaluationError(
             f"{path}: trained with seed {model.description['seed']}, expected {seed}; run `dvc repro train` again"
         )

@@ -11,7 +11,6 @@ of workers or the location of the media.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
@@ -23,13 +22,16 @@ from pipeline.common.code import code_digest
 from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
-from pipeline.common.files import fingerprint, locked, write_csv, write_json
-from pipeline.common.project import RECORD_FILE, SHARD_PATTERN, shard_path
+from pipeline.common.files import fingerprint, locked, write_csv, write_text
+from pipeline.common.project import SHARD_PATTERN, shard_path
+from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.extraction.build_shard import ShardTask, build_shard, storing
 from pipeline.manifests.clips import Clip, media_path
-from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint
+from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint, shard_digest
 
 PARTIAL_REJECTS_FILE = "rejects.partial.csv"
+CONDITIONS_FILE = ".conditions"  # DVC ignores it
+CODE = "pipeline.extraction.extract"  # where the code of this stage starts
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,14 @@ def extract_split(
             if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
                 rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
                 raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
+        with storing(folder):
+            digests = {task.path.name: shard_digest(task.path) for task in tasks}
+            write_record(folder, code=code_digest(CODE), files=digests)
         _write_rejects(folder / REJECTS_FILE, clips, rejects)
     if n_kept == len(tasks):
         report(
-            f"extract {folder.name}: {n_kept} shards unchanged, checksums verified; kept (SOUNDSPOT_FRESH=1 extracts again)"
+            f"extract {folder.name}: {n_kept} shards unchanged, checksums verified, kept; to extract again: "
+            f"SOUNDSPOT_FRESH=1 dvc repro -f -s extract@{folder.name}"
         )
     elif n_kept < n_before:
         report(f"extract {folder.name}: {n_before - n_kept} shards were damaged and have been extracted again")
@@ -175,25 +181,26 @@ def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
 def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
     """Remove stale outputs and report why; return the number of shards that stay. `build_shard` verifies these."""
     folder.mkdir(parents=True, exist_ok=True)
-    record, partial = folder / RECORD_FILE, folder / PARTIAL_REJECTS_FILE
-    # Not in the shards, whose bytes must depend neither on the code's version nor on the machine's paths.
-    current = {
-        "code": code_digest("pipeline.extraction.extract"),
-        "conditions": fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s]),
-    }
-    previous = _read_record(record)
+    partial, conditions_path = folder / PARTIAL_REJECTS_FILE, folder / CONDITIONS_FILE
+    record, code = read_record(folder), code_digest(CODE)
+    recode = changed_code(record, code)
+    # What may make a rejected clip usable. Not in the record, because it belongs to the machine.
+    conditions = fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])
+    retry = partial.exists() or (conditions_path.is_file() and conditions_path.read_text() != conditions)
     expected = {task.path: task.fingerprint for task in tasks}
     removed: Counter[str] = Counter()
     n_kept = 0
     for path in folder.glob(SHARD_PATTERN):
         if fresh:
             reason = "SOUNDSPOT_FRESH is set"
-        elif previous.get("code") != current["code"]:
-            reason = "the code of this stage changed" if previous else f"{RECORD_FILE} is missing"
+        elif recode:
+            reason = recode
         elif path not in expected or _fingerprint(path) != expected[path]:
             reason = "the clip list or the settings changed"
-        elif (partial.exists() or previous != current) and _has_rejects(path):
-            reason = "its rejected clips may be usable now"
+        elif path.name in record.get("files", {}) and shard_digest(path) != record["files"][path.name]:
+            reason = "they were modified after they had been extracted"
+        elif retry and _has_rejects(path):
+            reason = "their rejected clips may be usable now"
         else:
             n_kept += 1
             continue
@@ -204,16 +211,9 @@ def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
     # rejects.csv is deleted last: a split without it counts as unfinished.
     for path in (*folder.glob("*.tmp"), partial, folder / REJECTS_FILE):
         path.unlink(missing_ok=True)
-    write_json(record, current)
+    write_text(conditions_path, conditions)
+    write_record(folder, code=code)
     return n_kept
-
-
-def _read_record(path: Path) -> dict[str, str]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _fingerprint(path: Path) -> str:

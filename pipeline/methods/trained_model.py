@@ -93,6 +93,10 @@ class TrainedModel:
         """Return the raw maps of `predict`."""
         return self.predict(shards, batch_size=batch_size, device=device, audio_order=audio_order)[0]
 
+    def audio_clusters(self) -> np.ndarray | None:
+        """Return the cluster distribution of the audio of every training clip (clip, cluster); None without clusters."""
+        return self.method.audio_clusters(self.encoders)
+
     def class_maps(
         self, shards: ShardSet, *, batch_size: int, device: str | torch.device = "auto"
     ) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from pipeline.common.errors import TrainingError
 from pipeline.training import checkpoints
 from pipeline.training.history import TIMINGS, label_measures, read_history, report_epoch, write_history
 from pipeline.training.loop import label_training_set
@@ -14,7 +15,7 @@ from pipeline.training.state import finish, keep_weights, start
 
 
 def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
-    """Label the training set with the weights of each epoch of another run; gives the same bytes as training.
+    """Label the training set with the weights of each epoch of another run; gives the same bytes as training on a CPU.
 
     Parameters
     ----------
@@ -27,7 +28,10 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
     for row in read_history(other.history):
         begun, epoch, previous = time.perf_counter(), int(row["epoch"]), state.labels
         path = other.weights(epoch) if epoch in other.kept else other.model
-        checkpoints.load_weights(state.model, checkpoints.read_checkpoint(path), path)
+        content = checkpoints.read_checkpoint(path)
+        if content["fingerprint"] != other.fingerprint:
+            raise TrainingError(f"{path}: is being trained again; run this stage again afterward")
+        checkpoints.load_weights(state.model, content, path)
         state.labels = label_training_set(run, state, epoch)
         timings = {**dict.fromkeys(TIMINGS[1:], math.nan), "seconds": time.perf_counter() - begun}
         state.history.append({**row, **label_measures(state.labels, previous), **timings})

@@ -13,7 +13,6 @@ must also pass the verification of its checksums; an unfinished one is resumed. 
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +21,8 @@ from typing import Any
 
 from pipeline.common import project
 from pipeline.common.errors import CheckpointError
-from pipeline.common.files import file_digest, write_json
+from pipeline.common.files import file_digest
+from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.common.seeding import evenly_spaced
 from pipeline.training.checkpoints import read_checkpoint
 
@@ -79,11 +79,6 @@ class RunFolder:
         """Seconds and throughput, one row per epoch."""
         return self.path / project.TIMINGS_FILE
 
-    @property
-    def record(self) -> Path:
-        """Digest of the code that wrote the folder and, once finished, checksums."""
-        return self.path / project.RECORD_FILE
-
     def labels(self, epoch: int) -> Path:
         """Pseudo-labels from the weights at the end of `epoch`; 0 is the initialization."""
         return project.labels_path(self.path, epoch)
@@ -101,11 +96,11 @@ class RunFolder:
 
         Reads every file of a finished run to verify its checksum.
         """
+        record = read_record(self.path)
         if not (self.model.exists() or self.state.exists()):
-            return Status.EMPTY, ""
-        record = self._read_record()
-        if record.get("code") != self.code:
-            return Status.STALE, "the code of this stage changed" if record else f"{self.record.name} is missing"
+            return (Status.STALE, f"{self.model.name} is missing") if "files" in record else (Status.EMPTY, "")
+        if reason := changed_code(record, self.code):
+            return Status.STALE, reason
         # Both files exist if a run was killed in `finish`; it then resumes after its last epoch.
         finished = "files" in record and not self.state.exists()
         path = self.model if finished else self.state
@@ -137,17 +132,18 @@ class RunFolder:
     def begin(self) -> None:
         """Remove this run's files, but not the folders of other seeds, and record the current code."""
         # First the files that make a run finished or resumable, so that a kill in between leaves neither.
-        for path in (self.model, self.state, self.record, self.history, self.timings):
+        for path in (self.model, self.state, self.path / project.RECORD_FILE, self.history, self.timings):
             path.unlink(missing_ok=True)
         for name in (project.LABELS_FOLDER, project.WEIGHTS_FOLDER):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        write_json(self.record, {"code": self.code})
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
+        write_record(self.path, code=self.code)
 
     def finish(self) -> None:
         """Record the checksum of every file, then remove ``state.pt``."""
         checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in self._written()}
         # The record first: a run without a state and without checksums would be stale.
-        write_json(self.record, {"code": self.code, "files": checksums})
+        write_record(self.path, code=self.code, files=checksums)
         self.state.unlink(missing_ok=True)
 
     def remove_temporary_files(self) -> None:
@@ -161,13 +157,6 @@ class RunFolder:
         starts = sorted((self.path / project.LABELS_FOLDER).glob(project.START_PATTERN))
         return [self.model, self.history, *labels, *starts, *map(self.weights, self.kept)]
 
-    def _read_record(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
-
     def _damage(self, checksums: dict[str, str]) -> str:
         for name, checksum in checksums.items():
             path = self.path / name
@@ -175,6 +164,11 @@ class RunFolder:
                 return f"{name} is missing"
             if file_digest(path) != checksum:
                 return f"{name} was modified"
+        # A file that does not belong to the run would be read as one of its epochs.
+        for name in (project.LABELS_FOLDER, project.WEIGHTS_FOLDER):
+            for path in sorted((self.path / name).glob("*")):
+                if path.relative_to(self.path).as_posix() not in checksums:
+                    return f"{name}/{path.name} does not belong to the run"
         return ""
 
 

@@ -52,6 +52,8 @@ class RunSpec:
     iteration : IterationSettings
     initial_folder : Path or None
         The run to start from; None starts from random (or pretrained) weights.
+    start : str
+        Digest of what the run starts from, see `initial_digest`.
     n_clips : int
         Size of the training set.
     shards : str
@@ -71,6 +73,7 @@ class RunSpec:
     augmentation: AugmentationSettings
     iteration: IterationSettings
     initial_folder: Path | None
+    start: str
     n_clips: int
     shards: str
     classes: ClipClasses | None
@@ -149,13 +152,18 @@ def train_specs(
             "train",
             seed=seed,
             iteration=iteration,
-            start=_digest(initial / MODEL_FILE) + _digest(labels_path(initial, 0)),
+            start=initial_digest(initial),
             initial=initial,
             classes=classes,
         )
         reused = spec(other, folder=seed_folder(folder.parent / other, seeds, seed)).folder if other else None
         specs.append(replace(spec(method, folder=seed_folder(folder, seeds, seed)), reuses_weights_of=reused))
     return specs
+
+
+def initial_digest(initial: Path) -> str:
+    """Return a digest of the model and the pseudo-labels of an initial run. Raises CheckpointError if one cannot be read."""
+    return _digest(initial / MODEL_FILE) + _digest(labels_path(initial, 0))
 
 
 def method_with_same_weights(settings: TrainingSettings, method: str) -> str | None:
@@ -189,13 +197,14 @@ def _spec(
         "formats": [checkpoints.FORMAT_VERSION, artifact.FORMAT_VERSION],
         "stage": stage,
         "method": method,
-        "switches": dict(method_spec(method).switches),
+        # The registry is not part of the code digest, so what it decides is here.
+        "entry": [method_spec(method).kind, dict(method_spec(method).switches)],
         "seed": seed,
         "batch_size": settings.batch_size,
         "encoder": settings.encoder.model_dump(mode="json"),
         "augmentation": settings.augmentation.model_dump(mode="json"),
         "iteration": iteration.model_dump(mode="json"),
-        "shards": shards.fingerprint,
+        "shards": [shards.fingerprint, shards.content_digest],
         "start": start,
         "classes": [list(classes.names), hashlib.sha256(classes.targets.tobytes()).hexdigest()] if classes else [],
     }
@@ -210,6 +219,7 @@ def _spec(
         augmentation=settings.augmentation,
         iteration=iteration,
         initial_folder=initial,
+        start=start,
         n_clips=len(shards),
         shards=shards.fingerprint,
         classes=classes,

@@ -21,6 +21,7 @@ from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.training import checkpoints
 from pipeline.training.history import LOGGED, write_history
 from pipeline.training.run import TrainingRun
+from pipeline.training.spec import initial_digest
 
 
 @dataclass
@@ -59,7 +60,9 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
     saved = run.folder.saved_state()
     if saved is not None:
         try:
-            return _resume(run, saved)
+            state = _resume(run, saved)
+            report(f"{run.spec.name}: resuming after epoch {state.epoch}")
+            return state
         except (CheckpointError, PseudoLabelError) as error:
             report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
     run.folder.begin()
@@ -72,6 +75,9 @@ def start(run: TrainingRun) -> TrainingState:
     if spec.initial_folder is None:
         return _new_state(run)
     path = spec.initial_folder / MODEL_FILE
+    # A run may have waited for others while initialize ran again.
+    if initial_digest(spec.initial_folder) != spec.start:
+        raise TrainingError(f"{path}: changed after this stage had started; run the stage again")
     initial = checkpoints.load_model(path)
     description = initial.description
     if description["encoder"] != spec.encoder.model_dump(mode="json"):
@@ -125,9 +131,12 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     checkpoints.restore_optimizer(state.optimizer, saved)
     columns = [saved[f"history.{name}"] for name in LOGGED]
     state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
-    for kept in folder.kept:
-        if kept <= state.epoch and not folder.weights(kept).is_file():
-            raise CheckpointError(f"{folder.weights(kept)}: missing")
+    # Missing now means starting again; missing later, it would end the run.
+    weights = [folder.weights(kept) for kept in folder.kept if kept <= state.epoch]
+    labels = [folder.labels(epoch) for epoch in range(state.epoch + 1)] if spec.stage == "train" else []
+    for path in (*weights, *labels):
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing")
     if spec.writes_labels(state.epoch):
         path = folder.labels(spec.labels_epoch(state.epoch))
         state.labels = PseudoLabels.open(path)

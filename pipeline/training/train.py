@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pipeline.common.config import TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import locked
-from pipeline.common.project import SEED_PATTERN
+from pipeline.common.project import SEED_PATTERN, is_seed_folder
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.loop import train_run
@@ -124,6 +125,8 @@ def _train_all(
     # Two processes in one folder would overwrite each other's files.
     with locked(folder, TrainingError):
         _remove_other_seeds(folder, specs)
+        if fresh:  # train, even where the weights of another run would serve
+            specs = [replace(spec, reuses_weights_of=None) for spec in specs]
         tasks = [partial(_carry_out, TrainingRun(spec, shards, device)) for spec in specs if not _is_kept(spec, fresh)]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))
@@ -142,10 +145,12 @@ def _is_kept(spec: RunSpec, fresh: bool) -> bool:
     if fresh and status in (Status.FINISHED, Status.RESUMABLE):
         status, reason = Status.STALE, "SOUNDSPOT_FRESH is set"
     if status is Status.FINISHED:
-        report(f"{spec.name}: finished and unchanged, checksums verified; kept (SOUNDSPOT_FRESH=1 trains it again)")
+        stage = spec.stage if spec.stage == "initialize" else f"{spec.stage}@{spec.method}"
+        report(
+            f"{spec.name}: finished and unchanged, checksums verified, kept; to train again: "
+            f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage}"
+        )
         return True
-    if status is Status.RESUMABLE:
-        report(f"{spec.name}: resuming an interrupted run")
     if status is Status.STALE:
         report(f"{spec.name}: removing the earlier run in {run.path} and training from scratch: {reason}")
         run.begin()
@@ -153,7 +158,7 @@ def _is_kept(spec: RunSpec, fresh: bool) -> bool:
 
 
 def _remove_other_seeds(folder: Path, specs: Sequence[RunSpec]) -> None:
-    for stale in sorted(set(folder.glob(SEED_PATTERN)) - {spec.folder.path for spec in specs}):
+    for stale in sorted(set(filter(is_seed_folder, folder.glob(SEED_PATTERN))) - {spec.folder.path for spec in specs}):
         report(f"removing {stale}: its seed is no longer in `seeds`")
         shutil.rmtree(stale)
 

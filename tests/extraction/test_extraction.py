@@ -150,7 +150,12 @@ def test_a_finished_split_of_other_clips_is_extracted_again(extracted: Path, med
     summary = extract(mixed_clips()[:3], media_root, folder)
 
     assert (summary.n_kept, summary.n_shards) == (0, 1)
-    assert sorted(path.name for path in folder.iterdir()) == [".record.json", "rejects.csv", "shard-00000.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".conditions",
+        ".record.json",
+        "rejects.csv",
+        "shard-00000.h5",
+    ]
 
 
 def test_a_finished_split_is_verified_and_kept(
@@ -167,6 +172,23 @@ def test_a_finished_split_is_verified_and_kept(
     assert times == [path.stat().st_mtime_ns for path in sorted(folder.glob("shard-*.h5"))]
     assert digests(folder) == digests(extracted)
     assert extract(mixed_clips(), media_root, folder, fresh=True).n_kept == 0
+
+
+def test_shards_of_another_extraction_are_not_kept(
+    extracted: Path, media_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when other code has extracted the same clips: the fingerprint in the shard is the same, the data is not."""
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder)
+    with h5py.File(shard_path(folder, 0), "r+") as file:
+        file["log_mel"][0] += 1
+    verify_shard(shard_path(folder, 0))
+
+    summary = extract(mixed_clips(), media_root, folder)
+
+    assert summary.n_kept == 4
+    assert "removed 1 shards: they were modified" in capsys.readouterr().err
+    assert digests(folder) == digests(extracted)
 
 
 def test_results_of_other_code_are_extracted_again(

@@ -577,6 +577,11 @@ def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(st
     expected = contents(tmp_path / "alone" / name)
     assert len(expected) == 3 + 2 + 2 + 1  # labels, weights, model and history, .record.json
     assert contents(tmp_path / "both" / name) == expected
+    with pytest.raises(pytest.fail.Exception, match="unexpected training"):
+        train(
+            shards, folder / "initialize", tmp_path / "both" / name, method=name, settings=settings, seeds=[0],
+            clips=clips, fresh=True,
+        )  # fmt: skip
 
 
 def test_a_row_with_settings_of_its_own_or_without_all_weights_is_trained(start, tmp_path, monkeypatch):

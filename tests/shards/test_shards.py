@@ -281,6 +281,20 @@ def test_the_fingerprint_of_a_set_depends_on_its_shards(folder: Path) -> None:
     assert ShardSet.open(folder).fingerprint != before
 
 
+@pytest.mark.parametrize("field", ["frame", "log_mel"])
+def test_the_content_digest_changes_with_the_data_of_any_clip_and_with_nothing_else(folder: Path, field: str) -> None:
+    before = ShardSet.open(folder)
+    again = shutil.copytree(folder, folder.with_name("again"))
+    assert ShardSet.open(again).content_digest == before.content_digest
+    for row in (0, 2):
+        with h5py.File(shard_path(folder, 0), "r+") as file:
+            file[field][row] = file[field][row] + 1
+        after = ShardSet.open(folder)
+        assert after.fingerprint == before.fingerprint
+        assert after.content_digest != before.content_digest
+        before = after
+
+
 def flip(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 0x10

@@ -30,7 +30,7 @@ class MemoryShards:
         self.frames = frames
         self.log_mel = log_mel
         self.clip_ids = clip_ids or [f"clip-{i:04d}" for i in range(len(frames))]
-        self.fingerprint = fingerprint
+        self.fingerprint = self.content_digest = fingerprint
         self.settings = {"sample_rate": 16000, "clip_seconds": 1.0, "n_fft": 400, "hop_length": 160, "n_mels": 16}
         self.image_size = frames.shape[1]
         self.log_mel_shape = log_mel.shape[1:]

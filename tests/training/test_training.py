@@ -517,6 +517,35 @@ class TestWhenToResume:
         assert "initialize, seed 0: finished" in capsys.readouterr().err
         assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
+    def test_other_data_of_the_same_clips_trains_again(self, world, tmp_path, monkeypatch):
+        """As after a change of the code that decodes: the clips and settings, and so the shards' fingerprint, are the same."""
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        other = MemoryShards(world.frames, world.log_mel + 1)
+        assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == []
+        other.content_digest = "other"
+        assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+
+    def test_a_file_of_another_run_is_found(self, world, tmp_path, monkeypatch, capsys):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        labels = tmp_path / "run/pseudo_labels"
+        shutil.copy(labels / "epoch_000.h5", labels / "epoch_007.h5")
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        assert "epoch_007.h5 does not belong to the run" in capsys.readouterr().err
+        assert [path.name for path in labels.iterdir()] == ["epoch_000.h5"]
+
+    def test_a_finished_run_without_its_model_is_stale(self, world, tmp_path, monkeypatch, capsys):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        (tmp_path / "run/model.pt").unlink()
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        assert "model.pt is missing" in capsys.readouterr().err
+
+    def test_a_python_upgrade_is_named(self, world, tmp_path, monkeypatch, capsys):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        monkeypatch.setattr("pipeline.common.record.PYTHON", "3.99")
+        monkeypatch.setattr("pipeline.training.spec.code_digest", lambda *_, **__: "0" * 32)
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
+        assert "to 3.99" in capsys.readouterr().err
+
     def test_fresh_trains_a_finished_run_again(self, world, tmp_path, monkeypatch, capsys):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         before = digests(tmp_path / "run")

@@ -79,7 +79,7 @@ class SyntheticShards:
         self.clip_ids = [f"synthetic-{i:06d}" for i in range(n_clips)]
         self.image_size, self.log_mel_shape = image_size, log_mel_shape
         self.settings: dict[str, Any] = {}
-        self.fingerprint = "synthetic"
+        self.fingerprint = self.content_digest = "synthetic"
 
     def __len__(self) -> int:
         return len(self.clip_ids)

@@ -12,7 +12,6 @@ from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import ImportOptions
 
-POLICIES = ("refuse", "drop", "keep")
 MAX_SHOWN = 50  # leaks in a message
 
 
