@@ -1,5 +1,7 @@
-"""The bottom layer: what every other package uses and what depends on none of them.
+"""The bottom layer: used by every other package, depends on none of them.
 
-Settings (`config`), errors, atomic file writing (`files`), HDF5 helpers, keyed seeding, the console, Dask tasks
-(`cluster`), and the paths of a project (`project`).
+- `config`: settings from ``params.yaml`` and cards. `project`: names and paths of a project's files. `errors`: error classes.
+- `files`: atomic writing, digests and locks. `hdf5`: reproducible HDF5 files with checksums. `text_table`: tables of text.
+- `code`: digest of the code of a stage. `record`: which code wrote a folder, and the digests of its files.
+- `seeding`: keyed random generators. `cluster`: tasks on Dask. `console`: progress, errors and exit codes.
 """

@@ -4,4 +4,5 @@
 - `response_maps`: maps of a model on a split. `epoch_maps`: maps of intermediate checkpoints.
 - `calibration`: response strengths behind the verdict "source not found".
 - `relation_quality`, `retrieval`: how well audio embeddings agree with class labels.
+- `labels`: display names of variants and baselines.
 """

@@ -1,5 +1,5 @@
 """Decode a split's clips into HDF5 shards (stage `extract`).
 
-`extract_split` divides the clip list into shards, builds them in parallel on Dask, and lists unusable clips in
-``rejects.csv``. `build_shard` is the work of one task. An interrupted run keeps its finished shards.
+- `extract`: divides the clip list into shards, builds them in parallel on Dask, and lists unusable clips in ``rejects.csv``.
+- `build_shard`: the work of one task. An interrupted run keeps its finished shards.
 """

@@ -1,6 +1,8 @@
 """Decode media files into one frame and one audio window per clip, and compute log-mel spectrograms.
 
-`clip` is the entry point: a video, or an image file plus an audio file, goes in; arrays come out. `container` opens a
-file with PyAV and seeks in it, `video` and `audio` decode at a timestamp, and `log_mel` computes what the audio encoder
-reads. Every problem with a file is reported as a `MediaError` that names the file.
+- `clip`: the entry point: a video, or an image file plus an audio file, goes in; arrays come out.
+- `container`: opens a file with PyAV and seeks in it. `video` and `audio` decode at a timestamp.
+- `log_mel`: the spectrogram that the audio encoder reads. `torchaudio_compat`: imports torchaudio without its extension.
+
+Every problem with a file is reported as a `MediaError` that names the file.
 """

@@ -1,5 +1,8 @@
 """The report on a dataset: tables, figures and one HTML page that shows them.
 
-`report.write_report` is the entry point. It collects the `Section`s made by `sections/`, which also write their CSV files and
-figures, and renders them as ``index.md`` and, in `page/`, as ``index.html``. Shared inputs are in `source` and `examples`.
+- `report`: the entry point, `write_report`: collects the sections and writes ``index.md`` and ``index.html``.
+- `section`: the class `Section`. `sections`: one module per section, which also writes its CSV files and figures.
+- `page`: the HTML page.
+- Shared inputs: `source` (results and shards), `examples` (clips to show), `epoch_quality` (pseudo-labels over the epochs),
+  `published` (values printed in the paper).
 """

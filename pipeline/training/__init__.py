@@ -1,6 +1,7 @@
-"""Training: section 3.2 of the paper.
+"""Training: section 3.2 of the paper. Start with `loop`.
 
-Start with `loop`. `train` has the stages `initialize` and `train`. A run's specification is in `spec`, its fixed inputs are in `run`, its
-changing state is in `state`, and its files are in `run_folder`. `batches` and `augmentation` make the training pairs, `checkpoints`
-reads and writes models, `history` logs, and `artifacts` locates what a run wrote.
+- `train`: the stages `initialize` and `train`. `parallel`: several seeds at once. `relabel`: reuses the checkpoints of an equal run.
+- `spec`: a run's specification. `run`: its fixed inputs. `state`: its changing state. `run_folder`: its files.
+- `batches`, `augmentation`: the training pairs. `class_labels`: labels, for methods that learn from them.
+- `checkpoints`: reads and writes models. `history`: the log. `artifacts`: locates what a run wrote.
 """

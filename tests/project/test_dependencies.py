@@ -101,6 +101,10 @@ def test_folders_and_modules_stay_small():
     assert len((ROOT / "pipeline/training/loop.py").read_text().splitlines()) <= 120
 
 
-def test_every_package_says_what_is_in_it():
+def test_every_package_names_its_modules_and_folders():
     for path in ROOT.glob("pipeline/**/__init__.py"):
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        modules = {each.stem.rstrip("_") for each in path.parent.glob("*.py") if each != path}
+        folders = {each.parent.name for each in path.parent.glob("*/*.*")} - {"__pycache__"}
+        unnamed = sorted(name for name in modules | folders if not re.search(rf"\b{name}\b", text))
+        assert not unnamed, f"{path}: add {unnamed} to the docstring"

@@ -1,5 +1,6 @@
 """Export a trained model to ONNX or TorchScript with a model card (`soundspot export`).
 
-`export` writes the file and verifies that its outputs equal the model's, `formats` defines the file formats, and
-`model_card` writes the Markdown card with settings, scores, limits and example code.
+- `export`: writes the file and verifies that its outputs equal the model's.
+- `formats`: the file formats.
+- `model_card`: the Markdown card with settings, scores and limits. `model_card_usage`: the card's example code.
 """

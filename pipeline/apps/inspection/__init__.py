@@ -1,5 +1,8 @@
-"""Look at the pseudo-labels of a run: lists, maps, neighbors, histograms, comparisons, export, verification.
+"""Look at the pseudo-labels of a run (`soundspot pseudo-labels`).
 
-`soundspot pseudo-labels` is the command. Start with `views.find_artifacts`; `figures` draws what `views` and `measures`
-return, `text` prints it.
+- `views`: finds the artifacts of a run, and lists clips, maps and neighbors. Start with `views.find_artifacts`.
+- `measures`: histograms of the pseudo-labels, and comparisons of epochs and runs.
+- `text` prints what `views` and `measures` return, `figures` draws it, `terminal_images` shows images in the terminal.
+- `export`: pseudo-labels as files for other programs. `templates`: HTML of a comparison.
+- `verify`: checks that the files of a run are complete and belong to it.
 """

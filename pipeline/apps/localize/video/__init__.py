@@ -1,5 +1,7 @@
 """Render heat maps over a video.
 
-`overlay` decodes frames and audio windows, runs the model and blends the heat map into the frames; `canvas` converts
-frames to the output's size and colors; `writer` encodes the MP4 and copies the audio track.
+- `overlay`: decodes frames and audio windows, runs the model and blends the heat map into the frames.
+- `overlay_settings`: map rate, smoothing, encoding and time limit.
+- `canvas`: frames in the output's size and colors.
+- `writer`: encodes the MP4 and copies the audio track.
 """
