@@ -29,13 +29,12 @@ import torch
 from pipeline.common.config import AudioSettings, IterationSettings, TrainingSettings, load_params
 from pipeline.common.files import write_json
 from pipeline.common.project import shard_path
-from pipeline.extraction.extract import REJECTS_FILE
 from pipeline.methods.base import Batch, Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.shards.reader import ShardSet
+from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.history import Waited

@@ -21,7 +21,8 @@ from pipeline.common.files import fingerprint
 from pipeline.manifests.clips import Clip, clip_row, media_path
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel, mel_frequencies
-from pipeline.shards.reader import FORMAT_VERSION, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.reader import read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.writer import FORMAT_VERSION, ShardWriter
 
 # Clips held in memory at a time; the result does not depend on it.
 _GROUP = 16

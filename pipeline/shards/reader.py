@@ -22,18 +22,7 @@ from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
 from pipeline.common.hdf5 import READ_ERRORS, open_file, read_attributes, read_ids
 from pipeline.common.project import SHARD_PATTERN, shard_path
-from pipeline.shards.writer import FIELDS, FORMAT_VERSION, ShardWriter
-
-__all__ = [
-    "FORMAT_VERSION",
-    "REJECTS_FILE",
-    "ShardSet",
-    "ShardWriter",
-    "check_complete",
-    "read_rejects",
-    "read_shard_fingerprint",
-    "verify_shard",
-]
+from pipeline.shards.writer import FIELDS, FORMAT_VERSION
 
 REJECTS_FILE = "rejects.csv"
 

@@ -19,7 +19,8 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import RenderError
 from pipeline.common.files import locked
 from pipeline.datasets.demo import dataset as demo
-from pipeline.datasets.demo.drawing import SIDE, draw_frames, draw_sprite
+from pipeline.datasets.demo.backgrounds import SIDE
+from pipeline.datasets.demo.drawing import draw_frames, draw_sprite
 from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
 from pipeline.datasets.demo.plan import BACKGROUNDS, MAX_OVERLAP, NOISES, SIZES, plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box, displacement

@@ -340,7 +340,7 @@ def test_a_failed_write_leaves_no_partial_shard(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.shards.reader.ShardWriter.append", fail)
+    monkeypatch.setattr("pipeline.shards.writer.ShardWriter.append", fail)
 
     with pytest.raises(ExtractionError, match="No space left on device"):
         build_shard(shard_task(CLIPS[:2], media_root, tmp_path))

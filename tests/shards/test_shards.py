@@ -16,7 +16,8 @@ import xarray
 
 from pipeline.common.errors import ShardError
 from pipeline.common.project import shard_path
-from pipeline.shards.reader import ShardSet, ShardWriter, read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.reader import ShardSet, read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.writer import ShardWriter
 
 SIZE, MELS, FRAMES = 6, 4, 5
 SETTINGS: dict[str, Any] = {

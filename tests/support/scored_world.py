@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.common.project import shard_path
 from pipeline.manifests.boxes import Box, write_boxes
-from pipeline.shards.reader import ShardSet, ShardWriter
+from pipeline.shards.reader import ShardSet
+from pipeline.shards.writer import ShardWriter
 
 SIZE, MELS, FRAMES = 32, 8, 20
 SETTINGS = {
