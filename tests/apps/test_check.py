@@ -234,7 +234,8 @@ def test_a_method_that_learns_from_labels_finds_one_for_each_clip(project, capsy
     # What training would stop with, once, though two methods want it; what needs no labels is not kept from it.
     assert run("itr", "mssl", "mssl_stage1", "--device", "cpu", "--batches", 0) == 1
     (problem,) = capsys.readouterr().err.splitlines()
-    assert "squares/train.csv, column label: 40 of 40 training clips have no label, the first is 'train-00'" in problem
+    assert "squares/train.csv, column label: 40 of 40 " in problem
+    assert "'train-00'" in problem
     assert not check(project).problems
 
     write_clips(project / "data_manifests/squares/train.csv", [Clip(i, video=f"{i}.mp4", label=i[-1]) for i in TRAIN])
@@ -245,7 +246,8 @@ def test_a_method_that_learns_from_labels_finds_one_for_each_clip(project, capsy
     assert "tags.csv: no such label file" in problem
     (project / "tags.csv").write_text("clip_id,dog\n" + "".join(f"{clip_id},0.5\n" for clip_id in TRAIN[1:]))
     (problem,) = check(project, variants=["mssl"]).problems
-    assert "tags.csv: 1 of 40 training clips have no label, the first is 'train-00'" in problem
+    assert "tags.csv: 1 of 40 " in problem
+    assert "'train-00'" in problem
     # A clip that will be left out needs none.
     (project / "nowhere" / f"{TRAIN[0]}.mp4").unlink()
     assert not check(project, variants=["mssl"]).problems
