@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from pipeline.common.project import PARAMS_FILE
+
 FOLDER = click.Path(path_type=Path)
 
 params_option = click.option(
-    "--params", "params_path", type=FOLDER, default="params.yaml", show_default=True, help="Settings file."
+    "--params", "params_path", type=FOLDER, default=PARAMS_FILE, show_default=True, help="Settings file."
 )
 manifest_option = click.option(
     "--manifest", type=FOLDER, required=True, help="Folder with the dataset's card and clip lists."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import PATH
+from pipeline.cli.options import params_option
 
 
 @click.command()
@@ -23,7 +23,7 @@ from pipeline.cli.options import PATH
     "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+@params_option
 @click.pass_context
 def check(
     ctx: click.Context,

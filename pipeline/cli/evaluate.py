@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.options import PATH, params_option
 from pipeline.common.console import note
 from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
 from pipeline.evaluation.labels import LABELS
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from pipeline.common.config import Params
     from pipeline.scoring.map_file import ResponseMaps
     from pipeline.scoring.protocols import ScoringProtocol
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -44,7 +43,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--shuffled", is_flag=True, help="Also score each model with the audio of other clips.")
 @click.option("--output", type=PATH, help="Write the scores to a .csv, .json or .md file.")
-@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+@params_option
 def evaluate(
     variants: tuple[str, ...],
     dataset: str | None,

@@ -9,8 +9,14 @@ from typing import Any
 
 import click
 
+from pipeline.common.project import PARAMS_FILE
+
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
+
+params_option = click.option(
+    "--params", "params_path", type=PATH, default=PARAMS_FILE, show_default=True, help="Settings file."
+)
 
 
 class FiniteRange(click.FloatRange):
@@ -27,9 +33,7 @@ class FiniteRange(click.FloatRange):
 def target_options(function: Command) -> Command:
     """Add the options that select a variant's run: `dataset`, `seed` and `params_path`."""
     for option in (
-        click.option(
-            "--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file."
-        ),
+        params_option,
         click.option(
             "--seed", type=int, help="Seed of the run, if the variant was trained with several. Default: the first."
         ),

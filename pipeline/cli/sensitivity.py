@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import PATH
+from pipeline.cli.options import PATH, params_option
 from pipeline.common.project import results_folder
 
 
@@ -25,7 +25,7 @@ from pipeline.common.project import results_folder
     "--all-commits", is_flag=True, help="Use the experiments of all commits of this branch, not only of HEAD."
 )
 @click.option("--output", type=PATH, help="Output folder. Default: results/DATASET/sensitivity.")
-@click.option("--params", "params_path", type=PATH, default="params.yaml", show_default=True, help="Settings file.")
+@params_option
 def sensitivity(
     setting: str,
     variants: tuple[str, ...],

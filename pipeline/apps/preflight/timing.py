@@ -129,10 +129,10 @@ def profile_stages(
     throughput = {}
     with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
         initial = Path(name) / INITIAL_RUN
-        on_stage("initialize")
+        on_stage(INITIAL_RUN)
         with redirect_stderr(io.StringIO()):  # hides the stages' own progress bars
             initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
-        throughput["initialize"] = _read_throughput(initial / TIMINGS_FILE, len(shards))
+        throughput[INITIAL_RUN] = _read_throughput(initial / TIMINGS_FILE, len(shards))
         clips = Path(name) / CLIPS_FILE
         _write_labels(clips, shards.clip_ids)
         for method in methods:
@@ -185,9 +185,9 @@ def stage_times(
     n_pairs = n_train // settings.batch_size * settings.batch_size  # an incomplete batch is dropped
     n_seeds = len(params.seeds)
     times = []
-    for stage in ("initialize", *methods):
+    for stage in (INITIAL_RUN, *methods):
         measured = profile.throughput[stage]
-        first = stage == "initialize"
+        first = stage == INITIAL_RUN
         epochs = settings.initialize.epochs if first else method_settings(settings, stage).epochs
         epoch, label = n_pairs * measured.pair_seconds, n_train * measured.label_seconds
         if not first and _reuses_weights(settings, stage, methods):
