@@ -120,17 +120,12 @@ def find_calibration(model: Path) -> Calibration | None:
 
     ``runs/NAME/VARIANT/model.pt`` is calibrated in ``results/NAME/maps/VARIANT``. A calibration of other weights is ignored.
     """
-    digest = model_digest(model)
+    digest = file_digest(model)
     paths = locate(model)
     for path in (model.with_name(CALIBRATION_FILE), *([paths.calibration] if paths else [])):
         if path.is_file() and (found := read_calibration(path)).model == digest:
             return found
     return None
-
-
-def model_digest(path: Path) -> str:
-    """Return the SHA-256 of a model file, hexadecimal."""
-    return file_digest(path)
 
 
 def calibrate(path: Path, shards: ShardSet, *, split: str, device: str = "auto") -> Calibration:
@@ -143,7 +138,7 @@ def calibrate_on(maps: ResponseMaps, path: Path, shards: ShardSet, *, device: st
     return Calibration.of(
         _peaks(maps.response),
         {"shuffled": _peaks(maps.shuffled_response), **noise_peaks(path, shards, device=device)},
-        model=model_digest(path),
+        model=file_digest(path),
         split=maps.split,
     )
 

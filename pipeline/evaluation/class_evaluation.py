@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.project import MODEL_FILE
+from pipeline.evaluation.response_maps import BATCH_SIZE
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -28,7 +29,6 @@ from pipeline.training.class_labels import read_label_sets
 
 PREFIX = "class_"
 KEYS = ("success_rate", "auc", "nsa")
-BATCH_SIZE = 64
 
 
 def class_of_clusters(heard: np.ndarray, label_sets: Sequence[frozenset[str]]) -> dict[str, int]:

@@ -21,8 +21,9 @@ from pipeline.apps.export.export import BATCHES, export_model, random_clips
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.cli.targets import resolve_model
 from pipeline.common.errors import CheckpointError, ExportError
+from pipeline.common.files import file_digest
 from pipeline.common.project import shard_path
-from pipeline.evaluation.calibration import Calibration, model_digest, read_calibration, write_calibration
+from pipeline.evaluation.calibration import Calibration, read_calibration, write_calibration
 from pipeline.media.log_mel import mel_frequencies
 from pipeline.methods.iterative import Iterative
 from pipeline.methods.registry import METHODS
@@ -129,7 +130,7 @@ def test_onnx_metadata(model, tmp_path):
     assert set(description) < set(facts)
     assert facts["method"] == "iterative"
     assert facts["fingerprint"] == description["fingerprint"]
-    assert facts["model_sha256"] == model_digest(model)
+    assert facts["model_sha256"] == file_digest(model)
     assert facts["normalization"] == "min-max"
     assert json.loads(facts["audio"]) == AUDIO.model_dump()
     assert json.loads(facts["delta_v"]) == description["delta_v"]
@@ -325,7 +326,7 @@ def test_the_command(project, capsys):
 def test_the_calibration_is_written_next_to_an_export(project, capsys):
     model = project / "runs/demo/iterative/model.pt"
     peaks = np.random.default_rng(0).normal(size=5)
-    calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model=model_digest(model), split="test")
+    calibration = Calibration.of(peaks, {"shuffled": peaks - 1}, model=file_digest(model), split="test")
     write_calibration(project / "results/demo/maps/iterative/calibration.json", calibration)
     assert run("export", "iterative", "--format", "torch", "-o", "it.pt") == 0
     assert capsys.readouterr().out.endswith("and it.pt.md, it.pt.calibration.json\n")

@@ -17,12 +17,11 @@ from pipeline.apps.localize.localizer import Localizer, level_dbfs
 from pipeline.apps.localize.regions import connected_regions
 from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.common.errors import CheckpointError, MediaError
-from pipeline.common.files import write_csv
+from pipeline.common.files import file_digest, write_csv
 from pipeline.common.project import CALIBRATION_FILE, shard_path
 from pipeline.evaluation.calibration import (
     Calibration,
     find_calibration,
-    model_digest,
     read_calibration,
     write_calibration,
 )
@@ -221,12 +220,12 @@ def test_calibration_is_found_for_its_own_weights_only(tmp_path):
     assert find_calibration(model) is None
     peaks = np.zeros(3)
     evaluated = tmp_path / "results" / "demo" / "maps" / "ours" / "seed_1" / CALIBRATION_FILE
-    write_calibration(evaluated, Calibration.of(peaks, {}, model=model_digest(model), split="test"))
+    write_calibration(evaluated, Calibration.of(peaks, {}, model=file_digest(model), split="test"))
     assert find_calibration(model).split == "test"
     write_calibration(model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model="other", split="beside"))
     assert find_calibration(model).split == "test"
     write_calibration(
-        model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model=model_digest(model), split="beside")
+        model.with_name(CALIBRATION_FILE), Calibration.of(peaks, {}, model=file_digest(model), split="beside")
     )
     assert find_calibration(model).split == "beside"
     model.write_bytes(b"others")
@@ -402,7 +401,7 @@ def test_loading_requires_only_the_model(tmp_path):
     localizer = Localizer.load(str(path), device="cpu")
     assert (localizer.audio, localizer.image_size, localizer.delta_v) == (AUDIO, IMAGE_SIZE, 0.7)
     assert localizer.calibration is None
-    assert localizer.name == model_digest(path)
+    assert localizer.name == file_digest(path)
     other = tmp_path / "other.json"
     write_calibration(other, Calibration.of(np.zeros(3), {}, model="other", split="test"))
     with pytest.raises(CheckpointError, match=r"other\.json: .*model\.pt"):

@@ -11,7 +11,8 @@ import pytest
 from pipeline.apps.export.export import export_model
 from pipeline.apps.export.model_card import model_card, read_context
 from pipeline.common.errors import ExportError
-from pipeline.evaluation.calibration import Calibration, model_digest, write_calibration
+from pipeline.common.files import file_digest
+from pipeline.evaluation.calibration import Calibration, write_calibration
 from tests.support.exported_models import save_method_model
 from tests.support.projects import ROOT
 
@@ -52,13 +53,13 @@ def calibrate(project, digest):
 
 def test_in_a_project(project):
     model = project / "runs/demo/iterative/model.pt"
-    calibrate(project, model_digest(model))
+    calibrate(project, file_digest(model))
     text = card_of(model)
     for line in (
         "# out.pt",
         "exported as TorchScript. Its method is `iterative` (iterative (Eq. 7))",
         "`intra` on, `inter` on",
-        f"`model.pt` with SHA-256 `{model_digest(model)}`",
+        f"`model.pt` with SHA-256 `{file_digest(model)}`",
         "- Dataset: `demo`: Demo: ten kinds of sounding objects",
         "- License: Apache-2.0, like the program that renders it",
         "- Clips: 20, each one frame with 0.5 s of audio around it",

@@ -26,9 +26,9 @@ from pipeline.cli import export as cli_export
 from pipeline.cli import localize as cli_localize
 from pipeline.cli.options import FiniteRange
 from pipeline.common.errors import LocalizationError
-from pipeline.common.files import locked
+from pipeline.common.files import file_digest, locked
 from pipeline.common.project import CALIBRATION_FILE
-from pipeline.evaluation.calibration import Calibration, model_digest, write_calibration
+from pipeline.evaluation.calibration import Calibration, write_calibration
 from pipeline.media.clip import read_frame
 from tests.cli.test_evaluate import PARAMS
 from tests.cli.test_main import run
@@ -82,7 +82,7 @@ def test_a_video(project, capsys):
         assert len(list(container.decode(video=0))) == 10
     facts = json.loads((project / "out" / "a.json").read_text())
     assert (facts["input"], facts["frames"], facts["seconds"]) == ("a.mp4", 10, pytest.approx(0.94))
-    assert facts["model"] == model_digest(project / "model.pt")
+    assert facts["model"] == file_digest(project / "model.pt")
     assert [each["time_s"] for each in facts["maps"]] == pytest.approx([i / 10 for i in range(10)])
     for each in facts["maps"]:
         assert each["verdict"] == "sounding"
@@ -511,7 +511,7 @@ def test_calibration_decides_what_is_found(project, capsys):
     video(project / "a.mp4")
     peaks = np.full(10, 5.0)  # more than any cosine
     foreign = {"shuffled": peaks - 9}
-    calibration = Calibration.of(peaks, foreign, model=model_digest(project / "model.pt"), split="validation")
+    calibration = Calibration.of(peaks, foreign, model=file_digest(project / "model.pt"), split="validation")
     write_calibration(project / CALIBRATION_FILE, calibration)
     assert localize("a.mp4", options=["--json"]) == 0
     printed = capsys.readouterr()
@@ -531,7 +531,7 @@ def test_a_variant_of_another_dataset_seed_and_settings_file(project, capsys):
     for number, place in enumerate(("circles/good", "squares/good", "squares/good/seed_7")):
         folder = project / "runs" / place
         folder.mkdir(parents=True)
-        made_by[place] = model_digest(save_model(folder / "model.pt", seed=number + 1))
+        made_by[place] = file_digest(save_model(folder / "model.pt", seed=number + 1))
     for place, options in {
         "circles/good": [],
         "squares/good": ["--dataset", "squares"],

@@ -14,11 +14,11 @@ from PIL import Image
 from pipeline.apps.compare.rescore import rescore
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
-from pipeline.common.files import write_csv
+from pipeline.common.files import file_digest, write_csv
 from pipeline.common.project import CALIBRATION_FILE
 from pipeline.evaluation import calibration
 from pipeline.evaluation import response_maps as model_maps
-from pipeline.evaluation.calibration import model_digest, read_calibration
+from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.response_maps import derangement
 from pipeline.manifests.boxes import read_prior_boxes, read_split_boxes, write_boxes
@@ -171,7 +171,7 @@ def test_how_strong_responses_usually_are_is_kept_beside_the_maps(world):
             "hiss": {0.25},
             "hum": {0.5},
         }
-        assert calibration.model == model_digest(world.folder / "runs" / "ours" / "model.pt")
+        assert calibration.model == file_digest(world.folder / "runs" / "ours" / "model.pt")
 
 
 def test_a_model_that_points_at_the_silent_object_scores_nothing(world):

@@ -25,9 +25,8 @@ from pipeline import __version__
 from pipeline.apps.export.formats import FORMATS, INPUTS, OUTPUTS, Arrays, Exportable
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ExportError, SoundspotError
-from pipeline.common.files import replacing
+from pipeline.common.files import file_digest, replacing
 from pipeline.common.project import CALIBRATION_FILE
-from pipeline.evaluation.calibration import model_digest
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.shards.reader import ShardSet
@@ -139,7 +138,7 @@ def export_model(
         response, embedding = model.localize(*map(torch.from_numpy, example))
     facts = export_facts(
         description,
-        digest=model_digest(path),
+        digest=file_digest(path),
         normalization=model.normalization or "min-max",
         map_size=list(response.shape[1:]),
         embedding_dim=embedding.shape[1],

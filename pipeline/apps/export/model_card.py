@@ -20,9 +20,10 @@ from pipeline.apps.export.formats import FORMATS
 from pipeline.apps.export.model_card_usage import usage
 from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_card
 from pipeline.common.errors import ExportError
+from pipeline.common.files import file_digest
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.common.text_table import Table
-from pipeline.evaluation.calibration import model_digest, read_calibration
+from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.labels import LABELS
 from pipeline.methods.build import method_spec
 from pipeline.model.encoders import cell_stride, receptive_field
@@ -66,7 +67,7 @@ def read_context(model: Path) -> ProjectContext:
         return ProjectContext()
     card = load_card(paths.manifest) if (paths.manifest / CARD_FILE).is_file() else None
     # metrics.json does not identify the weights, but the calibration that is written in the same evaluation does.
-    same = read_calibration(paths.calibration).model == model_digest(model) if paths.calibration.is_file() else None
+    same = read_calibration(paths.calibration).model == file_digest(model) if paths.calibration.is_file() else None
     return ProjectContext(paths, card, _read_scores(paths.metrics), _read_scores(paths.baselines), same)
 
 

@@ -31,12 +31,12 @@ from PIL import Image
 from pipeline.apps.localize.regions import Region, connected_regions
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import CheckpointError, MediaError
+from pipeline.common.files import file_digest
 from pipeline.evaluation.calibration import (
     MAKE_ONE,
     MISS_RATE,
     Calibration,
     find_calibration,
-    model_digest,
     read_calibration,
 )
 from pipeline.figures.heatmap import upsampled
@@ -157,7 +157,7 @@ class Localizer:
         path = Path(path)
         model = load_model(path)
         description = model.description
-        digest = model_digest(path)
+        digest = file_digest(path)
         if calibration is None:
             found = find_calibration(path)
         else:
