@@ -8,7 +8,7 @@
     maps = model.response_maps(shards, batch_size=64)                   # raw maps of Eq. 1, float32 (clip, row, col)
     boxes = read_boxes("data_manifests/demo/test_boxes.csv")
     scores = score(maps, shards.clip_ids, boxes, protocols["paper256"])  # cIoU, IoU and pointing of every clip
-    labels = PseudoLabels.open("runs/demo/iterative/pseudo_labels/epoch_004.h5")  # what the next epoch learned from
+    labels = PseudoLabels.open("runs/demo/iterative/pseudo_labels/epoch_003.h5")  # what epoch 4 learned from
     localizer = Localizer.load("runs/demo/iterative/model.pt")          # for images and audio of any size and sample rate
 
 Stages are run by DVC (`dvc repro`), everything else by the command `soundspot`. The code is in the packages `pipeline` and `stages`.

@@ -10,9 +10,9 @@ import os
 
 __version__ = "0.1.0"
 
-# Read when torch and NumPy are imported, so it stands before all else. Threads that spin while they wait for each other make a
-# training step ten times slower as soon as another process wants a core, and take half a core from the coder of a video
-# (measured on two); alone, sleeping costs nothing.
+# torch and NumPy read these when they are imported, so they must come first. Threads that spin while they wait for each other make
+# a training step ten times slower as soon as another process wants a core, and cost a video encoder half a core (measured on two
+# cores). On an idle machine, passive waiting costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # NumPy's; 2**4 rounds of spinning are the fewest
 # Large tensors in large pages: a step on a CPU takes a tenth less, and more where several processes train.

@@ -1,4 +1,4 @@
-"""Stage `extract@SPLIT`: extract the center frames and log-mel spectrograms of one split into HDF5 shards."""
+"""Stage `extract@SPLIT`: extract the central frames and log-mel spectrograms of one split into HDF5 shards."""
 
 from __future__ import annotations
 

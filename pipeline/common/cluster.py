@@ -68,7 +68,7 @@ def run_tasks(
     ClusterError
         The scheduler does not respond or has no workers, or the same task killed two workers (its index is in ``.task``).
     Exception
-        Any exception of a task; the remaining tasks are cancelled.
+        Any exception of a task; the remaining tasks are canceled.
     """
     if not tasks:
         return

@@ -25,7 +25,7 @@ from pipeline.common.errors import SoundspotError
 QUIET_VARIABLE = "TQDM_DISABLE"
 INTERRUPTED = 130  # 128 + SIGINT, the shell convention; with 0 a caller would take the work for complete
 # Problems of the environment rather than bugs: missing permissions, full or read-only disk, quota, file size limit; a path
-# from the user that is a folder instead of a file or the other way round, or is too long.
+# from the user that is a folder instead of a file or vice versa, or is too long.
 _ENVIRONMENT_ERRNOS = {
     errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
@@ -49,7 +49,7 @@ def configure_output(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
         Both are set.
     """
     if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other")
+        raise click.UsageError("--quiet and --verbose are mutually exclusive")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     if quiet:

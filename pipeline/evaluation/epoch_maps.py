@@ -1,6 +1,6 @@
 """Response maps from intermediate checkpoints: how the maps of a few clips change over the epochs.
 
-Training never uses the scored clips, so these maps are computed afterwards from the checkpoints that a run kept. They are
+Training never uses the scored clips, so these maps are computed afterward from the checkpoints that a run kept. They are
 only shown: no result and no choice depends on them.
 """
 

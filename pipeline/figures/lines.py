@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """One pair of axes with its lines."""
+    """One set of axes with its lines."""
 
     title: str
     x_label: str

@@ -3,7 +3,7 @@
 Conventions
 -----------
 Figures are built without pyplot: there is no global state, and no display is needed. Colors are those of Okabe and Ito,
-which remain distinct under common color blindness; no meaning rests on color alone. Equal input gives equal PNG bytes.
+which remain distinct under common color blindness; color is never the only cue. Equal input gives equal PNG bytes.
 """
 
 from __future__ import annotations

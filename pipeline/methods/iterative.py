@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.common.config import IterationSettings
 from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.equations import iterative_loss, sample_features, silent_cells, sounding_cells
+from pipeline.model.equations import iterative_loss, non_sounding_cells, sample_features, sounding_cells
 from pipeline.model.inference import localize_by_response
 
 
@@ -41,7 +41,7 @@ class Iterative(Method):
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         # Eq. 4, 5: cells that the previous epoch's model marked as sounding, and as not sounding.
         sounding = sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁺ (k, h, w)
-        silent = silent_cells(batch.previous_response, delta_v=self.delta_v)  # x⁻ (k, h, w)
+        silent = non_sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁻ (k, h, w)
         # Every variant samples both, so that a switch changes the loss but not the random draws.
         positive, negative = (
             sample_features(features, mask, cells=self.cells, generator=batch.generator) for mask in (sounding, silent)

@@ -4,7 +4,7 @@
     Eq. 2  sounding_region                S = idx(R̃ > δ_v)
     Eq. 3  phi, contrastive_loss          each frame against its own audio, among all audio of the batch
     Eq. 4  sounding_cells, sample_features  v⁺ from x⁺ = idx(R̃ > δ_v) of the previous epoch
-    Eq. 5  silent_cells, sample_features  v⁻ from x⁻ = idx(R̃ < δ_v) of the previous epoch
+    Eq. 5  non_sounding_cells, sample_features  v⁻ from x⁻ = idx(R̃ < δ_v) of the previous epoch
     Eq. 6  audio_relation                 y_ij = 1 where the previous epoch's audio embeddings are alike
     Eq. 7  iterative_loss                 v⁺ against every related audio, among v⁺ and v⁻ with all audio
 
@@ -133,7 +133,7 @@ def sounding_cells(previous_response: Tensor, *, delta_v: float) -> Tensor:
     return _or_extreme(sounding_region(previous_response, delta_v=delta_v), previous_response)
 
 
-def silent_cells(previous_response: Tensor, *, delta_v: float) -> Tensor:
+def non_sounding_cells(previous_response: Tensor, *, delta_v: float) -> Tensor:
     """Return x⁻ = idx(R̃ < δ_v) of Eq. 5 as a mask; where no cell passes, the single worst cell (ours).
 
     Parameters and return value as for `sounding_cells`.
@@ -141,7 +141,7 @@ def silent_cells(previous_response: Tensor, *, delta_v: float) -> Tensor:
     Examples
     --------
     >>> previous = torch.tensor([[[0.0, 0.4], [0.8, 1.0]]])
-    >>> silent_cells(previous, delta_v=0.7)
+    >>> non_sounding_cells(previous, delta_v=0.7)
     tensor([[[ True,  True],
              [False, False]]])
     """

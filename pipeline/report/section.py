@@ -30,7 +30,7 @@ class ChartCurve:
 
 @dataclass(frozen=True)
 class ChartPanel:
-    """One pair of axes; the page shows one panel of a chart at a time."""
+    """One set of axes; the page shows one panel of a chart at a time."""
 
     title: str
     curves: Sequence[ChartCurve]

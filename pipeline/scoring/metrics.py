@@ -49,7 +49,7 @@ def ciou_and_iou(region: NDArray[np.bool_], truth: GroundTruth) -> tuple[float, 
     Returns
     -------
     ciou : float
-        Σ(P·g) / (Σg + Σ(P·[g = 0])). A pixel with g = 1/2 weighs half, but is no false positive.
+        Σ(P·g) / (Σg + Σ(P·[g = 0])). A pixel with g = 1/2 counts half, but is not a false positive.
     iou : float
         Intersection over union of P and the support g > 0.
     """

@@ -8,7 +8,7 @@ axis:
 - ``log_mel``: float32 (clip, mel, time), natural logarithm;
 - ``source_time_s``: float64 (clip,), the clip's center time in its source, s.
 
-A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training reads single random clips. Dimension
+A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training reads individual clips in random order. Dimension
 scales name the axes, with ``mel`` in Hz and ``time`` in s from the start of the window, so xarray can open a shard
 directly. The group ``rejects`` lists the rejected clips with reasons. Attributes: ``format_version``, ``fingerprint``,
 ``n_shards`` (of the split) and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal

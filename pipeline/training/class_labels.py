@@ -160,7 +160,7 @@ def _wanted_rows(
     rows: Iterator[list[str]], header: Sequence[str], clip_ids: Sequence[str], path: Path
 ) -> Iterator[tuple[int, list[str], str]]:
     """Yield, row by row, the index in `clip_ids`, the cells after the id, and the line for messages; skip other clips."""
-    # A tagger's output for a whole data set may not fit into memory: only the requested rows are kept.
+    # A tagger's output for a whole dataset may not fit into memory: only the requested rows are kept.
     indices = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     seen = set()
     for number, row in enumerate(rows, start=2):

@@ -5,7 +5,7 @@ FOLDER/  pseudo_labels/epoch_000.h5 …  history.csv  model.pt
          weights/epoch_000.pt …        the model after earlier epochs
          timings.csv                   differs between runs; DVC ignores it
          state.pt                      only while the run is unfinished
-         .record.json                  digest of the code and, once finished, the checksum of every file; DVC ignores it
+         .record.json                  digest of the code and, once finished, the checksum of every file
 ```
 A run is kept only if its fingerprint (settings, data, initial model) and the code in its import closure are unchanged. A finished run
 must also pass the verification of its checksums; an unfinished one is resumed. Everything else is removed before training.

@@ -89,7 +89,7 @@ def start(run: TrainingRun) -> TrainingState:
     initial_labels = labels_path(spec.initial_folder, 0)
     labels = PseudoLabels.open(initial_labels)
     if labels.attrs["fingerprint"] != description["fingerprint"]:
-        raise PseudoLabelError(f"{initial_labels}: was not written by {path}; run initialize again")
+        raise PseudoLabelError(f"{initial_labels}: does not belong to {path}; run initialize again")
     labels.rows(run.shards.clip_ids)  # raises if a clip has no pseudo-labels
     state = _new_state(run, initial.encoders)
     # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
@@ -131,7 +131,7 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     checkpoints.restore_optimizer(state.optimizer, saved)
     columns = [saved[f"history.{name}"] for name in LOGGED]
     state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
-    # Missing now means starting again; missing later, it would end the run.
+    # A file that is missing now only restarts training; later, it would end the run.
     weights = [folder.weights(kept) for kept in folder.kept if kept <= state.epoch]
     labels = [folder.labels(epoch) for epoch in range(state.epoch + 1)] if spec.stage == "train" else []
     for path in (*weights, *labels):

@@ -213,7 +213,7 @@ class TestConfigureOutput:
 
     def test_both_at_once(self, run, capsys):
         assert run(lambda: None, quiet=True, verbose=True) == 2
-        assert "exclude each other" in capsys.readouterr().err
+        assert "mutually exclusive" in capsys.readouterr().err
 
     def test_no_color(self, run, capsys, monkeypatch):
         monkeypatch.setenv("NO_COLOR", "1")

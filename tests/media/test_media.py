@@ -154,7 +154,7 @@ CORNERS = {
 
 @pytest.mark.parametrize(("rotation", "mirrored"), CORNERS)
 def test_display_matrix_is_applied(tmp_path, rotation, mirrored):
-    """Degrees are counterclockwise; the mirror swaps left and right afterwards."""
+    """Degrees are counterclockwise; the mirror swaps left and right afterward."""
     stored = np.zeros((96, 128, 3), dtype=np.uint8)
     stored[:32, :32] = 255
     stored[:32, 96:, 0] = 255

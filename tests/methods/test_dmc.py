@@ -286,7 +286,7 @@ def test_localizes_an_easy_set(tmp_path):
     found, shuffled, blind = easy_scores(model, unseen, boxes)
     with torch.no_grad():
         unseen_loss = model.method.loss(model.encoders, whole_batch(unseen)).item()
-    # Mean ± SD of 15 runs with start weights disturbed by 1e-6, five on each of three CPU capabilities:
+    # Mean ± SD of 15 runs with initial weights perturbed by 1e-6, five on each of three CPU capabilities:
     # 2.28 ± 0.02 × blind, 0.31 ± 0.02 above shuffled (least 0.29); of 12 runs, four on each: a loss of 0.38 ± 0.01.
     assert found > 2 * blind
     assert found > shuffled + 0.2

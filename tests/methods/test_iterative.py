@@ -37,7 +37,7 @@ def test_it_localizes_an_easy_set(start, name):
     shards, folder = start
     model = train_easily(folder, name, shards, SETTINGS)
     found, shuffled, blind = easy_scores(model, *make_easy_world(64, 1)[:2])
-    # Mean ± SD of 15 runs with start weights disturbed by 1e-6, five on each of three CPU capabilities, of the row that is
+    # Mean ± SD of 15 runs with initial weights perturbed by 1e-6, five on each of three CPU capabilities, of the row that is
     # nearest to its bound: itr_inter 2.17 ± 0.03 × blind (least 2.12), and 0.40 ± 0.01 above shuffled (least 0.39).
     assert found > 2 * blind
     assert found > shuffled + 0.3

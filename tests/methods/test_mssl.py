@@ -445,7 +445,7 @@ class TestStages:
         if name == "mssl":
             model.heads[HEADS].stage_two.fill_(True)
         losses = overfit(method, model, batch, steps=25, learning_rate=3e-3)
-        # 0.253 ± 0.001 and 0.331 ± 0.001 (mean ± SD of 8 runs, start weights disturbed by 1e-6, three CPU capabilities).
+        # 0.253 ± 0.001 and 0.331 ± 0.001 (mean ± SD of 8 runs, initial weights perturbed by 1e-6, three CPU capabilities).
         assert np.mean(losses[-3:]) < 0.4 * losses[0]
 
     def test_under_autocast_the_loss_is_float32_and_close(self, batch):
@@ -505,7 +505,7 @@ def test_it_localizes_an_easy_world(start, easy, name):
     assert model.normalization == ("min-max" if name.endswith("eq1") else "relu-max")
     for world, truth in (start[2:4], make_easy_world(64, 1)[:2]):
         found, shuffled, blind = easy_scores(model, world, truth)
-        # Mean ± SD of 7 runs with start weights disturbed by 1e-6, on three CPU capabilities, of the row that is nearest to its
+        # Mean ± SD of 7 runs with initial weights perturbed by 1e-6, on three CPU capabilities, of the row that is nearest to its
         # bound, mssl_stage1_eq2_eq1: 0.16 ± 0.02 above blind (least 0.13), 0.26 ± 0.02 above shuffled (least 0.24).
         assert found > blind + 0.1
         assert found > shuffled + 0.2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.model.equations import audio_relation, sample_features, silent_cells, sounding_cells
+from pipeline.model.equations import audio_relation, non_sounding_cells, sample_features, sounding_cells
 
 
 @pytest.fixture(autouse=True)
@@ -43,28 +43,28 @@ def test_sets_equal_the_naive_loops(delta_v):
     silent = naive_cells(response, lambda r: r < delta_v, min)
     for i in range(5):
         assert sounding_cells(response, delta_v=delta_v)[i].nonzero().tolist() == [list(c) for c in sounding[i]]
-        assert silent_cells(response, delta_v=delta_v)[i].nonzero().tolist() == [list(c) for c in silent[i]]
+        assert non_sounding_cells(response, delta_v=delta_v)[i].nonzero().tolist() == [list(c) for c in silent[i]]
 
 
 def test_a_cell_at_the_threshold_is_in_neither_set():
     response = torch.tensor([[[0.0, 0.5, 1.0]]])
     assert sounding_cells(response, delta_v=0.5).tolist() == [[[False, False, True]]]
-    assert silent_cells(response, delta_v=0.5).tolist() == [[[True, False, False]]]
+    assert non_sounding_cells(response, delta_v=0.5).tolist() == [[[True, False, False]]]
 
 
 def test_empty_sets_fall_back_to_the_best_and_the_worst_cell():
     response = torch.tensor([[[0.2, 0.9], [0.4, 0.1]]])
     assert sounding_cells(response, delta_v=1.0).tolist() == [[[False, True], [False, False]]]
-    assert silent_cells(response, delta_v=0.0).tolist() == [[[False, False], [False, True]]]
+    assert non_sounding_cells(response, delta_v=0.0).tolist() == [[[False, False], [False, True]]]
     constant = torch.zeros(1, 2, 2)
     assert sounding_cells(constant, delta_v=0.5).sum() == 1
-    assert silent_cells(constant, delta_v=0.0).sum() == 1
+    assert non_sounding_cells(constant, delta_v=0.0).sum() == 1
 
 
 def test_the_mean_over_all_cells_equals_the_naive_loop():
     response, features = torch.rand(4, 3, 5), torch.randn(4, 6, 3, 5, dtype=torch.float64)
     positive = sample_features(features, sounding_cells(response, delta_v=0.6), cells=0, generator=generator())
-    negative = sample_features(features, silent_cells(response, delta_v=0.6), cells=0, generator=generator())
+    negative = sample_features(features, non_sounding_cells(response, delta_v=0.6), cells=0, generator=generator())
     for i, (up, down) in enumerate(
         zip(naive_cells(response, lambda r: r > 0.6, max), naive_cells(response, lambda r: r < 0.6, min), strict=True)
     ):
@@ -121,7 +121,7 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match=r"cells.*-1"):
         sample_features(features, mask, cells=-1, generator=generator())
     with pytest.raises(ValueError, match=r"delta_v.*2"):
-        silent_cells(torch.zeros(1, 2, 2), delta_v=2)
+        non_sounding_cells(torch.zeros(1, 2, 2), delta_v=2)
     with pytest.raises(ValueError, match=r"delta_a.*-1"):
         audio_relation(torch.zeros(2, 3), delta_a=-1)
 

@@ -1,4 +1,4 @@
-"""An easy data set in memory: one colored object on a plain background, and a sound whose frequency band depends on its color.
+"""An easy dataset in memory: one colored object on a plain background, and a sound whose frequency band depends on its color.
 
 Every method of the tables must localize here, far above the content-free baselines.
 """

@@ -20,7 +20,7 @@ GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 
 
 def make_project(folder: Path) -> None:
-    """Create the project with a small demo data set and narrow encoders, commit it, and run every stage."""
+    """Create the project with a small demo dataset and narrow encoders, commit it, and run every stage."""
     folder.mkdir()
     copy_project(folder)
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tiny data set in memory: frames of noise with one colored patch that sounds and one that is silent.
+"""A tiny dataset in memory: frames of noise with one colored patch that sounds and one that is silent.
 
 The color of the sounding patch determines which band of the log-mel is loud. `MemoryShards` replaces the shards.
 """

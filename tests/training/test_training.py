@@ -240,7 +240,7 @@ class TestLearning:
         initialize(shards, tmp_path / "initialize", settings=settings, seeds=[0])
         train(shards, tmp_path / "initialize", tmp_path / "full", method="iterative", settings=settings, seeds=[0])
         losses = [float(row["loss"]) for row in read_history(tmp_path / "initialize")]
-        # Mean ± SD of 12 runs with start weights disturbed by 1e-6, four on each of three CPU capabilities: the loss falls to
+        # Mean ± SD of 12 runs with initial weights perturbed by 1e-6, four on each of three CPU capabilities: the loss falls to
         # 0.79 ± 0.01, hits 0.84 ± 0.05 (least 0.77), and 0.65 ± 0.05 above shuffled (least 0.58).
         assert losses[-1] < 0.85 * losses[0]
         model = load_model(tmp_path / "full/model.pt")
