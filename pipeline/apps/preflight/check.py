@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pipeline.apps.preflight.datasets import check_boxes, check_cross_dataset, check_lists, check_media
-from pipeline.apps.preflight.findings import DryRun, human_bytes
+from pipeline.apps.preflight.findings import Preflight, human_bytes
 from pipeline.apps.preflight.memory import available_bytes
 from pipeline.apps.preflight.outputs import check_disk, estimate_outputs, map_side
 from pipeline.apps.preflight.timing import profile_stages, stage_times
@@ -40,7 +40,7 @@ def check_dataset(
     n_batches: int,
     device: str = "auto",
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> DryRun:
+) -> Preflight:
     """Check everything that the pipeline needs for one dataset.
 
     Parameters
@@ -59,43 +59,47 @@ def check_dataset(
     on_stage : callable
         Called with the name of each stage before it is measured.
     """
-    run = DryRun(dataset)
+    preflight = Preflight(dataset)
     settings = params.training.get(dataset)
     if settings is None:
-        run.problems.append(f"training.{dataset}: no such block; copy one of {', '.join(params.training)} and adapt it")
-        return run
+        preflight.problems.append(
+            f"training.{dataset}: no such block; copy one of {', '.join(params.training)} and adapt it"
+        )
+        return preflight
     manifest = manifest_folder(project, dataset)
-    card = run.attempt(lambda: load_card(manifest))
+    card = preflight.attempt(lambda: load_card(manifest))
     if card is None:
-        return run
-    splits = check_lists(run, manifest, card, needed=(TRAIN_SPLIT, params.score_split))
+        return preflight
+    splits = check_lists(preflight, manifest, card, needed=(TRAIN_SPLIT, params.score_split))
     if params.score_split in splits:
-        check_boxes(run, manifest, params.score_split)
-    found = check_media(run, splits, card, dataset=dataset, root=resolve_media_root(card, project, dataset))
+        check_boxes(preflight, manifest, params.score_split)
+    found = check_media(preflight, splits, card, dataset=dataset, root=resolve_media_root(card, project, dataset))
     train = found.get(TRAIN_SPLIT, [])
-    model = _check_encoders(run, settings)
-    trainable = [name for name in variants if run.attempt(partial(_build, settings, name)) is not None]
-    _check_batch_size(run, settings)
-    _check_labels(run, settings, trainable, train, manifest / f"{TRAIN_SPLIT}.csv")
+    model = _check_encoders(preflight, settings)
+    trainable = [name for name in variants if preflight.attempt(partial(_build, settings, name)) is not None]
+    _check_batch_size(preflight, settings)
+    _check_labels(preflight, settings, trainable, train, manifest / f"{TRAIN_SPLIT}.csv")
     if model is None or not trainable:
-        return run
+        return preflight
     for other in params.cross_datasets if dataset == params.dataset else ():
         side = map_side(card, settings)
-        check_cross_dataset(run, project, params, card, other, train=train, variants=trainable, side=side)
-    estimate_outputs(run, params, card, settings, trainable, model)
-    check_disk(run, project)
-    labels = _label_memory(run, model, map_side(card, settings))
-    _measure(run, params, card, settings, trainable, labels, n_batches=n_batches, device=device, on_stage=on_stage)
-    return run
+        check_cross_dataset(preflight, project, params, card, other, train=train, variants=trainable, side=side)
+    estimate_outputs(preflight, params, card, settings, trainable, model)
+    check_disk(preflight, project)
+    labels = _label_memory(preflight, model, map_side(card, settings))
+    _measure(
+        preflight, params, card, settings, trainable, labels, n_batches=n_batches, device=device, on_stage=on_stage
+    )
+    return preflight
 
 
-def _check_encoders(run: DryRun, settings: TrainingSettings) -> AudioVisualModel | None:
+def _check_encoders(preflight: Preflight, settings: TrainingSettings) -> AudioVisualModel | None:
     """Check encoder settings and weights. Return a model with random weights, None if the encoders do not fit together."""
     with torch.random.fork_rng(devices=[]):
         # Size and speed do not depend on the weights, so a missing file does not end the check.
-        model = run.attempt(lambda: build_model(settings.encoder.model_copy(update={"visual_weights": None})))
+        model = preflight.attempt(lambda: build_model(settings.encoder.model_copy(update={"visual_weights": None})))
         if model is not None and settings.encoder.visual_weights is not None:
-            run.attempt(lambda: build_model(settings.encoder))
+            preflight.attempt(lambda: build_model(settings.encoder))
     return model
 
 
@@ -103,32 +107,33 @@ def _build(settings: TrainingSettings, method: str) -> object:
     return build_method(method, method_settings(settings, method))
 
 
-def _check_batch_size(run: DryRun, settings: TrainingSettings) -> None:
-    if TRAIN_SPLIT in run.clips and run.n_found(TRAIN_SPLIT) < settings.batch_size:
-        run.problems.append(
-            f"training.{run.dataset}.batch_size is {settings.batch_size}, but only {run.n_found(TRAIN_SPLIT)} training clips "
-            "were found; lower it, or provide more clips"
+def _check_batch_size(preflight: Preflight, settings: TrainingSettings) -> None:
+    n_train = preflight.n_found(TRAIN_SPLIT)
+    if TRAIN_SPLIT in preflight.clips and n_train < settings.batch_size:
+        preflight.problems.append(
+            f"training.{preflight.dataset}.batch_size is {settings.batch_size}, but only {n_train} training clips were found; "
+            "lower it, or provide more clips"
         )
 
 
 def _check_labels(
-    run: DryRun, settings: TrainingSettings, variants: Sequence[str], clips: Sequence[Clip], path: Path
+    preflight: Preflight, settings: TrainingSettings, variants: Sequence[str], clips: Sequence[Clip], path: Path
 ) -> None:
     """Check that methods that learn from class labels find one for every training clip."""
     of_methods = [method_settings(settings, name) for name in variants] if clips else []
     sources = dict.fromkeys(own.label_file for own in of_methods if isinstance(own, LabeledSettings))
     for label_file in [None if name is None else Path(name) for name in sources]:
         ids = [clip.clip_id for clip in clips]
-        run.attempt(partial(classes_of_clips, clips, ids, where=path, label_file=label_file))
+        preflight.attempt(partial(classes_of_clips, clips, ids, where=path, label_file=label_file))
 
 
-def _label_memory(run: DryRun, model: AudioVisualModel, side: int) -> int:
+def _label_memory(preflight: Preflight, model: AudioVisualModel, side: int) -> int:
     """Return the memory for float32 pseudo-labels: of this epoch and the last, each as read and in the shards' order."""
-    return 4 * run.n_found(TRAIN_SPLIT) * 4 * (side**2 + model.dim)
+    return 4 * preflight.n_found(TRAIN_SPLIT) * 4 * (side**2 + model.dim)
 
 
 def _measure(
-    run: DryRun,
+    preflight: Preflight,
     params: Params,
     card: Card,
     settings: TrainingSettings,
@@ -140,15 +145,15 @@ def _measure(
     on_stage: Callable[[str], None],
 ) -> None:
     """Measure time and memory of the training stages. The measured runs lack `labels` bytes of real pseudo-labels."""
-    chosen = run.attempt(lambda: select_device(device))
+    chosen = preflight.attempt(lambda: select_device(device))
     if chosen is None:
         return
-    run.device, run.memory_available = str(chosen), available_bytes(chosen)
+    preflight.device, preflight.memory_available = str(chosen), available_bytes(chosen)
     on_cpu = chosen.type == "cpu"
-    n_train = run.n_found(TRAIN_SPLIT)
-    if not n_batches or (TRAIN_SPLIT in run.clips and n_train < settings.batch_size):
+    n_train = preflight.n_found(TRAIN_SPLIT)
+    if not n_batches or (TRAIN_SPLIT in preflight.clips and n_train < settings.batch_size):
         return  # a batch that cannot be filled has been reported
-    field = f"training.{run.dataset}.batch_size"
+    field = f"training.{preflight.dataset}.batch_size"
     try:
         profile = profile_stages(
             settings,
@@ -160,24 +165,24 @@ def _measure(
             on_stage=on_stage,
         )
     except torch.OutOfMemoryError:
-        available = human_bytes(run.memory_available)
-        run.problems.append(
+        available = human_bytes(preflight.memory_available)
+        preflight.problems.append(
             f"{field}: a batch of {settings.batch_size} does not fit in the {available} of {chosen}; lower it"
         )
         return
     except SoundspotError as error:
-        run.problems.append(f"test run of the training stages: {' '.join(str(error).split())}")
+        preflight.problems.append(f"test run of the training stages: {' '.join(str(error).split())}")
         return
-    run.memory_needed = profile.peak_bytes + (labels if on_cpu else 0)  # pseudo-labels stay in host memory
-    if run.memory_needed > run.memory_available:
-        needed, available = human_bytes(run.memory_needed), human_bytes(run.memory_available)
-        smaller = max(2, int(0.9 * run.memory_available / run.memory_needed * settings.batch_size))
-        run.problems.append(
+    preflight.memory_needed = profile.peak_bytes + (labels if on_cpu else 0)  # pseudo-labels stay in host memory
+    if preflight.memory_needed > preflight.memory_available:
+        needed, available = human_bytes(preflight.memory_needed), human_bytes(preflight.memory_available)
+        smaller = max(2, int(0.9 * preflight.memory_available / preflight.memory_needed * settings.batch_size))
+        preflight.problems.append(
             f"{field}: a batch of {settings.batch_size} needs about {needed} on {chosen}, but only {available} are available; "
             f"lower it to about {smaller}, or use a machine with more memory"
         )
-    run.times = stage_times(profile, run.clips, params=params, settings=settings, methods=variants)
+    preflight.times = stage_times(profile, preflight.clips, params=params, settings=settings, methods=variants)
     if on_cpu and len(params.seeds) > 1:
-        run.notes.append(
+        preflight.notes.append(
             "times are for seeds one after another; SOUNDSPOT_SEEDS_AT_ONCE trains them in parallel, which speeds up small models"
         )

@@ -1,4 +1,4 @@
-"""The result of a dry run, as data and as text.
+"""The result of a preflight check, as data and as text.
 
 Sizes are bytes, times wall-clock s on this machine.
 """
@@ -62,8 +62,8 @@ class StageTime:
 
 
 @dataclass
-class DryRun:
-    """The result of a dry run. Fields stay empty if the checks did not get that far.
+class Preflight:
+    """The result of a preflight check. Fields stay empty if the checks did not get that far.
 
     Attributes
     ----------
@@ -117,22 +117,29 @@ class DryRun:
         )
 
 
-def _clips(run: DryRun) -> str:
-    rows = [(name, str(count.listed), str(count.found)) for name, count in run.clips.items()]
+def _clips(preflight: Preflight) -> str:
+    rows = [(name, str(count.listed), str(count.found)) for name, count in preflight.clips.items()]
     return Table(("clips", "listed", "found"), tuple(rows)).text() if rows else ""
 
 
-def _outputs(run: DryRun) -> str:
-    if not run.outputs:
+def _outputs(preflight: Preflight) -> str:
+    if not preflight.outputs:
         return ""
-    rows = [(o.folder, o.what, str(o.count), human_bytes(o.size)) for o in run.outputs]
-    total = ("total", "", str(sum(o.count for o in run.outputs)), human_bytes(sum(o.size for o in run.outputs)))
+    rows = [(o.folder, o.what, str(o.count), human_bytes(o.size)) for o in preflight.outputs]
+    total = (
+        "total",
+        "",
+        str(sum(o.count for o in preflight.outputs)),
+        human_bytes(sum(o.size for o in preflight.outputs)),
+    )
     table = Table(("folder", "files", "count", "size"), (*rows, total)).text()
-    return f"{table}disk: {human_bytes(run.disk_needed)} still to write, {human_bytes(run.disk_free)} free\n"
+    return (
+        f"{table}disk: {human_bytes(preflight.disk_needed)} still to write, {human_bytes(preflight.disk_free)} free\n"
+    )
 
 
-def _times(run: DryRun) -> str:
-    if not run.times:
+def _times(preflight: Preflight) -> str:
+    if not preflight.times:
         return ""
     rows = [
         (
@@ -142,18 +149,18 @@ def _times(run: DryRun) -> str:
             human_seconds(time.label_seconds) if time.epochs else "",
             human_seconds(time.total_seconds),
         )
-        for time in run.times
+        for time in preflight.times
     ]
-    total = ("total", "", "", "", human_seconds(sum(time.total_seconds for time in run.times)))
-    table = Table((f"time on {run.device}", "epochs", "per epoch", "label pass", "total"), (*rows, total)).text()
+    total = ("total", "", "", "", human_seconds(sum(time.total_seconds for time in preflight.times)))
+    table = Table((f"time on {preflight.device}", "epochs", "per epoch", "label pass", "total"), (*rows, total)).text()
     return f"{table}Rendering and extraction are not included.\n"
 
 
-def _memory(run: DryRun) -> str:
-    if not run.memory_needed:
+def _memory(preflight: Preflight) -> str:
+    if not preflight.memory_needed:
         return ""
-    needed, available = human_bytes(run.memory_needed), human_bytes(run.memory_available)
-    return f"memory on {run.device}: peak of training {needed}, {available} available\n"
+    needed, available = human_bytes(preflight.memory_needed), human_bytes(preflight.memory_available)
+    return f"memory on {preflight.device}: peak of training {needed}, {available} available\n"
 
 
 def human_bytes(size: float) -> str:

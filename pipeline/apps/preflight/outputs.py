@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.apps.preflight.findings import DryRun, Output, human_bytes
+from pipeline.apps.preflight.findings import Output, Preflight, human_bytes
 from pipeline.common.config import Card, Params, TrainingSettings
 from pipeline.common.project import (
     INITIAL_RUN,
@@ -60,45 +60,47 @@ def map_output(params: Params, folder: Path, n_clips: int, *, side: int) -> Outp
 
 
 def estimate_outputs(
-    run: DryRun,
+    preflight: Preflight,
     params: Params,
     card: Card,
     settings: TrainingSettings,
     variants: Sequence[str],
     model: AudioVisualModel,
 ) -> None:
-    """Add to `run` everything that extraction, training and evaluation of its dataset write."""
-    n_seeds, side, root = len(params.seeds), map_side(card, settings), runs_folder(Path(), run.dataset)
-    n_train, n_scored = run.n_found(TRAIN_SPLIT), run.n_found(params.score_split)
+    """Add to `preflight` everything that extraction, training and evaluation of its dataset write."""
+    n_seeds, side, root = len(params.seeds), map_side(card, settings), runs_folder(Path(), preflight.dataset)
+    n_train, n_scored = preflight.n_found(TRAIN_SPLIT), preflight.n_found(params.score_split)
     for split, n_clips in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
-        run.outputs.append(shard_output(params, card, run.dataset, split, n_clips))
+        preflight.outputs.append(shard_output(params, card, preflight.dataset, split, n_clips))
     labels = n_train * (2 * side**2 + 2 * model.dim + 3 * 4)  # maps and embeddings float16, three float32 values
     weights = sum(value.nbytes for value in model.state_dict().values())
     moments = 2 * sum(value.nbytes for value in model.parameters())  # of AdamW
     for name in (INITIAL_RUN, *variants):
         own = method_settings(settings, name) if name in variants else None
         count = n_seeds * (own.epochs + 1 if own else 1)
-        run.outputs.append(Output("pseudo-labels", str(root / name / LABELS_FOLDER), count, count * labels))
-        run.outputs.append(Output(MODEL_FILE, str(root / name), n_seeds, n_seeds * weights))
+        preflight.outputs.append(Output("pseudo-labels", str(root / name / LABELS_FOLDER), count, count * labels))
+        preflight.outputs.append(Output(MODEL_FILE, str(root / name), n_seeds, n_seeds * weights))
         if own:
             kept = n_seeds * (min(own.epochs + 1, own.keep_epochs) - 1)
-            run.outputs.append(Output("checkpoints", str(root / name / WEIGHTS_FOLDER), kept, kept * weights))
-    run.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, weights + moments))
-    maps = results_folder(Path(), run.dataset) / MAPS_FOLDER
-    run.outputs += [map_output(params, maps / name, n_scored, side=side) for name in variants]
+            preflight.outputs.append(Output("checkpoints", str(root / name / WEIGHTS_FOLDER), kept, kept * weights))
+    preflight.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, weights + moments))
+    maps = results_folder(Path(), preflight.dataset) / MAPS_FOLDER
+    preflight.outputs += [map_output(params, maps / name, n_scored, side=side) for name in variants]
 
 
-def check_disk(run: DryRun, project: Path) -> None:
+def check_disk(preflight: Preflight, project: Path) -> None:
     """Compare the outputs that do not exist yet with the free disk space."""
-    run.disk_needed = sum(max(0, output.size - _existing_bytes(output, project)) for output in run.outputs)
-    run.disk_free = shutil.disk_usage(project).free
-    if run.disk_needed > run.disk_free:
-        short = human_bytes(run.disk_needed - run.disk_free)
-        run.problems.append(f"{project.resolve()}: {short} of disk space missing; free some, or train fewer variants")
-    elif 2 * run.disk_needed > run.disk_free:
+    preflight.disk_needed = sum(max(0, output.size - _existing_bytes(output, project)) for output in preflight.outputs)
+    preflight.disk_free = shutil.disk_usage(project).free
+    if preflight.disk_needed > preflight.disk_free:
+        short = human_bytes(preflight.disk_needed - preflight.disk_free)
+        preflight.problems.append(
+            f"{project.resolve()}: {short} of disk space missing; free some, or train fewer variants"
+        )
+    elif 2 * preflight.disk_needed > preflight.disk_free:
         # DVC copies outputs into its cache where the file system supports neither links nor reflinks.
-        run.notes.append(
-            f"disk: DVC's cache may need another {human_bytes(run.disk_needed)}, which does not fit; "
+        preflight.notes.append(
+            f"disk: DVC's cache may need another {human_bytes(preflight.disk_needed)}, which does not fit; "
             "`dvc config cache.type hardlink,symlink` avoids the copies"
         )
 
