@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.common.errors import CheckpointError
 
 
-def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
+def load_tensors(path: Path, *, advice: str, mmap: bool = False) -> dict[str, Any]:
     """Load a file that contains one flat dict, with `weights_only`.
 
     Parameters
@@ -25,6 +25,8 @@ def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
     path : Path
     advice : str
         What to do about a bad file; ends the error message.
+    mmap : bool
+        Map the file into memory: a tensor is read when it is used.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def load_tensors(path: Path, *, advice: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; {advice}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
         # torch's message would advise to disable weights_only.
         raise CheckpointError(f"{path}: not readable: damaged, or contains more than tensors; {advice}") from None

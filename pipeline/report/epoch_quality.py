@@ -7,7 +7,6 @@ Values are fractions, except `positives_per_clip` and `loss`; NaN where a value 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.common.project import HISTORY_FILE
 from pipeline.evaluation.relation_quality import relation_of_labels, relation_quality
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training.artifacts import artifact_paths, centers_audio
+from pipeline.training.history import read_history
 
 RELATION = ("precision", "recall", "alike", "related")
 COLUMNS = (*RELATION, "positives_per_clip", "mask_iou_previous")
@@ -72,7 +72,7 @@ def measure_run(
     """
     paths = artifact_paths(folder, variant=variant)
     center = centers_audio(folder)
-    history = _read_history(folder / HISTORY_FILE, variant)
+    history = _history_by_epoch(folder / HISTORY_FILE, variant)
     rows = []
     for path in paths:
         labels = PseudoLabels.open(path)
@@ -111,13 +111,9 @@ def after_last_epoch(means: Means) -> dict[str, float]:
     return epochs[-1] | {"positives_per_clip": before}
 
 
-def _read_history(path: Path, variant: str) -> dict[int, dict[str, float]]:
+def _history_by_epoch(path: Path, variant: str) -> dict[int, dict[str, float]]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return {
-                int(row["epoch"]): {key: float(value) if value else math.nan for key, value in row.items()}
-                for row in csv.DictReader(file)
-            }
+        return {int(row["epoch"]): row for row in read_history(path)}
     except FileNotFoundError:
         raise EvaluationError(f"{path}: no such history; run `dvc repro train@{variant}`") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from pathlib import Path
 
@@ -52,17 +51,12 @@ def centers_audio(run: Path) -> bool:
     CheckpointError
         The file is missing, damaged, or lacks the setting.
     """
-    import torch  # the import takes a second, and most commands that list artifacts do not need it
+    # This imports torch, which takes a second, and most commands that list artifacts do not need it.
+    from pipeline.training.checkpoints import RERUN, read_checkpoint
 
     path = run / MODEL_FILE
+    content = read_checkpoint(path, mmap=True)  # the weights, maybe hundreds of megabytes, are not needed
     try:
-        # Memory-mapped: the weights, maybe hundreds of megabytes, are not needed.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return bool(json.loads(content["iteration"])["center_audio"])
-    except FileNotFoundError:
-        reason = "no such file"
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError):
-        reason = "damaged or not a model of this program: no readable setting `center_audio`"
-    raise CheckpointError(
-        f"{path}: {reason}; if it belongs to a run of this project, remove the run's folder and run its stage again"
-    )
+    except (KeyError, ValueError, TypeError):
+        raise CheckpointError(f"{path}: no readable setting `center_audio`; {RERUN}") from None

@@ -54,15 +54,15 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a flat dict.
+def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read a flat dict. With `mmap`, a tensor is read when it is used.
 
     Raises
     ------
     CheckpointError
         The file is missing, damaged, not a checkpoint, or of another format version.
     """
-    content = load_tensors(path, advice=RERUN)
+    content = load_tensors(path, advice=RERUN, mmap=mmap)
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format_version is {version}, this program reads {FORMAT_VERSION}; {RERUN}")

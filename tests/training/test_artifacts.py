@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.training.artifacts import artifact_paths, centers_audio, labels_by_epoch
+from pipeline.training.checkpoints import write_checkpoint
 from tests.support.labeled_runs import make_run
 
 
@@ -37,5 +38,8 @@ def test_a_missing_or_damaged_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"model\.pt: no such file"):
         centers_audio(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match=r"model\.pt: not readable"):
+        centers_audio(tmp_path)
+    write_checkpoint(tmp_path / "model.pt", {"iteration": "{}"})
     with pytest.raises(CheckpointError, match=r"model\.pt.*center_audio"):
         centers_audio(tmp_path)
