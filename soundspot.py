@@ -15,11 +15,14 @@ Stages are run by DVC (`dvc repro`), everything else by the command `soundspot`.
 """
 
 from pipeline.apps.localize.localizer import Localization, Localizer
+from pipeline.common.config import IterationSettings
 from pipeline.common.errors import SoundspotError
 from pipeline.manifests import Box, Clip, read_boxes, read_clips, write_boxes, write_clips
 from pipeline.methods.base import Batch, Method
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.model import equations
+from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.inference import localize_by_response
 from pipeline.pseudo_labels import PseudoLabels
 from pipeline.scoring.baselines import content_free_maps
 from pipeline.scoring.protocols import PROTOCOLS, ScoringProtocol
@@ -31,9 +34,11 @@ from pipeline.training.checkpoints import load_model
 protocols = PROTOCOLS  # name → rule; "paper256" is the paper's
 
 __all__ = [
+    "AudioVisualModel",
     "Batch",
     "Box",
     "Clip",
+    "IterationSettings",
     "Localization",
     "Localizer",
     "Method",
@@ -46,6 +51,7 @@ __all__ = [
     "content_free_maps",
     "equations",
     "load_model",
+    "localize_by_response",
     "protocols",
     "read_boxes",
     "read_clips",
