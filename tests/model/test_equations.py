@@ -1,7 +1,12 @@
+"""Response maps and sounding regions (Eq. 1 and 2), and the examples in the docstrings of all equations."""
+
+import doctest
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.model import equations
 from pipeline.model.equations import min_max, response_map, sounding_region
 
 
@@ -69,3 +74,9 @@ def test_sounding_region_is_strictly_above_the_threshold():
 def test_sounding_region_rejects_other_thresholds(delta_v):
     with pytest.raises(ValueError, match=f"delta_v.*{delta_v}"):
         sounding_region(torch.zeros(1, 2, 2), delta_v=delta_v)
+
+
+def test_the_examples_run():
+    result = doctest.testmod(equations)
+    assert result.failed == 0
+    assert result.attempted >= 20

@@ -1,4 +1,4 @@
-"""`soundspot doctor`: what it finds here, and what it reports when something is missing."""
+"""The environment check, `soundspot doctor`: what it finds here, and what it reports when something is missing."""
 
 from __future__ import annotations
 

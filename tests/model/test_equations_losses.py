@@ -1,3 +1,5 @@
+"""phi and the losses (Eq. 3 and 7) against naive loops and closed forms."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""Cells, sampled features and relations (Eq. 4 to 6) against naive loops."""
+
 import math
 
 import pytest
