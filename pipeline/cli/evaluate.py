@@ -11,7 +11,6 @@ import click
 from pipeline.cli.options import PATH, params_option
 from pipeline.common.console import note
 from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
-from pipeline.evaluation.labels import LABELS
 
 if TYPE_CHECKING:
     from pipeline.apps.compare.rescore import RescoredRow
@@ -167,6 +166,7 @@ def _note_silence(rows: list[RescoredRow], protocols: list[ScoringProtocol]) -> 
 
 
 def _note_normalization(stored: dict[str, list[ResponseMaps]], protocols: list[ScoringProtocol]) -> None:
+    from pipeline.evaluation.labels import LABELS
     from pipeline.scoring.tables import normalization_note
 
     own = {

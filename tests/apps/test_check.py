@@ -445,7 +445,8 @@ def test_the_test_run_uses_the_real_loss(monkeypatch):
     )
     assert calls == [(8, 3, 32, 32)] * 2
     assert told == ["initialize", "slow"]
-    assert found.throughput["slow"].pair_seconds > 0.01 > found.throughput["slow"].label_seconds > 0
+    assert found.throughput["slow"].pair_seconds > 0.01  # 0.08 s in each loss of 8 pairs
+    assert found.throughput["slow"].label_seconds > 0
     assert found.peak_bytes > 0
 
 

@@ -432,7 +432,7 @@ def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
     shard_building._GROUP = 1  # so that a kill falls between two clips of a shard
     for owner, name in ((os, "replace"), (os, "truncate"), (Path, "unlink"), (ShardWriter, "append")):
         setattr(owner, name, counting(getattr(owner, name)))
-    extract(mixed_clips(), media_root, folder)
+    extract(mixed_clips(), media_root, folder, fresh=kill_before_step > 0)
 
 
 @pytest.fixture(scope="module")
