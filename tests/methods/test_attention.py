@@ -232,20 +232,26 @@ class TestLearning:
     def test_it_localizes_an_easy_set(self, tmp_path):
         model = train_easily(tmp_path, "attention", make_easy_world(96, 0)[0], easy_settings(start=4, epochs=16))
         found, _, blind = easy_scores(model, *make_easy_world(48, 1)[:2])
+        # Mean ± SD of 3 runs with initial weights perturbed by 1e-6: 0.21 ± 0.01.
         assert found > blind + 0.1
 
     @pytest.mark.slow
     def test_it_listens_where_another_object_is_silent(self, tmp_path):
-        """Where a frame has one object, the loss finds it whatever the sound: no control there would say anything."""
-        model = train_easily(tmp_path, "attention", make_world(192)[0], easy_settings(start=8, epochs=10))
+        """With one object per frame, the loss finds it regardless of the audio, so a control would be uninformative."""
         unseen, corners = make_world(48, seed=1)
         boxes = [
             Box(clip_id, "", "test", True, *(value / 64 for value in (left, top, right, bottom)))
             for clip_id, (top, left, bottom, right) in zip(unseen.clip_ids, corners, strict=True)
         ]
-        found, shuffled, blind = easy_scores(model, unseen, boxes)
-        assert found > blind + 0.04
-        assert found > shuffled + 0.04
+        world, scores = make_world(192)[0], []
+        for seed in range(3):
+            folder, settings = tmp_path / f"{seed}", easy_settings(start=8, epochs=10)
+            scores.append(easy_scores(train_easily(folder, "attention", world, settings, seed=seed), unseen, boxes))
+        found, shuffled, blind = np.mean(scores, axis=0)
+        # One run, its initial weights perturbed by 1e-6, is 0.078 ± 0.027 above blind and 0.077 ± 0.024 above shuffled; with the
+        # query of another clip it is 0 above shuffled. The mean of three varies by a factor of √3 less.
+        assert found > blind + 0.03
+        assert found > shuffled + 0.03
 
 
 def easy_settings(*, start, epochs):

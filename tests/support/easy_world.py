@@ -94,12 +94,12 @@ def overfit(method, model, batch, *, steps, learning_rate):
     return losses
 
 
-def train_easily(folder, name, world, settings, *, clips=None):
+def train_easily(folder, name, world, settings, *, clips=None, seed=0):
     """Train a method on an easy world in ``folder/NAME``, starting from ``folder/initialize``; return its model."""
     initial = folder / "initialize"
     if not (initial / "model.pt").exists():
-        initialize(world, initial, settings=settings, seeds=[0], device="cpu")
-    train(world, initial, folder / name, method=name, settings=settings, seeds=[0], clips=clips, device="cpu")
+        initialize(world, initial, settings=settings, seeds=[seed], device="cpu")
+    train(world, initial, folder / name, method=name, settings=settings, seeds=[seed], clips=clips, device="cpu")
     return load_model(folder / name / "model.pt")
 
 
