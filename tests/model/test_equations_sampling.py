@@ -154,3 +154,10 @@ def test_centering_separates_what_a_common_offset_hides():
     relation = audio_relation(kinds, delta_a=0.95, center=kinds.mean(dim=0))
     assert relation.sum() == 6
     assert relation[0, 1]
+
+
+@pytest.mark.parametrize("delta_a", [0.0, 1.0])
+def test_a_cosine_equal_to_the_threshold_is_related(delta_a):
+    """Eq. 6 has ≥. Cosines of 0 and 1 are exact in floating point."""
+    embedding = torch.tensor([[1.0, 0.0], [delta_a, 1.0 - delta_a]])
+    assert audio_relation(embedding, delta_a=delta_a).all()
