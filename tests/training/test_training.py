@@ -222,6 +222,18 @@ class TestBatches:
             clear = np.abs(cosines - 0.8) > 1e-3
             np.testing.assert_array_equal(batch.relation.numpy()[clear], (cosines >= 0.8)[clear])
 
+    def test_maps_are_mirrored_with_their_frames(self, world, trained):
+        labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
+        previous = PreviousEpoch.of(labels, world, delta_a=0.8, center_audio=False)
+        found = []
+        for batch in self.batches(world, AugmentationSettings(flip=True), previous):
+            for frame, response, row in zip(batch.frames, batch.previous_response, batch.rows, strict=True):
+                mirrored = np.array_equal(frame.permute(1, 2, 0), world.frames[row][:, ::-1])
+                own = labels.response[labels.rows([world.clip_ids[row]])][0]
+                np.testing.assert_array_equal(response, own[:, ::-1] if mirrored else own)
+                found.append(mirrored)
+        assert 0 < sum(found) < len(found)
+
     def test_an_error_in_the_reading_thread_is_raised(self, world):
         broken = MemoryShards(world.frames[:10], world.log_mel)
         broken.read = lambda rows: (_ for _ in ()).throw(OSError("disk on fire"))
