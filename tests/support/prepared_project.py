@@ -39,7 +39,7 @@ def make_project(folder: Path) -> None:
 
 
 def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """Create a folder, unless another process of this session already has; `base` is the session's temporary folder."""
+    """Create a folder, unless another process of this test run already has; `base` is the session's temporary folder."""
     # With xdist, each worker has its own folder inside the session's folder.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(shared / f"{name}.lock"):
