@@ -73,7 +73,7 @@ def write_media(
             if frames is not None:
                 video.height, video.width = frames[0].shape[:2]
             video.codec_context.gop_size, video.codec_context.max_b_frames = gop, bframes
-            video.codec_context.time_base = Fraction(1, 25) if video_codec == "mpeg4" else TICK
+            video.codec_context.time_base = Fraction(1, 25) if video_codec.startswith("mpeg") else TICK
             defaults = {"crf": "12", "x264-params": f"scenecut=0:keyint={gop}"} if video_codec == "libx264" else {}
             video.codec_context.options = {**defaults, **(video_options or {})}
             if rotation is not None:
