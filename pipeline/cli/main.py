@@ -52,11 +52,11 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
 def verify(path: Path) -> None:
     """Verify the checksums and the layout of a shard, or of all shards below a folder.
 
-    The result is printed for every shard; the exit code is 1 if any is damaged.
+    The result is printed for every shard; the exit code is 1 if any is damaged or cannot be read.
 
     Example: soundspot verify data/demo/shards
     """
-    from pipeline.common.errors import ShardError
+    from pipeline.common.errors import AccessError, ShardError
     from pipeline.shards.reader import check_complete, verify_shard
 
     if not path.exists():
@@ -68,13 +68,16 @@ def verify(path: Path) -> None:
     for shard in shards:
         try:
             verify_shard(shard)
+        except AccessError as error:
+            damaged += 1
+            click.echo(f"unknown: {error}", err=True)
         except ShardError as error:
             damaged += 1
             click.echo(f"damaged: {error}", err=True)
         else:
             click.echo(f"good: {shard}")
     if damaged:
-        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged; see above")
+        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged or cannot be read; see above")
     # A single file says nothing about its siblings, so missing shards are only detected for folders.
     for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
         check_complete(folder)

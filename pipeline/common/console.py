@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import click
 from tqdm import tqdm
 
+from pipeline.common.access import EXHAUSTED, access_advice, access_errno
 from pipeline.common.errors import SoundspotError
 
 # tqdm's own variable. Unlike a Python flag it is inherited by worker processes and by DVC's stages.
@@ -111,10 +112,12 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno not in _ENVIRONMENT_ERRNOS:
+        number = access_errno(error)
+        if number is None and error.errno not in _ENVIRONMENT_ERRNOS:
             raise
         # os.replace and os.link report two paths; the second is the one that could not be written.
-        _print_error(f"{error.filename2 or error.filename or 'writing'}: {error.strerror}")
+        advice = f"; {access_advice(number)}" if number is not None and number in EXHAUSTED else ""
+        _print_error(f"{error.filename2 or error.filename or 'writing'}: {error.strerror}{advice}")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

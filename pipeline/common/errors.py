@@ -9,6 +9,10 @@ class SoundspotError(Exception):
     """Base class of all errors that user input or the environment can cause."""
 
 
+class AccessError(SoundspotError):
+    """The system cannot open or read a file: open-file limit, permissions, disk or network. Its content may be intact."""
+
+
 class SettingsError(SoundspotError):
     """A setting in params.yaml or in a dataset card is unknown, of the wrong type, or out of range."""
 

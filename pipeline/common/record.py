@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.files import write_json
 from pipeline.common.project import RECORD_FILE
 
@@ -28,7 +29,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read a record; empty if there is none or it is damaged."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        # "No record" would mean that the results beside it have to be made again.
+        raise_if_access_error(folder / RECORD_FILE, error)
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.common.config import AudioSettings
-from pipeline.common.errors import ExtractionError, MediaError, ShardError
+from pipeline.common.errors import AccessError, ExtractionError, MediaError, ShardError
 from pipeline.common.files import fingerprint
 from pipeline.manifests.clips import Clip, clip_row, media_path
 from pipeline.media.clip import DecodedClip, decode_clip
@@ -137,8 +137,8 @@ def _decode(clip: Clip, task: ShardTask) -> DecodedClip:
             clip_seconds=task.audio.clip_seconds,
             time_limit_s=task.clip_time_limit_s,
         )
-    # Running out of memory is a problem of the machine, so the clip must not be rejected for it.
-    except (MediaError, MemoryError):
+    # Running out of memory or of open files is a problem of the machine, so the clip must not be rejected for it.
+    except (MediaError, AccessError, MemoryError):
         raise
     except Exception as error:
         # A single clip that breaks a decoder must not end hours of work. If many do, max_reject_fraction stops the split.

@@ -2,6 +2,7 @@
 
 - `clip`: the entry point: a video, or an image file plus an audio file, goes in; arrays come out.
 - `container`: opens a file with PyAV and seeks in it. `video` and `audio` decode at a timestamp.
+- `readable`: whether the system or the content is why a file cannot be read.
 - `log_mel`: the spectrogram that the audio encoder reads. `torchaudio_compat`: imports torchaudio without its extension.
 
 Every problem with a file is reported as a `MediaError` that names the file.

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.common.errors import MediaError
 from pipeline.media.audio import window_at
 from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer, require_file
+from pipeline.media.readable import raise_if_unreadable
 from pipeline.media.video import frame_at, squash
 
 # Formats that Pillow decodes in-process. Others are risky: its PostScript reader starts another program.
@@ -188,6 +189,7 @@ def read_still(path: Path) -> np.ndarray | None:
     except Image.DecompressionBombError:
         raise MediaError(f"{path}: exceeds the limit of 100 megapixels; scale it down") from None
     except _IMAGE_ERRORS as error:
+        raise_if_unreadable(path, error)
         raise MediaError(f"{path}: the image is damaged or truncated ({error}); download it again") from None
 
 

@@ -25,6 +25,7 @@ import av
 from av.stream import Discard, Disposition
 
 from pipeline.common.errors import MediaError
+from pipeline.media.readable import raise_if_unreadable
 
 DURATION_TOLERANCE = Fraction(1, 10)
 MAX_PIXELS = 100_000_000
@@ -177,6 +178,7 @@ class MediaContainer:
             )
         except av.FFmpegError as error:
             self.deadline.check(self.path)
+            raise_if_unreadable(self.path, error)
             raise MediaError(
                 f"{self.path}: cannot be read as media ({error.strerror}); it is damaged, truncated or not a media file"
             ) from None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import CheckpointError
 
 
@@ -37,7 +38,8 @@ def load_tensors(path: Path, *, advice: str, mmap: bool = False) -> dict[str, An
         raise CheckpointError(f"{path}: no such file; {advice}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise_if_access_error(path, error)
         # torch's message would advise to disable weights_only.
         raise CheckpointError(f"{path}: not readable: damaged, or contains more than tensors; {advice}") from None
     if not isinstance(content, dict):

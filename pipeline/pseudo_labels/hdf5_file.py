@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import PseudoLabelError
 from pipeline.common.hdf5 import (
     READ_ERRORS,
@@ -87,6 +88,7 @@ class LabelFile:
         except FileNotFoundError:
             raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them") from None
         except (*READ_ERRORS, AttributeError) as error:
+            raise_if_access_error(path, error)
             raise unusable(path, f"damaged or not a pseudo-label file ({error})") from None
         n_axes = {name: len(shape) for name, shape in shapes.items()}
         if {shape[:1] for shape in shapes.values()} != {(len(self.clip_ids),)} or n_axes != {
@@ -126,6 +128,7 @@ class LabelFile:
                 for name in names:
                     fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
         except READ_ERRORS as error:
+            raise_if_access_error(self.path, error)
             raise unusable(self.path, f"{name} is damaged ({error})") from None
         for name, values in fields.items():
             fault = fault_of(name, values)

@@ -17,6 +17,7 @@ from typing import cast, get_args
 
 import numpy as np
 
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import EvaluationError
 from pipeline.common.hdf5 import (
     READ_ERRORS,
@@ -122,5 +123,6 @@ def read_maps(path: Path) -> ResponseMaps:
                 normalization=cast(Normalization, normalization) if normalization else None,
             )
     except READ_ERRORS as error:
+        raise_if_access_error(path, error)
         reason = " ".join(str(error).split())
         raise EvaluationError(f"{path}: not usable ({reason}); run `dvc repro evaluate`") from None

@@ -11,18 +11,24 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from pipeline.common.access import EXHAUSTED, access_errno, raise_if_access_error
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
 from pipeline.common.hdf5 import READ_ERRORS, open_file, read_attributes, read_ids
 from pipeline.common.project import SHARD_PATTERN, shard_path
 from pipeline.shards.writer import FIELDS, FORMAT_VERSION
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 REJECTS_FILE = "rejects.csv"
 
@@ -30,13 +36,14 @@ REJECTS_FILE = "rejects.csv"
 class ShardSet:
     """All shards of a split as one array of clips, in the order of the clip list. Created by `ShardSet.open`.
 
-    It can be passed to worker processes: file handles are kept per process and are never pickled.
+    It can be passed to worker processes: file handles belong to one process and are never pickled. The shards read last
+    stay open, `open_shards_limit` at most.
     """
 
     def __init__(self, paths: Sequence[Path], headers: Sequence[Mapping[str, Any]]) -> None:
         self._paths = list(paths)
         self._ends = np.cumsum([len(header["clip_ids"]) for header in headers])
-        self._handles: dict[tuple[int, Path], h5py.File] = {}
+        self._handle = _handles()
         self.settings: dict[str, Any] = headers[0]["settings"]
         self.clip_ids: list[str] = [clip_id for header in headers for clip_id in header["clip_ids"]]
         self.source_time_s: np.ndarray = np.concatenate([header["source_time_s"] for header in headers])
@@ -112,11 +119,11 @@ class ShardSet:
             shard = int(np.searchsorted(self._ends, index, side="right"))
             row = int(index) - (int(self._ends[shard - 1]) if shard else 0)
             try:
-                file = self._handle(self._paths[shard])
+                file = self._open(self._paths[shard])
                 file["frame"].read_direct(frame, np.s_[row], np.s_[position])
                 file["log_mel"].read_direct(log_mel, np.s_[row], np.s_[position])
             except READ_ERRORS as error:
-                raise _damaged(self._paths[shard], f"clip {self.clip_ids[index]!r}: {error}") from None
+                raise _damaged(self._paths[shard], f"clip {self.clip_ids[index]!r}: ", error) from None
         return frame, log_mel
 
     @cached_property
@@ -126,18 +133,40 @@ class ShardSet:
 
     def close(self) -> None:
         """Close this process's files; `read` reopens them."""
-        for key in [key for key in self._handles if key[0] == os.getpid()]:
-            self._handles.pop(key).close()
+        self._handle.cache_clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
+        return {name: value for name, value in self.__dict__.items() if name != "_handle"}
 
-    def _handle(self, path: Path) -> h5py.File:
-        # Keyed by process, because HDF5 handles are not safe to use after a fork.
-        key = (os.getpid(), path)
-        if key not in self._handles:
-            self._handles[key] = open_file(path)
-        return self._handles[key]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _handle=_handles())
+
+    def _open(self, path: Path) -> h5py.File:
+        try:
+            return self._handle(path, os.getpid())
+        except OSError as error:
+            if access_errno(error) not in EXHAUSTED:
+                raise
+            self.close()  # the shards that are open here may be what exhausts the limit
+            return self._handle(path, os.getpid())
+
+
+def open_shards_limit() -> int:
+    """Return how many shards of one set a process keeps open.
+
+    Ours: a quarter of the process's limit of open files, as one process may read several sets at once, but at least 8 and
+    at most 256. The usual limits are 1024 on Linux and 256 on macOS, so this is 256 and 64. A shard has 512 clips by
+    default, so up to 131,072 or 32,768 clips are read without reopening a file, which takes half as long as reading a clip.
+    """
+    if resource is None:
+        return 64
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if soft == resource.RLIM_INFINITY else min(max(soft // 4, 8), 256)
+
+
+def _handles() -> Any:
+    # Keyed by process, because HDF5 handles are not safe to use after a fork. A dropped file closes when nobody reads it.
+    return lru_cache(maxsize=open_shards_limit())(lambda path, pid: open_file(path))
 
 
 def check_complete(folder: Path) -> None:
@@ -173,7 +202,7 @@ def verify_shard(path: Path) -> None:
             if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
                 raise ValueError("columns of unequal length")
     except READ_ERRORS as error:
-        raise _damaged(path, f"{where}: {error}") from None
+        raise _damaged(path, f"{where}: ", error) from None
 
 
 def read_shard_fingerprint(path: Path) -> str:
@@ -198,7 +227,7 @@ def shard_digest(path: Path) -> str:
                     raw.seek(chunk.byte_offset + chunk.size - 4)
                     digest.update(raw.read(4))
     except READ_ERRORS as error:
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, "", error) from None
     return digest.hexdigest()
 
 
@@ -210,7 +239,7 @@ def read_rejects(path: Path) -> list[tuple[str, str]]:
             reasons = [reason.decode("utf-8") for reason in group["reason"][...]]
             return list(zip(read_ids(group["clip_id"]), reasons, strict=True))
     except READ_ERRORS as error:
-        raise _damaged(path, f"rejects: {error}") from None
+        raise _damaged(path, "rejects: ", error) from None
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -237,7 +266,7 @@ def _read_header(path: Path) -> dict[str, Any]:
                 "log_mel_shape": shapes["log_mel"][1:],
             }
     except READ_ERRORS as error:
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, "", error) from None
 
 
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -246,8 +275,9 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
     yield from ((name, file[name]) for name in names if isinstance(file[name], h5py.Dataset))
 
 
-def _damaged(path: Path, problem: str) -> ShardError:
-    reason = " ".join(problem.split())
+def _damaged(path: Path, where: str, error: Exception) -> ShardError:
+    raise_if_access_error(path, error)
+    reason = " ".join(f"{where}{error}".split())
     # Deleting is only safe advice for files of our own.
     if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
         return ShardError(f"{path}: not a shard of this program ({reason})")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import CheckpointError, PseudoLabelError
 from pipeline.common.hdf5 import READ_ERRORS, verify_arrays
 from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
@@ -160,6 +161,7 @@ def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: Shard
     try:
         attributes, clip_ids = verify_arrays(path)
     except READ_ERRORS as error:
+        raise_if_access_error(path, error)
         return [f"cannot be read ({error}); {RERUN}"]
     expected: dict[str, str | int] = {"epoch": epoch}
     if made is not None:

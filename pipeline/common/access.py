@@ -1,0 +1,51 @@
+"""Tell a file that the system cannot open or read right now from a file with damaged content.
+
+At the limit of open files, without permission, or after an error of the disk or the network, reading fails although the
+content may be intact. Such a file must not be called damaged: it would be deleted, or its clip left out, for no reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from pipeline.common.errors import AccessError
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE}  # affects every file, unlike the others
+_NO_PERMISSION = {errno.EACCES, errno.EPERM}
+_ACCESS_ERRNOS = {
+    *EXHAUSTED, *_NO_PERMISSION, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ENOLCK, errno.EBUSY, errno.EINTR,
+    errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+
+def access_errno(error: BaseException) -> int | None:
+    """Return the error number if the system could not open or read a file, and None for any other error.
+
+    HDF5 reports some of these numbers only in the text of its error.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\berrno = (\d+)", str(error))):
+        number = int(found[1])
+    return number if number in _ACCESS_ERRNOS else None
+
+
+def raise_if_access_error(path: Path, error: BaseException) -> None:
+    """Raise AccessError if `error` means that the system cannot open or read `path`; otherwise return."""
+    number = access_errno(error)
+    if number is not None:
+        raise AccessError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}") from None
+
+
+def access_advice(number: int) -> str:
+    """Return what to do about an error number of `access_errno`."""
+    if number in EXHAUSTED:
+        return "the file itself may be intact: raise the limit with `ulimit -n 1024`, or close other programs, and run again"
+    if number in _NO_PERMISSION:
+        return "fix its permissions"
+    if number in (errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return "check the path"
+    return "the file itself may be intact: check the disk or the network drive, and run again"
