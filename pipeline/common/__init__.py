@@ -2,7 +2,8 @@
 
 - `config`: settings from ``params.yaml`` and cards. `project`: names and paths of a project's files. `errors`: error classes.
 - `access`: files that the system cannot read right now.
-- `files`: atomic writing, digests and locks. `hdf5`: reproducible HDF5 files with checksums. `text_table`: tables of text.
+- `files`: atomic writing, digests and locks. `hdf5`: reproducible HDF5 files with checksums. `tables`: CSV as spreadsheet programs
+  write it. `text_table`: tables of text for a terminal.
 - `code`: digest of the code of a stage. `record`: which code wrote a folder, and the digests of its files.
 - `seeding`: keyed random generators. `cluster`: tasks on Dask. `console`: progress, errors and exit codes.
 """

@@ -8,7 +8,7 @@ and size (xywh) are rejected rather than converted, because the two forms cannot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -36,15 +36,22 @@ class Box:
 BOX_COLUMNS = tuple(field.name for field in fields(Box))
 
 
-def read_boxes(path: Path | str) -> list[Box]:
+def read_boxes(path: Path | str, *, rename: Callable[[str, str], str] = lambda clip_id, where: clip_id) -> list[Box]:
     """Read a box file, which may contain no boxes.
+
+    Parameters
+    ----------
+    path : Path or str
+    rename : callable
+        Receives the clip of a row as the file names it, and ``FILE:LINE``; returns its clip id.
 
     Raises
     ------
     ManifestError
         The file is missing or malformed, or a box is not finite, exceeds the frame, or has no area.
     """
-    return [_parse_box(row, where) for where, row in read_rows(Path(path), BOX_COLUMNS)]
+    rows = read_rows(Path(path), BOX_COLUMNS)
+    return [_parse_box({**row, "clip_id": rename(row["clip_id"], where)}, where) for where, row in rows]
 
 
 def write_boxes(path: Path, boxes: Sequence[Box]) -> None:

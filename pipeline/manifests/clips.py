@@ -1,22 +1,23 @@
 """Clip lists: read, validate, write, and find clips that two splits share.
 
-A clip list (``train.csv``, ``test.csv``, …) is a UTF-8 CSV file with a header row and the columns ``clip_id, video,
-frame, audio, centre_s, label``, in any order. A clip has either `video`, or both `frame` and `audio`. Paths are relative
-to the media root, use forward slashes, and may not leave it. `centre_s` is the timestamp of the clip's center in seconds
-from the start of its media; empty means the middle.
+A clip list (``train.csv``, ``test.csv``, …) is a CSV file with a header row and the columns ``clip_id, video, frame,
+audio, centre_s, label``, in any order; for separators and encodings, see `pipeline.common.tables`. A clip has either
+`video`, or both `frame` and `audio`. Paths are relative to the media root and may not leave it; backslashes are read as
+slashes. `centre_s` is the timestamp of the clip's center in seconds from the start of its media; empty means the middle.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
 
 from pipeline.common.errors import EvaluationError, ManifestError
 from pipeline.common.files import write_csv
+from pipeline.common.tables import Table, open_table, parse_decimal, spoiled
 
 TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT = "train", "validation", "test"
 # Clip ids become file names and fixed-length ASCII fields in HDF5.
@@ -41,6 +42,7 @@ class Clip:
 
 
 CLIP_COLUMNS = tuple(field.name for field in fields(Clip))
+NUMBERS = {"centre_s", "x0", "y0", "x1", "y1"}  # the columns of clip lists and boxes that may have decimal commas
 
 
 def read_clips(path: Path | str) -> list[Clip]:
@@ -75,7 +77,8 @@ def write_clips(path: Path, clips: Sequence[Clip]) -> None:
 
 def clip_row(clip: Clip) -> tuple[str, ...]:
     """Return the clip's cells in the order of `CLIP_COLUMNS`."""
-    return tuple("" if value is None else str(value) for value in astuple(clip))
+    values = (getattr(clip, name) for name in CLIP_COLUMNS)
+    return tuple("" if value is None else str(value) for value in values)
 
 
 def find_leaks(train: Sequence[Clip], test: Sequence[Clip]) -> list[str]:
@@ -133,9 +136,9 @@ def check_held_out(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read a CSV file that has exactly `columns`, in any order.
+    """Read a table that has exactly `columns`, in any order; see `pipeline.common.tables`.
 
-    A byte-order mark, CRLF line ends and blank lines are accepted; spaces around a value are removed.
+    The case of the header does not matter, and empty columns at the end are ignored.
 
     Yields
     ------
@@ -147,28 +150,20 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
     Raises
     ------
     ManifestError
-        The file is missing, is not UTF-8 or not CSV, or its header or a row does not fit `columns`.
+        The file cannot be read as a table, or its header or a row does not fit `columns`.
     """
-    try:
-        # Spreadsheet programs write a byte-order mark; utf-8-sig reads files with and without one.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(header, columns, path)
-            for cells in reader:
-                # The reader's own count: a quoted value may contain line breaks.
-                where = f"{path}:{reader.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ManifestError(f"{where}: {len(cells)} values, but the header has {len(header)} columns")
-                yield where, dict(zip(header, map(str.strip, cells), strict=True))
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise ManifestError(f"{path}: not readable as CSV: {error}") from None
+    with open_table(path) as table:
+        _, first = next(table.rows, (1, []))
+        header = [name.lower() for name in first]
+        while header and not header[-1]:
+            header.pop()  # spreadsheet programs add empty columns at the end
+        _check_header(header, columns, path)
+        for line, cells in table.rows:
+            where = f"{path}:{line}"
+            if not len(header) <= len(cells) <= len(first) or any(cells[len(header) :]):
+                raise ManifestError(_wrong_count(len(cells), len(header), table, where))
+            row = dict(zip(header, cells, strict=False))
+            yield where, {name: table.number(cell) if name in NUMBERS else cell for name, cell in row.items()}
 
 
 def parse_clip(row: dict[str, str], where: str) -> Clip:
@@ -176,9 +171,7 @@ def parse_clip(row: dict[str, str], where: str) -> Clip:
     center = row["centre_s"]
     clip = Clip(
         clip_id=row["clip_id"],
-        video=row["video"],
-        frame=row["frame"],
-        audio=row["audio"],
+        **{name: row[name].replace("\\", "/") for name in ("video", "frame", "audio")},  # lists written on Windows
         centre_s=parse_number(center, "centre_s", where) if center else None,
         label=row["label"],
     )
@@ -189,15 +182,18 @@ def parse_clip(row: dict[str, str], where: str) -> Clip:
 def parse_number(text: str, column: str, where: str) -> float:
     """Parse a cell as a number. Raises ManifestError; the message starts with `where`."""
     try:
-        return float(text)
+        return parse_decimal(text)
     except ValueError:
-        raise ManifestError(f"{where}: {column} is {text!r}, not a number") from None
+        hint = "; use a decimal point, and no separator of thousands" if "," in text else ""
+        raise ManifestError(f"{where}: {column} is {text!r}, not a number{hint}") from None
 
 
 def check_clip_id(clip_id: str, where: str) -> None:
     """Raise ManifestError if a clip id is too long or has other characters than A-Z a-z 0-9 . _ -"""
     if not _CLIP_ID.fullmatch(clip_id):
-        raise ManifestError(f"{where}: clip_id {clip_id!r} is not 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+        raise ManifestError(
+            f"{where}: clip_id {clip_id!r} is not 1 to 128 of the characters A-Z a-z 0-9 . _ -{spoiled(clip_id)}"
+        )
 
 
 def media_path(media_root: Path, medium: str) -> Path:
@@ -206,10 +202,17 @@ def media_path(media_root: Path, medium: str) -> Path:
     return media_root / medium
 
 
+def _wrong_count(n_cells: int, n_columns: int, table: Table, where: str) -> str:
+    hint = ""
+    if n_cells > n_columns and table.separator == ",":
+        hint = "; quote values that contain a comma, and write numbers with a decimal point"
+    return f"{where}: {n_cells} values, but the header has {n_columns} columns{hint}"
+
+
 def _check_header(header: list[str], columns: Sequence[str], path: Path) -> None:
     missing = [name for name in columns if name not in header]
     unknown = [name for name in header if name not in columns]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     for problem, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
         if names:
             raise ManifestError(f"{path}:1: {problem} column {', '.join(names)}; the columns are {', '.join(columns)}")
@@ -232,7 +235,7 @@ def _check_path(medium: str, where: str) -> None:
     # Checked by POSIX and Windows rules alike, so that a list is valid on every system or on none.
     if "\\" in medium or "\0" in medium:
         raise ManifestError(f"{where}: path {medium!r}: use forward slashes")
-    if PurePosixPath(medium).is_absolute() or PureWindowsPath(medium).drive or ".." in PurePosixPath(medium).parts:
+    if medium.startswith("/") or medium[1:2] == ":" or ".." in medium.split("/"):
         raise ManifestError(f"{where}: path {medium!r} leaves the media root; paths are relative to it, without '..'")
 
 

@@ -10,7 +10,6 @@ ignored.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.tables import Table, open_table, parse_decimal
 from pipeline.manifests.clips import Clip
 from pipeline.manifests.prepared import read_prepared_clips
 
@@ -136,35 +136,28 @@ def _require_labels(without: Sequence[str], clip_ids: Sequence[str], where: str)
 
 
 def _read_label_file(path: Path, clip_ids: Sequence[str]) -> ClipClasses:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
-                raise ManifestError(
-                    f"{path}:1: the columns must be clip_id and label, or clip_id and one per class, without duplicates"
-                )
-            wanted = _wanted_rows(rows, header, clip_ids, path)
-            if header[1:] == ["label"]:
-                return _from_names(
-                    {clip_ids[index]: _names(cells[0]) for index, cells, _ in wanted}, clip_ids, str(path)
-                )
-            return _from_probabilities(wanted, header[1:], clip_ids, path)
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such label file; fix `label_file` in params.yaml") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: not readable as CSV: {error}") from None
+    if not path.exists():
+        raise ManifestError(f"{path}: no such label file; fix `label_file` in params.yaml")
+    with open_table(path) as table:
+        _, header = next(table.rows, (1, []))
+        if len(header) < 2 or header[0] != "clip_id" or len(set(header)) != len(header):
+            raise ManifestError(
+                f"{path}:1: the columns must be clip_id and label, or clip_id and one per class, without duplicates"
+            )
+        wanted = _wanted_rows(table, header, clip_ids)
+        if header[1:] == ["label"]:
+            return _from_names({clip_ids[index]: _names(cells[0]) for index, cells, _ in wanted}, clip_ids, str(path))
+        numbers = ((index, [table.number(cell) for cell in cells], where) for index, cells, where in wanted)
+        return _from_probabilities(numbers, header[1:], clip_ids, path)
 
 
-def _wanted_rows(
-    rows: Iterator[list[str]], header: Sequence[str], clip_ids: Sequence[str], path: Path
-) -> Iterator[tuple[int, list[str], str]]:
+def _wanted_rows(table: Table, header: Sequence[str], clip_ids: Sequence[str]) -> Iterator[tuple[int, list[str], str]]:
     """Yield, row by row, the index in `clip_ids`, the cells after the id, and the line for messages; skip other clips."""
     # A tagger's output for a whole dataset may not fit into memory: only the requested rows are kept.
     indices = {clip_id: index for index, clip_id in enumerate(clip_ids)}
     seen = set()
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}:{number}"
+    for line, row in table.rows:
+        where = f"{table.path}:{line}"
         if len(row) != len(header):
             raise ManifestError(f"{where}: {len(row)} cells, but the header has {len(header)}")
         if row[0] in seen:
@@ -194,7 +187,7 @@ def _names(label: str) -> list[str]:
 
 def _probability(text: str, name: str, where: str) -> float:
     try:
-        value = float(text)
+        value = parse_decimal(text)
     except ValueError:
         value = -1.0  # rejected below, like NaN
     if not 0 <= value <= 1:

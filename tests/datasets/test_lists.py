@@ -52,15 +52,15 @@ def test_a_malformed_list_is_refused_with_its_line(tmp_path, content, message):
 
 
 def test_unreadable_files_are_named(tmp_path):
-    (tmp_path / "utf16.txt").write_bytes("10\n".encode("utf-16"))
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "half.json").write_text('[{"file":\n')
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ManifestError, match=r"none.txt: no such file"):
         read_ids(tmp_path / "none.txt")
     with pytest.raises(ManifestError, match=f"{tmp_path.name}: .*folder"):
         read_ids(tmp_path)
-    with pytest.raises(ManifestError, match=r"utf16.txt: .*UTF-8"):
-        read_ids(tmp_path / "utf16.txt")
+    with pytest.raises(ManifestError, match=r"latin.txt: .*UTF-8"):
+        read_ids(tmp_path / "latin.txt")
     with pytest.raises(ManifestError, match=r"half.json:2: .*JSON"):
         read_json(tmp_path / "half.json")
     with pytest.raises(ManifestError, match=r"deep.json: .*nested"):

@@ -45,6 +45,17 @@ def test_bom_crlf_blank_lines_and_column_order_are_tolerated(tmp_path: Path) -> 
     assert read_clips(path) == [Clip("a", video="a.mp4", centre_s=2.5, label="bell")]
 
 
+def test_lists_of_spreadsheet_programs_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "clips.csv"
+    path.write_bytes(
+        "Clip_ID;video;frame;audio;centre_s;label;\r\na;v\\a b.mp4;;;12,500;bell, big;\r\n;;;;;;\r\n".encode("utf-16")
+    )
+    assert read_clips(path) == [Clip("a", video="v/a b.mp4", centre_s=12.5, label="bell, big")]
+
+    path.write_text(BOX_HEADER.replace(",", "\t") + "\na\tbell\tann\t1\t0,1\t0,2\t0,5\t1,000\n")
+    assert read_boxes(path) == [Box("a", "bell", "ann", True, 0.1, 0.2, 0.5, 1.0)]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -59,7 +70,11 @@ def test_bom_crlf_blank_lines_and_column_order_are_tolerated(tmp_path: Path) -> 
         ("a,,ok/a.png,ok/../../a.wav,,", "path 'ok/../../a.wav' leaves"),
         ("a,/etc/a.mp4,,,,", "'/etc/a.mp4' leaves"),
         ("a,C:/a.mp4,,,,", "'C:/a.mp4' leaves"),
-        ("a,b\\a.mp4,,,,", r"'b\\a.mp4': use forward"),
+        ("a,C:\\b\\a.mp4,,,,", "'C:/b/a.mp4' leaves"),
+        ("a,..\\a.mp4,,,,", "'../a.mp4' leaves"),
+        ('a,a.mp4,,,"1,234",', "'1,234', not a number; use a decimal point"),
+        ("a,a, b.mp4,,,,", "quote values that contain a comma"),
+        ("1.23E+10,a.mp4,,,,", "format the column as text"),
         ("a,a.mp4,,,half,", "centre_s is 'half'"),
         ("a,a.mp4,,,-1,", "centre_s is -1.0"),
         ("a,a.mp4,,,nan,", "centre_s is nan"),

@@ -6,6 +6,7 @@ pixels or fractions) follows from its format and is checked against the valid ra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,8 @@ def refuse_other_schema(faults: Sequence[BoxFault], n_boxes: int, path: Path) ->
     """
     if not implies_other_schema(len(faults), n_boxes):
         return
-    kinds = [fault for box in faults for fault in box.faults]
-    kind = max(sorted(set(kinds)), key=kinds.count)
+    kinds = Counter(fault for box in faults for fault in box.faults)
+    kind = max(sorted(kinds), key=kinds.__getitem__)
     guess = "in another unit" if kind == "outside the frame" else "[x, y, width, height]"
     raise ManifestError(
         f"{path}: {len(faults)} of {n_boxes} boxes are not valid as [x0, y0, x1, y1], most often {kind!r} "

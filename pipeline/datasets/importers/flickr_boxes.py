@@ -39,7 +39,8 @@ RawBoxes = dict[str, list[tuple[str, list[Any]]]]
 def read_raw_boxes(path: Path) -> RawBoxes:
     """Read a folder of XML files, a JSON file or a pickle, without checking the boxes. Raises ManifestError."""
     if path.is_dir():
-        pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in sorted(path.glob("*.xml"))]
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".xml")
+        pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in files]
         raw = {clip_id: read_xml_boxes(file) for clip_id, file in pairs}
     elif path.suffix.lower() == ".json":
         raw = dict(_from_json(read_json(path), path))

@@ -1,10 +1,12 @@
 """Imports your own data: a folder of videos, or a clip list in this project's format; boxes are optional.
 
 All subfolders are searched, except hidden and symbolically linked ones. A file counts as a video if its suffix or its
-first bytes match a known container. Each video is opened, and videos without a video or audio stream are reported. A
-clip's id is its path without the suffix, converted to a slug: ``/`` becomes ``--``, and any other character that is not
-allowed becomes ``_``. If that loses letters, or if the path is too long, eight hexadecimal digits of the path's hash are
-appended. Two files with the same id are an error.
+first bytes match a known container. Each video is opened, and videos without a video or audio stream are reported. How a
+clip's id follows from its path, and what happens to files with the same name, is in `pipeline.manifests.naming`. If a
+dataset is imported again, the files that it already has keep their ids.
+
+A list or a box file can name a clip by its id, or by its path with or without the suffix. Differences of case, Unicode
+form and slashes, and lost leading zeros, are understood as long as only one clip fits.
 
 The test clips are those of the test list; without a list, the clips with boxes; without boxes, a seeded share. The share
 is drawn by file, so that clips cut from the same video are always in the same split. Adding or removing files does not
@@ -13,21 +15,28 @@ reshuffle the others.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import unicodedata
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from pipeline.common.errors import ManifestError, MediaError
-from pipeline.datasets.importers.layouts import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES, unusable
+from pipeline.common.project import manifest_folder
+from pipeline.datasets.importers.layouts import unusable
 from pipeline.datasets.importers.leaks import apply_leak_policy
-from pipeline.datasets.importers.lists import ranked, read_rows, shortened
+from pipeline.datasets.importers.lists import (
+    AUDIO_SUFFIXES,
+    FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ClipLists,
+    ranked,
+    shortened,
+)
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
-from pipeline.manifests.boxes import Box, read_boxes
-from pipeline.manifests.clips import Clip, read_clips
+from pipeline.manifests.boxes import Box
+from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Clip, read_clips
+from pipeline.manifests.naming import Names, distinct_ids, slug
 from pipeline.media.container import Deadline, MediaContainer
 
 CARD = CardText(
@@ -43,7 +52,6 @@ CARD = CardText(
 )
 WHOLE = "folder"  # the report's heading for clips that are not in a split yet
 PROBE_LIMIT_S = 10.0  # opening a video takes milliseconds; a file that takes this long is broken
-_ID_LENGTH = 128  # the limit of a slug
 _SIGNATURES = (  # (offset, bytes) of common containers
     (4, b"ftyp"),
     (0, b"\x1aE\xdf\xa3"),
@@ -73,9 +81,9 @@ def import_folder(
     clip_list : Path, optional
         Import these clips instead of every video in the folder. Paths are relative to the folder.
     test_list : Path, optional
-        The test clips: clip ids, or paths of videos relative to the folder.
+        The test clips, one per line.
     boxes : Path, optional
-        Boxes of test clips, in this project's format.
+        Boxes of test clips, in the columns of ``test_boxes.csv``.
     test_share : float in [0, 1]
         Share of files for testing if neither a test list nor boxes are given.
     seed : int
@@ -84,70 +92,102 @@ def import_folder(
     Raises
     ------
     ManifestError
-        There are no usable videos, ids collide, a list or a box refers to an unknown clip, or splits leak.
+        There are no usable videos, a list or a box refers to an unknown clip or to several, or splits leak.
     """
     report = options.start()
     if not options.media.is_dir():
         raise ManifestError(f"{options.media}: no such folder; set --media to the folder of your videos")
-    clips = read_clips(clip_list) if clip_list else found_videos(options.media, report)
-    clips = _usable(clips, options.media, report)
-    report.listed = {WHOLE: len(clips) + len(report.left_out.get(WHOLE, {}))}
+    if clip_list:
+        listed = _with_files(read_clips(clip_list), options.media, report)
+    else:
+        listed = found_videos(options.media, report, kept=_earlier_ids(options))
+    clips = _usable(listed, options.media, report)
+    report.listed = {WHOLE: len(listed)}
     unused = report.left_out.get(WHOLE, {})
+    lists = ClipLists(listed)
     # Boxes of clips that were just rejected are not a mistake of the user; boxes of unknown clips are, see below.
-    truth = [box for box in read_boxes(boxes) if box.clip_id not in unused] if boxes else []
+    truth = [box for box in lists.boxes(boxes) if box.clip_id not in unused] if boxes else []
     report.n_boxes = len(truth)
-    test = _test_ids(clips, test_list, truth, test_share, seed, report)
+    test = lists.ids(test_list) - unused.keys() if test_list else _test_ids(clips, truth, test_share, seed)
+    for path, understood in lists.understood.items():
+        _note_differences(report, path.name, understood)
     _refuse_strangers(truth, test, boxes)
-    train = apply_leak_policy(
-        report, [clip.clip_id for clip in clips if clip.clip_id not in test], _leaks(clips, test), options
+    train = set(
+        apply_leak_policy(
+            report, [clip.clip_id for clip in clips if clip.clip_id not in test], _leaks(clips, test), options
+        )
     )
     if options.check_only:
         return report
     split = {
-        "train": [clip for clip in clips if clip.clip_id in set(train)],
+        "train": [clip for clip in clips if clip.clip_id in train],
         "test": [clip for clip in clips if clip.clip_id in test],
     }
     write_dataset(Dataset.of(options, CARD, report, split, {"test": truth}), options.project, force=options.force)
     return report
 
 
-def found_videos(folder: Path, report: ImportReport) -> list[Clip]:
-    """List the videos in a folder and its subfolders, sorted by path, and report the number of other files.
+def found_videos(folder: Path, report: ImportReport, *, kept: Mapping[str, str] | None = None) -> list[Clip]:
+    """List the videos in a folder and its subfolders, sorted by path.
 
-    Raises
-    ------
-    ManifestError
-        Two videos would get the same id.
+    The report receives the number of other files, and a note if files have the same name. `kept` are the ids of an earlier
+    import, by path; see `pipeline.manifests.naming.distinct_ids`.
     """
-    clips: dict[str, Clip] = {}
+    names: list[str] = []
     others = 0
     for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        if not _looks_like_video(path):
+        if _looks_like_video(path):
+            names.append(path.relative_to(folder).as_posix())
+        else:
             others += 1
-            continue
-        clip = Clip(slug(name), video=name)
-        if clip.clip_id in clips:
-            both = f"{clips[clip.clip_id].video!r} and {name!r}"
-            raise ManifestError(f"{folder}: {both} would both get the id {clip.clip_id!r}; rename one of them")
-        clips[clip.clip_id] = clip
     if others:
         report.notes.append(f"{others} files in the folder are not videos")
-    return list(clips.values())
+    ids = distinct_ids(names, kept)
+    if longer := [name for name in names if ids[name] != slug(name)]:
+        report.notes.append(
+            f"{len(longer)} files have the same name as another one, apart from the suffix, the case, or characters that "
+            f"ids cannot have; their ids are longer, such as {ids[longer[0]]!r} for {longer[0]!r}"
+        )
+    return [Clip(ids[name], video=name) for name in names]
 
 
-def slug(path: str) -> str:
-    """Return the clip id for a path relative to the media root; see the module's docstring."""
-    stem = PurePosixPath(path).with_suffix("").as_posix()
-    plain = unicodedata.normalize("NFKD", stem).replace("/", "--")
-    readable = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    clip_id = re.sub(r"[^A-Za-z0-9._-]", "_", readable)
-    lost = any(letter.isalnum() and not letter.isascii() for letter in readable)
-    if not lost and len(clip_id) <= _ID_LENGTH:
-        return clip_id
-    digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    # Keep the end of the path: names differ there more often than in their folders.
-    return f"{clip_id[-(_ID_LENGTH - 9) :]}-{digest}"
+def _earlier_ids(options: ImportOptions) -> dict[str, str]:
+    """Return path → id of the dataset that is being replaced, so that its boxes and results keep their meaning."""
+    ids: dict[str, str] = {}
+    for split in (TRAIN_SPLIT, TEST_SPLIT):
+        path = manifest_folder(options.project, options.name) / f"{split}.csv"
+        try:
+            ids |= {clip.video: clip.clip_id for clip in read_clips(path) if clip.video}
+        except ManifestError:  # none yet, or a damaged one, which is replaced
+            continue
+    return ids
+
+
+def _with_files(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[Clip]:
+    """Correct paths that differ from a file only in case or Unicode form, as they do after a copy from another system."""
+    if all((folder / medium).is_file() for clip in clips for medium in clip.media):
+        return list(clips)
+    files = Names((name, name) for name in (path.relative_to(folder).as_posix() for path in _files(folder)))
+    corrected: dict[str, str] = {}
+    for medium in {medium for clip in clips for medium in clip.media if not (folder / medium).is_file()}:
+        if len(found := files.find_path(medium)) == 1:
+            corrected[medium] = found[0]
+    _note_differences(report, "the clip list", corrected)
+    return [
+        replace(
+            clip,
+            **{
+                name: corrected.get(path, path) for name in ("video", "frame", "audio") if (path := getattr(clip, name))
+            },
+        )
+        for clip in clips
+    ]
+
+
+def _note_differences(report: ImportReport, what: str, understood: Mapping[str, str]) -> None:
+    if understood:
+        name, meant = min(understood.items())
+        report.notes.append(f"{what}: {len(understood)} names are written differently, such as {name!r} for {meant!r}")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -176,17 +216,23 @@ def _usable(clips: Sequence[Clip], folder: Path, report: ImportReport) -> list[C
         reason = unusable(clip, folder)
         if not reason and clip.video:
             if clip.video not in reasons:
-                # For file names that are not UTF-8, Python has lone surrogates, which cannot be written to a clip list.
-                not_utf8 = any("\udc80" <= letter <= "\udcff" for letter in clip.video)
-                reasons[clip.video] = (
-                    "its name is not UTF-8; rename it" if not_utf8 else _stream_problem(folder / clip.video)
-                )
+                reasons[clip.video] = _name_problem(clip.video) or _stream_problem(folder / clip.video)
             reason = reasons[clip.video]
         if reason:
             report.leave_out(WHOLE, clip.clip_id, reason)
         else:
             kept.append(clip)
     return kept
+
+
+def _name_problem(name: str) -> str:
+    """Return why a path cannot be written to a clip list, which must be readable on every system."""
+    # For file names that are not UTF-8, Python has lone surrogates.
+    if any("\udc80" <= letter <= "\udcff" for letter in name):
+        return "its name is not UTF-8; rename it"
+    if name != name.strip() or "\\" in name:
+        return "its name has a backslash, or a space at its start or end; rename it"
+    return ""
 
 
 def _stream_problem(path: Path) -> str:
@@ -198,37 +244,13 @@ def _stream_problem(path: Path) -> str:
     return f"has no {' and no '.join(missing)} stream" if missing else ""
 
 
-def _test_ids(
-    clips: Sequence[Clip],
-    test_list: Path | None,
-    truth: Sequence[Box],
-    share: float,
-    seed: int,
-    report: ImportReport,
-) -> set[str]:
-    if test_list:
-        return _listed_test_ids(clips, test_list, report)
+def _test_ids(clips: Sequence[Clip], truth: Sequence[Box], share: float, seed: int) -> set[str]:
     if truth:
         return {box.clip_id for box in truth} & {clip.clip_id for clip in clips}
     # By file, not by clip: two clips of one video must not end up in both splits.
     files = {_file(clip) for clip in clips}
     drawn = set(ranked(files, seed)[: round(share * len(files))])
     return {clip.clip_id for clip in clips if _file(clip) in drawn}
-
-
-def _listed_test_ids(clips: Sequence[Clip], path: Path, report: ImportReport) -> set[str]:
-    by_name = {clip.clip_id: clip.clip_id for clip in clips} | {
-        clip.video: clip.clip_id for clip in clips if clip.video
-    }
-    ids: set[str] = set()
-    for line, cells in read_rows(path):
-        if cells[0] in by_name:
-            ids.add(by_name[cells[0]])
-        elif cells[0] not in report.left_out.get(WHOLE, {}) and (line, cells[0]) != (1, "clip_id"):
-            raise ManifestError(
-                f"{path}:{line}: {cells[0]!r} is neither a clip id nor the path of a video in the folder"
-            )
-    return ids
 
 
 def _refuse_strangers(truth: Sequence[Box], test: set[str], boxes: Path | None) -> None:

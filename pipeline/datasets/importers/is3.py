@@ -126,8 +126,9 @@ def _fields(record: Any, where: str) -> tuple[str, str, list[Any]]:
         raise ManifestError(f"{where}: 'gt_box' is the path of a mask; use the file with boxes instead of masks")
     if not isinstance(image, str) or not isinstance(audio, str) or not isinstance(values, list):
         raise ManifestError(f"{where}: 'image' and 'audio' must be paths, and 'gt_box' a list of four numbers")
-    # PurePosixPath, because the paths are the authors' even when the import runs on Windows.
-    return PurePosixPath(image).name, PurePosixPath(audio).name, values
+    # The paths are the authors', whatever system the import runs on; annotations made on Windows have backslashes.
+    image, audio = (PurePosixPath(path.replace("\\", "/")).name for path in (image, audio))
+    return image, audio, values
 
 
 def _box(clip_id: str, values: Sequence[Any], report: ImportReport) -> Box | None:

@@ -12,26 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.errors import ManifestError
+from pipeline.datasets.importers.lists import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.clips import Clip
-
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mov",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".flv",
-    ".ts",
-    ".ogv",
-    ".3gp",
-    ".wmv",
-)
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 
 
 @dataclass(frozen=True)

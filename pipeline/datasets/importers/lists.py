@@ -1,14 +1,12 @@
 """Reads the text, CSV and JSON lists of published datasets, and draws seeded subsets of ids.
 
-Conventions: an id list is a text or CSV file whose first column is the id. CRLF line endings and a byte-order mark are
-accepted.
+Conventions: an id list is a text or CSV file whose first column is the id, with the separators and encodings of
+`pipeline.common.tables`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -17,10 +15,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.tables import open_table, read_table, spoiled
+from pipeline.manifests.boxes import Box, read_boxes
+from pipeline.manifests.clips import Clip
+from pipeline.manifests.naming import Names
 
 SLUG = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_HEADERS = {"clip_id", "id", "file", "video", "youtube_id", "ytid"}
-_LISTED_SUFFIXES = {".jpg", ".jpeg", ".png", ".wav", ".flac", ".mp3", ".mp4", ".mkv", ".webm"}
+HEADERS = {"clip_id", "id", "file", "video", "youtube_id", "ytid"}
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".ts",
+    ".ogv",
+    ".3gp",
+    ".wmv",
+)
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 
 
 @dataclass(frozen=True)
@@ -53,16 +71,6 @@ def read_json(path: Path) -> Any:
         raise ManifestError(f"{path}: JSON nested too deeply") from None
 
 
-def read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Read a CSV file as ``(line number, stripped cells)``, skipping blank lines."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""))
-    try:
-        cells = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
-    except csv.Error as error:
-        raise ManifestError(f"{path}:{rows.line_num}: not CSV: {error}") from None
-    return [(line, row) for line, row in cells if any(row)]
-
-
 def read_ids(path: Path, *, pattern: re.Pattern[str] = SLUG, max_columns: int = 2) -> IdList:
     """Read a list of ids: the first column, without folders and media suffix. A header is skipped.
 
@@ -79,9 +87,9 @@ def read_ids(path: Path, *, pattern: re.Pattern[str] = SLUG, max_columns: int = 
     ManifestError
         There is a malformed id or a line with too many columns (file and line are named), or there are no ids.
     """
-    rows = read_rows(path)
+    rows = read_table(path)
     # Public lists come with and without a header, and none of these names is an id.
-    if rows and rows[0][1][0].lower() in _HEADERS:
+    if rows and rows[0][1][0].lower() in HEADERS:
         rows = rows[1:]
     ids: list[str] = []
     for line, cells in rows:
@@ -93,6 +101,65 @@ def read_ids(path: Path, *, pattern: re.Pattern[str] = SLUG, max_columns: int = 
     if not ids:
         raise ManifestError(f"{path}: contains no ids")
     return distinct(ids)
+
+
+class ClipLists:
+    """Reads a user's lists, which can name a clip by its id, or by its path with or without the suffix.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+
+    Attributes
+    ----------
+    understood : dict of Path to dict of str to str
+        For each list read: names that were written differently from the path or id that they mean; see
+        `pipeline.manifests.naming.Names`.
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._paths = {clip.clip_id: clip.video or clip.clip_id for clip in clips}
+        named = [(clip.clip_id, clip.clip_id) for clip in clips]
+        self._names = Names([*named, *((clip.video, clip.clip_id) for clip in clips if clip.video)])
+        self.understood: dict[Path, dict[str, str]] = {}
+
+    def boxes(self, path: Path) -> list[Box]:
+        """Read a box file. An unknown clip keeps the name that it has there. Raises ManifestError."""
+        return read_boxes(path, rename=lambda name, where: self._id([name], path, where) or name)
+
+    def ids(self, path: Path) -> set[str]:
+        """Read a list of clips, one per line. Raises ManifestError for names that fit no clip, or several."""
+        ids: set[str] = set()
+        unknown: list[tuple[str, str]] = []
+        with open_table(path) as table:
+            for row, (line, cells) in enumerate(table.rows):
+                # A path can contain the separator. The whole line is therefore tried first.
+                names = [table.separator.join(cells), f"{table.separator} ".join(cells), cells[0]]
+                if clip_id := self._id(names, path, f"{path}:{line}"):
+                    ids.add(clip_id)
+                elif row > 0 or cells[0].lower() not in HEADERS:
+                    unknown.append((f"{path}:{line}", cells[0]))
+        if unknown:
+            where, name = unknown[0]
+            more = f" (the first of {len(unknown)} such lines)" if len(unknown) > 1 else ""
+            raise ManifestError(
+                f"{where}: {name!r} is neither a clip id nor the path of a video in the folder{spoiled(name)}{more}"
+            )
+        return ids
+
+    def _id(self, names: Sequence[str], path: Path, where: str) -> str:
+        """Return the clip that the first known one of `names` means, or an empty string."""
+        for name in names:
+            found = self._names.find(name)
+            if len(found) > 1:
+                paths = " or ".join(repr(self._paths[clip_id]) for clip_id in found[:3])
+                raise ManifestError(f"{where}: {name!r} can mean {paths}; write the path with its suffix")
+            if found:
+                meant = self._paths[found[0]]
+                if name not in (found[0], meant):
+                    self.understood.setdefault(path, {})[name] = meant
+                return found[0]
+        return ""
 
 
 def distinct(ids: Iterable[str]) -> IdList:
@@ -107,7 +174,8 @@ def bare_id(text: str) -> str:
     """Strip folders and a media suffix: public lists contain ``./Data/0/123.jpg`` or ``123.wav`` for 123."""
     name = PurePosixPath(text.replace("\\", "/"))
     # Only known suffixes, because ids can contain dots.
-    return name.stem if name.suffix.lower() in _LISTED_SUFFIXES else name.name
+    listed = (*VIDEO_SUFFIXES, *FRAME_SUFFIXES, *AUDIO_SUFFIXES)
+    return name.stem if name.suffix.lower() in listed else name.name
 
 
 def checked_id(clip_id: str, where: str, *, pattern: re.Pattern[str] = SLUG) -> str:
@@ -115,7 +183,9 @@ def checked_id(clip_id: str, where: str, *, pattern: re.Pattern[str] = SLUG) -> 
     # Ids become file names, so "." and ".." are excluded although they match SLUG.
     if SLUG.fullmatch(clip_id) and pattern.fullmatch(clip_id) and clip_id not in {".", ".."}:
         return clip_id
-    raise ManifestError(f"{where}: {clip_id!r} is not a valid id of this dataset (expected {pattern.pattern})")
+    raise ManifestError(
+        f"{where}: {clip_id!r} is not a valid id of this dataset (expected {pattern.pattern}){spoiled(clip_id)}"
+    )
 
 
 def ranked(ids: Iterable[str], seed: int) -> list[str]:

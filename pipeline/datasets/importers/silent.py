@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.tables import read_table
 from pipeline.datasets.importers.layouts import MediaFinder
-from pipeline.datasets.importers.lists import bare_id, checked_id, read_rows
+from pipeline.datasets.importers.lists import bare_id, checked_id
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.clips import Clip
 
@@ -43,7 +44,7 @@ def read_silent_pairs(path: Path | None, report: ImportReport, *, pattern: re.Pa
         A row does not have two or three cells or has a malformed id (file and line are named), or there are no silent
         clips.
     """
-    rows = read_rows(path) if path else []
+    rows = read_table(path) if path else []
     if rows and [cell.lower() for cell in rows[0][1][:2]] == ["video", "audio"]:
         rows = rows[1:]
     pairs: Pairs = {}

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.tables import read_table
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.layouts import FLAT, Layout, MediaFinder, detect_layout, find_clips
 from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
-from pipeline.datasets.importers.lists import checked_id, distinct, drawn, read_json, read_rows
+from pipeline.datasets.importers.lists import bare_id, checked_id, distinct, drawn, read_json
 from pipeline.datasets.importers.report import ImportReport, listed_ids, note_repeats
 from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
@@ -161,7 +162,7 @@ def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[s
     """
     ids: list[str] = []
     labels: dict[str, str] = {}
-    for line, cells in read_rows(path):
+    for line, cells in read_table(path):
         where = f"{path}:{line}"
         # A row of VGGSound's own CSV; the start second is not zero-padded there.
         if len(cells) == 4 and cells[1].isdecimal():
@@ -170,7 +171,7 @@ def read_train_list(path: Path, report: ImportReport) -> tuple[list[str], dict[s
             cells = [f"{cells[0]}_{int(cells[1]):06d}", cells[2]]
         if len(cells) > 2:
             raise ManifestError(f"{where}: {len(cells)} columns; expected an id, or ytid, start, label, split")
-        clip_id = checked_id(cells[0].removesuffix(".mp4"), where, pattern=VGG_ID)
+        clip_id = checked_id(bare_id(cells[0]), where, pattern=VGG_ID)
         ids.append(clip_id)
         if len(cells) == 2 and cells[1]:
             labels[clip_id] = cells[1]

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,8 +162,8 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
 def _check(dataset: Dataset) -> None:
     splits = {split: clips for split, clips in dataset.clips.items() if clips}
     if not splits:
-        reasons = [reason for missing in dataset.report.left_out.values() for reason in missing.values()]
-        why = f"; most frequent reason: {max(sorted(set(reasons)), key=reasons.count)}" if reasons else ""
+        reasons = Counter(reason for missing in dataset.report.left_out.values() for reason in missing.values())
+        why = f"; most frequent reason: {max(sorted(reasons), key=reasons.__getitem__)}" if reasons else ""
         raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{why}; check --media")
     leaks = find_leaks(splits.get("train", []), _scored(splits))
     if leaks and not dataset.leaks_allowed:

@@ -1,0 +1,137 @@
+"""Read CSV tables as people and spreadsheet programs write them; the only place that knows about separators and encodings.
+
+Conventions
+-----------
+A table is UTF-8, with or without a byte-order mark, or UTF-16 with one. Its separator is a comma, a semicolon or a tab:
+the most frequent of them in the first line, or the one named by Excel's line ``sep=;``. Spaces around a cell are removed,
+and rows without any value are skipped. Anything else is an error that names the file and says how to save it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.common.errors import ManifestError
+
+SEPARATORS = (",", ";", "\t")  # ties go to the first
+_SNIFFED_CHARACTERS = 1 << 16
+_SEP_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_AS_UTF8 = "save it as UTF-8 (in Excel: “CSV UTF-8”)"
+_BINARY = {b"PK\x03\x04": "an Excel or LibreOffice workbook", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+_SPOILED = (
+    (re.compile(r"[+-]?\d+([.,]\d+)?E\+\d+", re.IGNORECASE), "a spreadsheet program has rounded a long number"),
+    (re.compile(r"#(NAME|REF|VALUE|NUM|N/A|DIV/0)[?!]?", re.IGNORECASE), "a spreadsheet program took it for a formula"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An open table.
+
+    Attributes
+    ----------
+    path : Path
+    separator : str
+    rows : iterator of (int, list of str)
+        Line number, for messages, and the stripped cells of each row with a value; a header is a row like any other.
+    """
+
+    path: Path
+    separator: str
+    rows: Iterator[tuple[int, list[str]]]
+
+    def number(self, cell: str) -> str:
+        """Return a cell with a decimal point. Where the separator is no comma, a comma can only be a decimal comma."""
+        return cell.replace(",", ".") if self.separator != "," and _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """Open a table, which is read row by row.
+
+    Raises
+    ------
+    ManifestError
+        The file is missing, a folder, a workbook, not text, or not CSV; also while the rows are read.
+    """
+    try:
+        with open(path, "rb") as binary:
+            encoding = _encoding(binary.read(4), path)
+            binary.seek(0)
+            with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
+                separator = _separator(file)
+                file.seek(0)
+                yield Table(path, separator, _rows(file, separator))
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ManifestError(f"{path}: is a folder, expected a file") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeError as error:
+        where = f" ({error.reason} at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise ManifestError(f"{path}: not UTF-8 text{where}; {_AS_UTF8}") from None
+    except csv.Error as error:
+        raise ManifestError(f"{path}: not readable as CSV: {error}") from None
+
+
+def read_table(path: Path) -> list[tuple[int, list[str]]]:
+    """Read all rows of a table. Raises ManifestError as `open_table` does."""
+    with open_table(path) as table:
+        return list(table.rows)
+
+
+def parse_decimal(text: str) -> float:
+    """Parse a number with a decimal point or a decimal comma. Raises ValueError, also for ``1,234``, which may be 1234."""
+    if _DECIMAL_COMMA.fullmatch(text) and not _THOUSANDS.fullmatch(text):
+        text = text.replace(",", ".")
+    return float(text)
+
+
+def spoiled(text: str) -> str:
+    """Return what a spreadsheet program did to a value and how to avoid it, as the end of a message; or an empty string."""
+    for pattern, what in _SPOILED:
+        if pattern.fullmatch(text):
+            return f"; {what}: format the column as text, and export the list again"
+    return ""
+
+
+def _encoding(head: bytes, path: Path) -> str:
+    for mark, kind in _BINARY.items():
+        if head.startswith(mark):
+            raise ManifestError(f"{path}: is {kind}, not CSV; save it as CSV UTF-8")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in head:
+        raise ManifestError(f"{path}: not UTF-8 text; {_AS_UTF8}")
+    return "utf-8-sig"
+
+
+def _separator(file: IO[str]) -> str:
+    """Return the separator that the first line with text has most often outside of quotes."""
+    line = ""
+    while not line.strip() and (read := file.readline(_SNIFFED_CHARACTERS)):
+        line = read
+    if named := _SEP_LINE.fullmatch(line):
+        return named[1]
+    outside = line.split('"')[::2]
+    return max(SEPARATORS, key=lambda separator: sum(part.count(separator) for part in outside))
+
+
+def _rows(file: IO[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, delimiter=separator, strict=True)
+    for number, row in enumerate(reader):
+        cells = [cell.strip() for cell in row]
+        if any(cells) and not (number == 0 and _SEP_LINE.fullmatch(separator.join(row))):
+            # The reader's own count, because a quoted value can contain line breaks.
+            yield reader.line_num, cells
