@@ -115,15 +115,6 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     return result
 
 
-def limited_range(planes: np.ndarray) -> np.ndarray:
-    """Convert packed yuv420p from full range (luma 0..255) to limited range (16..235), which every player supports."""
-    steps, n_luma = np.arange(256), planes.size * 2 // 3
-    luma = np.round(16 + steps * 219 / 255).astype(np.uint8)
-    chroma = np.round(128 + (steps - 128) * 224 / 255).astype(np.uint8)
-    flat = planes.reshape(-1)
-    return np.concatenate([luma[flat[:n_luma]], chroma[flat[n_luma:]]]).reshape(planes.shape)
-
-
 def opacity(heatmap: np.ndarray) -> np.ndarray:
     """Return the opacity at each value of a heat map in [0, 1], same shape."""
     return LOWEST_OPACITY + (HIGHEST_OPACITY - LOWEST_OPACITY) * heatmap

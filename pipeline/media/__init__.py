@@ -1,6 +1,7 @@
 """Decode media files into one frame and one audio window per clip, and compute log-mel spectrograms.
 
 - `clip`: the entry point: a video, or an image file plus an audio file, goes in; arrays come out.
+- `image`: still images. `pixels`: video frames to RGB.
 - `container`: opens a file with PyAV and seeks in it. `video` and `audio` decode at a timestamp.
 - `readable`: whether the system or the content is why a file cannot be read.
 - `log_mel`: the spectrogram that the audio encoder reads. `torchaudio_compat`: imports torchaudio without its extension.

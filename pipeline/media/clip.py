@@ -9,7 +9,7 @@ Conventions
 - The audio is the window of `clip_seconds` around the center time: mono (mean of the channels), float32, resampled,
   peak-normalized to 1, exactly ``round(sample_rate * clip_seconds)`` samples. It is zero-padded where the window extends
   beyond the media.
-- A clip is a video, or an image file plus an audio file. In the second case each file has its own middle.
+- A clip is a video, or an image file plus an audio file (see `pipeline.media.image` and `pipeline.media.pixels` for colors). In the second case each file has its own middle.
 - Every problem with a file raises a MediaError with a one-line message. No file content can crash or hang the process.
 
 PyAV suppresses FFmpeg's own messages by default, so they do not reach the console.
@@ -17,25 +17,16 @@ PyAV suppresses FFmpeg's own messages by default, so they do not reach the conso
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from pipeline.common.errors import MediaError
 from pipeline.media.audio import window_at
-from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer, require_file
-from pipeline.media.readable import raise_if_unreadable
+from pipeline.media.container import Deadline, MediaContainer
+from pipeline.media.image import read_still
 from pipeline.media.video import frame_at, squash
-
-# Formats that Pillow decodes in-process. Others are risky: its PostScript reader starts another program.
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-# All of these are raised by Pillow's decoders on damaged files.
-_IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -158,56 +149,3 @@ def _decode_frame(path: Path, centre_s: float | None, image_size: int, deadline:
     with MediaContainer(path, deadline=deadline) as media:
         media.stream("video")
         return frame_at(media, media.timestamp(centre_s), image_size=image_size)
-
-
-def read_still(path: Path) -> np.ndarray | None:
-    """Read an image file at its original size; return None if the content is not an image.
-
-    Returns
-    -------
-    np.ndarray [shape=(row, col, 3)] or None
-        uint8 RGB, upright (EXIF orientation applied).
-
-    Raises
-    ------
-    MediaError
-        The file is missing or empty, or the image is damaged or larger than 100 megapixels.
-    """
-    require_file(path)
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata and large images; the size is checked here, before anything is decoded.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_IMAGE_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise MediaError(
-                        f"{path}: {image.width}×{image.height} pixels exceed the limit of 100 megapixels; scale it down"
-                    )
-                return np.asarray(_rgb(ImageOps.exif_transpose(image)))
-    except UnidentifiedImageError:
-        return None
-    except Image.DecompressionBombError:
-        raise MediaError(f"{path}: exceeds the limit of 100 megapixels; scale it down") from None
-    except _IMAGE_ERRORS as error:
-        raise_if_unreadable(path, error)
-        raise MediaError(f"{path}: the image is damaged or truncated ({error}); download it again") from None
-
-
-def is_still(path: Path) -> bool:
-    """Return whether a file is an image, judging by its first bytes; False if it cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_IMAGE_FORMATS):
-                return True
-    except Image.DecompressionBombError:
-        return True  # an image, although too large to load
-    except _IMAGE_ERRORS:
-        return False
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit gray to 8 bits instead of scaling it.
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")

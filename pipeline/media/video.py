@@ -22,6 +22,7 @@ from PIL import Image
 
 from pipeline.common.errors import MediaError
 from pipeline.media.container import MAX_PIXELS, MICROSECOND, MediaContainer
+from pipeline.media.pixels import to_rgb
 
 # A decodable frame may be this far from the one that is due. A larger distance means that the file is damaged.
 MAX_GAP = Fraction(1, 2)
@@ -69,14 +70,7 @@ def frame_at(media: MediaContainer, timestamp: Fraction, *, image_size: int) -> 
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         raise MediaError(f"{media.path}: frames exceed {MAX_PIXELS // 10**6} megapixels; scale the video down")
     frame = _decode_at(media, timestamp)
-    try:
-        # One thread, because other workers use the remaining cores.
-        pixels = frame.to_ndarray(format="rgb24", threads=1)
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{media.path}: frames in pixel format {frame.format.name} cannot be converted: {error}"
-        ) from None
-    return squash(Image.fromarray(upright(pixels, frame)), image_size)
+    return squash(Image.fromarray(upright(to_rgb(frame, media.path), frame)), image_size)
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:

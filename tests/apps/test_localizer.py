@@ -40,8 +40,8 @@ from pipeline.figures.heatmap import (
 )
 from pipeline.manifests.clips import Clip
 from pipeline.media.audio import window_at
-from pipeline.media.clip import is_still, read_still
 from pipeline.media.container import Deadline, MediaContainer
+from pipeline.media.image import is_still, read_still
 from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
 from tests.support.media_files import steady, write_media

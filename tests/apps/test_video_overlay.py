@@ -17,7 +17,6 @@ from pipeline.apps.localize.video.overlay import overlay_video
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import MediaError
 from pipeline.evaluation.calibration import Calibration
-from pipeline.figures.heatmap import limited_range
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import upright
 from tests.support.localizing import AUDIO, make_localizer
@@ -240,20 +239,6 @@ def test_one_frame_and_a_window_longer_than_the_media(tmp_path):
     target, summary = run(source, tmp_path)
     assert len(decode(target)[0]) == 1
     assert summary.verdicts["sounding"] == 1
-
-
-def test_full_range_becomes_limited(tmp_path):
-    pictures = [np.full((96, 128, 3), value, dtype=np.uint8) for value in (0, 255, 128)]
-    source = write_media(
-        tmp_path / "a.mp4", times=steady(0.3, 10), frames=pictures, sound=tones(0.3),
-        video_options={"x264-params": "fullrange=on"},
-    )  # fmt: skip
-    assert limited_range(np.array([[0, 255], [128, 128], [0, 255]], np.uint8)).tolist() == [
-        [16, 235], [126, 126], [16, 240],
-    ]  # fmt: skip
-    target, _ = run(source, tmp_path)
-    with av.open(str(target)) as container:
-        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
 
 
 def test_silent_parts_show_a_notice_and_no_heat_map(tmp_path):

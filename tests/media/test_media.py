@@ -168,23 +168,6 @@ def test_display_matrix_is_applied(tmp_path, rotation, mirrored):
     assert frame[red][1] < 60
 
 
-@pytest.mark.parametrize(("orientation", "white"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
-def test_image_file_with_exif_orientation(tmp_path, orientation, white):
-    pixels = np.zeros((60, 90, 3), dtype=np.uint8)
-    pixels[:20, :20] = 255
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(pixels).save(tmp_path / "still.jpg", exif=exif)
-    frame = read_frame(tmp_path / "still.jpg", image_size=24)
-    assert frame[white].min() > 200
-    assert (frame.mean(axis=2) > 128).sum() < 60
-
-
-def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.full((8, 8), 0x4000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert (read_frame(tmp_path / "deep.png", image_size=4) == 0x40).all()
-
-
 def test_middle_of_the_media(tmp_path):
     path = write_media(tmp_path / "clip.mp4", times=steady(4, 25), sound=impulses(4, 16_000, [2.0]), gop=30)
     decoded = clip(path)

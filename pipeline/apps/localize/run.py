@@ -27,8 +27,8 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
 from pipeline.figures.heatmap import blend, overlay, rgb_notice, upsampled
-from pipeline.media.clip import read_still
 from pipeline.media.container import Deadline, MediaContainer, require_file
+from pipeline.media.image import read_still
 
 FORMAT_VERSION = 1
 

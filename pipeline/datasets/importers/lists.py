@@ -37,7 +37,7 @@ VIDEO_SUFFIXES = (
     ".3gp",
     ".wmv",
 )
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 
 

@@ -23,13 +23,14 @@ import numpy as np
 from pipeline.apps.localize.localizer import Localization, Localizer
 from pipeline.apps.localize.regions import Region
 from pipeline.apps.localize.sliding_windows import SlidingWindows, peak_to_peak_within
-from pipeline.apps.localize.video.canvas import Canvas, to_rgb
+from pipeline.apps.localize.video.canvas import Canvas
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.apps.localize.video.writer import VideoWriter
 from pipeline.common.errors import MediaError
 from pipeline.figures.heatmap import Layer, blend
 from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer
-from pipeline.media.video import decoded_frames, frame_time
+from pipeline.media.pixels import to_rgb
+from pipeline.media.video import decoded_frames, frame_time, upright
 
 NOTICES = {"silent": "no sound", "not found": "source not found"}
 OnProgress = Callable[[float, float | None], None]
@@ -201,7 +202,7 @@ class _Overlay:
         if (due and len(self.inputs) >= self.settings.batch_size) or held > _MAX_WAITING_BYTES:
             self._flush(end=time)
         if due:
-            self.inputs.append(to_rgb(frame, self.video.path))
+            self.inputs.append(upright(to_rgb(frame, self.video.path), frame))
             self.audio_windows.append(self.windows.window(time))
             step = 1 / Fraction(rate) if rate else Fraction(0)
             planned = (time if self.next_map is None else self.next_map) + step

@@ -18,12 +18,13 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.apps.localize.video.canvas import ColorTags
 from pipeline.common.errors import MediaError
 from pipeline.media.audio import timed_blocks
 from pipeline.media.container import MediaContainer
+from pipeline.media.pixels import LIMITED_RANGE
 
 COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
-_LIMITED_RANGE = 1  # luma 16..235
 _FINEST_TICK = Fraction(1, 10_000)  # s
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 # Write errors of the machine, not of the media.
@@ -45,8 +46,8 @@ class VideoWriter:
         Source of the audio track; nothing else may read from it in the meantime.
     zero : Fraction
         Time zero on the sources' clock.
-    colors : frame or None
-        A decoded frame whose color tags are copied.
+    colors : ColorTags or None
+        Color tags of the frames.
     aspect : Fraction
         Width of a pixel over its height.
     comment : str
@@ -64,7 +65,7 @@ class VideoWriter:
         time_base: Fraction,
         audio: MediaContainer | None,
         zero: Fraction,
-        colors: Any = None,
+        colors: ColorTags | None = None,
         aspect: Fraction = Fraction(1),
         comment: str = "",
         crf: int = 18,
@@ -82,9 +83,9 @@ class VideoWriter:
         encoder = self._video.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
         encoder.time_base, encoder.sample_aspect_ratio = self._tick, aspect
-        encoder.color_range = _LIMITED_RANGE
-        for tag in ("colorspace", "color_primaries", "color_trc") if colors is not None else ():
-            setattr(encoder, tag, getattr(colors, tag))
+        encoder.color_range = LIMITED_RANGE
+        if colors is not None:
+            encoder.colorspace, encoder.color_primaries, encoder.color_trc = colors
         encoder.options = {"crf": str(crf), "preset": preset}
         self._track = None if audio is None else _track(self._container, audio, zero)
         self._last = -1
@@ -122,7 +123,7 @@ class VideoWriter:
         frame: Any = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.time_base = self._tick
         self._last = frame.pts = max(round((time - self._zero) / self._tick), self._last + 1)
-        frame.color_range = _LIMITED_RANGE
+        frame.color_range = LIMITED_RANGE
         self._durations[frame.pts] = max(1, round(duration / self._tick))
         with _writing(self.path):
             self._write_audio_until(time)
