@@ -58,9 +58,11 @@ def pseudo_labels() -> None:
 @center_option
 @json_option
 def list_(artifacts: Artifacts, center: bool | None, as_json: bool) -> None:
-    """List the epochs: sounding fraction, change since the previous epoch, positives per clip (Eq. 6), size.
+    """List the epochs: sounding fraction, change since the previous epoch, positives per clip (Eq. 6), diagnostics, size.
 
     The change is 1 - mean IoU of the sounding regions. With more than 4096 clips the positives are estimated from a sample.
+    The diagnostics are from history.csv: share of peaks on the border of the frame, mean cosine of the audio embeddings,
+    rise of the peak with the clip's own audio, effective ranks of the audio (a) and of the visual features (V).
 
     Example: soundspot pl list iterative
     """

@@ -13,6 +13,7 @@ from pipeline.common.files import write_text
 from pipeline.report.page.page import PAGE, headline, write_page
 from pipeline.report.section import Section
 from pipeline.report.sections.curves import success_section
+from pipeline.report.sections.diagnostics import diagnostics_section
 from pipeline.report.sections.examples import ablation_section, epochs_section, methods_section
 from pipeline.report.sections.paper_tables import paper_sections
 from pipeline.report.sections.relation import relation_section
@@ -38,6 +39,7 @@ def write_report(source: Source) -> None:
         ablation_section(source),
         epochs_section(source),
         relation_section(source),
+        diagnostics_section(source),
         retrieval_section(source),
     ]
     title, lead = source.card.title, _lead(source)

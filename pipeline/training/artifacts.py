@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pipeline.common.errors import CheckpointError, EvaluationError
-from pipeline.common.project import LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
+from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
@@ -41,6 +41,20 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
     if missing := set(range(max(paths))) - paths.keys():
         raise EvaluationError(f"{run / LABELS_FOLDER}: no artifact of epoch {min(missing)}; {again}")
     return list(paths.values())
+
+
+def history_by_artifact(run: Path) -> dict[int, dict[str, float]]:
+    """Return the rows of ``history.csv`` by the epoch of the artifact that was written with them; empty without that file."""
+    from pipeline.training.history import read_history  # imports torch, see `centers_audio`
+
+    path = run / HISTORY_FILE
+    if not path.is_file():
+        return {}
+    rows = read_history(path)
+    # The initialization only labels the training set after its last epoch, as epoch 0.
+    if set(labels_by_epoch(run)) == {0}:
+        return {0: rows[-1]}
+    return {int(row["epoch"]): row for row in rows}
 
 
 def centers_audio(run: Path) -> bool:

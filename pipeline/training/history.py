@@ -1,8 +1,9 @@
 """Log of a run: ``history.csv``, which is reproducible, and ``timings.csv``, which is not.
 
 Columns of the history: mean loss; mean IoU of the sounding masks with those of the previous epoch; mean fraction of sounding cells;
-mean number of other clips that Eq. 6 relates to a clip. Columns of the timings: seconds of the epoch; pairs per second of training;
-fraction of training spent waiting for batches; fraction of the epoch spent labeling the training set.
+mean number of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Its row 0, before the first epoch,
+only has the diagnostics. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of training spent waiting
+for batches; fraction of the epoch spent labeling the training set.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.training.diagnostics import COLUMNS as DIAGNOSTICS
+from pipeline.training.diagnostics import collapse
 
 # Timings have their own file, so that all other files of a run are reproducible byte by byte.
-HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip")
+HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip", *DIAGNOSTICS)
 TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
 LOGGED = HISTORY + TIMINGS[1:]
 
@@ -51,7 +55,7 @@ class EpochTimer:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._trained = self._start
+        self._trained = self._labeled = self._start
         self._batches: Waited[object] | None = None
 
     def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
@@ -64,6 +68,10 @@ class EpochTimer:
         """Mark the end of the training steps; the label pass follows."""
         self._trained = time.perf_counter()
 
+    def labeled(self) -> None:
+        """Mark the end of the label pass."""
+        self._labeled = time.perf_counter()
+
     def timings(self, n_pairs: int) -> dict[str, float]:
         """Return the timings of the epoch, which ends now."""
         end = time.perf_counter()
@@ -72,7 +80,7 @@ class EpochTimer:
             "seconds": end - self._start,
             "pairs_per_second": n_pairs / training,
             "data_wait_fraction": (self._batches.seconds if self._batches else 0.0) / training,
-            "label_pass_fraction": (end - self._trained) / (end - self._start),
+            "label_pass_fraction": (self._labeled - self._trained) / (end - self._start),
         }
 
 
@@ -84,22 +92,46 @@ def label_measures(labels: PseudoLabels | None, previous: PseudoLabels | None) -
     }
 
 
+def start_row(diagnostics: Mapping[str, float]) -> dict[str, float]:
+    """Return row 0 of the history."""
+    return {**dict.fromkeys(LOGGED, math.nan), "epoch": 0, **diagnostics}
+
+
 def write_history(history_path: Path, timings_path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write ``history.csv`` and ``timings.csv``, one row per epoch."""
-    for path, columns in ((history_path, HISTORY), (timings_path, TIMINGS)):
-        write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in rows])
+    """Write ``history.csv``, one row per epoch and row 0, and ``timings.csv``, one row per epoch."""
+    for path, columns, written in ((history_path, HISTORY, rows), (timings_path, TIMINGS, rows[1:])):
+        write_csv(path, columns, [[_cell(row[name]) for name in columns] for row in written])
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``, one row per epoch. Writing the rows again gives the same file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(row[name] or "nan") for name in HISTORY} for row in csv.DictReader(file)]
+    """Read ``history.csv``: row 0 and one row per epoch. Writing the rows again gives the same file.
+
+    Raises
+    ------
+    FileNotFoundError
+    TrainingError
+        The file is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+        if tuple(header) != HISTORY:
+            raise ValueError("other columns")
+        rows = [dict(zip(HISTORY, (float(cell or "nan") for cell in line), strict=True)) for line in lines]
+        if not rows or [row["epoch"] for row in rows] != list(range(len(rows))):
+            raise ValueError("epochs are missing")
+    except (ValueError, csv.Error) as error:
+        raise TrainingError(f"{path}: damaged ({error}); remove the run's folder and run its stage again") from None
+    return rows
 
 
-def report_epoch(run_name: str, row: Mapping[str, float]) -> None:
-    """Print one line to stderr, above a progress bar if there is one."""
-    values = [f"{name} {value:.4g}" for name, value in row.items() if not math.isnan(value)]
+def report_epoch(run_name: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Print the last row to stderr, above a progress bar if there is one; and a warning if it is the first that shows a collapse."""
+    values = [f"{name} {value:.4g}" for name, value in rows[-1].items() if not math.isnan(value)]
     tqdm.write(f"{run_name}: {', '.join(values)}", file=sys.stderr)
+    signs = [collapse(row) for row in rows]
+    if signs[-1] and not any(signs[:-1]):
+        tqdm.write(f"warning: {run_name}, epoch {len(rows) - 1}: {signs[-1]}", file=sys.stderr)
 
 
 def _cell(value: float) -> str:

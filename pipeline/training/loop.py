@@ -46,11 +46,14 @@ def train_run(run: TrainingRun) -> None:
         previous = state.labels
         if run.spec.writes_labels(epoch):
             state.labels = label_training_set(run, state, epoch)
+        timer.labeled()
         row = {"epoch": epoch, "loss": loss, **label_measures(state.labels, previous), "positives_per_clip": positives}
+        # Collapsed? Measured on a sample, without boxes.
+        row |= run.diagnose(state.model)
         state.history.append({**row, **timer.timings(run.n_pairs)})
         # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
         save(run, state)
-        report_epoch(run.spec.name, state.history[-1])
+        report_epoch(run.spec.name, state.history)
     finish(run, state)
 
 

@@ -25,7 +25,7 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
     """
     run.folder.begin()
     state = start(run)
-    for row in read_history(other.history):
+    for row in read_history(other.history)[1:]:
         begun, epoch, previous = time.perf_counter(), int(row["epoch"]), state.labels
         path = other.weights(epoch) if epoch in other.kept else other.model
         content = checkpoints.read_checkpoint(path)
@@ -34,8 +34,9 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
         checkpoints.load_weights(state.model, content, path)
         state.labels = label_training_set(run, state, epoch)
         timings = {**dict.fromkeys(TIMINGS[1:], math.nan), "seconds": time.perf_counter() - begun}
-        state.history.append({**row, **label_measures(state.labels, previous), **timings})
+        measured = label_measures(state.labels, previous) | run.diagnose(state.model)
+        state.history.append({**row, **measured, **timings})
         keep_weights(run, state, epoch)
-        report_epoch(run.spec.name, state.history[-1])
+        report_epoch(run.spec.name, state.history)
     write_history(run.folder.history, run.folder.timings, state.history)
     finish(run, state)

@@ -11,9 +11,12 @@ import torch
 from pipeline.common.seeding import derive_seed
 from pipeline.methods.base import Batch, Method
 from pipeline.methods.build import build_method
+from pipeline.methods.trained_model import TrainedModel
+from pipeline.model.encoders import AudioVisualModel
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.batches import PreviousEpoch, training_batches
+from pipeline.training.diagnostics import diagnose
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.spec import RunSpec
 
@@ -67,6 +70,11 @@ class TrainingRun:
             targets=spec.classes.targets if spec.classes else None,
             device=self.device,
         )
+
+    def diagnose(self, model: AudioVisualModel) -> dict[str, float]:
+        """Look for a collapse of the model on a sample of the training clips, see `pipeline.training.diagnostics`."""
+        trained = TrainedModel(model, self.method)
+        return diagnose(trained, self.shards, batch_size=self.spec.batch_size, device=self.device)
 
     def start_seed(self, epoch: int) -> int:
         """Return the seed for `Method.start_epoch`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from pipeline.common.seeding import derive_seed
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.training import checkpoints
-from pipeline.training.history import LOGGED, write_history
+from pipeline.training.history import LOGGED, report_epoch, start_row, write_history
 from pipeline.training.run import TrainingRun
 from pipeline.training.spec import initial_digest
 
@@ -35,7 +36,7 @@ class TrainingState:
     labels : PseudoLabels or None
         Pseudo-labels of the last epoch; None if there are none yet.
     history : list of dict
-        One row per completed epoch, see `pipeline.training.history`.
+        Row 0, and one row per completed epoch, see `pipeline.training.history`.
     """
 
     model: AudioVisualModel
@@ -46,7 +47,7 @@ class TrainingState:
     @property
     def epoch(self) -> int:
         """The last completed epoch."""
-        return len(self.history)
+        return len(self.history) - 1
 
 
 def resume_or_start(run: TrainingRun) -> TrainingState:
@@ -66,37 +67,15 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
         except (CheckpointError, PseudoLabelError) as error:
             report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
     run.folder.begin()
-    return start(run)
+    state = start(run)
+    report_epoch(run.spec.name, state.history)
+    return state
 
 
 def start(run: TrainingRun) -> TrainingState:
     """Return the state before the first epoch: the initial model with its pseudo-labels, or new encoders."""
-    spec = run.spec
-    if spec.initial_folder is None:
-        return _new_state(run)
-    path = spec.initial_folder / MODEL_FILE
-    # A run may have waited for others while initialize ran again.
-    if initial_digest(spec.initial_folder) != spec.start:
-        raise TrainingError(f"{path}: changed after this stage had started; run the stage again")
-    initial = checkpoints.load_model(path)
-    description = initial.description
-    if description["encoder"] != spec.encoder.model_dump(mode="json"):
-        raise TrainingError(f"{path}: was trained with other settings of `encoder`; run initialize again")
-    if description["seed"] != spec.seed:
-        raise TrainingError(
-            f"{path}: was trained with seed {description['seed']}, not {spec.seed}; run initialize again"
-        )
-    initial_labels = labels_path(spec.initial_folder, 0)
-    labels = PseudoLabels.open(initial_labels)
-    if labels.attrs["fingerprint"] != description["fingerprint"]:
-        raise PseudoLabelError(f"{initial_labels}: does not belong to {path}; run initialize again")
-    labels.rows(run.shards.clip_ids)  # raises if a clip has no pseudo-labels
-    state = _new_state(run, initial.encoders)
-    # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
-    attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
-    write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
-    state.labels = PseudoLabels.open(run.folder.labels(0))
-    keep_weights(run, state, 0)
+    state = _new_state(run) if run.spec.initial_folder is None else _initial_state(run, run.spec.initial_folder)
+    state.history.append(start_row(run.diagnose(state.model)))
     return state
 
 
@@ -143,6 +122,34 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
         if state.labels.attrs["fingerprint"] != folder.fingerprint:
             raise PseudoLabelError(f"{path}: belongs to another run")
         state.labels.verify()  # damage found here restarts the training; found later, it would abort the run
+    return state
+
+
+def _initial_state(run: TrainingRun, initial_folder: Path) -> TrainingState:
+    spec = run.spec
+    path = initial_folder / MODEL_FILE
+    # A run may have waited for others while initialize ran again.
+    if initial_digest(initial_folder) != spec.start:
+        raise TrainingError(f"{path}: changed after this stage had started; run the stage again")
+    initial = checkpoints.load_model(path)
+    description = initial.description
+    if description["encoder"] != spec.encoder.model_dump(mode="json"):
+        raise TrainingError(f"{path}: was trained with other settings of `encoder`; run initialize again")
+    if description["seed"] != spec.seed:
+        raise TrainingError(
+            f"{path}: was trained with seed {description['seed']}, not {spec.seed}; run initialize again"
+        )
+    initial_labels = labels_path(initial_folder, 0)
+    labels = PseudoLabels.open(initial_labels)
+    if labels.attrs["fingerprint"] != description["fingerprint"]:
+        raise PseudoLabelError(f"{initial_labels}: does not belong to {path}; run initialize again")
+    labels.rows(run.shards.clip_ids)  # raises if a clip has no pseudo-labels
+    state = _new_state(run, initial.encoders)
+    # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
+    attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
+    write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
+    state.labels = PseudoLabels.open(run.folder.labels(0))
+    keep_weights(run, state, 0)
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import h5py
 import numpy as np
@@ -19,15 +20,17 @@ from pipeline.apps.inspection.measures import (
     shared_mask_ious,
     similarity_histogram,
 )
-from pipeline.apps.inspection.text import bars, map_text
+from pipeline.apps.inspection.text import bars, epochs_text, map_text
 from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import centering, clip_neighbors, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.cli.targets import open_shards, resolve_labels
-from pipeline.common.errors import PseudoLabelError, ShardError
+from pipeline.common.errors import PseudoLabelError, ShardError, TrainingError
 from pipeline.common.project import labels_path, weights_path
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint, write_checkpoint
+from pipeline.training.diagnostics import collapse
+from pipeline.training.history import start_row, write_history
 from tests.cli.test_evaluate import PARAMS
 from tests.shards.test_shards import SIZE, clip_values
 from tests.support.labeled_runs import CLIPS, make_labels, make_run, make_train_shards
@@ -47,6 +50,15 @@ def naive_cosines(embedding, *, center):
             a, b = embedding[i] - mean, embedding[j] - mean
             found.append(float(a @ b) / np.sqrt(float(a @ a) * float(b @ b)))
     return found
+
+
+def write_diagnostics(run, **columns):
+    """Write a ``history.csv`` of healthy epochs, with the given columns, and return its rows."""
+    healthy = {"border_cells": 0.4, "audio_cosine": 0.3, "audio_gap": 0.1, "audio_rank": 12.0, "visual_rank": 30.0}
+    values = [dict(zip(columns, of_epoch, strict=True)) for of_epoch in zip(*columns.values(), strict=True)]
+    rows = [start_row({**healthy, **each, "epoch": epoch}) for epoch, each in enumerate(values)]
+    write_history(run / "history.csv", run / "timings.csv", rows)
+    return rows
 
 
 class TestFinding:
@@ -169,6 +181,39 @@ class TestList:
         assert [each.positives_per_clip for each in summaries] == pytest.approx([related] * 3)
         assert all(each.positives_exact for each in summaries)
         assert summaries[1].bytes == labels_path(run, 1).stat().st_size
+
+    def test_diagnostics_are_those_of_the_history(self, run):
+        rows = write_diagnostics(run, border_peaks=[0.2, 0.3, 1.0], audio_gap=[math.nan, 0.1, 0.2])
+        summaries = list(list_epochs(find_artifacts(run), center=True))
+        assert [each.diagnostics["border_peaks"] for each in summaries] == [0.2, 0.3, 1.0]
+        assert [each.diagnostics["audio_gap"] for each in summaries] == [None, 0.1, 0.2]
+        assert [each.collapse for each in summaries] == ["", "", collapse(rows[2])]
+        (one,) = list_epochs(find_artifacts(labels_path(run, 1)), center=True)
+        assert one.diagnostics["border_peaks"] == 0.3
+        text = epochs_text(summaries)
+        header, _, first, _, last, warning = text.splitlines()
+        assert [word in header for word in ("border %", "cosine", "gap", "rank a", "rank V")] == [True] * 5
+        assert first.split()[6:9] == ["20.0", "0.30", "–"]
+        assert last.split()[6:9] == ["100.0", "0.30", "0.20"]
+        assert warning == f"warning: epoch 2: {collapse(rows[2])}"
+
+    def test_the_labels_of_the_initialization_have_the_diagnostics_of_its_last_epoch(self, tmp_path):
+        write_pseudo_labels(labels_path(tmp_path, 0), make_labels(0))
+        write_diagnostics(tmp_path, border_peaks=[0.2, 0.3, 0.4])
+        (one,) = list_epochs(find_artifacts(tmp_path), center=True)
+        assert one.diagnostics["border_peaks"] == 0.4
+
+    def test_without_a_history(self, run):
+        summaries = list(list_epochs(find_artifacts(run), center=True))
+        assert {value for each in summaries for value in each.diagnostics.values()} == {None}
+        assert "warning" not in epochs_text(summaries)
+        epochs_text(summaries, plain=True).encode("ascii")
+
+    def test_a_damaged_history_is_named(self, run):
+        write_diagnostics(run, border_peaks=[0.2, 0.3, 0.4])
+        (run / "history.csv").write_text("epoch\n0\n")
+        with pytest.raises(TrainingError, match=r"history\.csv: damaged"):
+            list(list_epochs(find_artifacts(run), center=True))
 
     def test_a_damaged_epoch_is_named(self, run):
         path = labels_path(run, 1)

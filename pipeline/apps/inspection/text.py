@@ -24,21 +24,36 @@ PASSES = {"delta_v": "above", "delta_a": "at or above"}  # Eq. 4, Eq. 6
 
 
 def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> str:
-    """Return the table of `list_epochs`, one line per epoch."""
-    header = ("epoch", "objective", "clips", "sounding %", "change %", "related per clip", "MB")
+    """Return the table of `list_epochs`, one line per epoch, and a warning if the model collapsed."""
+    missing = "-" if plain else MISSING
+
+    def cell(each: EpochSummary, name: str, form: str, *, scale: float = 1) -> str:
+        value = each.diagnostics[name]
+        return missing if value is None else format(scale * value, form)
+
+    header = (
+        *("epoch", "objective", "clips", "sounding %", "change %", "related per clip"),
+        *("border %", "cosine", "gap", "rank a", "rank V", "MB"),
+    )
     rows = [
         (
             str(each.epoch),
             each.objective,
             str(each.clips),
             f"{100 * each.sounding_fraction:.1f}",
-            ("-" if plain else MISSING) if each.change is None else f"{100 * each.change:.1f}",
+            missing if each.change is None else f"{100 * each.change:.1f}",
             f"{'' if each.positives_exact else '~'}{each.positives_per_clip:.1f}",
+            cell(each, "border_peaks", ".1f", scale=100),
+            cell(each, "audio_cosine", ".2f"),
+            cell(each, "audio_gap", ".2f"),
+            cell(each, "audio_rank", ".1f"),
+            cell(each, "visual_rank", ".1f"),
             f"{each.bytes / 1e6:.1f}",
         )
         for each in summaries
     ]
-    return Table(header, tuple(rows)).text()
+    found = next((f"warning: epoch {each.epoch}: {each.collapse}\n" for each in summaries if each.collapse), "")
+    return Table(header, tuple(rows)).text() + found
 
 
 def clip_text(view: ClipView, *, plain: bool = False) -> str:

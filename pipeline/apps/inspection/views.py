@@ -10,6 +10,7 @@ with `dataclasses.asdict`.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from pipeline.common.errors import CheckpointError, PseudoLabelError
 from pipeline.common.project import LABELS_FOLDER, labels_path
 from pipeline.evaluation.retrieval import neighbors
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.artifacts import centers_audio, labels_by_epoch
+from pipeline.training.artifacts import centers_audio, history_by_artifact, labels_by_epoch
+from pipeline.training.diagnostics import COLUMNS, collapse
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class EpochSummary:
 
     `change` is 1 - mean mask IoU with the previous epoch, None for the first. `positives_per_clip` is the mean number of
     other clips of the whole training set that Eq. 6 relates to a clip, estimated from a sample unless `positives_exact`.
+    `diagnostics` are those of `pipeline.training.diagnostics`, None where there is no value; `collapse` is its finding.
     """
 
     epoch: int
@@ -129,19 +132,23 @@ class EpochSummary:
     positives_exact: bool
     delta_v: float
     delta_a: float
+    diagnostics: dict[str, float | None]
+    collapse: str
     bytes: int
     path: str
 
 
 def list_epochs(artifacts: Artifacts, *, center: bool) -> Iterator[EpochSummary]:
-    """Yield a summary of each epoch, in order. Raises PseudoLabelError if a file is damaged."""
+    """Yield a summary of each epoch, in order. Raises PseudoLabelError or TrainingError if a file is damaged."""
     previous = None
+    history = history_by_artifact(artifacts.run)
     for path in artifacts.paths.values():
         labels = PseudoLabels.open(path)
         pairs = [
             (len(cosines), int((cosines >= labels.attrs["delta_a"]).sum()))
             for cosines in pair_cosines(labels, center=center)
         ]
+        row = history.get(int(labels.attrs["epoch"]))
         n_pairs, n_related = (sum(column) for column in zip(*pairs, strict=True)) if pairs else (0, 0)
         yield EpochSummary(
             epoch=labels.attrs["epoch"],
@@ -154,10 +161,16 @@ def list_epochs(artifacts: Artifacts, *, center: bool) -> Iterator[EpochSummary]
             positives_exact=len(labels) <= SAMPLE,
             delta_v=labels.attrs["delta_v"],
             delta_a=labels.attrs["delta_a"],
+            diagnostics={name: _known(row[name]) if row else None for name in COLUMNS},
+            collapse=collapse(row) if row else "",
             bytes=path.stat().st_size,
             path=str(path),
         )
         previous = PseudoLabels.open(path)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Diagnostics of training that need no boxes, over the epochs: has a model collapsed?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pipeline.common.errors import EvaluationError
+from pipeline.common.files import write_csv
+from pipeline.common.project import seed_folder
+from pipeline.common.text_table import MISSING, Table
+from pipeline.evaluation.labels import label_of
+from pipeline.report.section import Section
+from pipeline.report.source import Source
+from pipeline.training.artifacts import history_by_artifact
+from pipeline.training.diagnostics import COLUMNS, SAMPLE, collapse
+
+TITLE = "Training diagnostics"
+FILE = "training_diagnostics.csv"
+HEADER = ("peaks on the border, %", "cells, %", "cosine of audio", "audio gap", "rank of audio", "rank of frames")
+Rows = Sequence[Mapping[str, float]]
+
+
+def diagnostics_section(source: Source) -> Section:
+    """Write the diagnostics of every variant, seed and epoch, and warn of each run that ended collapsed."""
+    histories = {(name, seed): _history(source, name, seed) for name in source.variants for seed in source.seeds}
+    write_csv(
+        source.folder / FILE,
+        ["variant", "seed", "epoch", *COLUMNS],
+        [
+            [name, seed, int(row["epoch"]), *("" if math.isnan(row[key]) else f"{row[key]:.6g}" for key in COLUMNS)]
+            for (name, seed), rows in histories.items()
+            for row in rows
+        ],
+    )
+    shown = {str(int(row["epoch"])): row for row in histories[source.shown, source.seed]}
+    last = {label_of(name): histories[name, source.seed][-1] for name in source.variants}
+    parts = [
+        *collapse_warnings(histories),
+        f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
+        "clips: the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
+        "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
+        f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. Seed {source.seed}.",
+        f"“{label_of(source.shown)}” by epoch:",
+        _table("epoch", shown),
+    ]
+    if len(last) > 1:
+        parts += ["All variants after their last epoch:", _table("", last)]
+    return Section(TITLE, "\n\n".join(parts), data=(FILE,))
+
+
+def collapse_warnings(histories: Mapping[tuple[str, int], Rows]) -> list[str]:
+    """Return one line for each run (variant, seed) whose last epoch shows a collapse."""
+    found = {run: collapse(rows[-1]) for run, rows in histories.items()}
+    return [f"**Warning:** {label_of(name)}, seed {seed}: {signs}." for (name, seed), signs in found.items() if signs]
+
+
+def _history(source: Source, name: str, seed: int) -> Rows:
+    folder = seed_folder(source.runs / name, source.seeds, seed)
+    rows = list(history_by_artifact(folder).values())
+    if not rows:
+        raise EvaluationError(f"{folder}: no history.csv; run `dvc repro train@{name}`")
+    return rows
+
+
+def _table(corner: str, lines: Mapping[str, Mapping[str, float]]) -> str:
+    cells = [(label, *(_cell(row[key], key) for key in COLUMNS)) for label, row in lines.items()]
+    return Table((corner, *HEADER), tuple(cells)).markdown().strip()
+
+
+def _cell(value: float, key: str) -> str:
+    if math.isnan(value):
+        return MISSING
+    return f"{100 * value:.1f}" if key.startswith("border") else f"{value:.1f}" if "rank" in key else f"{value:.2f}"
