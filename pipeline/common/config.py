@@ -34,6 +34,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 FourCounts = tuple[Count, Count, Count, Count]
+Padding = Literal["zeros", "replicate"]
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 EvenCount = Annotated[int, Field(ge=2), AfterValidator(_even)]
 OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
@@ -111,6 +112,8 @@ class ResNetSettings(Settings):
     width: Count = 64  # channels of the first stage; doubled by each later stage
     strides: FourCounts = (1, 2, 2, 1)
     kernel_sizes: tuple[OddCount, OddCount, OddCount, OddCount] = (3, 3, 3, 3)
+    # What convolutions see beyond the border. The default is left out of fingerprints and checkpoints.
+    padding: Annotated[Padding, Field(exclude_if=lambda value: value == "zeros")] = "zeros"
 
 
 class EncoderSettings(Settings):

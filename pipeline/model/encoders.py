@@ -7,12 +7,14 @@ w), audio embeddings are a (n, d); both are float32 and L2-normalized over d. h 
 strides of the stages. State-dict names are torchvision's, so that published weights load.
 
 Our choices, where the paper is silent: ImageNet normalization of frames, per-clip standardization of log-mels, the projection, the
-BatchNorm, and receptive fields centered on their cells (see `ResNet`).
+BatchNorm, the padding, and receptive fields centered on their cells (see `ResNet`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.common.config import EncoderSettings, ResNetSettings
+from pipeline.common.config import EncoderSettings, Padding, ResNetSettings
 from pipeline.common.errors import SettingsError
 from pipeline.model.pretrained import load_pretrained
 
@@ -33,18 +35,29 @@ SILENCE_STD = 1.0e-5  # a log-mel with a smaller standard deviation counts as co
 class BasicBlock(nn.Module):
     """Two convolutions and a shortcut (He et al. 2016), with a configurable kernel size.
 
-    A `shift` of 1 moves the receptive field of both branches one pixel to the bottom right; beyond the border is zero padding.
+    A `shift` of 1 moves the receptive field of both branches one pixel to the bottom right. `padding_mode` is "zeros" or "replicate".
     """
 
-    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel_size: int, shift: int = 0) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        *,
+        stride: int,
+        kernel_size: int,
+        shift: int = 0,
+        padding_mode: Padding = "zeros",
+    ) -> None:
         super().__init__()
         padding = kernel_size // 2
+        self.padding_mode = padding_mode
         # Padding (left, right, top, bottom) of conv1 and of the shortcut; a negative value crops.
         self.moved = [(p - shift, p + shift) * 2 for p in (padding, 0)] if shift else None
         own = 0 if shift else padding
-        self.conv1 = nn.Conv2d(channels_in, channels, kernel_size, stride=stride, padding=own, bias=False)
+        conv = partial(nn.Conv2d, kernel_size=kernel_size, bias=False, padding_mode=padding_mode)
+        self.conv1 = conv(channels_in, channels, stride=stride, padding=own)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size, padding=padding, bias=False)
+        self.conv2 = conv(channels, channels, padding=padding)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1 or channels_in != channels:
@@ -53,7 +66,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        x, shortcut = (x, x) if self.moved is None else (F.pad(x, padding) for padding in self.moved)
+        x, shortcut = (x, x) if self.moved is None else (_pad(x, padding, self.padding_mode) for padding in self.moved)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -69,6 +82,9 @@ class ResNet(nn.Module):
     their shortcuts. Each cell is then centered on its own patch, up to half a pixel. Away from the borders this is the same
     network on a frame shifted by some pixels, so published weights remain valid. The audio encoder pools its whole map, so it keeps
     the symmetric padding.
+
+    Zero padding makes the cells next to the border of every frame alike, which Eq. 1 can mistake for what sounds. With `padding`
+    "replicate", a frame of one color has a constant map. Max-pooling pads with -inf, which never reaches its output.
     """
 
     def __init__(self, settings: ResNetSettings, *, channels_in: int, centered: bool) -> None:
@@ -77,20 +93,20 @@ class ResNet(nn.Module):
         self.dim = channels[-1]
         offset, shifts = _centering(settings) if centered else (0, (0, 0, 0, 0))
         before, after = STEM_PADDING - offset, STEM_PADDING + offset
+        self.padding_mode = settings.padding
         self.padding = (before, after, before, after)
         self.conv1 = nn.Conv2d(channels_in, settings.width, 7, stride=2, bias=False)
         self.bn1 = nn.BatchNorm2d(settings.width)
         inputs = [settings.width, *channels[:-1]]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(inputs[i], channels[i], settings.blocks[i], settings.strides[i], settings.kernel_sizes[i], shifts[i])
-            for i in range(4)
+            _stage(settings, i, inputs[i], channels[i], shifts[i]) for i in range(4)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(F.pad(x, self.padding))), inplace=True)
+        x = F.relu(self.bn1(self.conv1(_pad(x, self.padding, self.padding_mode))), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -243,7 +259,15 @@ def _centering(settings: ResNetSettings) -> tuple[int, tuple[int, ...]]:
     return stem, tuple(shifts)
 
 
-def _stage(channels_in: int, channels: int, blocks: int, stride: int, kernel_size: int, shift: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride=stride, kernel_size=kernel_size, shift=shift)
-    rest = (BasicBlock(channels, channels, stride=1, kernel_size=kernel_size) for _ in range(blocks - 1))
-    return nn.Sequential(first, *rest)
+def _stage(settings: ResNetSettings, index: int, channels_in: int, channels: int, shift: int) -> nn.Sequential:
+    block = partial(BasicBlock, kernel_size=settings.kernel_sizes[index], padding_mode=settings.padding)
+    first = block(channels_in, channels, stride=settings.strides[index], shift=shift)
+    return nn.Sequential(first, *(block(channels, channels, stride=1) for _ in range(settings.blocks[index] - 1)))
+
+
+def _pad(x: Tensor, padding: Sequence[int], mode: Padding) -> Tensor:
+    """Pad (left, right, top, bottom); negative values, only at the left and the top, crop."""
+    if mode == "zeros":
+        return F.pad(x, padding)
+    left, _, top, _ = padding  # replication cannot crop
+    return F.pad(x[..., max(0, -top) :, max(0, -left) :], [max(0, side) for side in padding], mode=mode)

@@ -60,9 +60,12 @@ def opened(path, side=8):
     return run_loaded
 
 
-@pytest.mark.parametrize(("strides", "side"), [((1, 2, 2, 1), 2), ((2, 1, 1, 2), 2)])
-def test_asymmetric_strides_give_the_same_maps(tmp_path, strides, side):
-    path = save_method_model(tmp_path / "model.pt", strides=strides)
+@pytest.mark.parametrize(
+    ("strides", "padding", "side"),
+    [((1, 2, 2, 1), "zeros", 2), ((1, 2, 2, 1), "replicate", 2), ((2, 1, 1, 2), "zeros", 2)],
+)
+def test_asymmetric_strides_and_paddings_give_the_same_maps(tmp_path, strides, padding, side):
+    path = save_method_model(tmp_path / "model.pt", strides=strides, padding=padding)
     inputs = random_inputs(3, seed=3)
     for format, ending in ENDING.items():
         exported = export_model(path, tmp_path / f"out.{ending}", format=format)

@@ -21,9 +21,9 @@ ENCODER = EncoderSettings(visual=SMALL, audio=SMALL, embedding_dim=8, batch_norm
 CLASSES = ["bell", "drum", "horn"]
 
 
-def save_method_model(path, name="iterative", *, second_stage=True, strides=SMALL.strides):
-    """Write a model of a method with random weights, in its second stage if it has one."""
-    visual = SMALL.model_copy(update={"strides": strides})
+def save_method_model(path, name="iterative", *, second_stage=True, **changes):
+    """Write a model of a method with random weights, in its second stage if it has one; `changes` are to `SMALL`, for frames."""
+    visual = SMALL.model_copy(update=changes)
     encoder = ENCODER.model_copy(update={"visual": visual})
     torch.manual_seed(0)
     settings = method_settings(make_settings(methods={name: {}}), name)

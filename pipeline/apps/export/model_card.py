@@ -166,7 +166,7 @@ def _resnet(settings: ResNetSettings) -> str:
     blocks, strides, kernels = (
         " ".join(map(str, each)) for each in (settings.blocks, settings.strides, settings.kernel_sizes)
     )
-    return f"ResNet with blocks {blocks}, width {settings.width}, strides {strides}, kernels {kernels}"
+    return f"ResNet with blocks {blocks}, width {settings.width}, strides {strides}, kernels {kernels}, padding {settings.padding}"
 
 
 def _training(facts: Mapping[str, Any]) -> str:
