@@ -1,36 +1,35 @@
 """Decode the audio window around a timestamp, exact to the sample.
 
-Decoding starts half a second before the window, so that codecs with memory (AAC, MP3, Opus) have settled. Each decoded
-block is placed according to its timestamp. Containers round timestamps (Matroska to a millisecond), so blocks without a
-gap between them are concatenated and placed as one run. Gaps, and the parts of the window outside the media, are filled
-with silence. Resampling uses libsoxr, which adds no delay.
+Decoding starts half a second before the window, so that codecs with memory (AAC, MP3, Opus) have settled, if the time
+stamps up to there agree with the number of samples. Otherwise it starts at the beginning of the track, and the samples
+are counted. Windows far into a file are placed by the stamps around them, whose median cancels jitter.
+
+Gaps, and the parts of the window outside the media, are filled with silence. Resampling uses libsoxr, which adds no delay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain
 from math import ceil, gcd, inf
-from typing import Any
 
-import av
 import numpy as np
 import soxr  # type: ignore[import-untyped]
 
 from pipeline.common.errors import MediaError
-from pipeline.media.container import MediaContainer
+from pipeline.media.audio_blocks import AudioBlock, audio_blocks, mixed
+from pipeline.media.container import ROUNDING_S, MediaContainer
 
 # 120 dB below full scale: quieter than the dither of 24-bit audio, so anything below it is digital silence.
 SILENCE = 1.0e-6
+# Ours: 16 steps of 16-bit audio. A quieter track contains only recorder or codec noise.
+_INAUDIBLE = 10 ** (-66 / 20)
 PREROLL = Fraction(1, 2)
-# A larger deviation from a steady sample rate is a gap; a smaller one is timestamp rounding.
-_GAP_S = 0.02
+# Ours: counting from the beginning of a track would take longer than decoding a frame.
+_COUNTED = Fraction(30)
 # Context on both sides of the window for the resampling filter, which would otherwise ring at the edges.
 MARGIN_S = 0.05
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000  # Hz; anything else means a damaged header
 
 
 def window_at(media: MediaContainer, timestamp: Fraction, *, clip_seconds: float, sample_rate: int) -> np.ndarray:
@@ -50,28 +49,26 @@ def window_at(media: MediaContainer, timestamp: Fraction, *, clip_seconds: float
     Returns
     -------
     np.ndarray [shape=(round(sample_rate * clip_seconds),)]
-        float32, the mean of the channels, scaled so that the largest magnitude is 1; zero where the media has no
-        audio.
+        float32, the mean of the channels (one of them if the mean cancels out), scaled so that the largest magnitude is
+        1; zero where the media has no audio. The track is the best one, or the first that sounds if that is silent
+        throughout.
 
     Raises
     ------
     MediaError
-        There is no audio stream, no audio can be decoded in the window, the window is digital silence, the sample rate
-        changes, or the time limit is exceeded.
+        There is no audio stream, no audio can be decoded in the window, the window is digital silence, or the time
+        limit is exceeded.
     """
+    use_sounding_track(media)
     start = timestamp - Fraction(clip_seconds) / 2
-    decoded = DecodedAudio()
-    for since in media.seek_times(start - PREROLL):
-        decoded = _decode_window(media, start, clip_seconds, since=since)
-        # Some containers seek too late. Retry from further back until decoding starts before the window.
-        if decoded.begin_s <= 0:
-            break
+    blocks, shift_s = _blocks_around(media, start, clip_seconds)
     span = f"from {float(start - media.zero):.3f} to {float(start - media.zero) + clip_seconds:.3f} s"
-    if not decoded.overlaps_window(clip_seconds):
+    if not any(block.end_s > start and block.begin_s < start + Fraction(clip_seconds) for block in blocks):
         raise MediaError(
             f"{media.path}: no audio can be decoded {span}; the track does not cover it, or the file is damaged"
         )
-    wave = assemble(decoded, sample_rate=sample_rate, length=round(sample_rate * clip_seconds))
+    length = round(sample_rate * clip_seconds)
+    wave = assemble(blocks, start - Fraction(shift_s), sample_rate=sample_rate, length=length)
     peak = float(np.abs(wave).max())
     if not np.isfinite(peak):
         raise MediaError(f"{media.path}: the audio contains non-finite values; re-encode it")
@@ -80,118 +77,116 @@ def window_at(media: MediaContainer, timestamp: Fraction, *, clip_seconds: float
     return wave / np.float32(peak)
 
 
-@dataclass
-class DecodedAudio:
-    """Decoded mono float32 blocks around a window, each with its start time in seconds relative to the window's start."""
-
-    rate: int = 0  # Hz
-    begin_s: float = inf  # start of the first decoded block, whether or not it was kept
-    times_s: list[float] = field(default_factory=list)
-    blocks: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def end_s(self) -> float:
-        """End of the last block."""
-        return self.times_s[-1] + len(self.blocks[-1]) / self.rate if self.blocks else -inf
-
-    def overlaps_window(self, clip_seconds: float) -> bool:
-        """Return whether any block overlaps the window."""
-        return bool(self.blocks) and self.end_s > 0 and self.times_s[0] < clip_seconds
+def use_sounding_track(media: MediaContainer) -> None:
+    """Switch a file with several audio tracks to the first one that is not silent throughout."""
+    for track in range(len(media.tracks)) if len(media.tracks) > 1 else ():
+        media.track = track
+        # A track that cannot be decoded does not sound.
+        with suppress(MediaError):
+            if not peak_to_peak_within(media, _INAUDIBLE):
+                return
+    media.track = 0
 
 
-def _decode_window(
-    media: MediaContainer, start: Fraction, clip_seconds: float, *, since: Fraction | None
-) -> DecodedAudio:
-    """Decode from `since` to the end of the window, keeping only the blocks near the window."""
-    decoded = DecodedAudio()
-    for time, block in timed_blocks(media, since):
-        begin_s = float(time - start)
-        decoded.rate = block.sample_rate
-        decoded.begin_s = min(decoded.begin_s, begin_s)
-        end_s = begin_s + block.samples / decoded.rate
-        if end_s >= -float(PREROLL):
-            decoded.times_s.append(begin_s)
-            decoded.blocks.append(to_mono(media, block))
-        if end_s > clip_seconds + 2 * MARGIN_S:
-            break
-    return decoded
+def peak_to_peak_within(media: MediaContainer, span: float) -> bool:
+    """Return whether no channel's peak-to-peak amplitude exceeds `span`; stop reading at the first excess.
 
-
-def timed_blocks(media: MediaContainer, since: Fraction | None) -> Iterator[tuple[Fraction, Any]]:
-    """Yield decoded audio blocks with their times on the container's clock, skipping blocks whose time is unknown.
+    Parameters
+    ----------
+    media : MediaContainer
+        An open file with an audio stream.
+    span : float >= 0
+        Difference between the highest and the lowest sample; full scale is ±1.
 
     Raises
     ------
     MediaError
-        The sample rate changes or is implausible, or the time limit is exceeded.
+        As for `window_at`; or no audio can be decoded at all.
     """
-    rate, length = 0, 0
-    time = media.zero if since is None else None
-    for block in _decoded_blocks(media, since):
-        if block.pts is not None:
-            time = block.pts * block.time_base
-        elif time is None:
-            # After a seek the position is unknown until the first timestamp.
-            continue
-        else:
-            time += Fraction(length, rate or 1)
-        rate = rate or block.sample_rate
-        if block.sample_rate != rate or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-            raise MediaError(
-                f"{media.path}: unsupported sample rate: {block.sample_rate} Hz after {rate} Hz; re-encode it"
-            )
-        length = block.samples
-        yield time, block
+    lowest = highest = None
+    for block in audio_blocks(media, None):
+        low, high = block.channels.min(axis=1, initial=np.inf), block.channels.max(axis=1, initial=-np.inf)
+        if lowest is None or highest is None or len(lowest) != len(low):
+            lowest, highest = low, high
+        # NumPy's minimum and maximum propagate NaN, which Python's do not.
+        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        if not (highest - lowest <= span).all():
+            return False
+    if lowest is None:
+        raise MediaError(f"{media.path}: its audio cannot be decoded; the file is damaged, re-encode it")
+    return True
 
 
-def _decoded_blocks(media: MediaContainer, since: Fraction | None) -> Iterator[Any]:
-    """Yield decoded audio frames, skipping packets that cannot be decoded."""
-    for packet in chain(media.packets("audio", since=since), [None]):
-        with suppress(av.FFmpegError):
-            yield from media.stream("audio").codec_context.decode(packet)
+def _blocks_around(media: MediaContainer, start: Fraction, clip_seconds: float) -> tuple[list[AudioBlock], float]:
+    """Decode the blocks near a window; return them, and how much later than counted they are, in seconds."""
+    since = start - PREROLL
+    far = since - media.zero > _COUNTED
+    if far or (since > media.zero and media.has_regular_audio(until=since)):
+        for earlier in media.seek_times(since):
+            begin_s, blocks = _decode(media, start, clip_seconds, since=earlier)
+            # Some containers seek too late, or to a false header. Retry from further back.
+            if begin_s <= start and len({block.run.rate for block in blocks}) <= 1:
+                break
+        late = sorted(block.late_s for block in blocks if block.late_s is not None)
+        if late and (far or late[-1] - late[0] <= ROUNDING_S):
+            return blocks, late[len(late) // 2]
+    return _decode(media, start, clip_seconds, since=None)[1], 0.0
 
 
-def to_mono(media: MediaContainer, block: Any) -> np.ndarray:
-    """Return the mean of a block's channels as float32 with full scale 1."""
-    try:
-        samples = block.to_ndarray()
-    except ValueError as error:
-        raise MediaError(f"{media.path}: its audio cannot be converted ({error}); re-encode it") from None
-    if not block.format.is_planar:
-        samples = samples.reshape(block.samples, -1).T
-    mean = samples.mean(axis=0, dtype=np.float32)
-    if samples.dtype == np.uint8:
-        # The only unsigned sample format: its zero is 128.
-        return (mean - np.float32(128)) / np.float32(128)
-    if samples.dtype.kind == "i":
-        return mean / np.float32(-float(np.iinfo(samples.dtype).min))
-    return mean
+def _decode(
+    media: MediaContainer, start: Fraction, clip_seconds: float, *, since: Fraction | None
+) -> tuple[float, list[AudioBlock]]:
+    """Decode from `since` to the end of the window; return when the first block begins, and the blocks near the window."""
+    begin_s, near = inf, []
+    near_s, end_s = float(start - PREROLL), float(start) + clip_seconds + 2 * MARGIN_S
+    for block in audio_blocks(media, since):
+        begin_s = min(begin_s, block.begin_s)
+        if block.end_s >= near_s:
+            near.append(block)
+        if block.end_s > end_s:
+            break
+    return begin_s, near
 
 
-def assemble(decoded: DecodedAudio, *, sample_rate: int, length: int) -> np.ndarray:
-    """Place the blocks in a window of `length` samples and resample it to `sample_rate`: float32 (length,), zero in gaps."""
-    common = gcd(decoded.rate, sample_rate)
+def assemble(blocks: Sequence[AudioBlock], start: Fraction, *, sample_rate: int, length: int) -> np.ndarray:
+    """Place blocks in a window of `length` samples and resample it.
+
+    Parameters
+    ----------
+    blocks : sequence of AudioBlock
+    start : Fraction
+        Start of the window on the clock of the blocks, seconds.
+    sample_rate : int > 0
+        Hz.
+    length : int > 0
+        Samples at `sample_rate`.
+
+    Returns
+    -------
+    np.ndarray [shape=(length,)]
+        float32, zero in gaps.
+    """
+    samples = list(zip(blocks, mixed(blocks), strict=True))
+    result = np.zeros(length, dtype=np.float32)
+    for rate in {block.run.rate for block in blocks}:
+        result += _resampled([part for part in samples if part[0].run.rate == rate], start, rate, sample_rate, length)
+    return result
+
+
+def _resampled(
+    parts: Sequence[tuple[AudioBlock, np.ndarray]], start: Fraction, rate: int, sample_rate: int, length: int
+) -> np.ndarray:
+    common = gcd(rate, sample_rate)
     # The margin is a whole number of samples at both rates, so that trimming it shifts nothing.
     margins = ceil(MARGIN_S * common)
-    native_margin, margin = margins * decoded.rate // common, margins * sample_rate // common
-    wave = np.zeros(ceil(length * decoded.rate / sample_rate) + 2 * native_margin, dtype=np.float32)
-    for position, samples in _runs(decoded):
-        begin = position + native_margin
+    native_margin, margin = margins * rate // common, margins * sample_rate // common
+    wave = np.zeros(ceil(length * rate / sample_rate) + 2 * native_margin, dtype=np.float32)
+    positions = {run: round((run.start - start) * rate) for run in {block.run for block, _ in parts}}
+    for block, samples in parts:
+        begin = positions[block.run] + block.offset + native_margin
         lead = max(-begin, 0)
         part = samples[lead : max(len(wave) - begin, 0)]
         wave[begin + lead : begin + lead + len(part)] = part
-    if decoded.rate != sample_rate:
-        wave = soxr.resample(wave, decoded.rate, sample_rate)
+    if rate != sample_rate:
+        wave = soxr.resample(wave, rate, sample_rate)
     return wave[margin : margin + length]
-
-
-def _runs(decoded: DecodedAudio) -> Iterator[tuple[int, np.ndarray]]:
-    """Concatenate blocks that have no gap between them; yield each run with its offset in samples from the window's start."""
-    counts = np.cumsum([0, *map(len, decoded.blocks)])
-    drift = np.array(decoded.times_s) * decoded.rate - counts[:-1]
-    first = 0
-    for i in range(1, len(drift) + 1):
-        if i == len(drift) or abs(drift[i] - drift[first]) > _GAP_S * decoded.rate:
-            # The median cancels timestamp rounding and is robust to a single wrong timestamp.
-            yield round(float(np.median(drift[first:i]) + counts[first])), np.concatenate(decoded.blocks[first:i])
-            first = i

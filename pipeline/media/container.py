@@ -25,13 +25,16 @@ import av
 from av.stream import Discard, Disposition
 
 from pipeline.common.errors import MediaError
-from pipeline.media.readable import raise_if_unreadable
+from pipeline.media.pyav import MAX_PIXELS, open_media, pyav_errors
 
 DURATION_TOLERANCE = Fraction(1, 10)
-MAX_PIXELS = 100_000_000
 MICROSECOND = Fraction(1, 1_000_000)
+# Time stamps that deviate less from the number of samples are only rounded: many containers count in milliseconds.
+ROUNDING_S = 0.001 + 1.0e-9
 # Containers with a sparse or wrong index may seek too late; each retry starts further back.
 _SEEK_BACK_S = (0, 1, 4, 16)
+# Sample entries of encrypted tracks: Common Encryption, and iTunes.
+_ENCRYPTED_TAGS = frozenset({"encv", "enca", "drmi", "drms"})
 
 Kind = Literal["video", "audio"]
 
@@ -92,8 +95,12 @@ class MediaContainer:
 
     Attributes
     ----------
-    video, audio : stream or None
-        The best decodable stream of each kind. Embedded cover art does not count as video.
+    video : stream or None
+        The best decodable video stream. Embedded cover art does not count.
+    tracks : list of streams
+        The decodable audio streams of the same program, the best one first.
+    track : int
+        Index of the audio track in use.
     zero : Fraction
         Time zero on the container's clock.
 
@@ -107,7 +114,13 @@ class MediaContainer:
         require_file(path)
         self.path = path
         self.deadline = deadline
+        self.track = 0
         self._open()
+
+    @property
+    def audio(self) -> Any:
+        """The audio stream in use, or None."""
+        return self.tracks[self.track] if self.track < len(self.tracks) else None
 
     def __enter__(self) -> MediaContainer:
         return self
@@ -163,37 +176,59 @@ class MediaContainer:
         stream = self.stream(kind)
         for other in self.container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        if since is None or self._seek(since, stream):
-            yield from self._demux(stream)
+        if since is not None and not self._seek(since, stream):
+            return
+        for packet in self._demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                raise MediaError(f"{self.path}: is encrypted (DRM); decrypt it first or leave it out")
+            yield packet
+
+    def has_regular_audio(self, *, until: Fraction) -> bool:
+        """Return whether the time stamps of all audio packets up to a time agree with the number of samples before."""
+        stream = self.stream("audio")
+        for other in self.container.streams:
+            other.discard = Discard.default if other is stream else Discard.all
+        context, tick_s, until_s = stream.codec_context, float(stream.time_base), float(until)
+        size_s = context.frame_size / context.sample_rate if context.frame_size and context.sample_rate else None
+        counted_s = None
+        for packet in self._demux(stream) if self._seek(self.zero, stream) else ():
+            if packet.pts is None:
+                return False
+            stamp_s = packet.pts * tick_s
+            counted_s = stamp_s if counted_s is None else counted_s
+            if abs(stamp_s - counted_s) > ROUNDING_S:
+                return False
+            if stamp_s > until_s:
+                return True
+            counted_s += (packet.duration or 0) * tick_s if size_s is None else size_s
+        return False
 
     def _open(self) -> None:
         try:
-            self.container = av.open(
-                str(self.path.absolute()),
-                timeout=self.deadline.remaining_s,
-                metadata_errors="replace",
-                # A playlist inside a media file must not make a worker fetch from the network.
-                container_options={"protocol_whitelist": "file"},
-                options={"max_pixels": str(MAX_PIXELS)},
-            )
-        except av.FFmpegError as error:
+            self.container = open_media(self.path, timeout_s=self.deadline.remaining_s)
+        except MediaError:
             self.deadline.check(self.path)
-            raise_if_unreadable(self.path, error)
-            raise MediaError(
-                f"{self.path}: cannot be read as media ({error.strerror}); it is damaged, truncated or not a media file"
-            ) from None
+            raise
         self._fresh = True
-        self.video = self._best("video")
-        self.audio = self._best("audio")
-        used = [s for s in (self.video, self.audio) if s is not None]
-        starts = [s.start_time * s.time_base for s in used if s.start_time is not None]
+        with pyav_errors(self.path):
+            self.video = self._best("video")
+            self.tracks = self._audio_tracks()
+            used = [s for s in (self.video, *self.tracks[:1]) if s is not None]
+            starts = [s.start_time * s.time_base for s in used if s.start_time is not None]
+            for stream in (self.video, *self.tracks):
+                if stream is not None:
+                    self._prepare(stream)
         self.zero: Fraction = min(starts, default=Fraction(0))
-        for stream in used:
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
-    def _best(self, kind: Kind) -> Any:
-        usable = [
+    def _prepare(self, stream: Any) -> None:
+        # Matroska stores the id of the key as metadata.
+        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata:
+            raise MediaError(f"{self.path}: its {stream.type} is encrypted (DRM); decrypt it first or leave it out")
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+
+    def _usable(self, kind: Kind) -> list[Any]:
+        return [
             s
             for s in self.container.streams
             if s.type == kind
@@ -201,8 +236,20 @@ class MediaContainer:
             and s.time_base
             and not s.disposition & Disposition.attached_pic
         ]
-        best = self.container.streams.best(kind)
+
+    def _best(self, kind: Kind, related: Any = None) -> Any:
+        usable = self._usable(kind)
+        best = self.container.streams.best(kind, related)
         return best if best in usable else next(iter(usable), None)
+
+    def _audio_tracks(self) -> list[Any]:
+        """Return the audio streams that belong to the video, the best one first."""
+        best = self._best("audio", self.video)
+        others = [s for s in self._usable("audio") if s is not best]
+        if self.video is not None:
+            # A transport stream with several programs has a best video stream for the audio of each.
+            others = [s for s in others if self._best("video", s) is self.video]
+        return [] if best is None else [best, *others]
 
     def _rewind(self) -> None:
         """Return to the start by reopening the file: seeking to the start is not exact in every container."""
@@ -214,17 +261,18 @@ class MediaContainer:
         self._fresh = False
         try:
             self.container.seek(int(timestamp / stream.time_base), stream=stream)
-        except av.FFmpegError:
+        # Timestamps of damaged files can exceed 64 bits.
+        except (av.FFmpegError, OverflowError):
             return False
         return True
 
     def _demux(self, *streams: Any) -> Iterator[Any]:
         self._fresh = False
-        with suppress(av.FFmpegError):
-            for packet in self.container.demux(*streams):
+        packets = self.container.demux(*streams)
+        # PyAV raises IndexError at the end of files with streams that appear late.
+        with suppress(av.FFmpegError, IndexError), pyav_errors(self.path, passing=(av.FFmpegError, IndexError)):
+            for packet in packets:
                 self.deadline.check(self.path)
-                if packet.has_sidedata("encryption_info"):
-                    raise MediaError(f"{self.path}: is encrypted; decrypt it first or leave it out")
                 if packet.size:
                     yield packet
         self.deadline.check(self.path)

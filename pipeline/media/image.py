@@ -24,7 +24,8 @@ import pillow_heif
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline.common.errors import MediaError
-from pipeline.media.container import MAX_PIXELS, require_file
+from pipeline.media.container import require_file
+from pipeline.media.pyav import MAX_PIXELS
 from pipeline.media.readable import raise_if_unreadable
 
 # One thread, because other workers use the remaining cores.

@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline.common.errors import MediaError
-from pipeline.media.container import MAX_PIXELS, MICROSECOND, MediaContainer
+from pipeline.media.container import MICROSECOND, MediaContainer
 from pipeline.media.pixels import to_rgb
+from pipeline.media.pyav import MAX_PIXELS, pyav_errors
 
 # A decodable frame may be this far from the one that is due. A larger distance means that the file is damaged.
 MAX_GAP = Fraction(1, 2)
@@ -163,7 +164,8 @@ def decoded_frames(media: MediaContainer) -> Iterator[Any]:
 def _decoded(media: MediaContainer, packet: Any) -> list[Any] | None:
     """Return the frames that decoding a packet yields, or None if it is damaged."""
     try:
-        frames = media.stream("video").codec_context.decode(packet)
+        with pyav_errors(media.path, "decoded", passing=(av.FFmpegError,)):
+            frames = media.stream("video").codec_context.decode(packet)
     except av.FFmpegError:
         return None
     return None if any(frame.is_corrupt for frame in frames) else frames

@@ -247,7 +247,10 @@ def test_sliding_windows_equal_those_of_extraction(tmp_path, ending, codec):
             found = windows.window(other.timestamp(centre_s))
             expected = window_at(other, other.timestamp(centre_s), clip_seconds=1.0, sample_rate=16_000)
             assert found.shape == (16_000,)
-            assert np.abs(found / np.abs(found).max() - expected).max() < 5e-3, centre_s
+            # Matroska rounds times to milliseconds, and a seek sees other ones.
+            lags = range(-16, 17) if ending == "mkv" else (0,)
+            found = found / np.abs(found).max()
+            assert min(np.abs(np.roll(found, lag) - expected)[16:-16].max() for lag in lags) < 5e-3, centre_s
 
 
 def test_windows_beyond_the_audio_are_zero(tmp_path):
@@ -371,7 +374,8 @@ def test_transposed_audio_and_invalid_rates():
     for sideways in (stereo.T, noise()[:, None]):
         with pytest.raises(ValueError, match=r"\(8000, [12]\).*audio\.T"):
             localizer.window(sideways, AUDIO.sample_rate)
-    assert (localizer.window(stereo.T.T, AUDIO.sample_rate) == 0).all()
+    # The mean of the channels cancels out, so one of them is used.
+    assert np.array_equal(localizer.window(stereo, AUDIO.sample_rate), stereo[0])
     for rate in (0, -8000, math.nan, math.inf):
         with pytest.raises(ValueError, match=rf"sample_rate .*{rate}"):
             localizer.window(noise(), rate)

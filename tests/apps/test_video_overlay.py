@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pipeline.apps.localize.localizer import SILENCE_DBFS, Localization
-from pipeline.apps.localize.sliding_windows import peak_to_peak_within
 from pipeline.apps.localize.video import overlay as video_overlay
 from pipeline.apps.localize.video.overlay import overlay_video
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import MediaError
 from pipeline.evaluation.calibration import Calibration
+from pipeline.media.audio import peak_to_peak_within
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import upright
 from tests.support.localizing import AUDIO, make_localizer

@@ -434,7 +434,7 @@ BAD_FILES = {
     folder: "is a folder",
     pipe: "not a regular file",
     text: r"cannot be read",
-    playlist: r"(cannot be read|has no)",
+    playlist: r"is a playlist \(HLS\)",
     no_audio: r"no .*audio stream",
     no_video: r"no .*video stream",
     cover_only: r"no .*video stream",

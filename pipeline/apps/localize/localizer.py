@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,8 @@ from pipeline.evaluation.calibration import (
     read_calibration,
 )
 from pipeline.figures.heatmap import upsampled
-from pipeline.media.audio import DecodedAudio, assemble
+from pipeline.media.audio import assemble
+from pipeline.media.audio_blocks import AudioBlock, Run
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.media.video import squash
 from pipeline.methods.trained_model import TrainedModel
@@ -221,11 +223,11 @@ class Localizer:
                 f"audio must be (channel, sample), got {audio.shape}: more channels than samples; pass audio.T"
             )
         full_scale = -float(np.iinfo(audio.dtype).min) if audio.dtype.kind == "i" else 1.0
-        mono = np.atleast_2d(audio).mean(axis=0, dtype=np.float32) / np.float32(full_scale)
+        channels = np.atleast_2d(audio).astype(np.float32) / np.float32(full_scale)
         # The same code path as for files, so that arrays and files give equal windows.
-        begin_s = (self.audio.clip_seconds - len(mono) / sample_rate) / 2
-        decoded = DecodedAudio(sample_rate, begin_s, [begin_s], [mono])
-        return assemble(decoded, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
+        block = AudioBlock(channels, Run(Fraction(0), sample_rate))
+        start = (Fraction(channels.shape[1], sample_rate) - Fraction(self.audio.clip_seconds)) / 2
+        return assemble([block], start, sample_rate=self.audio.sample_rate, length=self.audio.n_samples)
 
     def localize_batch(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> list[Localization]:
         """Run the model on a batch of frames and their audio windows.

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -27,8 +26,10 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
 from pipeline.figures.heatmap import blend, overlay, rgb_notice, upsampled
+from pipeline.media.audio import use_sounding_track
 from pipeline.media.container import Deadline, MediaContainer, require_file
 from pipeline.media.image import read_still
+from pipeline.media.pyav import open_media
 
 FORMAT_VERSION = 1
 
@@ -185,6 +186,7 @@ def _run_image(run: _Run) -> str:
 def _middle_window(path: Path, localizer: Localizer, limit_s: float) -> np.ndarray:
     with MediaContainer(path, deadline=Deadline(limit_s, setting="--time-limit")) as media:
         media.stream("audio")
+        use_sounding_track(media)
         timestamp = media.timestamp(None)
         audio = localizer.audio
         # Not `window_at`, which normalizes the level that the silence threshold refers to.
@@ -246,9 +248,9 @@ def _read_made_by(path: Path) -> str:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return str(arrays["made_by"])
-        with av.open(str(path.absolute())) as container:
+        with open_media(path) as container:
             return container.metadata.get("comment", "").removeprefix("soundspot localize ")
-    except (OSError, ValueError, KeyError, TypeError, av.FFmpegError):
+    except (OSError, ValueError, KeyError, TypeError, MediaError):
         return ""
 
 

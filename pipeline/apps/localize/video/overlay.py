@@ -22,14 +22,16 @@ import numpy as np
 
 from pipeline.apps.localize.localizer import Localization, Localizer
 from pipeline.apps.localize.regions import Region
-from pipeline.apps.localize.sliding_windows import SlidingWindows, peak_to_peak_within
+from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.apps.localize.video.canvas import Canvas
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.apps.localize.video.writer import VideoWriter
 from pipeline.common.errors import MediaError
 from pipeline.figures.heatmap import Layer, blend
-from pipeline.media.container import MAX_PIXELS, Deadline, MediaContainer
+from pipeline.media.audio import peak_to_peak_within, use_sounding_track
+from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.pixels import to_rgb
+from pipeline.media.pyav import MAX_PIXELS
 from pipeline.media.video import decoded_frames, frame_time, upright
 
 NOTICES = {"silent": "no sound", "not found": "source not found"}
@@ -117,7 +119,10 @@ def overlay_video(
         stream = video.video
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise MediaError(f"{source}: frames exceed {MAX_PIXELS // 10**6} megapixels; scale the video down")
+        use_sounding_track(audio)
+        track.track = audio.track
         with MediaContainer(source, deadline=deadline) as whole:
+            whole.track = audio.track
             # A constant offset is inaudible; without it, no sample can exceed the peak-to-peak amplitude. The check reads one
             # block of a loud file, and for a silent one it is much cheaper than encoding the video for nothing.
             if peak_to_peak_within(whole, 10 ** (localizer.silence_dbfs / 20)):

@@ -1,6 +1,5 @@
 """Write frames and an audio track as a widely playable video: MP4, H.264, yuv420p, index at the front.
 
-Audio packets are copied unchanged if MP4 supports their codec and players handle it; other audio is re-encoded as AAC.
 Timestamps are kept, including offsets between the streams.
 """
 
@@ -18,15 +17,13 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.apps.localize.video.audio_track import audio_track
 from pipeline.apps.localize.video.canvas import ColorTags
 from pipeline.common.errors import MediaError
-from pipeline.media.audio import timed_blocks
 from pipeline.media.container import MediaContainer
 from pipeline.media.pixels import LIMITED_RANGE
 
-COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
 _FINEST_TICK = Fraction(1, 10_000)  # s
-_AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 # Write errors of the machine, not of the media.
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -87,7 +84,7 @@ class VideoWriter:
         if colors is not None:
             encoder.colorspace, encoder.color_primaries, encoder.color_trc = colors
         encoder.options = {"crf": str(crf), "preset": preset}
-        self._track = None if audio is None else _track(self._container, audio, zero)
+        self._track = None if audio is None else audio_track(self._container, audio, zero)
         self._last = -1
         self._durations: dict[int, int] = {}
 
@@ -140,90 +137,13 @@ class VideoWriter:
             self._container.mux(packet)
 
 
-class _CopiedTrack:
-    """Audio packets copied unchanged, shifted to time zero."""
-
-    how = "copied"
-
-    def __init__(self, container: Any, media: MediaContainer, zero: Fraction) -> None:
-        template = media.stream("audio")
-        self._stream = container.add_stream_from_template(template)
-        self._shift = round(zero / template.time_base)
-        self._packets = media.packets("audio", since=None)
-        self._held: Any = None
-        self._last: int | None = None
-
-    def until(self, time: Fraction | None) -> Iterator[Any]:
-        """Yield the packets that start before `time`; None means the end."""
-        while True:
-            packet = next(self._packets, None) if self._held is None else self._held
-            if packet is None:
-                return
-            stamp = packet.pts if packet.dts is None else packet.dts
-            if time is not None and stamp is not None and stamp * packet.time_base > time:
-                self._held = packet
-                return
-            self._held = None
-            # A packet without a timestamp cannot be placed.
-            if stamp is None:
-                continue
-            dts = stamp - self._shift
-            # MP4 requires increasing timestamps, which damaged files violate.
-            dts = dts if self._last is None else max(dts, self._last + 1)
-            packet.pts, packet.dts, self._last = max(dts, (packet.pts or stamp) - self._shift), dts, dts
-            packet.stream = self._stream
-            yield packet
-
-
-class _EncodedTrack:
-    """Audio re-encoded as AAC."""
-
-    how = "re-encoded as AAC"
-
-    def __init__(self, container: Any, media: MediaContainer, zero: Fraction) -> None:
-        stream = media.stream("audio")
-        rate = next((rate for rate in reversed(_AAC_RATES) if rate >= stream.codec_context.sample_rate), _AAC_RATES[0])
-        # Surround audio is mixed down to stereo, which every player supports.
-        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        self._path = media.path
-        self._stream: Any = container.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler("fltp", layout, rate, frame_size=1024)
-        self._blocks: Iterator[Any] | None = (block for _, block in timed_blocks(media, None))
-        self._zero = zero
-        self._time = zero
-
-    def until(self, time: Fraction | None) -> Iterator[Any]:
-        """Yield packets of the audio that starts before `time`; None means the end."""
-        try:
-            while self._blocks is not None and (time is None or self._time <= time):
-                block = next(self._blocks, None)
-                if block is None:
-                    self._blocks = None
-                    for piece in self._resampler.resample(None):
-                        yield from self._stream.encode(piece)
-                    yield from self._stream.encode(None)
-                    return
-                if block.pts is not None:
-                    self._time = block.pts * block.time_base
-                    block.pts -= round(self._zero / block.time_base)
-                for piece in self._resampler.resample(block):
-                    yield from self._stream.encode(piece)
-        except ValueError as error:
-            raise MediaError(
-                f"{self._path}: its audio cannot be re-encoded as AAC ({error}); convert it first"
-            ) from None
-
-
-def _track(container: Any, media: MediaContainer, zero: Fraction) -> _CopiedTrack | _EncodedTrack:
-    codec = media.stream("audio").codec_context.name
-    return (_CopiedTrack if codec in COPIED_CODECS else _EncodedTrack)(container, media, zero)
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Convert FFmpeg errors: OSError for environment errors such as a full disk, MediaError for problems of the media."""
     try:
         yield
+    except OverflowError:
+        raise MediaError(f"{path.name}: cannot be written; the source has timestamps beyond 64 bits") from None
     except av.FFmpegError as error:
         if error.errno in _STORAGE_ERRNOS:
             raise OSError(error.errno, error.strerror, str(path)) from None
