@@ -19,13 +19,14 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import av
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from pipeline.common.errors import MediaError
-from pipeline.media.pyav import MAX_PIXELS, open_media, pyav_errors
+from pipeline.media.pyav import open_media, pyav_errors
+from pipeline.media.streams import Kind, best_streams
 
 DURATION_TOLERANCE = Fraction(1, 10)
 MICROSECOND = Fraction(1, 1_000_000)
@@ -33,10 +34,6 @@ MICROSECOND = Fraction(1, 1_000_000)
 ROUNDING_S = 0.001 + 1.0e-9
 # Containers with a sparse or wrong index may seek too late; each retry starts further back.
 _SEEK_BACK_S = (0, 1, 4, 16)
-# Sample entries of encrypted tracks: Common Encryption, and iTunes.
-_ENCRYPTED_TAGS = frozenset({"encv", "enca", "drmi", "drms"})
-
-Kind = Literal["video", "audio"]
 
 
 class Deadline:
@@ -211,45 +208,10 @@ class MediaContainer:
             raise
         self._fresh = True
         with pyav_errors(self.path):
-            self.video = self._best("video")
-            self.tracks = self._audio_tracks()
+            self.video, self.tracks = best_streams(self.container, self.path)
             used = [s for s in (self.video, *self.tracks[:1]) if s is not None]
             starts = [s.start_time * s.time_base for s in used if s.start_time is not None]
-            for stream in (self.video, *self.tracks):
-                if stream is not None:
-                    self._prepare(stream)
         self.zero: Fraction = min(starts, default=Fraction(0))
-
-    def _prepare(self, stream: Any) -> None:
-        # Matroska stores the id of the key as metadata.
-        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata:
-            raise MediaError(f"{self.path}: its {stream.type} is encrypted (DRM); decrypt it first or leave it out")
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-
-    def _usable(self, kind: Kind) -> list[Any]:
-        return [
-            s
-            for s in self.container.streams
-            if s.type == kind
-            and s.codec_context is not None
-            and s.time_base
-            and not s.disposition & Disposition.attached_pic
-        ]
-
-    def _best(self, kind: Kind, related: Any = None) -> Any:
-        usable = self._usable(kind)
-        best = self.container.streams.best(kind, related)
-        return best if best in usable else next(iter(usable), None)
-
-    def _audio_tracks(self) -> list[Any]:
-        """Return the audio streams that belong to the video, the best one first."""
-        best = self._best("audio", self.video)
-        others = [s for s in self._usable("audio") if s is not best]
-        if self.video is not None:
-            # A transport stream with several programs has a best video stream for the audio of each.
-            others = [s for s in others if self._best("video", s) is self.video]
-        return [] if best is None else [best, *others]
 
     def _rewind(self) -> None:
         """Return to the start by reopening the file: seeking to the start is not exact in every container."""
