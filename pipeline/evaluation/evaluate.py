@@ -9,6 +9,7 @@ Once per seed up to the scores; metrics are means over seeds. `pipeline.scoring.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
+from pipeline.training.artifacts import history_by_artifact
+from pipeline.training.diagnostics import COLUMNS
 
 
 def evaluate(
@@ -102,6 +105,7 @@ def evaluate(
     content_free = read_baselines(baselines)
     models = _find_models(run_folder, seeds)
 
+    diagnostics = _training_diagnostics(list(models.values()))
     metrics: dict[str, Any] = {"split": split, "seeds": list(seeds)}
     runs = []
     for seed, model in models.items():
@@ -112,7 +116,7 @@ def evaluate(
         write_maps(target / MAPS_FILE, maps)
         write_calibration(target / CALIBRATION_FILE, calibration)
         runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
-    metrics |= flat_metrics(runs)
+    metrics |= flat_metrics(runs) | diagnostics
     # All seeds have the same method, and so the same normalization.
     if maps.normalization:
         metrics["normalization"] = maps.normalization
@@ -169,6 +173,16 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
         # Spelled out because ± in the paper's tables is the standard deviation over seeds.
         + "; ±: half the bootstrap 95 % interval over clips"
     )
+
+
+def _training_diagnostics(models: Sequence[Path]) -> dict[str, float]:
+    """Return the diagnostics of training after its last epoch as ``training_…``: means over the seeds that have a value."""
+    histories = [list(history_by_artifact(model.parent).values()) for model in models]
+    found = {
+        f"training_{name}": [rows[-1][name] for rows in histories if rows and not math.isnan(rows[-1][name])]
+        for name in COLUMNS
+    }
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def _find_models(run_folder: Path, seeds: Sequence[int]) -> dict[int, Path]:

@@ -13,7 +13,7 @@ from pipeline.common.files import write_text
 from pipeline.report.page.page import PAGE, headline, write_page
 from pipeline.report.section import Section
 from pipeline.report.sections.curves import success_section
-from pipeline.report.sections.diagnostics import diagnostics_section
+from pipeline.report.sections.diagnostics import collapse_warnings, diagnostics_section, read_histories
 from pipeline.report.sections.examples import ablation_section, epochs_section, methods_section
 from pipeline.report.sections.paper_tables import paper_sections
 from pipeline.report.sections.relation import relation_section
@@ -30,6 +30,7 @@ def write_report(source: Source) -> None:
     EvaluationError
         Output of an earlier stage is missing, or was made from other clips.
     """
+    histories = read_histories(source)
     sections = [
         # First, because it has only trained rows; most rows of the paper's tables may not be trained.
         comparison_section(source),
@@ -39,10 +40,11 @@ def write_report(source: Source) -> None:
         ablation_section(source),
         epochs_section(source),
         relation_section(source),
-        diagnostics_section(source),
+        diagnostics_section(source, histories),
         retrieval_section(source),
     ]
-    title, lead = source.card.title, _lead(source)
+    # A collapse comes first: it makes all scores meaningless.
+    title, lead = source.card.title, " ".join([_lead(source), *collapse_warnings(histories)])
     write_text(source.folder / "index.md", markdown_page(title, lead, sections))
     write_page(source.folder / PAGE, title=title, lead=lead, tiles=headline(source), sections=sections, source=source)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from PIL import Image
 
 from pipeline.apps.compare.rescore import rescore
 from pipeline.common.config import EvaluationSettings
-from pipeline.common.errors import EvaluationError
+from pipeline.common.errors import EvaluationError, TrainingError
 from pipeline.common.files import file_digest, write_csv
 from pipeline.common.project import CALIBRATION_FILE
 from pipeline.evaluation import calibration
@@ -27,6 +28,7 @@ from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.summary import scoring_rules
+from pipeline.training.history import start_row, write_history
 from tests.support.scored_world import boxes_of, make_manifest, make_split, mask
 
 CLIPS = [f"test-{i:02d}" for i in range(10)]
@@ -193,6 +195,24 @@ def test_keys_of_one_seed(world):
     assert set(metrics) == expected | counts | {"n_boxes_outside", "protocol", "threshold", "split", "seeds"}
     assert (metrics["split"], metrics["seeds"]) == ("test", [3])
     assert (metrics["n_clips"], metrics["protocol"], metrics["threshold"]) == (len(CLIPS), "paper256", 0.5)
+
+
+def test_the_diagnostics_of_the_last_epoch_are_means_over_seeds(world):
+    world.respond(where_it_sounds)
+    for name, border, gap in (("ours", 0.25, math.nan), ("ours/seed_7", 0.75, 0.125)):
+        rows = [{"epoch": 0, "border_peaks": 0.9}, {"epoch": 1, "border_peaks": border, "audio_gap": gap}]
+        folder = world.folder / "runs" / name
+        write_history(folder / "history.csv", folder / "timings.csv", [start_row(row) for row in rows])
+    metrics = world.evaluate(seeds=(SEED, 7))
+    found = {key: value for key, value in metrics.items() if key.startswith("training_")}
+    assert found == {"training_border_peaks": 0.5, "training_audio_gap": 0.125}
+
+
+def test_a_damaged_history_is_refused_before_the_maps_are_computed(world):
+    world.respond(lambda *_: pytest.fail("maps are computed"))
+    (world.folder / "runs/ours/history.csv").write_text("epoch,loss\n")
+    with pytest.raises(TrainingError, match=r"ours/history\.csv: damaged"):
+        world.evaluate()
 
 
 def test_means_intervals_and_lists_over_seeds_follow_from_the_clips(world):

@@ -213,8 +213,10 @@ class TestDiagnose:
 
     def test_one_clip(self):
         found = diagnose(make_model(), make_world(1, size=32)[0], batch_size=8, device=CPU)
-        assert {name for name, value in found.items() if math.isnan(value)} == {"audio_cosine", "audio_gap"}
-        assert found["audio_rank"] == pytest.approx(1)
+        assert {name for name, value in found.items() if math.isnan(value)} == {
+            "audio_cosine", "audio_gap", "audio_rank",
+        }  # fmt: skip
+        assert not collapse({"epoch": 1, **found, "border_peaks": 0.0})
 
     def test_one_cell(self):
         found = diagnose(make_model(), make_world(6, size=8)[0], batch_size=8, device=CPU)
@@ -252,8 +254,11 @@ class TestCollapse:
         ("values", "named"),
         [
             ({"border_peaks": 0.999, "border_cells": 0.4375}, ["99.9 % of the response peaks", "43.8 %"]),
-            ({"audio_cosine": 0.96}, ["audio embeddings", "0.96"]),
-            ({"border_peaks": 1.0, "audio_cosine": 0.91}, ["100.0 %", "0.91"]),
+            ({"audio_cosine": 0.96, "audio_gap": 0.002}, ["cosine of the audio embeddings", "0.96", "0.2 %"]),
+            ({"border_peaks": 1.0, "audio_cosine": 0.91, "audio_gap": -0.01}, ["100.0 %", "0.91", "-1.0 %"]),
+            ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
+            ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
+            ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "maps are constant"]),
         ],
     )
     def test_names_what_was_measured_and_where_to_read_on(self, values, named):
@@ -268,7 +273,9 @@ class TestCollapse:
             {"border_peaks": 0.6},  # a set whose objects are often near the border
             {"border_peaks": 0.97, "border_cells": 0.75},  # maps of 4 x 4 cells: nearly all are on the border
             {"border_peaks": 1.0, "border_cells": 1.0},
-            {"audio_gap": -0.01, "audio_rank": 2.0},
+            {"audio_gap": -0.01, "audio_rank": 2.0, "audio_cosine": 0.8},  # has not learned anything yet
+            {"audio_gap": 0.2, "audio_rank": 1.0, "visual_rank": 1.0},  # two kinds, at two opposite points
+            {"audio_gap": 0.2, "audio_cosine": 0.95},  # non-negative features that tell sounds apart
             dict.fromkeys(COLUMNS, math.nan),
         ],
     )

@@ -19,11 +19,16 @@ TITLE = "Training diagnostics"
 FILE = "training_diagnostics.csv"
 HEADER = ("peaks on the border, %", "cells, %", "cosine of audio", "audio gap", "rank of audio", "rank of frames")
 Rows = Sequence[Mapping[str, float]]
+Histories = Mapping[tuple[str, int], Rows]  # by variant and seed
 
 
-def diagnostics_section(source: Source) -> Section:
-    """Write the diagnostics of every variant, seed and epoch, and warn of each run that ended collapsed."""
-    histories = {(name, seed): _history(source, name, seed) for name in source.variants for seed in source.seeds}
+def read_histories(source: Source) -> Histories:
+    """Read the history of every variant and seed. Raises EvaluationError or TrainingError if one is missing or damaged."""
+    return {(name, seed): _history(source, name, seed) for name in source.variants for seed in source.seeds}
+
+
+def diagnostics_section(source: Source, histories: Histories) -> Section:
+    """Write the diagnostics of every variant, seed and epoch."""
     write_csv(
         source.folder / FILE,
         ["variant", "seed", "epoch", *COLUMNS],
@@ -36,7 +41,6 @@ def diagnostics_section(source: Source) -> Section:
     shown = {str(int(row["epoch"])): row for row in histories[source.shown, source.seed]}
     last = {label_of(name): histories[name, source.seed][-1] for name in source.variants}
     parts = [
-        *collapse_warnings(histories),
         f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
         "clips: the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
         "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
@@ -49,8 +53,8 @@ def diagnostics_section(source: Source) -> Section:
     return Section(TITLE, "\n\n".join(parts), data=(FILE,))
 
 
-def collapse_warnings(histories: Mapping[tuple[str, int], Rows]) -> list[str]:
-    """Return one line for each run (variant, seed) whose last epoch shows a collapse."""
+def collapse_warnings(histories: Histories) -> list[str]:
+    """Return a sentence in Markdown for each run whose last epoch shows a collapse."""
     found = {run: collapse(rows[-1]) for run, rows in histories.items()}
     return [f"**Warning:** {label_of(name)}, seed {seed}: {signs}." for (name, seed), signs in found.items() if signs]
 
