@@ -110,10 +110,15 @@ def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
     """
     from pipeline.apps.inspection.verify import verify_artifacts
     from pipeline.cli.targets import open_shards
-    from pipeline.common.errors import PseudoLabelError
+    from pipeline.common.errors import PseudoLabelError, ShardError
 
-    opened = open_shards(artifacts.run, shards)
+    opened, unusable = None, []
+    try:
+        opened = open_shards(artifacts.run, shards)
+    except ShardError as error:
+        unusable.append(str(error))
     found = verify_artifacts(artifacts, shards=opened)
+    found.problems.extend(unusable)
     lines = [f"damaged: {each.path}: {problem}" for each in found.artifacts for problem in each.problems]
     lines += [f"damaged: {problem}" for problem in found.problems] + [f"note: {note}" for note in found.notes]
     for line in lines:

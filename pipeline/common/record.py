@@ -29,11 +29,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read a record; empty if there is none or it is damaged."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         # "No record" would mean that the results beside it have to be made again.
         raise_if_access_error(folder / RECORD_FILE, error)
         return {}
-    return record if isinstance(record, dict) else {}
+    valid = isinstance(record, dict) and isinstance(record.get("files", {}), dict)
+    return record if valid else {}
 
 
 def changed_code(record: Mapping[str, Any], code: str) -> str:

@@ -7,35 +7,36 @@ Datasets, with the clip as first axis: `clip_id` fixed-length bytes, `response` 
 `clip`, `row`, `col`, `feature`. Attributes: format_version, epoch, stage, objective, delta_v, delta_a, temperature, fingerprint (of
 the run), shards (fingerprint of the training set). Equal pseudo-labels give equal bytes.
 
-All data have checksums, which HDF5 verifies on every read, so damaged data are never returned.
+Opening a file compares the SHA-256 of all of it. Afterward, rows are read on demand; the data have checksums of their own, which
+HDF5 verifies on every read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import PseudoLabelError
 from pipeline.common.hdf5 import (
-    READ_ERRORS,
     add_bare_dimension,
     ascii_ids,
+    check_stored,
     create_file,
     name_axes,
-    open_file,
     read_attributes,
     read_ids,
+    reading,
     write_attributes,
 )
 from pipeline.pseudo_labels.label_fields import Choice
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ATTRIBUTES = ("epoch", "stage", "objective", "delta_v", "delta_a", "temperature", "fingerprint", "shards")
 AXES = {
     "clip_id": ("clip",),
@@ -53,7 +54,7 @@ CLIPS_PER_BLOCK = 32 * CLIPS_PER_CHUNK  # for sequential passes over all clips
 
 
 class LabelFile:
-    """An artifact on disk. Its structure is checked on opening; its data are read and checked on demand.
+    """An artifact on disk. It is checked on opening; its data are read on demand.
 
     The file is not kept open between calls, so an instance can be pickled and sent to other processes.
 
@@ -75,21 +76,19 @@ class LabelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._identity = _identity(path)
-            with open_file(path) as file:
-                version = file.attrs.get("format_version")
-                if version != FORMAT_VERSION:
-                    raise unusable(path, f"its format_version is {version}, this program reads {FORMAT_VERSION}")
-                attributes = read_attributes(file)
-                self.attrs = {name: attributes[name] for name in ATTRIBUTES}
-                shapes = {name: file[name].shape for name in AXES}
-                self.clip_ids = read_ids(file["clip_id"])
-        except FileNotFoundError:
-            raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them") from None
-        except (*READ_ERRORS, AttributeError) as error:
-            raise_if_access_error(path, error)
-            raise unusable(path, f"damaged or not a pseudo-label file ({error})") from None
+        if not path.is_file():
+            raise PseudoLabelError(f"{path}: no such pseudo-labels; run the training stage that writes them")
+        self._identity = _identity(path)
+        with reading(
+            path, lambda reason: unusable(path, f"damaged or not a pseudo-label file ({reason})"), sealed=True
+        ) as file:
+            version = file.attrs.get("format_version")
+            if version != FORMAT_VERSION:
+                raise unusable(path, f"its format_version is {version}, this program reads {FORMAT_VERSION}")
+            attributes = read_attributes(file)
+            self.attrs = {name: attributes[name] for name in ATTRIBUTES}
+            shapes = {name: file[name].shape for name in AXES}
+            self.clip_ids = read_ids(file["clip_id"])
         n_axes = {name: len(shape) for name, shape in shapes.items()}
         if {shape[:1] for shape in shapes.values()} != {(len(self.clip_ids),)} or n_axes != {
             name: len(axes) for name, axes in AXES.items()
@@ -120,16 +119,14 @@ class LabelFile:
         chosen = slice(None) if rows is None else rows
         fields: dict[str, np.ndarray] = {}
         name = names[0]
-        try:
-            # Rows of two versions of the file must not be mixed.
-            if _identity(self.path) != self._identity:
-                raise PseudoLabelError(f"{self.path}: was modified since it was opened; open it again")
-            with open_file(self.path) as file:
-                for name in names:
-                    fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
-        except READ_ERRORS as error:
-            raise_if_access_error(self.path, error)
-            raise unusable(self.path, f"{name} is damaged ({error})") from None
+        # Rows of two versions of the file must not be mixed.
+        if _identity(self.path) != self._identity:
+            raise PseudoLabelError(f"{self.path}: was modified since it was opened; open it again")
+        with reading(
+            self.path, lambda reason: unusable(self.path, f"{name} is damaged ({reason})"), sealed=False
+        ) as file:
+            for name in names:
+                fields[name] = _read_rows(file[name], chosen).astype(np.float32, copy=False)
         for name, values in fields.items():
             fault = fault_of(name, values)
             if fault is not None:
@@ -140,7 +137,7 @@ class LabelFile:
 
     def verify_layout(self) -> None:
         """Check what reading does not require: types, checksums, and axis names."""
-        with open_file(self.path) as file:
+        with reading(self.path, partial(unusable, self.path), sealed=False) as file:
             for name, axes in AXES.items():
                 dataset = file[name]
                 if dataset.dtype.kind != "S" if name == "clip_id" else dataset.dtype != TYPES[name]:
@@ -200,6 +197,7 @@ def unusable(path: Path, reason: str) -> PseudoLabelError:
 
 
 def _read_rows(dataset: h5py.Dataset, rows: np.ndarray | slice) -> np.ndarray:
+    check_stored(dataset)
     if isinstance(rows, slice):
         return dataset[rows]
     # One slice per chunk that contains any of the rows: many times faster than indexing h5py with a list.
@@ -217,5 +215,8 @@ def _scale(dimension: Any) -> str:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise PseudoLabelError(f"{path}: cannot be read ({error.strerror})") from None
     return status.st_ino, status.st_size, status.st_mtime_ns

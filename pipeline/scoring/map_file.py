@@ -6,7 +6,7 @@ Fields of ``maps.h5``, clip axis first: ``clip_id`` (fixed-length bytes); ``resp
 responses of each frame to its own audio, before any normalization; ``shuffled_response``, the same with the audio of
 another clip; ``shuffled_clip_id``, the clip that this audio belongs to. Attributes: ``format_version``, ``split``,
 ``seed`` of the model, ``shards`` (fingerprint of the clips), and ``normalization`` (empty, or the method's own: see
-`ResponseMaps`). Equal input gives equal bytes.
+`ResponseMaps`). Equal input gives equal bytes. Reading compares the SHA-256 of the whole file.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from typing import cast, get_args
 
 import numpy as np
 
-from pipeline.common.access import raise_if_access_error
 from pipeline.common.errors import EvaluationError
 from pipeline.common.hdf5 import (
-    READ_ERRORS,
     ascii_ids,
     create_file,
-    open_file,
+    read_array,
     read_attributes,
     read_ids,
+    reading,
     write_attributes,
 )
 from pipeline.scoring.protocols import Normalization, ScoringProtocol
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _CLIPS_PER_CHUNK = 256
 
 
@@ -99,30 +98,31 @@ def read_maps(path: Path) -> ResponseMaps:
     """
     if not path.exists():
         raise EvaluationError(f"{path}: no response maps; run `dvc repro evaluate`")
-    try:
-        with open_file(path) as file:
-            attributes = read_attributes(file)
-            version = attributes["format_version"]
-            if version != FORMAT_VERSION:
-                raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
-            ids = {name: read_ids(file[name]) for name in ("clip_id", "shuffled_clip_id")}
-            arrays = {name: file[name][()] for name in ("response", "shuffled_response")}
-            if {len(values) for values in (*ids.values(), *arrays.values())} != {len(ids["clip_id"])}:
-                raise ValueError("fields differ in length")
-            normalization = attributes["normalization"]
-            if normalization not in ("", *get_args(Normalization)):
-                raise ValueError(f"unknown normalization {normalization!r}")
-            return ResponseMaps(
-                clip_ids=ids["clip_id"],
-                response=arrays["response"],
-                shuffled_response=arrays["shuffled_response"],
-                shuffled_clip_ids=ids["shuffled_clip_id"],
-                split=attributes["split"],
-                seed=attributes["seed"],
-                shards=attributes["shards"],
-                normalization=cast(Normalization, normalization) if normalization else None,
-            )
-    except READ_ERRORS as error:
-        raise_if_access_error(path, error)
-        reason = " ".join(str(error).split())
-        raise EvaluationError(f"{path}: not usable ({reason}); run `dvc repro evaluate`") from None
+
+    def damaged(reason: str) -> EvaluationError:
+        return EvaluationError(f"{path}: not usable ({reason}); run `dvc repro evaluate`")
+
+    with reading(path, damaged, sealed=True) as file:
+        attributes = read_attributes(file)
+        version = attributes["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
+        ids = {name: read_ids(file[name]) for name in ("clip_id", "shuffled_clip_id")}
+        arrays = {name: read_array(file[name]) for name in ("response", "shuffled_response")}
+        if {*map(len, ids.values()), *map(len, arrays.values())} != {len(ids["clip_id"])}:
+            raise ValueError("fields differ in length")
+        if not all(np.isfinite(values).all() for values in arrays.values()):
+            raise ValueError("responses that are not finite")
+        normalization = attributes["normalization"]
+        if normalization not in ("", *get_args(Normalization)):
+            raise ValueError(f"unknown normalization {normalization!r}")
+        return ResponseMaps(
+            clip_ids=ids["clip_id"],
+            response=arrays["response"],
+            shuffled_response=arrays["shuffled_response"],
+            shuffled_clip_ids=ids["shuffled_clip_id"],
+            split=attributes["split"],
+            seed=attributes["seed"],
+            shards=attributes["shards"],
+            normalization=cast(Normalization, normalization) if normalization else None,
+        )

@@ -1,8 +1,8 @@
 """Read HDF5 shards: all shards of a split as one array of clips, and verification of a shard.
 
 See `pipeline.shards.writer` for the format. ``frame`` is uint8 (clip, row, col, channel), RGB; ``log_mel`` is float32
-(clip, mel, time), natural logarithm; ``source_time_s`` is in seconds. Damaged data is never returned, because each
-clip's data and the file's structure have checksums.
+(clip, mel, time), natural logarithm; ``source_time_s`` is in seconds. Damaged data is never returned: opening compares
+the digest of everything except frames and log-mels, and reading compares each clip with its CRC-32.
 """
 
 from __future__ import annotations
@@ -10,20 +10,29 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 
-from pipeline.common.access import EXHAUSTED, access_errno, raise_if_access_error
+from pipeline.common.access import EXHAUSTED, access_errno
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
-from pipeline.common.hdf5 import READ_ERRORS, open_file, read_attributes, read_ids
+from pipeline.common.hdf5 import (
+    content_digest,
+    decode_ids,
+    open_file,
+    read_array,
+    read_attributes,
+    read_errors,
+    read_ids,
+    reading,
+)
 from pipeline.common.project import SHARD_PATTERN, shard_path
-from pipeline.shards.writer import FIELDS, FORMAT_VERSION
+from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
 try:
     import resource
@@ -31,6 +40,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 REJECTS_FILE = "rejects.csv"
+OpenShard = tuple[h5py.File, h5py.Dataset, h5py.Dataset]  # the file, `frame`, `log_mel`
 
 
 class ShardSet:
@@ -46,6 +56,8 @@ class ShardSet:
         self._handle = _handles()
         self.settings: dict[str, Any] = headers[0]["settings"]
         self.clip_ids: list[str] = [clip_id for header in headers for clip_id in header["clip_ids"]]
+        self._digests: list[str] = [header["digest"] for header in headers]
+        self._checksums: np.ndarray = np.concatenate([header["crc32"] for header in headers])
         self.source_time_s: np.ndarray = np.concatenate([header["source_time_s"] for header in headers])
         self.image_size: int = int(self.settings["image_size"])
         self.log_mel_shape: tuple[int, int] = headers[0]["log_mel_shape"]
@@ -116,20 +128,13 @@ class ShardSet:
         for position, index in enumerate(indices):
             if not 0 <= index < len(self):
                 raise IndexError(f"clip {index} of {len(self)}")
-            shard = int(np.searchsorted(self._ends, index, side="right"))
-            row = int(index) - (int(self._ends[shard - 1]) if shard else 0)
-            try:
-                file = self._open(self._paths[shard])
-                file["frame"].read_direct(frame, np.s_[row], np.s_[position])
-                file["log_mel"].read_direct(log_mel, np.s_[row], np.s_[position])
-            except READ_ERRORS as error:
-                raise _damaged(self._paths[shard], f"clip {self.clip_ids[index]!r}: ", error) from None
+            self._read_clip(int(index), frame[position], log_mel[position])
         return frame, log_mel
 
-    @cached_property
+    @property
     def content_digest(self) -> str:
         """Digest of the stored clips. Unlike `fingerprint`, it changes if other code extracts other data from the same clips."""
-        return hashlib.sha256("".join(map(shard_digest, self._paths)).encode()).hexdigest()
+        return hashlib.sha256("".join(self._digests).encode()).hexdigest()
 
     def close(self) -> None:
         """Close this process's files; `read` reopens them."""
@@ -141,14 +146,24 @@ class ShardSet:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _handle=_handles())
 
-    def _open(self, path: Path) -> h5py.File:
+    def _read_clip(self, index: int, frame: np.ndarray, log_mel: np.ndarray) -> None:
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        row, path = index - (int(self._ends[shard - 1]) if shard else 0), self._paths[shard]
+        with read_errors(path, lambda reason: _damaged(path, f"clip {self.clip_ids[index]!r}: {reason}")):
+            _, frames, spectra = self._open(path)
+            frames.read_direct(frame, np.s_[row])
+            spectra.read_direct(log_mel, np.s_[row])
+            if clip_checksum(frame, log_mel) != self._checksums[index]:
+                raise ValueError("does not match its checksum")
+
+    def _open(self, path: Path) -> OpenShard:
         try:
-            return self._handle(path, os.getpid())
+            return cast(OpenShard, self._handle(path, os.getpid()))
         except OSError as error:
             if access_errno(error) not in EXHAUSTED:
                 raise
             self.close()  # the shards that are open here may be what exhausts the limit
-            return self._handle(path, os.getpid())
+            return cast(OpenShard, self._handle(path, os.getpid()))
 
 
 def open_shards_limit() -> int:
@@ -166,7 +181,12 @@ def open_shards_limit() -> int:
 
 def _handles() -> Any:
     # Keyed by process, because HDF5 handles are not safe to use after a fork. A dropped file closes when nobody reads it.
-    return lru_cache(maxsize=open_shards_limit())(lambda path, pid: open_file(path))
+    return lru_cache(maxsize=open_shards_limit())(lambda path, pid: _arrays(open_file(path)))
+
+
+def _arrays(file: h5py.File) -> OpenShard:
+    # Looking up a dataset takes longer than a clip's checksum.
+    return file, file["frame"], file["log_mel"]
 
 
 def check_complete(folder: Path) -> None:
@@ -188,21 +208,18 @@ def verify_shard(path: Path) -> None:
         The file is missing, not a shard, of another format version, or damaged; the message names the field and, if
         applicable, the clip.
     """
-    clip_ids = _read_header(path)["clip_ids"]
-    where = "structure"
-    try:
-        with open_file(path) as file:
-            for name, dataset in _datasets(file):
-                per_clip = name in FIELDS
-                # Clip by clip, so that memory stays small and the error names the clip.
-                for row in range(len(dataset)) if per_clip else [...]:
-                    where = f"clip {clip_ids[row]!r}, {name}" if per_clip else name
-                    dataset[row]
-            where = "rejects"
-            if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
-                raise ValueError("columns of unequal length")
-    except READ_ERRORS as error:
-        raise _damaged(path, f"{where}: ", error) from None
+    header = _read_header(path)
+    where = ""
+    with reading(path, lambda reason: _damaged(path, f"{where}{reason}"), sealed=False) as file:
+        # Clip by clip, so that memory stays small and the error names the clip.
+        frames, spectra = (file[name] for name in LARGE)
+        for row, clip_id in enumerate(header["clip_ids"]):
+            where = f"clip {clip_id!r}: "
+            if clip_checksum(frames[row], spectra[row]) != header["crc32"][row]:
+                raise ValueError("does not match its checksum")
+        where = "rejects: "
+        if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
+            raise ValueError("columns of unequal length")
 
 
 def read_shard_fingerprint(path: Path) -> str:
@@ -212,72 +229,49 @@ def read_shard_fingerprint(path: Path) -> str:
 
 
 def shard_digest(path: Path) -> str:
-    """Return a digest of a shard's clips, made of the checksums in the file; the data is not read.
-
-    Raises ShardError as `verify_shard` does.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open_file(path) as file, open(path, "rb") as raw:
-            for name in FIELDS:
-                chunks: list[Any] = []
-                file[name].id.chunk_iter(chunks.append)
-                for chunk in sorted(chunks, key=lambda chunk: chunk.chunk_offset):
-                    # Fletcher32 puts the checksum after the data of a chunk.
-                    raw.seek(chunk.byte_offset + chunk.size - 4)
-                    digest.update(raw.read(4))
-    except READ_ERRORS as error:
-        raise _damaged(path, "", error) from None
-    return digest.hexdigest()
+    """Return a digest of a shard's content. Raises ShardError as `verify_shard` does, without reading frames and log-mels."""
+    digest: str = _read_header(path)["digest"]
+    return digest
 
 
 def read_rejects(path: Path) -> list[tuple[str, str]]:
     """Return (clip_id, reason) of every rejected clip. Raises ShardError as `verify_shard` does."""
-    try:
-        with open_file(path) as file:
-            group = file["rejects"]
-            reasons = [reason.decode("utf-8") for reason in group["reason"][...]]
-            return list(zip(read_ids(group["clip_id"]), reasons, strict=True))
-    except READ_ERRORS as error:
-        raise _damaged(path, "rejects: ", error) from None
+    with reading(path, lambda reason: _damaged(path, f"rejects: {reason}"), sealed=False) as file:
+        group = file["rejects"]
+        reasons = [reason.decode("utf-8") for reason in read_array(group["reason"])]
+        return list(zip(read_ids(group["clip_id"]), reasons, strict=True))
 
 
 def _read_header(path: Path) -> dict[str, Any]:
     """Read a shard's attributes, clip ids and shapes, and check that they are consistent."""
     if not path.exists():
         raise ShardError(f"{path}: no such shard; run `dvc repro extract@{path.parent.name}`")
-    try:
-        with open_file(path) as file:
-            attributes = read_attributes(file)
-            version = attributes.pop("format_version")
-            if version != FORMAT_VERSION:
-                raise ShardError(
-                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
-                    f"run `dvc repro extract@{path.parent.name}`"
-                )
-            shapes = {name: file[name].shape for name in FIELDS}
-            if len({shape[0] for shape in shapes.values()}) != 1:
-                raise ValueError(f"fields of unequal length: {shapes}")
-            return {
-                "fingerprint": attributes.pop("fingerprint"),
-                "settings": attributes,
-                "clip_ids": read_ids(file["clip_id"]),
-                "source_time_s": file["source_time_s"][...],
-                "log_mel_shape": shapes["log_mel"][1:],
-            }
-    except READ_ERRORS as error:
-        raise _damaged(path, "", error) from None
+    with reading(path, lambda reason: _damaged(path, reason), sealed=False) as file:
+        attributes = read_attributes(file)
+        version = attributes.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise ShardError(
+                f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
+                f"run `dvc repro extract@{path.parent.name}`"
+            )
+        digest, values = content_digest(file, attribute=DIGEST, only_layout=LARGE)
+        if attributes.pop(DIGEST) != digest:
+            raise ValueError("its content does not match its digest")
+        shapes = {name: file[name].shape for name in (*FIELDS, "crc32")}
+        if len({shape[0] for shape in shapes.values()}) != 1:
+            raise ValueError(f"fields of unequal length: {shapes}")
+        return {
+            "fingerprint": attributes.pop("fingerprint"),
+            "digest": digest,
+            "settings": attributes,
+            "clip_ids": decode_ids(values["clip_id"]),
+            "crc32": values["crc32"],
+            "source_time_s": values["source_time_s"],
+            "log_mel_shape": shapes["log_mel"][1:],
+        }
 
 
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    names: list[str] = []
-    file.visit(names.append)
-    yield from ((name, file[name]) for name in names if isinstance(file[name], h5py.Dataset))
-
-
-def _damaged(path: Path, where: str, error: Exception) -> ShardError:
-    raise_if_access_error(path, error)
-    reason = " ".join(f"{where}{error}".split())
+def _damaged(path: Path, reason: str) -> ShardError:
     # Deleting is only safe advice for files of our own.
     if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
         return ShardError(f"{path}: not a shard of this program ({reason})")

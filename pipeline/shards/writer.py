@@ -6,12 +6,14 @@ axis:
 - ``clip_id``: fixed-length bytes;
 - ``frame``: uint8 (clip, row, col, channel), RGB;
 - ``log_mel``: float32 (clip, mel, time), natural logarithm;
-- ``source_time_s``: float64 (clip,), the clip's center time in its source, s.
+- ``source_time_s``: float64 (clip,), the clip's center time in its source, s;
+- ``crc32``: uint32 (clip,), of the bytes of ``frame`` and then ``log_mel``, as stored.
 
-A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training reads individual clips in random order. Dimension
-scales name the axes, with ``mel`` in Hz and ``time`` in s from the start of the window, so xarray can open a shard
+A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training reads individual clips in random order. Fletcher-32 is
+blind to a chunk that was zeroed together with its checksum; therefore ``crc32``, and the attribute ``digest``: the
+`content_digest` of everything except frames and log-mels. Dimension scales name the axes, with ``mel`` in Hz and ``time`` in s from the start of the window, so xarray can open a shard
 directly. The group ``rejects`` lists the rejected clips with reasons. Attributes: ``format_version``, ``fingerprint``,
-``n_shards`` (of the split) and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal
+``n_shards`` (of the split), ``digest`` and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal
 input gives equal bytes.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,15 +32,25 @@ import h5py
 import numpy as np
 
 from pipeline.common.files import replacing
-from pipeline.common.hdf5 import LIBVER, add_bare_dimension, ascii_ids, name_axes, write_attributes
+from pipeline.common.hdf5 import (
+    LIBVER,
+    add_bare_dimension,
+    ascii_ids,
+    content_digest,
+    name_axes,
+    write_attributes,
+)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+DIGEST = "digest"
+LARGE = ("frame", "log_mel")  # read clip by clip
 FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
 _AXES = {
     "clip_id": ("clip",),
     "frame": ("clip", "row", "col", "channel"),
     "log_mel": ("clip", "mel", "time"),
     "source_time_s": ("clip",),
+    "crc32": ("clip",),
 }
 _ID_BYTES = 128
 _ID_TYPE = f"S{_ID_BYTES}"
@@ -51,6 +64,7 @@ class ShardWriter:
         self._file = file
         self._settings = dict(settings)
         self._n_clips = 0
+        self._checksums: list[int] = []
         self._rejects: list[tuple[str, str]] = []
         size = settings["image_size"]
         shapes = {"frame": (size, size, 3), "log_mel": log_mel_shape}
@@ -144,6 +158,7 @@ class ShardWriter:
             for name, values in zip(FIELDS, (ids, frame, log_mel, source_time_s), strict=True):
                 self._objects[name][start:stop] = values
             self._file.flush()
+        self._checksums += [clip_checksum(*pair) for pair in zip(frame, log_mel, strict=True)]
         self._n_clips = stop
 
     def reject(self, clip_id: str, reason: str) -> None:
@@ -159,10 +174,16 @@ class ShardWriter:
     def _finish(self, mel_hz: np.ndarray, n_frames: int) -> None:
         for name in FIELDS:
             self._objects[name].resize(self._n_clips, axis=0)
+        crc32 = np.array(self._checksums, dtype=np.uint32)
+        # HDF5 cannot chunk an empty array.
+        self._create("crc32", data=crc32, **({"chunks": crc32.shape, "fletcher32": True} if len(crc32) else {}))
         time_s = np.arange(n_frames) * (self._settings["hop_length"] / self._settings["sample_rate"])
         self._write_dimensions(mel_hz, time_s)
         self._write_rejects()
         write_attributes(self._file, {"format_version": FORMAT_VERSION, **self._settings})
+        self._file.flush()
+        digest, _ = content_digest(self._file, attribute=DIGEST, only_layout=LARGE)
+        write_attributes(self._file, {DIGEST: digest})
         self._file.flush()
 
     def _write_dimensions(self, mel_hz: np.ndarray, time_s: np.ndarray) -> None:
@@ -186,6 +207,12 @@ class ShardWriter:
         for name, values in columns.items():
             checked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
             self._create(f"rejects/{name}", data=values, **checked)
+
+
+def clip_checksum(frame: np.ndarray, log_mel: np.ndarray) -> int:
+    """Return the CRC-32 of a clip as stored: `frame` (row, col, channel) uint8 and `log_mel` (mel, time) float32."""
+    pixels, spectrum = np.ascontiguousarray(frame, np.uint8), np.ascontiguousarray(log_mel, np.float32)
+    return zlib.crc32(spectrum.data, zlib.crc32(pixels.data))
 
 
 def _reserve(path: Path, size: int) -> None:

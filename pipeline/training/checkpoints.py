@@ -5,7 +5,7 @@ Conventions
 ``model.pt`` is self-contained: weights as "model.NAME"; format_version, method, stage, seed, epoch, fingerprint, image_size, delta_v,
 n_clips; and, as JSON, the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer state and no
 timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer and the history, and only exists while a run is
-unfinished.
+unfinished. Reading compares the checksums in the file and rejects weights that are not finite.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.pretrained import load_tensors
 
 FORMAT_VERSION = 2
-DESCRIPTION = (
-    "method", "stage", "seed", "epoch", "fingerprint", "image_size", "delta_v", "encoder", "iteration", "audio",
-    "n_clips", "classes",
-)  # fmt: skip
+DESCRIPTION = {
+    "method": str, "stage": str, "seed": int, "epoch": int, "fingerprint": str, "image_size": int, "delta_v": float,
+    "encoder": str, "iteration": str, "audio": str, "n_clips": int, "classes": str,
+}  # fmt: skip
 WEIGHTS = "model."
 RERUN = "if it belongs to a run of this project, remove the run's folder and run its stage again"
 
@@ -60,7 +60,7 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, not a checkpoint, or of another format version.
+        The file is missing, damaged, not a checkpoint, or of another format version; or, without `mmap`, a value is not finite.
     """
     content = load_tensors(path, advice=RERUN, mmap=mmap)
     version = content.pop("format_version", None)
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
 def model_content(model: AudioVisualModel, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``model.pt``: the description, whose keys must be DESCRIPTION, and the weights."""
     if set(description) != set(DESCRIPTION):
-        raise ValueError(f"description must have the keys {DESCRIPTION}, got {tuple(description)}")
+        raise ValueError(f"description must have the keys {tuple(DESCRIPTION)}, got {tuple(description)}")
     return {**description, **{WEIGHTS + name: value for name, value in model.state_dict().items()}}
 
 
@@ -81,7 +81,8 @@ def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path
     weights = {name[len(WEIGHTS) :]: value for name, value in content.items() if name.startswith(WEIGHTS)}
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
-        if name not in weights or name not in own or weights[name].shape != own[name].shape:
+        mine, value = own.get(name), weights.get(name)
+        if mine is None or not isinstance(value, Tensor) or (value.shape, value.dtype) != (mine.shape, mine.dtype):
             raise CheckpointError(f"{path}: its weights do not match its settings at {name!r}; {RERUN}")
     model.load_state_dict(weights)
 
@@ -107,7 +108,11 @@ def load_model(path: Path | str) -> TrainedModel:
     """
     path = Path(path)
     content = read_checkpoint(path)
+    if missing := [name for name in DESCRIPTION if name not in content]:
+        raise CheckpointError(f"{path}: no entry {missing[0]!r}: not a model of this program; {RERUN}")
     try:
+        if wrong := [name for name, kind in DESCRIPTION.items() if not isinstance(content[name], kind)]:
+            raise TypeError(f"{wrong[0]!r} is {content[wrong[0]]!r}")
         encoder = EncoderSettings.model_validate_json(content["encoder"])
         iteration = settings_class(content["method"]).model_validate_json(content["iteration"])
         method = build_method(content["method"], iteration)
@@ -117,9 +122,7 @@ def load_model(path: Path | str) -> TrainedModel:
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.model_copy(update={"visual_weights": None}))
             method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: no entry {error.args[0]!r}: not a model of this program; {RERUN}") from None
-    except (ValueError, SoundspotError) as error:
+    except (TypeError, ValueError, RuntimeError, RecursionError, SoundspotError) as error:
         raise CheckpointError(f"{path}: not a valid model ({' '.join(str(error).split())}); {RERUN}") from None
     load_weights(model, content, path)
     return TrainedModel(model.eval(), method, description)
@@ -132,12 +135,14 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: Mapping[str, Any]) -> None:
-    """Load entries from `flatten_optimizer` into a new optimizer with the same settings."""
+    """Load entries from `flatten_optimizer` into a new optimizer with the same settings. Raises ValueError if they do not fit."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in content.items():
         if key.startswith("optimizer."):
             _, number, name = key.split(".", 2)
+            if int(number) >= len(parameters) or not isinstance(value, Tensor):
+                raise ValueError(f"{key!r} does not belong to a parameter")
             parameter = parameters[int(number)]
             if value.shape == parameter.shape:
                 # In the parameter's memory format: with another one, the last bit of an update could differ.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
+from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
+from pipeline.pseudo_labels.hdf5_file import unusable
 from pipeline.training import checkpoints
 from pipeline.training.history import LOGGED, report_epoch, start_row, write_history
 from pipeline.training.run import TrainingRun
@@ -107,15 +110,13 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     encoder = spec.encoder.model_copy(update={"visual_weights": None})
     state = _new_state(run, build_model(encoder))
     checkpoints.load_weights(state.model, saved, folder.state)
-    checkpoints.restore_optimizer(state.optimizer, saved)
-    columns = [saved[f"history.{name}"] for name in LOGGED]
-    state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
-    # A file that is missing now only restarts training; later, it would end the run.
-    weights = [folder.weights(kept) for kept in folder.kept if kept <= state.epoch]
-    labels = [folder.labels(epoch) for epoch in range(state.epoch + 1)] if spec.stage == "train" else []
-    for path in (*weights, *labels):
-        if not path.is_file():
-            raise CheckpointError(f"{path}: missing")
+    try:
+        checkpoints.restore_optimizer(state.optimizer, saved)
+        columns = [saved[f"history.{name}"] for name in LOGGED]
+        state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder.state}: incomplete ({type(error).__name__}: {error})") from None
+    _check_earlier_epochs(run, state.epoch)
     if spec.writes_labels(state.epoch):
         path = folder.labels(spec.labels_epoch(state.epoch))
         state.labels = PseudoLabels.open(path)
@@ -151,6 +152,19 @@ def _initial_state(run: TrainingRun, initial_folder: Path) -> TrainingState:
     state.labels = PseudoLabels.open(run.folder.labels(0))
     keep_weights(run, state, 0)
     return state
+
+
+def _check_earlier_epochs(run: TrainingRun, last: int) -> None:
+    """Read the files of the epochs up to `last`. Damage found now restarts the training; later, it would end the run or stay unseen."""
+    spec, folder = run.spec, run.folder
+    for epoch in (each for each in folder.kept if each <= last):
+        content = checkpoints.read_checkpoint(folder.weights(epoch))
+        if (content.get("fingerprint"), content.get("epoch")) != (folder.fingerprint, epoch):
+            raise CheckpointError(f"{folder.weights(epoch)}: belongs to another run or epoch")
+    for epoch in range(last + 1) if spec.stage == "train" else ():
+        PseudoLabels.open(folder.labels(epoch))
+        if (start := folder.start(epoch)).exists():
+            verify_arrays(start, partial(unusable, start))
 
 
 def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> TrainingState:

@@ -25,7 +25,9 @@ from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import centering, clip_neighbors, find_artifacts, find_clip, list_epochs, view_clip
 from pipeline.cli.targets import open_shards, resolve_labels
 from pipeline.common.errors import PseudoLabelError, ShardError, TrainingError
+from pipeline.common.files import file_digest
 from pipeline.common.project import labels_path, weights_path
+from pipeline.common.record import write_record
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint, write_checkpoint
@@ -34,6 +36,7 @@ from pipeline.training.history import start_row, write_history
 from tests.cli.test_evaluate import PARAMS
 from tests.shards.test_shards import SIZE, clip_values
 from tests.support.labeled_runs import CLIPS, make_labels, make_run, make_train_shards
+from tests.support.mutations import edited
 
 
 @pytest.fixture
@@ -493,7 +496,19 @@ class TestVerify:
         path.write_bytes(content)
         found = verify_artifacts(find_artifacts(run), shards=shards)
         assert [len(each.problems) for each in found.artifacts] == [0, 1, 0]
-        assert "audio_embedding" in found.artifacts[1].problems[0]
+        assert "checksum" in found.artifacts[1].problems[0]
+
+    def test_files_of_a_finished_run_are_those_that_it_recorded(self, run, shards):
+        (run / "history.csv").write_text("epoch,loss\n1,0.5\n")
+        files = [run / "history.csv", run / "model.pt", labels_path(run, 1)]
+        write_record(run, code="", files={str(path.relative_to(run)): file_digest(path) for path in files})
+        assert verify_artifacts(find_artifacts(run), shards=shards).n_problems == 0
+        (run / "history.csv").write_text("epoch,loss\n1,0.4\n")
+        write_checkpoint(run / "model.pt", read_checkpoint(run / "model.pt") | {"seed": 9})
+        with edited(labels_path(run, 1)) as file:
+            file["audio_embedding"][3, 0] = 0.125
+        found = verify_artifacts(find_artifacts(run), shards=shards)
+        assert [problem.split(": ")[0] for problem in found.problems] == [str(path) for path in files]
 
     def test_artifacts_of_another_run_epoch_or_set_of_clips(self, run, shards):
         write_pseudo_labels(labels_path(run, 1), make_labels(1, fingerprint="b" * 32, shards=shards.fingerprint))

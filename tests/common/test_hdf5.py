@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
+from pipeline.common.errors import PseudoLabelError
 from pipeline.common.hdf5 import (
     ascii_ids,
     create_file,
@@ -50,13 +51,13 @@ def test_an_axis_has_one_length(tmp_path):
 def test_a_flipped_byte_is_found(tmp_path):
     path = tmp_path / "a.h5"
     write_arrays(path, arrays(), {"method": "dsol", "epoch": 3})
-    assert verify_arrays(path) == ({"method": "dsol", "epoch": 3}, ["a", "bc"])
+    assert verify_arrays(path, PseudoLabelError) == ({"method": "dsol", "epoch": 3}, ["a", "bc"])
     content = bytearray(path.read_bytes())
     place = bytes(content).index(arrays()["center"][1].tobytes())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(OSError):
-        verify_arrays(path)
+    with pytest.raises(PseudoLabelError, match="checksum"):
+        verify_arrays(path, PseudoLabelError)
 
 
 def test_attributes_come_back_as_python_values(tmp_path):

@@ -7,7 +7,6 @@ import json
 import math
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +28,7 @@ from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.summary import scoring_rules
 from pipeline.training.history import start_row, write_history
+from tests.support.mutations import edited
 from tests.support.scored_world import boxes_of, make_manifest, make_split, mask
 
 CLIPS = [f"test-{i:02d}" for i in range(10)]
@@ -317,7 +317,7 @@ def test_an_unknown_normalization_is_refused(world):
     world.respond(at_random)
     world.evaluate()
     path = world.folder / "maps" / "maps.h5"
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["normalization"] = "softmax"
     with pytest.raises(EvaluationError, match=r"maps\.h5: not usable .*unknown normalization 'softmax'"):
         read_maps(path)
@@ -327,7 +327,7 @@ def test_damaged_maps_are_refused(world):
     world.respond(at_random)
     world.evaluate()
     path = world.folder / "maps" / "maps.h5"
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["format_version"] = 99
     with pytest.raises(EvaluationError, match=r"maps\.h5: not usable .*format version 99"):
         read_maps(path)

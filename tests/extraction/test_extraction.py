@@ -35,6 +35,7 @@ from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel
 from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.shards.writer import ShardWriter
+from tests.support.mutations import edited_shard
 
 AUDIO = AudioSettings(sample_rate=8000, clip_seconds=0.5, n_fft=256, hop_length=200, n_mels=8)
 SIZE = 16
@@ -180,7 +181,7 @@ def test_shards_of_another_extraction_are_not_kept(
     """As when other code has extracted the same clips: the fingerprint in the shard is the same, the data is not."""
     folder = tmp_path / "train"
     shutil.copytree(extracted, folder)
-    with h5py.File(shard_path(folder, 0), "r+") as file:
+    with edited_shard(shard_path(folder, 0)) as file:
         file["log_mel"][0] += 1
     verify_shard(shard_path(folder, 0))
 

@@ -1,3 +1,5 @@
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from pipeline.common.errors import PseudoLabelError
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.pseudo_labels.hdf5_file import FORMAT_VERSION
+from tests.support.mutations import edited
 
 ATTRS = {
     "epoch": 3,
@@ -149,13 +152,13 @@ def test_a_flipped_bit_in_the_data_is_found(path, field):
 
 
 def change(path, field, value):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file[field][...] = value
 
 
 @pytest.mark.parametrize("value", [1.5, -0.5, np.nan])
 def test_values_out_of_range_are_rejected_on_reading(path, value):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file["response"][2, 1, 1] = value
     labels = PseudoLabels.open(path)
     for read in (lambda: labels.response, labels.verify, lambda: labels["clip-2"], lambda: labels[["clip-2"]].masks):
@@ -168,7 +171,7 @@ def test_values_out_of_range_are_rejected_on_reading(path, value):
 
 
 def test_other_versions_are_rejected(path):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs["format_version"] = 99
     with pytest.raises(PseudoLabelError, match=rf"format_version is 99.*{FORMAT_VERSION}"):
         PseudoLabels.open(path)
@@ -178,11 +181,11 @@ def test_inconsistent_files_are_rejected(path):
     change(path, "clip_id", b"clip-0")
     with pytest.raises(PseudoLabelError, match="'clip-0'"):
         PseudoLabels.open(path)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file["response_min"]
     with pytest.raises(PseudoLabelError, match="response_min"):
         PseudoLabels.open(path)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file["response_min"] = np.zeros(2, np.float32)
     with pytest.raises(PseudoLabelError, match="length"):
         PseudoLabels.open(path)
@@ -265,9 +268,7 @@ def test_a_clip_opens_the_file_once(path, monkeypatch):
     labels = PseudoLabels.open(path)
     opened = []
     whole = h5py.File
-    monkeypatch.setattr(
-        "pipeline.pseudo_labels.hdf5_file.h5py.File", lambda *a, **k: opened.append(a) or whole(*a, **k)
-    )
+    monkeypatch.setattr("pipeline.common.hdf5.h5py.File", lambda *a, **k: opened.append(a) or whole(*a, **k))
     assert labels["clip-3"].response.shape == (3, 2)
     assert len(opened) == 1
 
@@ -301,8 +302,9 @@ def test_only_what_is_asked_for_is_read(tmp_path):
         offset = file["response"].id.get_chunk_info(2).byte_offset
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
+    labels, opened = PseudoLabels.open(path), path.stat()
     path.write_bytes(content)
-    labels = PseudoLabels.open(path)
+    os.utime(path, ns=(opened.st_atime_ns, opened.st_mtime_ns))
     assert labels["clip-511"].response.shape == (3, 2)
     assert labels.audio_embedding.shape == (600, 4)
     with pytest.raises(PseudoLabelError, match=r"response.*damaged"):
@@ -362,7 +364,7 @@ def miscounted(file):
     ],
 )
 def test_verify_finds_what_reading_does_not_require(path, harm, message):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         harm(file)
     with pytest.raises(PseudoLabelError, match=message):
         PseudoLabels.open(path).verify()

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import xarray
 
-from pipeline.common.errors import ShardError
+from pipeline.common.errors import ShardError, SoundspotError
 from pipeline.common.project import shard_path
-from pipeline.shards.reader import ShardSet, read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.reader import ShardSet, read_rejects, read_shard_fingerprint, shard_digest, verify_shard
 from pipeline.shards.writer import ShardWriter
+from tests.support.mutations import edited_shard
 
 SIZE, MELS, FRAMES = 6, 4, 5
 SETTINGS: dict[str, Any] = {
@@ -112,15 +113,20 @@ def test_a_pickled_set_reads_the_same(folder: Path) -> None:
 
 
 def test_xarray_sees_named_axes_and_coordinates(folder: Path) -> None:
+    digest = shard_digest(shard_path(folder, 0))
     with xarray.open_dataset(shard_path(folder, 0), engine="h5netcdf") as shard:
+        with pytest.raises(SoundspotError, match="open in this process") as caught:
+            verify_shard(shard_path(folder, 0))
+        assert not isinstance(caught.value, ShardError)  # which would advise to delete the file
         assert shard["frame"].dims == ("clip", "row", "col", "channel")
         assert shard["log_mel"].dims == ("clip", "mel", "time")
         assert shard["clip_id"].dims == shard["source_time_s"].dims == ("clip",)
-        assert set(shard.variables) == {"clip_id", "frame", "log_mel", "source_time_s", "mel", "time"}
+        assert set(shard.variables) == {"clip_id", "frame", "log_mel", "source_time_s", "crc32", "mel", "time"}
         np.testing.assert_array_equal(shard["mel"], MEL_HZ)
         np.testing.assert_allclose(shard["time"], np.arange(FRAMES) * 1000 / 8000)
         assert (shard["mel"].units, shard["time"].units) == ("Hz", "s")
-        assert shard.attrs == {"format_version": 2, "n_shards": 2, **SETTINGS}
+        assert shard.attrs.pop("digest") == digest
+        assert shard.attrs == {"format_version": 3, "n_shards": 2, **SETTINGS}
 
 
 def test_the_layout_is_one_checksummed_uncompressed_chunk_per_clip(folder: Path) -> None:
@@ -239,7 +245,7 @@ def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: P
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
         (lambda path: path.write_bytes(b"not HDF5 at all"), "damaged"),
         (lambda path: path.unlink(), "no such shard"),
-        (lambda path: make_shard(path, ["a"], format_version=99), r"version 99\b.*\b2\b"),
+        (lambda path: make_shard(path, ["a"], format_version=99), r"version 99\b.*\b3\b"),
         (lambda path: h5py.File(path, "w").close(), "damaged"),
     ],
 )
@@ -288,7 +294,7 @@ def test_the_content_digest_changes_with_the_data_of_any_clip_and_with_nothing_e
     again = shutil.copytree(folder, folder.with_name("again"))
     assert ShardSet.open(again).content_digest == before.content_digest
     for row in (0, 2):
-        with h5py.File(shard_path(folder, 0), "r+") as file:
+        with edited_shard(shard_path(folder, 0)) as file:
             file[field][row] = file[field][row] + 1
         after = ShardSet.open(folder)
         assert after.fingerprint == before.fingerprint

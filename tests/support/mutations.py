@@ -7,13 +7,16 @@ as another program would, so that the library's checksums are right again.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
-from pipeline.common.hdf5 import LIBVER
+from pipeline.common.hdf5 import LIBVER, content_digest, seal, write_attributes
+from pipeline.shards.writer import DIGEST, LARGE, clip_checksum
 
 SPECIAL = (float("nan"), float("inf"), float("-inf"))
 
@@ -51,6 +54,26 @@ def mutate_weights(content: bytes, rng: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
     torch.save(entries, buffer)
     return buffer.getvalue()
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[h5py.File]:
+    """Yield a file of `create_file` for changes, and seal it again: its content may be wrong, but it is not damaged."""
+    with h5py.File(path, "r+") as file:
+        yield file
+    content = bytearray(path.read_bytes())
+    seal(content)
+    path.write_bytes(content)
+
+
+@contextmanager
+def edited_shard(path: Path) -> Iterator[h5py.File]:
+    """Yield a shard for changes, and compute its checksums again: other clips, but no damage."""
+    with h5py.File(path, "r+") as file:
+        yield file
+        file["crc32"][...] = [clip_checksum(*clip) for clip in zip(file["frame"], file["log_mel"], strict=True)]
+        file.flush()
+        write_attributes(file, {DIGEST: content_digest(file, attribute=DIGEST, only_layout=LARGE)[0]})
 
 
 def _span(content: bytes, rng: np.random.Generator) -> tuple[int, int]:

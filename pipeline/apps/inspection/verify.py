@@ -1,7 +1,8 @@
 """Verify the pseudo-labels of a run, and what its method computed before an epoch: complete, and of this run?
 
 Each file is read completely: checksums, types, finite values, consistent fields. Its epoch must match its name, its
-fingerprint the run's ``model.pt``, its clips and their fingerprint the shards.
+fingerprint the run's ``model.pt``, its clips and their fingerprint the shards. All files of a finished run, its tables
+included, must still be those that the run recorded. A file that cannot be read never ends the verification of the others.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts
-from pipeline.common.access import raise_if_access_error
-from pipeline.common.errors import CheckpointError, PseudoLabelError
-from pipeline.common.hdf5 import READ_ERRORS, verify_arrays
+from pipeline.common.errors import SoundspotError
+from pipeline.common.files import file_digest
+from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
+from pipeline.common.record import read_record
 from pipeline.pseudo_labels.artifact import PseudoLabels
+from pipeline.pseudo_labels.hdf5_file import unusable
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint
 from pipeline.training.run_folder import kept_epochs
@@ -70,6 +74,8 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
             continue
         epoch = int(number)
         verification.artifacts.append(Finding(str(path), epoch, _problems_of_start(path, epoch, made, shards)))
+    if artifacts.is_whole:
+        verification.problems.extend(_what_changed(artifacts.run, verification))
     if shards is None:
         verification.notes.append("no shards: clips and fingerprint were not compared with them")
     return verification
@@ -100,7 +106,7 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         return _Made(
             fingerprint, method, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"]))
         )
-    except CheckpointError as error:
+    except SoundspotError as error:
         verification.problems.append(str(error))
     except (KeyError, TypeError, ValueError) as error:
         verification.problems.append(
@@ -122,18 +128,34 @@ def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
         path = weights_path(run, epoch)
         try:
             content = read_checkpoint(path)
-        except CheckpointError as error:
+        except SoundspotError as error:
             yield str(error)
             continue
         if made and (content.get("fingerprint"), content.get("epoch")) != (made.fingerprint, epoch):
             yield f"{path}: belongs to another run or epoch; {RERUN}"
 
 
+def _what_changed(run: Path, verification: Verification) -> Iterator[str]:
+    """Compare the files with the record of the finished run. Files that were found damaged are not named again."""
+    reported = [*verification.problems, *(each.path for each in verification.artifacts if each.problems)]
+    try:
+        for name, digest in read_record(run).get("files", {}).items():
+            path = run / name
+            if (
+                path.is_file()
+                and file_digest(path) != digest
+                and not any(each.startswith(str(path)) for each in reported)
+            ):
+                yield f"{path}: was modified after the run had finished; {RERUN}"
+    except (SoundspotError, OSError) as error:
+        yield str(error)
+
+
 def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet | None) -> list[str]:
     try:
         labels = PseudoLabels.open(path)
         labels.verify()
-    except PseudoLabelError as error:
+    except SoundspotError as error:
         return [str(error).removeprefix(f"{path}: ")]
     problems = []
     if labels.attrs["epoch"] != epoch:
@@ -159,10 +181,9 @@ def _problems(path: Path, epoch: int, fingerprint: str | None, shards: ShardSet 
 
 def _problems_of_start(path: Path, epoch: int, made: _Made | None, shards: ShardSet | None) -> list[str]:
     try:
-        attributes, clip_ids = verify_arrays(path)
-    except READ_ERRORS as error:
-        raise_if_access_error(path, error)
-        return [f"cannot be read ({error}); {RERUN}"]
+        attributes, clip_ids = verify_arrays(path, partial(unusable, path))
+    except SoundspotError as error:
+        return [str(error).removeprefix(f"{path}: ")]
     expected: dict[str, str | int] = {"epoch": epoch}
     if made is not None:
         expected |= {"method": made.method, "fingerprint": made.fingerprint}
