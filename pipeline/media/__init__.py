@@ -3,7 +3,7 @@
 - `clip`: the entry point: a video, or an image file plus an audio file, goes in; arrays come out.
 - `image`: still images. `pixels`: video frames to RGB.
 - `container`: opens a file and seeks in it. `streams`: which streams are used. `pyav`: what PyAV may open, and
-  what it raises.
+  what it raises. `joined_clock`: one clock for joined recordings.
 - `video` and `audio` decode at a timestamp. `audio_blocks`: decoded samples with exact times.
 - `readable`: whether the system or the content is why a file cannot be read.
 - `log_mel`: the spectrogram that the audio encoder reads. `torchaudio_compat`: imports torchaudio without its extension.

@@ -120,8 +120,8 @@ def peak_to_peak_within(media: MediaContainer, span: float) -> bool:
 def _blocks_around(media: MediaContainer, start: Fraction, clip_seconds: float) -> tuple[list[AudioBlock], float]:
     """Decode the blocks near a window; return them, and how much later than counted they are, in seconds."""
     since = start - PREROLL
-    far = since - media.zero > _COUNTED
-    if far or (since > media.zero and media.has_regular_audio(until=since)):
+    far = since - media.zero > _COUNTED and not media.joined
+    if far or (not media.joined and since > media.zero and media.has_regular_audio(until=since)):
         for earlier in media.seek_times(since):
             begin_s, blocks = _decode(media, start, clip_seconds, since=earlier)
             # Some containers seek too late, or to a false header. Retry from further back.

@@ -25,6 +25,7 @@ import av
 from av.stream import Discard
 
 from pipeline.common.errors import MediaError
+from pipeline.media.joined_clock import JoinedClock, may_be_joined, steps_back
 from pipeline.media.pyav import open_media, pyav_errors
 from pipeline.media.streams import Kind, best_streams
 
@@ -100,6 +101,8 @@ class MediaContainer:
         Index of the audio track in use.
     zero : Fraction
         Time zero on the container's clock.
+    joined : bool
+        Whether the clock is known to step back, so that only reading from the beginning is exact.
 
     Raises
     ------
@@ -112,6 +115,7 @@ class MediaContainer:
         self.path = path
         self.deadline = deadline
         self.track = 0
+        self.joined = False
         self._open()
 
     @property
@@ -156,7 +160,7 @@ class MediaContainer:
 
     def seek_times(self, timestamp: Fraction) -> Iterator[Fraction | None]:
         """Yield successively earlier times to start decoding from; the last is None, the beginning of the file."""
-        for back in _SEEK_BACK_S:
+        for back in () if self.joined else _SEEK_BACK_S:
             if back and timestamp - back <= self.zero:
                 break
             yield timestamp - back
@@ -171,11 +175,16 @@ class MediaContainer:
         if since is None:
             self._rewind()
         stream = self.stream(kind)
-        for other in self.container.streams:
-            other.discard = Discard.default if other is stream else Discard.all
+        read = self._used() if since is None and may_be_joined(self.container) else [stream]
+        self._select(*read)
         if since is not None and not self._seek(since, stream):
             return
-        for packet in self._demux(stream):
+        clock = JoinedClock()
+        for packet in self._demux(*read):
+            if len(read) > 1:
+                clock.shift(packet)
+            if packet.stream_index != stream.index:
+                continue
             if packet.has_sidedata("encryption_info"):
                 raise MediaError(f"{self.path}: is encrypted (DRM); decrypt it first or leave it out")
             yield packet
@@ -183,8 +192,7 @@ class MediaContainer:
     def has_regular_audio(self, *, until: Fraction) -> bool:
         """Return whether the time stamps of all audio packets up to a time agree with the number of samples before."""
         stream = self.stream("audio")
-        for other in self.container.streams:
-            other.discard = Discard.default if other is stream else Discard.all
+        self._select(stream)
         context, tick_s, until_s = stream.codec_context, float(stream.time_base), float(until)
         size_s = context.frame_size / context.sample_rate if context.frame_size and context.sample_rate else None
         counted_s = None
@@ -241,27 +249,44 @@ class MediaContainer:
 
     def _end(self) -> Fraction:
         """Return the end of the media: the header's duration if the last packets confirm it, else the last packet's end."""
-        used = [s for s in (self.video, self.audio) if s is not None]
+        used = self._used()
         if not used:
             raise MediaError(f"{self.path}: has neither a decodable video stream nor a decodable audio stream")
-        for stream in self.container.streams:
-            stream.discard = Discard.default if stream in used else Discard.all
+        self._select(*used)
         start, length = self.container.start_time, self.container.duration
         claimed = (
             None if length is None else (self.zero if start is None else start * MICROSECOND) + length * MICROSECOND
         )
         if claimed is not None and self._seek(claimed, used[0]):
             last = self._last_packet_end(used)
-            if last is not None and abs(last - claimed) <= DURATION_TOLERANCE:
+            if last is not None and abs(last - claimed) <= DURATION_TOLERANCE and not self._is_joined(used[0]):
                 return claimed
         self._rewind()
-        used = [s for s in (self.video, self.audio) if s is not None]
-        return self._last_packet_end(used) or self.zero
+        self._select(*self._used())
+        clock = JoinedClock()
+        last = self._last_packet_end(self._used(), clock=clock)
+        self.joined = self.joined or clock.has_stepped_back
+        return self.zero if last is None else last
 
-    def _last_packet_end(self, streams: list[Any]) -> Fraction | None:
-        ends = [
-            ((p.dts if p.pts is None else p.pts) + (p.duration or 0)) * p.time_base
-            for p in self._demux(*streams)
-            if p.pts is not None or p.dts is not None
-        ]
-        return max(ends, default=None)
+    def _is_joined(self, stream: Any) -> bool:
+        with suppress(av.FFmpegError), pyav_errors(self.path, passing=(av.FFmpegError,)):
+            self.joined = steps_back(self.container, stream)
+        return self.joined
+
+    def _last_packet_end(self, streams: list[Any], *, clock: JoinedClock | None = None) -> Fraction | None:
+        end = None
+        for packet in self._demux(*streams):
+            if clock is not None:
+                clock.shift(packet)
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is not None:
+                time = (stamp + (packet.duration or 0)) * packet.time_base
+                end = time if end is None else max(end, time)
+        return end
+
+    def _used(self) -> list[Any]:
+        return [stream for stream in (self.video, self.audio) if stream is not None]
+
+    def _select(self, *streams: Any) -> None:
+        for stream in self.container.streams:
+            stream.discard = Discard.default if stream in streams else Discard.all
