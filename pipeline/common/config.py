@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.common.errors import SettingsError
 from pipeline.common.project import CARD_FILE
+from pipeline.common.reading import read_yaml
+
+_MAX_FAULTS, _MAX_SHOWN = 10, 200  # faults and characters of a value in one message
 
 
 def _odd(number: int) -> int:
@@ -244,22 +246,19 @@ def load_params(path: Path) -> Params:
     SettingsError
         The file is missing or is not YAML, or a setting is unknown, mistyped or out of range.
     """
-    return _validated(Params, _read_yaml(path), str(path))
+    return _validated(Params, _read_settings(path), str(path))
 
 
 def load_card(folder: Path) -> Card:
     """Read and validate the card ``dataset.yaml`` in a manifest folder. Raises SettingsError as `load_params` does."""
     path = folder / CARD_FILE
-    return _validated(Card, _read_yaml(path), str(path))
+    return _validated(Card, _read_settings(path), str(path))
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file; run from the project root, or import the dataset first") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+def _read_settings(path: Path) -> Any:
+    if not path.exists():
+        raise SettingsError(f"{path}: no such file; run from the project root, or import the dataset first")
+    return read_yaml(path, SettingsError)
 
 
 def _validated(model: type[Model], value: Any, where: str) -> Model:
@@ -267,16 +266,11 @@ def _validated(model: type[Model], value: Any, where: str) -> Model:
         raise SettingsError(f"{where}: expected a mapping of settings, got {type(value).__name__}")
     try:
         # YAML has lists where the models have tuples. Strict validation accepts that from JSON, but not from Python values.
-        return model.model_validate_json(_as_json(value, where))
+        return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(e, where) for e in error.errors())) from None
-
-
-def _as_json(value: Any, where: str) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError as error:
-        raise SettingsError(f"{where}: {error}; settings are numbers, strings, lists and mappings") from None
+        faults = [_explain(e, where) for e in error.errors()]
+        more = f"; and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+        raise SettingsError("; ".join(faults[:_MAX_FAULTS]) + more) from None
 
 
 def _explain(error: Any, where: str) -> str:
@@ -287,7 +281,7 @@ def _explain(error: Any, where: str) -> str:
         return f"{where}: unknown setting {key!r}; check its spelling"
     if error["type"] == "missing":
         return f"{where}: setting {key!r} is missing"
-    message = f"{where}: setting {key!r}: {error['msg']}, got {error['input']!r}"
+    message = f"{where}: setting {key!r}: {error['msg']}, got {repr(error['input'])[:_MAX_SHOWN]}"
     if isinstance(error["input"], str) and _is_number(error["input"]):
         message += " (a string; in YAML a number like 1.0e-4 needs the decimal point)"
     return message

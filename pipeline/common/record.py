@@ -5,15 +5,15 @@ DVC tracks the record like the other files, so that a checkout restores it toget
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.access import raise_if_access_error
+from pipeline.common.errors import SettingsError
 from pipeline.common.files import write_json
 from pipeline.common.project import RECORD_FILE
+from pipeline.common.reading import read_json
 
 # The digest of the code comes from Python's syntax tree, which changes with the version.
 PYTHON = ".".join(platform.python_version_tuple()[:2])
@@ -28,10 +28,9 @@ def write_record(folder: Path, *, code: str, files: Mapping[str, str] | None = N
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a record; empty if there is none or it is damaged."""
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        # "No record" would mean that the results beside it have to be made again.
-        raise_if_access_error(folder / RECORD_FILE, error)
+        # AccessError passes: "no record" would mean that the results beside it have to be made again.
+        record = read_json(folder / RECORD_FILE, SettingsError)
+    except SettingsError:
         return {}
     valid = isinstance(record, dict) and isinstance(record.get("files", {}), dict)
     return record if valid else {}

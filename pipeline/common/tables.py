@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pipeline.common.errors import ManifestError
+from pipeline.common.access import raise_if_access_error
+from pipeline.common.errors import ManifestError, SoundspotError
 
 SEPARATORS = (",", ";", "\t")  # ties go to the first
 _SNIFFED_CHARACTERS = 1 << 16
+_LONGEST_LINE = 1 << 20  # characters; a row with the probabilities of 10,000 classes has 200,000
 _SEP_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -56,39 +58,54 @@ class Table:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[Table]:
+def open_table(path: Path, error: type[SoundspotError] = ManifestError) -> Iterator[Table]:
     """Open a table, which is read row by row.
 
     Raises
     ------
-    ManifestError
+    AccessError
+        The system cannot read the file.
+    error
         The file is missing, a folder, a workbook, not text, or not CSV; also while the rows are read.
     """
     try:
         with open(path, "rb") as binary:
-            encoding = _encoding(binary.read(4), path)
+            encoding = _encoding(binary.read(4), path, error)
             binary.seek(0)
             with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
                 separator = _separator(file)
                 file.seek(0)
                 yield Table(path, separator, _rows(file, separator))
     except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file; check the path") from None
+        raise error(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
-        raise ManifestError(f"{path}: is a folder, expected a file") from None
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeError as error:
-        where = f" ({error.reason} at byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        raise ManifestError(f"{path}: not UTF-8 text{where}; {_AS_UTF8}") from None
-    except csv.Error as error:
-        raise ManifestError(f"{path}: not readable as CSV: {error}") from None
+        raise error(f"{path}: is a folder, expected a file") from None
+    except OSError as problem:
+        raise_if_access_error(path, problem)
+        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except UnicodeError as problem:
+        where = f" ({problem.reason} at byte {problem.start})" if isinstance(problem, UnicodeDecodeError) else ""
+        raise error(f"{path}: not UTF-8 text{where}; {_AS_UTF8}") from None
+    except csv.Error as problem:
+        raise error(f"{path}: not readable as CSV: {problem}") from None
 
 
 def read_table(path: Path) -> list[tuple[int, list[str]]]:
     """Read all rows of a table. Raises ManifestError as `open_table` does."""
     with open_table(path) as table:
         return list(table.rows)
+
+
+def read_records(path: Path, error: type[SoundspotError]) -> list[dict[str, str]]:
+    """Read a table with a header into one dict per row. Raises as `open_table` does, and `error` for a row of another length."""
+    with open_table(path, error) as table:
+        _, header = next(table.rows, (1, []))
+        records = []
+        for line, cells in table.rows:
+            if len(cells) != len(header):
+                raise error(f"{path}:{line}: {len(cells)} cells, but the header has {len(header)}")
+            records.append(dict(zip(header, cells, strict=True)))
+    return records
 
 
 def parse_decimal(text: str) -> float:
@@ -106,14 +123,14 @@ def spoiled(text: str) -> str:
     return ""
 
 
-def _encoding(head: bytes, path: Path) -> str:
+def _encoding(head: bytes, path: Path, error: type[SoundspotError]) -> str:
     for mark, kind in _BINARY.items():
         if head.startswith(mark):
-            raise ManifestError(f"{path}: is {kind}, not CSV; save it as CSV UTF-8")
+            raise error(f"{path}: is {kind}, not CSV; save it as CSV UTF-8")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head:
-        raise ManifestError(f"{path}: not UTF-8 text; {_AS_UTF8}")
+        raise error(f"{path}: not UTF-8 text; {_AS_UTF8}")
     return "utf-8-sig"
 
 
@@ -129,9 +146,19 @@ def _separator(file: IO[str]) -> str:
 
 
 def _rows(file: IO[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, delimiter=separator, strict=True)
+    reader = csv.reader(_lines(file), delimiter=separator, strict=True)
     for number, row in enumerate(reader):
         cells = [cell.strip() for cell in row]
         if any(cells) and not (number == 0 and _SEP_LINE.fullmatch(separator.join(row))):
             # The reader's own count, because a quoted value can contain line breaks.
             yield reader.line_num, cells
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    # A file without line ends would fill the memory.
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line of more than {_LONGEST_LINE} characters")
+        if "\0" in line:
+            raise csv.Error("null characters")
+        yield line

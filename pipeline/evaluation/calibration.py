@@ -16,7 +16,6 @@ To measure how reliable "not found" is in general, use other clips.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.common.config import AudioSettings
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest, write_json
 from pipeline.common.project import CALIBRATION_FILE, locate
+from pipeline.common.reading import read_json
 from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.response_maps import BATCH_SIZE, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
@@ -102,7 +102,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 def read_calibration(path: Path) -> Calibration:
     """Read and check. Raises CheckpointError if the file is missing, damaged, or has another format version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, CheckpointError)
         version = content.pop("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
@@ -110,7 +110,7 @@ def read_calibration(path: Path) -> Calibration:
         for values in (calibration.own, *calibration.foreign.values()):
             if len(values) != len(_SHARES) or np.any(np.diff(np.array(values, dtype=np.float64)) < 0):
                 raise ValueError("percentiles must be 101 ascending numbers")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: no usable calibration ({error}); {MAKE_ONE}") from None
     return calibration
 

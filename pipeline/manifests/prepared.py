@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
 from pipeline.common.config import Card
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip, read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
@@ -66,6 +66,6 @@ def read_media_fingerprint(path: Path) -> str:
         The file is missing or malformed.
     """
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["media"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(read_json(path, ManifestError)["media"])
+    except (ManifestError, KeyError, TypeError) as error:
         raise ManifestError(f"{path}: no valid fingerprints ({error}); run `dvc repro prepare`") from None

@@ -7,7 +7,6 @@ protocol. On scored clips the protocol's sounding region is outlined, on trainin
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.seeding import evenly_spaced
+from pipeline.common.tables import read_records
 from pipeline.evaluation.labels import label_of
 from pipeline.figures.overlays import Panel, overlay_grid
 from pipeline.manifests.boxes import Box
@@ -39,12 +39,15 @@ class Scored:
 
 
 def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
-    """Read each clip's cIoU for one seed from ``scores.csv``. Raises EvaluationError if there is no such file."""
+    """Read each clip's cIoU for one seed from ``scores.csv``. Raises EvaluationError if it is missing or damaged."""
+    again = f"run `dvc repro evaluate@{path.parent.name}`"
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such scores; {again}")
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return {row["clip_id"]: float(row["ciou"]) for row in csv.DictReader(file) if int(row["seed"]) == seed}
-    except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such scores; run `dvc repro evaluate@{path.parent.name}`") from None
+        rows = read_records(path, EvaluationError)
+        return {row["clip_id"]: float(row["ciou"]) for row in rows if int(row["seed"]) == seed}
+    except (KeyError, ValueError) as error:
+        raise EvaluationError(f"{path}: damaged ({error}); {again}") from None
 
 
 def ranked_clips(ciou: Mapping[str, float], count: int) -> list[str]:

@@ -25,7 +25,6 @@ seeds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.reading import read_json
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import Scores, samples, summarize, with_intervals
 
@@ -121,12 +121,12 @@ def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _read_json(path: Path, *, again: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no scores; run `{again}`")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-    except FileNotFoundError:
-        raise EvaluationError(f"{path}: no scores; run `{again}`") from None
-    except ValueError as error:
-        raise EvaluationError(f"{path}: not a scores file ({error}); run `{again}`") from None
+        content = read_json(path, EvaluationError)
+    except EvaluationError as error:
+        raise EvaluationError(f"{error}; run `{again}`") from None
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path}: not a scores file; run `{again}`")
     return content

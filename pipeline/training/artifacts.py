@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
+from pipeline.common.reading import parse_json
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
@@ -71,6 +71,6 @@ def centers_audio(run: Path) -> bool:
     path = run / MODEL_FILE
     content = read_checkpoint(path, mmap=True)  # the weights, maybe hundreds of megabytes, are not needed
     try:
-        return bool(json.loads(content["iteration"])["center_audio"])
-    except (KeyError, ValueError, TypeError):
+        return bool(parse_json(content["iteration"], str(path), CheckpointError)["center_audio"])
+    except (KeyError, TypeError, CheckpointError):
         raise CheckpointError(f"{path}: no readable setting `center_audio`; {RERUN}") from None

@@ -11,7 +11,6 @@ unfinished. Reading compares the checksums in the file and rejects weights that 
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 from pipeline.common.config import EncoderSettings
 from pipeline.common.errors import CheckpointError, SoundspotError
 from pipeline.common.files import write_bytes
+from pipeline.common.reading import parse_json
 from pipeline.methods.build import build_method, settings_class
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
@@ -117,7 +117,10 @@ def load_model(path: Path | str) -> TrainedModel:
         iteration = settings_class(content["method"]).model_validate_json(content["iteration"])
         method = build_method(content["method"], iteration)
         description = {name: content[name] for name in DESCRIPTION}
-        description |= {name: json.loads(content[name]) for name in ("encoder", "iteration", "audio", "classes")}
+        description |= {
+            name: parse_json(content[name], name, CheckpointError)
+            for name in ("encoder", "iteration", "audio", "classes")
+        }
         # All weights are in the checkpoint; the file of pretrained weights may no longer exist.
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.model_copy(update={"visual_weights": None}))

@@ -1,5 +1,8 @@
 import os
 import pickle
+import resource
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -107,3 +110,69 @@ def test_an_array_shorter_than_its_shape_is_refused(tmp_path):
     path.write_bytes(content.replace(b"K\x04\x85", b"K\x09\x85"))
     with pytest.raises(ManifestError, match=r"short.pkl: cannot be read"):
         load_plain_pickle(path)
+
+
+def many(step, n):
+    """Return instructions that build n values, each from the one before; `step` has the number of the one before."""
+    return b"".join(step.replace(b"?", bytes([i])) + b"q" + bytes([i + 1]) for i in range(n))
+
+
+# A few bytes each, which ask for memory or time without bound.
+BOMBS = {
+    "a tuple of tuples as key": b"\x80\x02})q\x00" + many(b"h?h?\x86", 60) + b"K\x01s.",
+    "keys of a whole dict": b"\x80\x02()q\x00" + many(b"h?h?\x86", 60) + b"K\x01d.",
+    "keys in one step": b"\x80\x02}()q\x00" + many(b"h?h?\x86", 60) + b"K\x01u.",
+    "a tuple of tuples": b"\x80\x02)q\x00" + many(b"h?h?\x86", 60) + b".",
+    "lists of lists": b"\x80\x02]q\x00K\x01a" + many(b"](" + b"h?" * 10 + b"e", 15) + b".",
+    "a shape of tuples": b"\x80\x02cnumpy.core.numeric\n_frombuffer\n(U\x00cnumpy\ndtype\nU\x02f4\x85R)q\x00"
+    + many(b"h?h?\x86", 60)
+    + b"U\x01CtR.",
+    "an encoding of tuples": b"\x80\x02c_codecs\nencode\nX\x00\x00\x00\x00)q\x00" + many(b"h?h?\x86", 60) + b"\x86R.",
+    "a text of terabytes": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 44) + b"abc.",
+    "bytes of terabytes": b"\x80\x05\x8e" + struct.pack("<Q", 1 << 44) + b"abc.",
+    "a byte array of terabytes": b"\x80\x05\x96" + struct.pack("<Q", 1 << 44) + b"abc.",
+    "5,000 digits": b"L" + b"9" * 5000 + b"L\n.",
+    "a long hexadecimal number": b"L0x" + b"f" * 50_000 + b"L\n.",
+    "a long binary number": b"\x80\x02\x8b" + struct.pack("<i", 9999) + b"\x7f" * 9999 + b".",
+    "keys that share a slot": pickle.dumps({i * (2**61 - 1): i for i in range(1, 2000)}, 2),
+    "many instructions": b"\x80\x02" + b"]0" * 3_000_000 + b"N.",
+    "a text that is encoded again and again": b"\x80\x02c_codecs\nencode\nq\x00(X"
+    + struct.pack("<I", 1 << 20)
+    + b"a" * (1 << 20)
+    + b"U\x06latin1tq\x01"
+    + b"h\x00h\x01R0" * 100_000
+    + b"N.",
+    "a call with a million arguments": b"\x80\x02c_codecs\nencode\n(" + b"N" * 1_000_000 + b"tR.",
+    "deep lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_takes_neither_time_nor_memory(tmp_path, name):
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(BOMBS[name])
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ManifestError, match=r"bomb\.pkl: ") as caught:
+        load_plain_pickle(path)
+    assert time.process_time() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 19  # KiB on Linux, so half a GiB
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_a_large_memo_index_reserves_no_memory(tmp_path):
+    path = tmp_path / "memo.pkl"
+    path.write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x7f.")
+    assert load_plain_pickle(path) == 1
+
+
+def test_a_state_changes_no_function_of_the_reader(tmp_path):
+    path = tmp_path / "state.pkl"
+    path.write_bytes(b"\x80\x02c_codecs\nencode\n}U\x01aK\x01sb.")
+    with pytest.raises(ManifestError, match=r"state.pkl: refused"):
+        load_plain_pickle(path)
+
+
+def test_text_of_python_2_with_bytes_above_ascii(tmp_path):
+    path = tmp_path / "two.pkl"
+    path.write_bytes(b"(dp0\nS'anno'\np1\nS'\\xe9\\x01'\np2\ns.")
+    assert load_plain_pickle(path) == {"anno": "\xe9\x01"}

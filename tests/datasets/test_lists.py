@@ -3,7 +3,8 @@ import re
 import pytest
 
 from pipeline.common.errors import ManifestError
-from pipeline.datasets.importers.lists import bare_id, checked_id, drawn, ranked, read_ids, read_json
+from pipeline.common.reading import read_json
+from pipeline.datasets.importers.lists import bare_id, checked_id, drawn, ranked, read_ids
 
 IDS = ["10", "21", "32"]
 
@@ -62,9 +63,9 @@ def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(ManifestError, match=r"latin.txt: .*UTF-8"):
         read_ids(tmp_path / "latin.txt")
     with pytest.raises(ManifestError, match=r"half.json:2: .*JSON"):
-        read_json(tmp_path / "half.json")
+        read_json(tmp_path / "half.json", ManifestError)
     with pytest.raises(ManifestError, match=r"deep.json: .*nested"):
-        read_json(tmp_path / "deep.json")
+        read_json(tmp_path / "deep.json", ManifestError)
 
 
 def test_only_media_suffixes_are_stripped():

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from pipeline.common.config import Params
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import PARAMS_FILE
+from pipeline.common.reading import parse_yaml
 from pipeline.common.text_table import Table
 from pipeline.evaluation.labels import label_of
 from pipeline.figures.lines import Line, LinePanel, line_panels
@@ -179,7 +179,7 @@ def _scores(experiment: Experiment, dataset: str, split: str) -> Iterator[tuple[
     prefixes = {match[2]: match[1] for key in experiment if (match := column.fullmatch(key))}
     if not prefixes:
         # The only metrics file of all experiments: its columns have no prefix, and it belongs to the only variant.
-        listed = yaml.safe_load(_param(experiment, "variants") or "[]")
+        listed = parse_yaml(_param(experiment, "variants") or "[]", "variants", EvaluationError)
         prefixes = {listed[0]: ""} if len(listed) == 1 else {}
     for variant, prefix in prefixes.items():
         own = {key: experiment.get(prefix + key, experiment.get(key)) for key in (*KEYS, "split")}

@@ -22,6 +22,7 @@ from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_c
 from pipeline.common.errors import ExportError
 from pipeline.common.files import file_digest
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
+from pipeline.common.reading import read_json
 from pipeline.common.text_table import Table
 from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.labels import LABELS
@@ -249,8 +250,8 @@ def _read_scores(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path, ExportError)
+    except ExportError as error:
         raise ExportError(f"{path}: cannot be read as JSON ({error}); run `dvc repro evaluate`") from None
     if not isinstance(content, dict):
         raise ExportError(f"{path}: contains no scores; run `dvc repro evaluate`")

@@ -7,7 +7,6 @@ included, must still be those that the run recorded. A file that cannot be read 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ from pipeline.common.errors import SoundspotError
 from pipeline.common.files import file_digest
 from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
+from pipeline.common.reading import parse_json
 from pipeline.common.record import read_record
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.pseudo_labels.hdf5_file import unusable
@@ -104,7 +104,10 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         if content["stage"] != TRAIN:
             return _Made(fingerprint, method, 0, ())  # the initialization labels once, after its last epoch
         return _Made(
-            fingerprint, method, epoch, kept_epochs(epoch, int(json.loads(content["iteration"])["keep_epochs"]))
+            fingerprint,
+            method,
+            epoch,
+            kept_epochs(epoch, int(parse_json(content["iteration"], str(model), SoundspotError)["keep_epochs"])),
         )
     except SoundspotError as error:
         verification.problems.append(str(error))

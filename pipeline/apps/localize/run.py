@@ -7,7 +7,6 @@ stores `made_by`, a hash of the model, the settings and the content of the input
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from pipeline.apps.localize.video.overlay import NOTICES, OnProgress, TimedLocal
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
+from pipeline.common.reading import read_json
 from pipeline.figures.heatmap import blend, overlay, rgb_notice, upsampled
 from pipeline.media.audio import use_sounding_track
 from pipeline.media.container import Deadline, MediaContainer, require_file
@@ -244,13 +244,14 @@ def _read_made_by(path: Path) -> str:
     """Read `made_by` from an output; empty if it is not stored."""
     try:
         if path.suffix == ".json":
-            return str(json.loads(path.read_text(encoding="utf-8"))["made_by"])
+            return str(read_json(path, MediaError)["made_by"])
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return str(arrays["made_by"])
         with open_media(path) as container:
             return container.metadata.get("comment", "").removeprefix("soundspot localize ")
-    except (OSError, ValueError, KeyError, TypeError, MediaError):
+    # Another program's file can make zipfile, NumPy and FFmpeg raise nearly anything; it is then not an output of ours.
+    except Exception:
         return ""
 
 

@@ -9,7 +9,6 @@ measurement includes whatever a method does in an epoch. The first epoch, in whi
 
 from __future__ import annotations
 
-import csv
 import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,10 @@ import torch
 from pipeline.apps.preflight.findings import StageTime
 from pipeline.apps.preflight.memory import peak, reset_peak
 from pipeline.common.config import Params, TrainingSettings
+from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.common.project import CLIPS_FILE, INITIAL_RUN, TIMINGS_FILE
+from pipeline.common.tables import read_records
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.clips import CLIP_COLUMNS, TRAIN_SPLIT
 from pipeline.methods.build import method_settings
@@ -232,7 +233,6 @@ def _write_labels(path: Path, clip_ids: Sequence[str]) -> None:
 
 def _read_throughput(timings: Path, n_clips: int) -> Throughput:
     """Read the last epoch of a measured run."""
-    with timings.open(newline="", encoding="utf-8") as file:
-        row = list(csv.DictReader(file))[-1]
+    row = read_records(timings, TrainingError)[-1]
     labeling = float(row["seconds"]) * float(row["label_pass_fraction"])
     return Throughput(1 / float(row["pairs_per_second"]), labeling / n_clips)

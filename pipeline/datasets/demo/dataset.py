@@ -19,6 +19,7 @@ from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import RenderError
 from pipeline.common.files import fingerprint, locked, write_bytes, write_json, write_text
 from pipeline.common.project import CARD_FILE
+from pipeline.common.reading import read_json
 from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
 from pipeline.datasets.demo.plan import plan_scene
 from pipeline.datasets.demo.scene import Scene, bounding_box
@@ -203,9 +204,10 @@ def _encoder(medium: str) -> Callable[[Scene], bytes]:
 
 def _read_stamp(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content: object = read_json(path, RenderError)
+    except RenderError:
         return None
+    return content
 
 
 def _discard(media_root: Path, clips: Sequence[Clip]) -> None:

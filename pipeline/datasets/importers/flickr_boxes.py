@@ -16,17 +16,18 @@ Boxes are ``xmin, ymin, xmax, ymax``: 1-based integers in a frame of 256×256 pi
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json, read_xml
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
-from pipeline.datasets.importers.lists import bare_id, checked_id, read_json
+from pipeline.datasets.importers.lists import bare_id, checked_id
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.boxes import Box
 
@@ -43,7 +44,7 @@ def read_raw_boxes(path: Path) -> RawBoxes:
         pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in files]
         raw = {clip_id: read_xml_boxes(file) for clip_id, file in pairs}
     elif path.suffix.lower() == ".json":
-        raw = dict(_from_json(read_json(path), path))
+        raw = dict(_from_json(read_json(path, ManifestError), path))
     elif path.suffix.lower() in (".pkl", ".pickle"):
         raw = dict(_from_records(load_plain_pickle(path), path))
     else:
@@ -55,10 +56,7 @@ def read_raw_boxes(path: Path) -> RawBoxes:
 
 def read_xml_boxes(path: Path) -> list[tuple[str, list[Any]]]:
     """Read one official annotation file: the annotator and the four values of each ``bbox``. Raises ManifestError."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        raise ManifestError(f"{path}: cannot be read as XML: {error}") from None
+    root = read_xml(path, ManifestError)
     groups = [[element for element in child if element.tag == "bbox"] for child in root]
     groups = [group for group in groups if group]  # drops children such as <filename>
     if len(groups) > 1:

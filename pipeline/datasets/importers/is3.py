@@ -21,10 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.layouts import FLAT, Layout, detect_layout, usable_clips
 from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
-from pipeline.datasets.importers.lists import checked_id, read_json
+from pipeline.datasets.importers.lists import checked_id
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box
@@ -103,7 +104,7 @@ def read_entries(path: Path, report: ImportReport) -> dict[str, Entry]:
         The file is not a list of records with ``image``, ``audio`` and ``gt_box``, an id has two records, or so many
         boxes are faulty that they cannot be corners in pixels of a 224×224 frame.
     """
-    content = read_json(path)
+    content = read_json(path, ManifestError)
     if not isinstance(content, list) or not content:
         raise ManifestError(f"{path}: expected a list of records with 'image', 'audio' and 'gt_box'")
     entries: dict[str, Entry] = {}

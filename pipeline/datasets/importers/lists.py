@@ -1,4 +1,4 @@
-"""Reads the text, CSV and JSON lists of published datasets, and draws seeded subsets of ids.
+"""Reads the text and CSV lists of published datasets, and draws seeded subsets of ids.
 
 Conventions: an id list is a text or CSV file whose first column is the id, with the separators and encodings of
 `pipeline.common.tables`.
@@ -7,12 +7,10 @@ Conventions: an id list is a text or CSV file whose first column is the id, with
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pipeline.common.errors import ManifestError
 from pipeline.common.tables import open_table, read_table, spoiled
@@ -47,28 +45,6 @@ class IdList:
 
     ids: list[str]
     repeated: list[str]
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte-order mark. Raises ManifestError if it is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise ManifestError(f"{path}: is a folder, expected a file") from None
-    except UnicodeDecodeError:
-        raise ManifestError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ManifestError if it is missing or not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise ManifestError(f"{path}: JSON nested too deeply") from None
 
 
 def read_ids(path: Path, *, pattern: re.Pattern[str] = SLUG, max_columns: int = 2) -> IdList:

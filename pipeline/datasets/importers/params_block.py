@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.common.errors import SettingsError
+from pipeline.common.reading import parse_yaml, read_yaml
 
 PRESET = "soundnet_flickr"  # the block with the paper's settings
 
@@ -36,11 +37,8 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
     """
     if not path.is_file():
         return "", f"no {path.name} here: run from the project's root, and add a block training.{name}"
-    try:
-        text = path.read_bytes().decode("utf-8")
-        before = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    before = read_yaml(path, SettingsError)
+    text = path.read_bytes().decode("utf-8")
     blocks = before.get("training") if isinstance(before, dict) else None
     if isinstance(blocks, dict) and name in blocks:
         return "", f"params.yaml already has a block training.{name}; train with: dataset: {name}"
@@ -49,8 +47,8 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
         return "", by_hand
     changed = _insert(text, name, blocks[preset])
     try:
-        after = yaml.safe_load(changed)
-    except yaml.YAMLError:
+        after = parse_yaml(changed, str(path), SettingsError)
+    except SettingsError:
         return "", by_hand
     if after != {**before, "training": {**blocks, name: blocks[preset]}}:
         return "", by_hand  # for example an alias as the value of `training`

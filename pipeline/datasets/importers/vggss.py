@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json
 from pipeline.common.tables import read_table
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.layouts import FLAT, Layout, MediaFinder, detect_layout, find_clips
 from pipeline.datasets.importers.leaks import apply_leak_policy, leaking_ids
-from pipeline.datasets.importers.lists import bare_id, checked_id, distinct, drawn, read_json
+from pipeline.datasets.importers.lists import bare_id, checked_id, distinct, drawn
 from pipeline.datasets.importers.report import ImportReport, listed_ids, note_repeats
 from pipeline.datasets.importers.silent import SILENT_SPLIT, find_silent_clips, ids_of_pairs, read_silent_pairs
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
@@ -130,7 +131,7 @@ def read_annotations(path: Path, report: ImportReport) -> Annotations:
         The file is not a list of records with ``file``, ``class`` and ``bbox``, an id has two records, or so many boxes
         are faulty that they cannot be corners in fractions.
     """
-    content = read_json(path)
+    content = read_json(path, ManifestError)
     if not isinstance(content, list):
         raise ManifestError(f"{path}: expected a list of records with 'file', 'class' and 'bbox'")
     truth = Annotations({}, {})

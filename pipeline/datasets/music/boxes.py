@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, implies_other_schema
-from pipeline.datasets.importers.lists import read_json
 from pipeline.datasets.importers.report import ImportReport
 
 # Category numbers of the published boxes, the same in MUSIC-Synthetic and in the MUSIC solo frames.
@@ -141,7 +141,7 @@ def read_solo_boxes(
         A malformed key or entry, an unknown category, a category that is not the video's instrument, or boxes that are
         not sizes.
     """
-    content = read_json(path)
+    content = read_json(path, ManifestError)
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: expected a JSON object that maps frame names to boxes")
     # All keys are parsed, even those of other videos: a malformed key means that the file has another format.

@@ -17,10 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_array
 from pipeline.datasets.importers.layouts import AUDIO_SUFFIXES, FRAME_SUFFIXES, Layout, MediaFinder, by_stem, unusable
 from pipeline.datasets.importers.lists import SLUG
 from pipeline.datasets.importers.report import ImportReport
@@ -223,14 +222,12 @@ def _read_boxes(folder: Path, clips: Sequence[Clip], report: ImportReport) -> li
 
 
 def _load_rows(path: Path) -> list[list[float]]:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ManifestError(f"{path}: cannot be read as a plain NumPy array: {error}") from None
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1] != 5:
-        shape = getattr(rows, "shape", "an archive")
-        raise ManifestError(f"{path}: expected rows of [x, y, width, height, category], got {shape}")
-    return rows.astype(np.float64).tolist()
+    rows = read_array(path, ManifestError)
+    if rows.dtype.kind not in "fiu" or rows.ndim != 2 or rows.shape[1] != 5:
+        raise ManifestError(
+            f"{path}: expected rows of [x, y, width, height, category], got {rows.shape} of {rows.dtype}"
+        )
+    return rows.astype("float64").tolist()
 
 
 def _with_boxes(clips: Sequence[Clip], boxes: Sequence[Box], report: ImportReport) -> list[Clip]:

@@ -8,7 +8,6 @@ fingerprint matches is not decoded again, whatever the seed and size of the data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import MediaError
 from pipeline.common.files import fingerprint, replacing, write_json
+from pipeline.common.reading import read_json
 from pipeline.datasets.music.boxes import BoxedFrame
 from pipeline.datasets.music.schedule import Segment
 from pipeline.datasets.music.solos import Solo
@@ -179,12 +179,10 @@ def _made_by(path: Path, frame_times: Mapping[int, float], settings: CutSettings
 
 def _read_cut(path: Path, made_by: str) -> Cut | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if content.get("made_by") != made_by:
-        return None
-    return Cut(tuple(content["seconds"]), tuple(content["frame_s"]))
+        content = read_json(path, MediaError)
+        return Cut(tuple(content["seconds"]), tuple(content["frame_s"])) if content["made_by"] == made_by else None
+    except (MediaError, KeyError, TypeError):
+        return None  # missing or damaged: cut again
 
 
 def _read_track(path: Path, settings: CutSettings) -> np.ndarray:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.reading import read_json
 from pipeline.datasets.importers.layouts import VIDEO_SUFFIXES
-from pipeline.datasets.importers.lists import SLUG, ranked, read_json, shortened
+from pipeline.datasets.importers.lists import SLUG, ranked, shortened
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _instrument(name: str) -> str:
 
 
 def _read_video_list(path: Path) -> Iterator[tuple[str, str]]:
-    videos = read_json(path)
+    videos = read_json(path, ManifestError)
     videos = videos.get("videos") if isinstance(videos, dict) else None
     if not isinstance(videos, dict):
         raise ManifestError(f'{path}: expected {{"videos": {{INSTRUMENT: [VIDEO_ID, ...]}}}}')

@@ -23,6 +23,7 @@ from pipeline.common.cluster import run_tasks
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ManifestError
 from pipeline.common.files import write_bytes
+from pipeline.common.reading import read_array
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
 from pipeline.datasets.music.mosaic import wav_bytes
 
@@ -72,10 +73,7 @@ def read_spectrogram(path: Path, audio: AudioSettings) -> np.ndarray:
     ManifestError
         Not a plain array of finite numbers, or not the shape that the card's settings imply.
     """
-    try:
-        content = np.load(path, allow_pickle=False) if path.suffix == ".npy" else load_plain_pickle(path)
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path.name}: cannot be read as a plain NumPy array: {error}") from None
+    content = read_array(path, ManifestError) if path.suffix == ".npy" else load_plain_pickle(path)
     wanted = (audio.n_frames, audio.n_mels)
     if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu" or content.shape != wanted:
         found = getattr(content, "shape", type(content).__name__)

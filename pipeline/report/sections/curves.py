@@ -5,7 +5,6 @@ The rows of both tables are spread over panels, so that each panel stays readabl
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
 from pipeline.common.project import SUCCESS_CURVE_FILE
+from pipeline.common.tables import read_records
 from pipeline.evaluation.labels import label_of
 from pipeline.figures.curves import Curve, success_panels
 from pipeline.figures.style import save
@@ -122,12 +122,14 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    again = f"run `dvc repro evaluate@{path.parent.name}`"
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such curve; {again}")
+    rows = read_records(path, EvaluationError)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such curve; run `dvc repro evaluate@{path.parent.name}`") from None
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+        return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+    except (IndexError, ValueError) as error:
+        raise EvaluationError(f"{path}: damaged ({error}); {again}") from None
 
 
 def _write_csv(path: Path, curves: SuccessCurves) -> None:
