@@ -1,4 +1,4 @@
-"""Stage `evaluate@VARIANT`: compute and score the response maps of the scored split."""
+"""Stage `evaluate@NAME-VARIANT`: compute and score the response maps of the scored split."""
 
 from __future__ import annotations
 

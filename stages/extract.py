@@ -1,4 +1,4 @@
-"""Stage `extract@SPLIT`: extract the central frames and log-mel spectrograms of one split into HDF5 shards."""
+"""Stage `extract@NAME-SPLIT`: extract the central frames and log-mel spectrograms of one split into HDF5 shards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
+from pipeline.common.record import restore_output
 from pipeline.extraction.extract import extract_split
 from pipeline.manifests.prepared import (
     FINGERPRINTS_FILE,
@@ -42,6 +43,8 @@ def main(
     Example: python -m stages.extract --manifest data_manifests/demo --clips data/demo/clips.csv --split test
     --out data/demo/shards/test
     """
+    if not fresh:
+        restore_output(out)
     card, settings = load_card(manifest), load_params(params_path).extract
     extract_split(
         read_prepared_clips(clips, split),

@@ -8,6 +8,7 @@ import click
 
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
+from pipeline.common.record import restore_output
 from pipeline.methods.build import check_methods
 from pipeline.shards.reader import ShardSet
 from pipeline.training.train import initialize
@@ -26,6 +27,8 @@ def main(shards: Path, out: Path, params_path: Path, device: str, n_parallel: in
 
     Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
     """
+    if not fresh:
+        restore_output(out)
     params = load_params(params_path)
     settings = params.training[params.dataset]
     check_methods(settings)

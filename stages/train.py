@@ -1,4 +1,4 @@
-"""Stage `train@VARIANT`: train iterative contrastive learning (Eq. 4-7) or another method from the initial model."""
+"""Stage `train@NAME-VARIANT`: train iterative contrastive learning (Eq. 4-7) or another method from the initial model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from pipeline.common.config import load_params
 from pipeline.common.console import run_command
+from pipeline.common.record import restore_output
 from pipeline.methods.build import check_methods
 from pipeline.shards.reader import ShardSet
 from pipeline.training.train import train
@@ -40,6 +41,8 @@ def main(
     Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
     --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative
     """
+    if not fresh:
+        restore_output(out)
     params = load_params(params_path)
     settings = params.training[params.dataset]
     check_methods(settings)

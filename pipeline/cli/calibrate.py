@@ -43,7 +43,7 @@ def calibrate(
 
     \b
     Example:
-      dvc repro extract@test
+      dvc repro extract@demo-test
       soundspot calibrate iterative
       soundspot calibrate runs/demo/iterative/model.pt --shards data/demo/shards/test -o usual.json
     """
@@ -54,7 +54,7 @@ def calibrate(
     from pipeline.cli.targets import resolve_model
     from pipeline.common.config import load_params
     from pipeline.common.errors import EvaluationError, ShardError
-    from pipeline.common.project import CALIBRATION_FILE, locate, shards_folder
+    from pipeline.common.project import CALIBRATION_FILE, locate, shards_folder, stage_name
     from pipeline.evaluation.calibration import calibrate as measure
     from pipeline.evaluation.calibration import write_calibration
     from pipeline.manifests.clips import TRAIN_SPLIT
@@ -68,11 +68,13 @@ def calibrate(
         split = load_params(paths.project / params_path).score_split
         folder = shards_folder(paths.project, paths.dataset, split)
         if not folder.is_dir():
-            raise ShardError(f"{folder}: no such shards; run `dvc repro extract@{split}`, or give --shards")
+            raise ShardError(
+                f"{folder}: no such shards; run `dvc repro {stage_name('extract', folder)}`, or give --shards"
+            )
     # Do not overwrite the output of a DVC stage, which would make the stage look changed.
     if output is None and paths and paths.metrics.is_file():
         raise EvaluationError(
-            f"{paths.metrics}: this variant is calibrated by its evaluation; run `dvc repro evaluate@{paths.variant}`, or give -o"
+            f"{paths.metrics}: this variant is calibrated by its evaluation; run `dvc repro {stage_name('evaluate', paths.metrics.parent)}`, or give -o"
         )
     path = output or (paths.calibration if paths else model.with_name(CALIBRATION_FILE))
     calibration = measure(

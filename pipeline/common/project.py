@@ -41,6 +41,14 @@ MAPS_FILE, CALIBRATION_FILE = "maps.h5", "calibration.json"
 METRICS_FILE, BASELINES_FILE = "metrics.json", "baselines.json"
 SCORES_FILE, SUCCESS_CURVE_FILE = "scores.csv", "success_curve.csv"
 
+# The outputs of stages that have several, with a group for each part of the stage's name.
+_OUTPUTS = {
+    "extract": rf"{DATA_FOLDER}/([^/]+)/shards/([^/]+)",
+    "train": rf"{RUNS_FOLDER}/([^/]+)/([^/]+?)(?:/seed_\d+)?",
+    "evaluate": rf"{RESULTS_FOLDER}/([^/]+)/(?:{MAPS_FOLDER}/)?([^/]+)",
+    "evaluate_cross": rf"{RESULTS_FOLDER}/([^/]+)/on/([^/]+)/(?:{MAPS_FOLDER}/)?([^/]+)",
+}
+
 
 def manifest_folder(project: Path, dataset: str) -> Path:
     """Folder of a dataset's card, clip lists and boxes."""
@@ -66,6 +74,22 @@ def results_folder(project: Path, dataset: str, *, scored_on: str | None = None)
     """Folder of the scores of models trained on `dataset`; `scored_on` names the scored dataset if it is another one."""
     folder = project / RESULTS_FOLDER / dataset
     return folder / "on" / scored_on if scored_on else folder
+
+
+def stage_name(stage: str, folder: Path) -> str:
+    """Return the name in dvc.yaml of the stage that writes a folder, such as ``train@demo-iterative`` for ``runs/demo/iterative``.
+
+    Parameters
+    ----------
+    stage : str
+        "extract", "train" or "evaluate".
+    folder : Path
+        Its output. Outside the layout above, the name is `stage`, which in DVC means all stages of this kind.
+    """
+    for name, output in _OUTPUTS.items():
+        if name.startswith(stage) and (match := re.fullmatch(f"(?:.*/)?{output}", folder.as_posix())):
+            return f"{name}@{'-'.join(match.groups())}"
+    return stage
 
 
 def seed_name(seed: int) -> str:

@@ -6,6 +6,8 @@ DVC tracks the record like the other files, so that a checkout restores it toget
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,20 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     valid = isinstance(record, dict) and isinstance(record.get("files", {}), dict)
     return record if valid else {}
+
+
+def restore_output(folder: Path) -> None:
+    """Restore a missing output folder of this project from DVC's cache or remote, if ``dvc.lock`` lists it.
+
+    `dvc checkout` and `dvc exp run` remove the outputs of datasets that are not active. `dvc repro` restores missing outputs itself,
+    but not those with `persist`. The record then tells whether they are still valid. Without DVC's copy, nothing happens.
+    """
+    lock = Path("dvc.lock")
+    if folder.exists() or not lock.is_file() or f" path: {folder.as_posix()}\n" not in lock.read_text(encoding="utf-8"):
+        return
+    # Unlike `dvc checkout`, `dvc get` also works while `dvc repro` holds the lock of this output.
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", str(folder), "--out", str(folder)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def changed_code(record: Mapping[str, Any], code: str) -> str:

@@ -104,7 +104,7 @@ def class_metrics(
         if heard is None:
             return {}, ""
         # The pseudo-labels list exactly the clips of this run, in the row order of `heard`.
-        learned_from = PseudoLabels.open(artifact_paths(run, variant=variant)[-1]).clip_ids
+        learned_from = PseudoLabels.open(artifact_paths(run)[-1]).clip_ids
         label_sets = read_label_sets(clips, TRAIN_SPLIT, learned_from)
         cluster = class_of_clusters(heard, label_sets)
         nameless = sorted({box.source for box in boxes if box.sounding} - cluster.keys())

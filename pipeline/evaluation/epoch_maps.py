@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.common.errors import EvaluationError
-from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN
+from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN, stage_name
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model, read_checkpoint
@@ -58,7 +58,8 @@ def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, dev
     paths = sorted((run / WEIGHTS_FOLDER).glob(WEIGHTS_PATTERN), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise EvaluationError(
-            f"{run / WEIGHTS_FOLDER}: no checkpoints of earlier epochs; run `dvc repro -f -s train@{run.name}`, then `dvc repro`"
+            f"{run / WEIGHTS_FOLDER}: no checkpoints of earlier epochs; run `dvc repro -f -s {stage_name('train', run)}`, "
+            "then `dvc repro`"
         )
     chosen = select_device(device)
     rows = {clip_id: row for row, clip_id in enumerate(shards.clip_ids)}

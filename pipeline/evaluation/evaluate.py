@@ -27,6 +27,7 @@ from pipeline.common.project import (
     SCORES_FILE,
     SUCCESS_CURVE_FILE,
     seed_folder,
+    stage_name,
 )
 from pipeline.evaluation.calibration import calibrate_on, write_calibration
 from pipeline.evaluation.class_evaluation import class_metrics
@@ -190,7 +191,7 @@ def _find_models(run_folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
     models = {seed: seed_folder(run_folder, seeds, seed) / MODEL_FILE for seed in seeds}
     for path in models.values():
         if not path.is_file():
-            raise EvaluationError(f"{path}: no trained model; run `dvc repro train@{run_folder.name}`")
+            raise EvaluationError(f"{path}: no trained model; run `dvc repro {stage_name('train', run_folder)}`")
     return models
 
 

@@ -23,7 +23,7 @@ from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
 from pipeline.common.files import fingerprint, locked, write_csv, write_text
-from pipeline.common.project import SHARD_PATTERN, shard_path
+from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.extraction.build_shard import ShardTask, build_shard, storing
 from pipeline.manifests.clips import Clip, media_path
@@ -135,7 +135,7 @@ def extract_split(
     if n_kept == len(tasks):
         report(
             f"extract {folder.name}: {n_kept} shards unchanged, checksums verified, kept; to extract again: "
-            f"SOUNDSPOT_FRESH=1 dvc repro -f -s extract@{folder.name}"
+            f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage_name('extract', folder)}"
         )
     elif n_kept < n_before:
         report(f"extract {folder.name}: {n_before - n_kept} shards were damaged and have been extracted again")

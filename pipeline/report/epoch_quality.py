@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
-from pipeline.common.project import HISTORY_FILE
+from pipeline.common.project import HISTORY_FILE, stage_name
 from pipeline.evaluation.relation_quality import relation_of_labels, relation_quality
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training.artifacts import artifact_paths, centers_audio
@@ -70,9 +70,9 @@ def measure_run(
     EvaluationError
         The run has no pseudo-labels or no ``history.csv``.
     """
-    paths = artifact_paths(folder, variant=variant)
+    paths = artifact_paths(folder)
     center = centers_audio(folder)
-    history = _history_by_epoch(folder / HISTORY_FILE, variant)
+    history = _history_by_epoch(folder / HISTORY_FILE)
     rows = []
     for path in paths:
         labels = PseudoLabels.open(path)
@@ -111,11 +111,11 @@ def after_last_epoch(means: Means) -> dict[str, float]:
     return epochs[-1] | {"positives_per_clip": before}
 
 
-def _history_by_epoch(path: Path, variant: str) -> dict[int, dict[str, float]]:
+def _history_by_epoch(path: Path) -> dict[int, dict[str, float]]:
     try:
         return {int(row["epoch"]): row for row in read_history(path)}
     except FileNotFoundError:
-        raise EvaluationError(f"{path}: no such history; run `dvc repro train@{variant}`") from None
+        raise EvaluationError(f"{path}: no such history; run `dvc repro {stage_name('train', path.parent)}`") from None
 
 
 def _mean(values: Sequence[float]) -> float:

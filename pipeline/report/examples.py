@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import stage_name
 from pipeline.common.seeding import evenly_spaced
 from pipeline.common.tables import read_records
 from pipeline.evaluation.labels import label_of
@@ -40,7 +41,7 @@ class Scored:
 
 def read_ciou(path: Path, *, seed: int) -> dict[str, float]:
     """Read each clip's cIoU for one seed from ``scores.csv``. Raises EvaluationError if it is missing or damaged."""
-    again = f"run `dvc repro evaluate@{path.parent.name}`"
+    again = f"run `dvc repro {stage_name('evaluate', path.parent)}`"
     if not path.is_file():
         raise EvaluationError(f"{path}: no such scores; {again}")
     try:
@@ -128,7 +129,7 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
     PseudoLabelError
         A file is damaged, or has no labels for a clip.
     """
-    paths = {name: artifact_paths(folder, variant=name) for name, folder in folders.items()}
+    paths = {name: artifact_paths(folder) for name, folder in folders.items()}
     # Runs may have trained for different numbers of epochs; only common ones are shown.
     length = min(len(each) for each in paths.values())
     labels = [[PseudoLabels.open(each[i]) for i in evenly_spaced(length, most)] for each in paths.values()]

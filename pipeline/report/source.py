@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.common.config import Card
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import replacing
-from pipeline.common.project import BASELINES_FILE, MAPS_FILE, MAPS_FOLDER, METRICS_FILE, SCORES_FILE
+from pipeline.common.project import BASELINES_FILE, MAPS_FILE, MAPS_FOLDER, METRICS_FILE, SCORES_FILE, stage_name
 from pipeline.report.examples import Scored, read_ciou
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.summary import read_baselines, read_metrics
@@ -98,9 +98,10 @@ def read_scored(source: Source, name: str) -> Scored:
     """Read the maps and scores of one variant. Raises EvaluationError if they are missing or belong to other shards."""
     path = source.results / MAPS_FOLDER / name / MAPS_FILE
     maps, shards = read_maps(path), source.scored_shards
+    again = f"run `dvc repro {stage_name('evaluate', path.parent)}`"
     # Maps of other clips would be drawn over the wrong frames without any error.
     if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
-        raise EvaluationError(f"{path}: made from other shards or another seed; run `dvc repro evaluate@{name}`")
+        raise EvaluationError(f"{path}: made from other shards or another seed; {again}")
     return Scored(name, maps, read_ciou(source.results / name / SCORES_FILE, seed=source.seed))
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.project import stage_name
 from pipeline.common.reading import read_json
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import Scores, samples, summarize, with_intervals
@@ -94,7 +95,7 @@ def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
 
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read a ``metrics.json``. Raises EvaluationError if it is missing or unusable."""
-    return _read_json(path, again=f"dvc repro evaluate@{path.parent.name}")
+    return _read_json(path, again=f"dvc repro {stage_name('evaluate', path.parent)}")
 
 
 def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, Any]]:

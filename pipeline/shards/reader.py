@@ -31,7 +31,7 @@ from pipeline.common.hdf5 import (
     read_ids,
     reading,
 )
-from pipeline.common.project import SHARD_PATTERN, shard_path
+from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
 from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
 try:
@@ -76,7 +76,7 @@ class ShardSet:
         """
         folder = Path(folder)
         paths = sorted(folder.glob(SHARD_PATTERN))
-        again = f"run `dvc repro extract@{folder.name}`"
+        again = f"run `dvc repro {stage_name('extract', folder)}`"
         if not paths:
             raise ShardError(f"{folder}: no shards; {again}")
         if not (folder / REJECTS_FILE).exists():
@@ -195,7 +195,7 @@ def check_complete(folder: Path) -> None:
     wanted = _read_header(paths[0])["settings"]["n_shards"]
     if len(paths) != wanted:
         raise ShardError(
-            f"{folder}: expected {wanted} shards, found {len(paths)}; run `dvc repro extract@{folder.name}`"
+            f"{folder}: expected {wanted} shards, found {len(paths)}; run `dvc repro {stage_name('extract', folder)}`"
         )
 
 
@@ -245,14 +245,14 @@ def read_rejects(path: Path) -> list[tuple[str, str]]:
 def _read_header(path: Path) -> dict[str, Any]:
     """Read a shard's attributes, clip ids and shapes, and check that they are consistent."""
     if not path.exists():
-        raise ShardError(f"{path}: no such shard; run `dvc repro extract@{path.parent.name}`")
+        raise ShardError(f"{path}: no such shard; run `dvc repro {stage_name('extract', path.parent)}`")
     with reading(path, lambda reason: _damaged(path, reason), sealed=False) as file:
         attributes = read_attributes(file)
         version = attributes.pop("format_version")
         if version != FORMAT_VERSION:
             raise ShardError(
                 f"{path}: format version {version}, this program reads {FORMAT_VERSION}; "
-                f"run `dvc repro extract@{path.parent.name}`"
+                f"run `dvc repro {stage_name('extract', path.parent)}`"
             )
         digest, values = content_digest(file, attribute=DIGEST, only_layout=LARGE)
         if attributes.pop(DIGEST) != digest:
@@ -275,7 +275,9 @@ def _damaged(path: Path, reason: str) -> ShardError:
     # Deleting is only safe advice for files of our own.
     if not re.fullmatch(r"shard-\d{5,}\.h5", path.name):
         return ShardError(f"{path}: not a shard of this program ({reason})")
-    return ShardError(f"{path}: damaged ({reason}); delete it and rerun `dvc repro extract@{path.parent.name}`")
+    return ShardError(
+        f"{path}: damaged ({reason}); delete it and rerun `dvc repro {stage_name('extract', path.parent)}`"
+    )
 
 
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.common.errors import CheckpointError, EvaluationError
-from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE
+from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, stage_name
 from pipeline.common.reading import parse_json
 
 
@@ -19,15 +19,13 @@ def labels_by_epoch(run: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), each) for match, each in numbered if match))
 
 
-def artifact_paths(run: Path, *, variant: str) -> list[Path]:
+def artifact_paths(run: Path) -> list[Path]:
     """Return the pseudo-label artifacts of a run, in order of epochs.
 
     Parameters
     ----------
     run : Path
         Folder of one seed.
-    variant : str
-        Name of the variant, for the message.
 
     Raises
     ------
@@ -35,7 +33,7 @@ def artifact_paths(run: Path, *, variant: str) -> list[Path]:
         There are none, or the artifact of an epoch before the last is missing.
     """
     paths = labels_by_epoch(run)
-    again = f"run `dvc repro train@{variant}`"
+    again = f"run `dvc repro {stage_name('train', run)}`"
     if not paths:
         raise EvaluationError(f"{run / LABELS_FOLDER}: no artifacts; {again}")
     if missing := set(range(max(paths))) - paths.keys():

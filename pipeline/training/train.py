@@ -20,7 +20,7 @@ from pipeline.common.config import TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import locked
-from pipeline.common.project import SEED_PATTERN, is_seed_folder
+from pipeline.common.project import SEED_PATTERN, is_seed_folder, stage_name
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.loop import train_run
@@ -145,7 +145,7 @@ def _is_kept(spec: RunSpec, fresh: bool) -> bool:
     if fresh and status in (Status.FINISHED, Status.RESUMABLE):
         status, reason = Status.STALE, "SOUNDSPOT_FRESH is set"
     if status is Status.FINISHED:
-        stage = spec.stage if spec.stage == "initialize" else f"{spec.stage}@{spec.method}"
+        stage = stage_name("train", run.path) if spec.stage == "train" else spec.stage
         report(
             f"{spec.name}: finished and unchanged, checksums verified, kept; to train again: "
             f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.common.project import find_variant, labels_path, locate, seed_folder, start_path, weights_path
+from pipeline.common.project import find_variant, labels_path, locate, seed_folder, stage_name, start_path, weights_path
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,23 @@ def test_files_of_an_epoch():
     assert labels_path(run, 0) == run / "pseudo_labels/epoch_000.h5"
     assert start_path(run, 12) == run / "pseudo_labels/start_012.h5"
     assert weights_path(run, 1000) == run / "weights/epoch_1000.pt"
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "name"),
+    [
+        ("train", "runs/demo/iterative", "train@demo-iterative"),
+        ("train", "/a/runs/old/runs/own-set/itr/seed_12", "train@own-set-itr"),
+        ("train", "elsewhere/itr", "train"),
+        ("extract", "data/demo/shards/test", "extract@demo-test"),
+        ("evaluate", "results/demo/iterative", "evaluate@demo-iterative"),
+        ("evaluate", "/a/results/demo/maps/iterative", "evaluate@demo-iterative"),
+        ("evaluate", "results/demo/on/vggss/itr", "evaluate_cross@demo-vggss-itr"),
+        ("evaluate", "results/demo/on/vggss/maps/itr", "evaluate_cross@demo-vggss-itr"),
+    ],
+)
+def test_the_stage_that_writes_a_folder(stage, folder, name):
+    assert stage_name(stage, Path(folder)) == name
 
 
 @pytest.fixture

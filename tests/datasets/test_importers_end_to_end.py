@@ -65,7 +65,7 @@ def stage_commands(params: Mapping[str, Any]) -> Iterator[list[str]]:
         # An axis is a list, or names one of params.yaml, such as `${variants}`.
         axes = {
             name: params[values[2:-1]] if isinstance(values, str) else values
-            for name, values in stage.get("matrix", {}).items()
+            for name, values in stage["matrix"].items()
         }
         for combination in itertools.product(*axes.values()):
             item = {name: filled(value, {}) for name, value in zip(axes, combination, strict=True)}
@@ -145,8 +145,12 @@ def test_a_dataset_is_scored_through_dvc_with_the_models_of_another(
         check_boxes(each, project)
     ran = repro(project)
     assert set(ran) == {
-        "prepare", "extract@train", "extract@test", "initialize", "train@iterative", "baselines", "evaluate@iterative",
-        "report", "prepare_cross@vggss", "extract_cross@vggss", "baselines_cross@vggss", "evaluate_cross@vggss-iterative",
+        *(f"{stage}@{tree.name}" for stage in ("prepare", "initialize", "baselines", "report")),
+        *(f"{stage}@{tree.name}-{part}" for stage, part in (
+            ("extract", "train"), ("extract", "test"), ("train", "iterative"), ("evaluate", "iterative"),
+            ("baselines_cross", "vggss"), ("evaluate_cross", "vggss-iterative"),
+        )),
+        "prepare_cross@vggss", "extract_cross@vggss-test",
     }  # fmt: skip
     check_scores(tree, project)
     check_metrics(other, project / "results" / tree.name / "on" / other.name)

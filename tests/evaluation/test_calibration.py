@@ -128,7 +128,7 @@ def test_an_evaluated_variant_is_not_calibrated_in_its_place(project, capsys):
     assert run("calibrate", "iterative") == 1
     error = capsys.readouterr().err
     assert "results/demo/iterative/metrics.json" in error
-    assert "dvc repro evaluate@iterative" in error
+    assert "dvc repro evaluate@demo-iterative`" in error
     assert not (project / "results/demo/maps").exists()
     assert run("calibrate", "iterative", "-o", "usual.json") == 0
     assert read_calibration(project / "usual.json").n_clips == N_CLIPS
@@ -165,4 +165,4 @@ def test_what_cannot_be_calibrated(project, capsys):
     shutil.copy(ROOT / "params.yaml", project)
     shutil.rmtree(project / "data")
     assert run("calibrate", model) == 1
-    assert "shards/test: no such shards; run `dvc repro extract@test`, or give --shards" in capsys.readouterr().err
+    assert "shards/test: no such shards; run `dvc repro extract@demo-test`, or give --shards" in capsys.readouterr().err

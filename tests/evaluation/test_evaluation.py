@@ -446,7 +446,7 @@ def test_clips_that_are_not_scored_are_counted(world, capsys):
 def test_errors_say_what_to_do(world, tmp_path):
     world.respond(at_random)
     (world.folder / "runs" / "ours" / "seed_7" / "model.pt").unlink()
-    with pytest.raises(EvaluationError, match=r"seed_7/model\.pt: no trained model; run `dvc repro train@ours`"):
+    with pytest.raises(EvaluationError, match=r"seed_7/model\.pt: no trained model; run `dvc repro train`"):
         world.evaluate(seeds=(3, 7))
     (world.folder / "baselines.json").unlink()
     with pytest.raises(EvaluationError, match=r"baselines\.json: .*`dvc repro baselines`"):

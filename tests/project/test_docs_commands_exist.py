@@ -96,6 +96,8 @@ def test_every_command_that_is_not_run_is_still_documented():
         ("soundspot --silent check", "no option --silent"),
         ("dvc repro --forse", "dvc does not accept"),
         ("dvc repro trains", "no stage 'trains'"),
+        ("dvc repro train@iterative", "no 'train@iterative'"),
+        ("dvc repro train@demo-others", "no 'train@demo-others'"),
         ("dvc exp run -S training.demo.iterate.delta=1", r"training\.demo\.iterate\.delta .*params\.yaml"),
         ("make demos", "has no"),
         ("python -m stages.train --variants iterative", "has no option --variants"),

@@ -17,7 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may
 
 def test_single_stages_rerun_alone_and_give_the_same_bytes(project):
     before = digests(project)
-    for folder, stage in (("data/demo/shards/train", "extract@train"), ("runs/demo/iterative", "train@iterative")):
+    for folder, stage in (
+        ("data/demo/shards/train", "extract@demo-train"),
+        ("runs/demo/iterative", "train@demo-iterative"),
+    ):
         shutil.rmtree(project / folder)  # finished results would only be verified
         assert repro(project, "--force", "--single-item", stage) == [stage]
     assert digests(project) == before
@@ -27,7 +30,7 @@ def test_single_stages_rerun_alone_and_give_the_same_bytes(project):
 def test_a_changed_threshold_trains_again_without_extracting(project):
     before = digests(project)
     set_param(project, "training.demo.methods.iterative", {"delta_v": 0.5})
-    assert repro(project) == ["train@iterative", "evaluate@iterative", "report"]
+    assert repro(project) == ["train@demo-iterative", "evaluate@demo-iterative", "report@demo"]
     after = digests(project)
     changed = {path for path in before if after[path] != before[path]}
     assert "runs/demo/iterative/model.pt" in changed
@@ -39,7 +42,13 @@ def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
     last = f"test-{TEST - 1:05d},"
     for path in (clips, boxes):
         path.write_text("".join(line for line in path.open() if not line.startswith(last)))
-    assert repro(project) == ["prepare", "extract@test", "baselines", "evaluate@iterative", "report"]
+    assert repro(project) == [
+        "prepare@demo",
+        "extract@demo-test",
+        "baselines@demo",
+        "evaluate@demo-iterative",
+        "report@demo",
+    ]
     metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
     assert metrics["n_clips"] == TEST - 1
 
@@ -57,9 +66,9 @@ def test_a_further_variant_and_a_dataset_without_training_clips_run_their_own_st
 
     ran = repro(project)
 
-    of_variant = {"train@initial", "evaluate@initial", "report"}
-    of_dataset = {f"{stage}@elsewhere" for stage in ("prepare_cross", "extract_cross", "baselines_cross")}
-    of_both = {f"evaluate_cross@elsewhere-{variant}" for variant in ("initial", "iterative")}
+    of_variant = {"train@demo-initial", "evaluate@demo-initial", "report@demo"}
+    of_dataset = {"prepare_cross@elsewhere", "extract_cross@elsewhere-test", "baselines_cross@demo-elsewhere"}
+    of_both = {f"evaluate_cross@demo-elsewhere-{variant}" for variant in ("initial", "iterative")}
     assert set(ran) == of_variant | of_dataset | of_both
     results = project / "results" / "demo"
     for variant in ("initial", "iterative"):
@@ -73,7 +82,7 @@ def test_a_further_variant_and_a_dataset_without_training_clips_run_their_own_st
 def test_a_wrong_setting_is_one_clear_line(project):
     set_param(project, "training.demo.iterate.delta_v", 1.5)
     done = subprocess.run(
-        [*DVC, "repro", "train@iterative"],
+        [*DVC, "repro", "train@demo-iterative"],
         cwd=project,
         env=environment(),
         capture_output=True,

@@ -36,7 +36,9 @@ def test_a_new_method_other_methods_and_comments_train_nobody_again(project):
 
     ran = repro(project)
 
-    assert {"extract@train", "initialize", "train@iterative"} <= set(ran)  # DVC sees that folders have changed
+    assert {"extract@demo-train", "initialize@demo", "train@demo-iterative"} <= set(
+        ran
+    )  # DVC sees that folders have changed
     assert digests(project) == before
     assert stamps == times(project / "runs") | times(project / "data/demo/shards")
 
@@ -46,7 +48,12 @@ def test_an_edit_of_an_equation_trains_again(project):
     edit(project / "pipeline/model/equations.py", "- numerator).mean()", "- numerator).mean() * 1.5")
 
     done = subprocess.run(
-        [*DVC, "repro", "train@iterative"], cwd=project, env=environment(), capture_output=True, text=True, check=True
+        [*DVC, "repro", "train@demo-iterative"],
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert "training from scratch: the code of this stage changed" in done.stderr
@@ -60,10 +67,10 @@ def test_an_edit_of_an_equation_trains_again(project):
 def test_fresh_forces_a_stage(project, monkeypatch):
     before, path = digests(project), project / "runs/demo/iterative/model.pt"
     stamp = path.stat().st_mtime_ns
-    forced = ["--force", "--single-item", "train@iterative"]
-    assert repro(project, *forced) == ["train@iterative"]
+    forced = ["--force", "--single-item", "train@demo-iterative"]
+    assert repro(project, *forced) == ["train@demo-iterative"]
     assert path.stat().st_mtime_ns == stamp
     monkeypatch.setitem(os.environ, "SOUNDSPOT_FRESH", "1")
-    assert repro(project, *forced) == ["train@iterative"]
+    assert repro(project, *forced) == ["train@demo-iterative"]
     assert path.stat().st_mtime_ns > stamp
     assert digests(project) == before

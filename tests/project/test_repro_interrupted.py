@@ -39,11 +39,11 @@ def test_extract_keeps_the_finished_shards(project):
     shards = project / "data/demo/shards/train"
     shutil.rmtree(shards)
     first = shards / "shard-00000.h5"
-    kill_when(project, first, "--force", "--single-item", "extract@train")
+    kill_when(project, first, "--force", "--single-item", "extract@demo-train")
     assert not (shards / "rejects.csv").exists(), "killed too late to show anything"
     kept = first.stat().st_mtime_ns
 
-    repro(project, "extract@train")
+    repro(project, "extract@demo-train")
 
     assert first.stat().st_mtime_ns == kept, "the finished shard was made again"
     assert digests(project) == before
@@ -53,7 +53,7 @@ def test_train_resumes_after_the_finished_epochs(project):
     before = digests(project)
     run = project / "runs/demo/iterative"
     shutil.rmtree(run)
-    kill_when(project, run / "pseudo_labels" / "epoch_001.h5", "--force", "--single-item", "train@iterative")
+    kill_when(project, run / "pseudo_labels" / "epoch_001.h5", "--force", "--single-item", "train@demo-iterative")
     assert not (run / "model.pt").exists(), "killed too late to show anything"
 
     repro(project)

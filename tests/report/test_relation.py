@@ -85,5 +85,5 @@ def test_without_labels_only_the_masks_are_shown():
 
 
 def test_a_run_without_artifacts_names_its_stage(tmp_path):
-    with pytest.raises(EvaluationError, match=r"dvc repro train@itr"):
+    with pytest.raises(EvaluationError, match=r"dvc repro train`"):
         measure_run(tmp_path / "itr", "itr", 0, [], [], np.empty((0, 0)))

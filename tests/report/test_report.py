@@ -371,9 +371,9 @@ def test_the_same_results_give_the_same_report(project):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("iterative/metrics.json", r"iterative/metrics\.json.* `dvc repro evaluate@iterative`"),
-        ("iterative/success_curve.csv", r"iterative/success_curve\.csv.* `dvc repro evaluate@iterative`"),
-        ("initial/scores.csv", r"initial/scores\.csv.* `dvc repro evaluate@initial`"),
+        ("iterative/metrics.json", r"iterative/metrics\.json.* `dvc repro evaluate`"),
+        ("iterative/success_curve.csv", r"iterative/success_curve\.csv.* `dvc repro evaluate`"),
+        ("initial/scores.csv", r"initial/scores\.csv.* `dvc repro evaluate`"),
         ("maps/iterative/maps.h5", r"iterative/maps\.h5.* `dvc repro evaluate"),
         ("baselines.json", r"baselines\.json.* `dvc repro baselines`"),
     ],
@@ -388,7 +388,7 @@ def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost,
 @pytest.mark.slow
 def test_results_of_other_shards_are_refused(project, tmp_path):
     other = make_split(tmp_path / "test", [*TEST, "test-99"])
-    with pytest.raises(EvaluationError, match=r"other shards.* `dvc repro evaluate@iterative`"):
+    with pytest.raises(EvaluationError, match=r"other shards.* `dvc repro evaluate`"):
         report(project[0], project[1], other, name="broken")
 
 
@@ -428,7 +428,7 @@ def test_the_shown_variant_is_ours_or_the_last(variants, shown, over_epochs):
 
 
 def test_runs_without_artifacts_name_the_stage(tmp_path):
-    with pytest.raises(EvaluationError, match=r"itr.* `dvc repro train@itr`"):
+    with pytest.raises(EvaluationError, match=r"itr.* `dvc repro train`"):
         read_epoch_maps({"itr": tmp_path / "itr"}, ["train-00"])
 
 

@@ -199,7 +199,7 @@ def test_a_flipped_byte_in_any_field_is_detected(folder: Path, field: str) -> No
         chunk = file[field].id.get_chunk_info(0)
     flip(path, chunk.byte_offset)
 
-    with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged .*extract@train"):
+    with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged .*repro extract`"):
         verify_shard(path)
 
 
@@ -259,10 +259,10 @@ def test_a_file_that_is_not_a_shard_is_an_error(folder: Path, damage: Any, messa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: shutil.rmtree(f), r"no shards.*extract@train"),
+        (lambda f: shutil.rmtree(f), r"no shards.*repro extract`"),
         (lambda f: (f / "rejects.csv").unlink(), r"did not finish.*rejects\.csv"),
         (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing"),
-        (lambda f: shard_path(f, 1).unlink(), r"train: .*\b2 .*\b1\b.*extract@train"),
+        (lambda f: shard_path(f, 1).unlink(), r"train: .*\b2 .*\b1\b.*repro extract`"),
         (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: .*\b2 .*\b3\b"),
         (
             lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512, n_shards=2),

@@ -67,7 +67,9 @@ def check_dvc(words: list[str]) -> None:
         stage, _, member = str(target).partition("@")
         if words[1] == "repro":
             assert stage in stages, f"no stage {stage!r}"
-            assert not member or member in {*METHODS, *PLACEHOLDERS, "train", "validation", "test"}, f"no {target!r}"
+            names = member.split("-")  # one for each axis of the stage, the dataset first
+            assert not member or len(names) == len(stages[stage]["matrix"]), f"no {target!r}"
+            assert {*names[1:]} <= {*METHODS, *PLACEHOLDERS, "train", "validation", "test"}, f"no {target!r}"
 
 
 def check_setting(setting: str) -> None:

@@ -16,17 +16,17 @@ def test_artifacts_are_sorted_by_number(tmp_path):
     for name in ("epoch_1000.h5", "epoch_101.h5", "epoch_000.h5", "epoch_001.h5.tmp", "start_001.h5", "epoch_x.h5"):
         (folder / name).touch()
     assert list(labels_by_epoch(tmp_path)) == [0, 101, 1000]
-    with pytest.raises(EvaluationError, match=r"pseudo_labels.*epoch 1\b.*train@itr"):
-        artifact_paths(tmp_path, variant="itr")
+    with pytest.raises(EvaluationError, match=r"pseudo_labels.*epoch 1\b.*repro train`"):
+        artifact_paths(tmp_path)
     for epoch in range(1001):
         (folder / f"epoch_{epoch:03d}.h5").touch()
-    names = [path.name for path in artifact_paths(tmp_path, variant="itr")]
+    names = [path.name for path in artifact_paths(tmp_path)]
     assert names == [f"epoch_{epoch:03d}.h5" for epoch in range(1001)]
 
 
 def test_a_run_without_artifacts_names_the_variant_and_not_the_seed(tmp_path):
-    with pytest.raises(EvaluationError, match=r"itr/seed_4/pseudo_labels.*train@itr`"):
-        artifact_paths(tmp_path / "itr" / "seed_4", variant="itr")
+    with pytest.raises(EvaluationError, match=r"itr/seed_4/pseudo_labels.*train@demo-itr`"):
+        artifact_paths(tmp_path / "runs/demo/itr/seed_4")
 
 
 @pytest.mark.parametrize("center", [True, False])

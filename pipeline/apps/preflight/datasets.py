@@ -51,9 +51,7 @@ def check_boxes(preflight: Preflight, manifest: Path, split: str) -> None:
     if boxes_path(manifest, split).is_file():
         preflight.attempt(lambda: read_split_boxes(manifest, split))
     else:
-        preflight.notes.append(
-            f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train@VARIANT` works"
-        )
+        preflight.notes.append(f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train` works")
 
 
 def check_media(

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
-from pipeline.common.project import SUCCESS_CURVE_FILE
+from pipeline.common.project import SUCCESS_CURVE_FILE, stage_name
 from pipeline.common.tables import read_records
 from pipeline.evaluation.labels import label_of
 from pipeline.figures.curves import Curve, success_panels
@@ -122,7 +122,7 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
-    again = f"run `dvc repro evaluate@{path.parent.name}`"
+    again = f"run `dvc repro {stage_name('evaluate', path.parent)}`"
     if not path.is_file():
         raise EvaluationError(f"{path}: no such curve; {again}")
     rows = read_records(path, EvaluationError)

@@ -36,7 +36,7 @@ CAPTION = 26  # characters
 def retrieval_section(source: Source) -> Section:
     """Draw training clips with their nearest neighbors by audio, and measure how often their labels agree (Figure 7)."""
     name = source.shown
-    last = PseudoLabels.open(artifact_paths(source.runs / name, variant=name)[-1])
+    last = PseudoLabels.open(artifact_paths(source.runs / name)[-1])
     if len(last.clip_ids) < 2:
         return Section(TITLE, "No figure: there is only one training clip, so there is nothing to retrieve.")
     center = centers_audio(source.runs / name)
