@@ -11,8 +11,9 @@ MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--fix", is_flag=True, help="Remove locks that killed DVC commands left, if no DVC command is running.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
     """Check packages, codecs, GPU, Dask, DVC and disk, and report what to fix.
 
     The exit code is 0 if the pipeline has everything it needs and 1 otherwise.
@@ -20,6 +21,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     \b
     Example:
       soundspot doctor
+      soundspot doctor --fix
       soundspot doctor --json > doctor.json     to attach to a bug report
     """
     import json
@@ -28,7 +30,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from pipeline.apps.preflight.environment import examine
 
     findings = []
-    for finding in examine(Path.cwd()):
+    for finding in examine(Path.cwd(), fix=fix):
         findings.append(finding)
         if not as_json:
             mark, color = MARKS[finding.state]

@@ -141,7 +141,7 @@ def own_dvc(tmp_path, monkeypatch):
         script.write_text(f"#!/bin/sh\n{lines}\n")
         script.chmod(0o755)
         monkeypatch.setattr(doctor.shutil, "which", lambda name, path=None: str(script))
-        (finding,) = doctor._dvc(tmp_path)
+        (finding,) = doctor._dvc(tmp_path, False)
         return finding
 
     return write
@@ -161,13 +161,14 @@ def test_a_dvc_that_does_not_answer_is_a_finding(own_dvc, monkeypatch):
         "ERROR: Unable to acquire lock. Most likely another DVC process is running",
         "ERROR: 'runs/demo' is busy, it is being blocked by:\n  (PID 7): dvc repro",
         "WARNING: old\nERROR: failed to parse 'vars'",
+        "'./dvc.lock' validation failed.",
     ],
 )
 def test_the_error_line_of_dvc_is_passed_on(own_dvc, message):
-    finding = own_dvc(f"cat >&2 <<'END'\n{message}\nEND\nexit 1")
+    finding = own_dvc(f"cat >&2 <<'END'\n{message}\nEND\nexit 255")
     assert finding.state == "bad"
     assert finding.text in message.splitlines()
-    assert finding.text.startswith("ERROR")
+    assert "WARNING" not in finding.text
     assert "dvc doctor" in finding.hint
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.apps.preflight.dvc_locks import left_locks
+
 PACKAGES = ("torch", "torchaudio", "av", "librosa", "h5py", "numpy", "pillow", "dask", "dvc", "click")
 CODECS = {"h264": "r", "hevc": "r", "vp9": "r", "aac": "rw", "mp3": "r", "opus": "r", "libx264": "w"}
 DISK_NEEDED = 4 * 2**30  # bytes: the demo's media, shards, runs, and DVC's copies of them
@@ -39,8 +41,11 @@ class Finding:
     hint: str = ""
 
 
-def examine(project: Path) -> Iterator[Finding]:
-    """Run all probes for the folder in which the pipeline is to run. Yield each finding as soon as it is there."""
+def examine(project: Path, *, fix: bool = False) -> Iterator[Finding]:
+    """Run all probes for the folder in which the pipeline is to run. Yield each finding as soon as it is there.
+
+    With `fix`, locks that killed DVC commands left are removed.
+    """
     probes: tuple[tuple[str, Callable[[], Iterator[Finding]], str], ...] = (
         (
             "environment",
@@ -53,7 +58,7 @@ def examine(project: Path) -> Iterator[Finding]:
         ("device", _device, "check that nvidia-smi finds the GPU and its driver; SOUNDSPOT_DEVICE=cpu works without"),
         ("workers", _workers, DASK_HINT),
         ("project", lambda: _project(project), "fix params.yaml and the dataset's card"),
-        ("dvc", lambda: _dvc(project), "run `dvc doctor`"),
+        ("dvc", lambda: _dvc(project, fix), "run `dvc doctor`"),
         ("disk", lambda: _disk(project), "check that this folder and TMPDIR exist and are writable"),
     )
     for topic, probe, hint in probes:
@@ -171,7 +176,7 @@ def _project(project: Path) -> Iterator[Finding]:
     yield Finding("project", "good", f"dataset {params.dataset} ({card.title}), variants {', '.join(params.variants)}")
 
 
-def _dvc(project: Path) -> Iterator[Finding]:
+def _dvc(project: Path, fix: bool) -> Iterator[Finding]:
     program = shutil.which("dvc")
     if program is None:
         # `python`, which the stages run, then lacks the project's packages as well.
@@ -184,6 +189,13 @@ def _dvc(project: Path) -> Iterator[Finding]:
     if not (project / ".dvc").is_dir():
         yield Finding("dvc", "note", f"{project} is not a DVC project", "run the pipeline in a clone of the project")
         return
+    for path, reason in left_locks(project):
+        name = path.relative_to(project).as_posix()
+        if not fix:
+            yield Finding("dvc", "bad", f"{name} {reason}", "run `soundspot doctor --fix`, which removes it")
+            return
+        path.unlink()
+        yield Finding("dvc", "note", f"removed {name}, which {reason}")
     try:
         done = subprocess.run(
             [program, "status", "--quiet"],
@@ -198,7 +210,8 @@ def _dvc(project: Path) -> Iterator[Finding]:
         hint = "wait for the other DVC command that runs in this folder, or end it"
         yield Finding("dvc", "bad", f"`dvc status` takes longer than {DVC_SECONDS:g} s", hint)
         return
-    errors = [line for line in done.stderr.strip().splitlines() if "ERROR" in line]
+    lines = done.stderr.strip().splitlines()
+    errors = [line for line in lines if "ERROR" in line] or (lines if done.returncode > 1 else [])
     version = f"dvc {importlib.metadata.version('dvc')}"
     if errors:
         hint = "wait if another DVC command runs in this folder; otherwise fix dvc.yaml or params.yaml, or run `dvc doctor`"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv
-from pipeline.common.project import seed_folder
+from pipeline.common.project import seed_folder, stage_name
 from pipeline.common.text_table import MISSING, Table
 from pipeline.evaluation.labels import label_of
 from pipeline.report.section import Section
@@ -63,7 +63,7 @@ def _history(source: Source, name: str, seed: int) -> Rows:
     folder = seed_folder(source.runs / name, source.seeds, seed)
     rows = list(history_by_artifact(folder).values())
     if not rows:
-        raise EvaluationError(f"{folder}: no history.csv; run `dvc repro train@{name}`")
+        raise EvaluationError(f"{folder}: no history.csv; run `dvc repro {stage_name('train', folder)}`")
     return rows
 
 

@@ -1,0 +1,54 @@
+"""Locks of DVC that block a project although no DVC command uses them, left by commands that were killed.
+
+``.dvc/tmp/rwlock`` lists in JSON which files a command reads or writes. DVC does not replace it atomically, so `kill -9` can leave
+it empty, and then every command fails. DVC drops entries of dead processes, but if another program has got the process's number since,
+the entry blocks forever. ``.dvc/tmp/lock`` is released by the operating system, except with DVC's setting `core.hardlink_lock`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+RWLOCK_FILE = ".dvc/tmp/rwlock"
+LOCK_FILES = (".dvc/tmp/lock", ".dvc/tmp/rwlock.lock")
+
+
+def left_locks(project: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each lock that blocks the project, with the reason. Nothing while a DVC command runs in the project."""
+    if any(_runs_dvc(process, project) for process in psutil.process_iter()):
+        return
+    path = project / RWLOCK_FILE
+    if path.is_file() and (reason := _what_blocks(path)):
+        yield path, reason
+    for path in (project / name for name in LOCK_FILES):
+        # A lock of the operating system is a plain file, and blocks nobody after the death of its process.
+        if path.is_file() and path.stat().st_nlink > 1:
+            yield path, "is held, but no DVC command runs on this machine"
+
+
+def _what_blocks(path: Path) -> str:
+    """Return why DVC cannot use its ``rwlock``, or an empty string."""
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+        users = [user for infos in lock.get("read", {}).values() for user in infos] + [*lock.get("write", {}).values()]
+        users = [(int(user["pid"]), str(user["cmd"])) for user in users]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "is empty or damaged: DVC was killed while it wrote the file"
+    for pid, command in users:
+        if psutil.pid_exists(pid):
+            return f"is held by {command!r}, which was killed; another program now has its process number, {pid}"
+    return ""
+
+
+def _runs_dvc(process: psutil.Process, project: Path) -> bool:
+    """Whether a process is a DVC command in the project. False if its owner does not let us see."""
+    try:
+        words = [Path(word).name for word in process.cmdline()[:4]]
+        folder = Path(process.cwd())
+    except (psutil.Error, OSError):
+        return False
+    return "dvc" in words and folder.is_relative_to(project.resolve())
