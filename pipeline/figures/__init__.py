@@ -5,3 +5,18 @@
 - `heatmap`: heat maps blended over images and video frames at full resolution.
 - `style`: colors, fonts and the PNG writer.
 """
+
+import os
+import sys
+
+if os.environ.get("MPLBACKEND") and "matplotlib" not in sys.modules:
+    # matplotlib refuses to be imported if MPLBACKEND names a backend that is not installed here, such as that of the notebook
+    # which started a command. Figures are drawn without one; a backend that is installed is left to the user.
+    _backend = os.environ.pop("MPLBACKEND")
+    import matplotlib
+
+    try:
+        matplotlib.rcParams["backend"] = _backend
+        os.environ["MPLBACKEND"] = _backend
+    except ValueError:
+        pass

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import stage_name
@@ -28,6 +28,9 @@ from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.upsampling import UpsampledMap, normalize, sounding_pixels, upsample
 from pipeline.shards.reader import ShardSet
 from pipeline.training.artifacts import artifact_paths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

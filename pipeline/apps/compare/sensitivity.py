@@ -18,9 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from pipeline.common.config import Params
 from pipeline.common.errors import EvaluationError
@@ -30,6 +28,9 @@ from pipeline.common.text_table import Table
 from pipeline.evaluation.labels import label_of
 from pipeline.figures.lines import Line, LinePanel, line_panels
 from pipeline.scoring.tables import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = {"success_rate": "success rate", "auc": "AUC"}
 KEYS = [key + end for key in METRICS for end in ("", "_low", "_high")]

@@ -13,10 +13,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.apps.inspection.measures import Comparison, Histogram
@@ -24,9 +24,12 @@ from pipeline.apps.inspection.text import NAMES, PASSES
 from pipeline.apps.inspection.views import ClipView
 from pipeline.figures.heatmap import overlay as heat_over
 from pipeline.figures.overlays import REGION_COLOR, Panel, overlay_grid
-from pipeline.figures.style import COLORS, DPI
+from pipeline.figures.style import COLORS, new_figure
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
 from pipeline.shards.reader import ShardSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GRAY_FRAME = 96
 _SIDE = 128  # pixels of a missing frame
@@ -81,7 +84,7 @@ def comparison_figure(comparison: Comparison, before: PseudoLabels, after: Pseud
 
 def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
     """Return histograms side by side, with the threshold of each as a line."""
-    figure = Figure(figsize=(4.2 * len(histograms), 3.2), dpi=DPI, facecolor="white", layout="constrained")
+    figure = new_figure(width=4.2 * len(histograms), height=3.2, layout="constrained")
     for place, each in enumerate(histograms, start=1):
         axes = figure.add_subplot(1, len(histograms), place)
         edges = np.linspace(each.low, each.high, len(each.counts) + 1)
