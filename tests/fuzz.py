@@ -7,9 +7,11 @@ although the format has checksums, is a failure. The cases depend on the seed al
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -84,6 +86,8 @@ def fuzz(seconds: float, *, seed: int = 0, only: str = "", keep: Path | None = N
                 raise RuntimeError("the intact files cannot be made or read") from None
             failures.append(f"case {case}: the process ended with exit code {process.exitcode}")
         finally:
+            ours.close()  # ends the process at its next result
+            process.join(HANG_S if time.monotonic() >= end else 0)
             process.kill()
             process.join()
         first = case + 1
@@ -92,11 +96,13 @@ def fuzz(seconds: float, *, seed: int = 0, only: str = "", keep: Path | None = N
 
 def _work(results: Connection, first: int, seed: int, only: str, keep: Path | None) -> None:
     faulthandler.enable()
+    os.environ["TQDM_DISABLE"] = "1"  # no notes
     with tempfile.TemporaryDirectory() as folder:
         cases = Cases(Path(folder), seed, only)
         results.send(True)
-        for case in itertools.count(first):
-            results.send((case, *cases.run(case, keep)))
+        with contextlib.suppress(BrokenPipeError):
+            for case in itertools.count(first):
+                results.send((case, *cases.run(case, keep)))
 
 
 class Cases:

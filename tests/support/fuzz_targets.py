@@ -24,6 +24,7 @@ from pipeline.common.config import load_card, load_params
 from pipeline.common.hdf5 import write_arrays
 from pipeline.common.project import labels_path
 from pipeline.datasets.importers.flickr_boxes import fractional_boxes, read_raw_boxes
+from pipeline.datasets.importers.is3 import read_entries
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
 from pipeline.datasets.importers.lists import read_ids
 from pipeline.datasets.importers.report import ImportReport
@@ -39,6 +40,9 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.map_file import ResponseMaps, read_maps, write_maps
 from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.training.checkpoints import load_model
+from pipeline.training.class_labels import classes_of_clips
+from pipeline.training.history import HISTORY, TIMINGS, read_history, write_history
+from tests.support.heif_files import write_grid
 from tests.support.importing import flickr_xml
 from tests.support.labeled_runs import CLIPS, FINGERPRINT, make_run, make_train_shards
 from tests.support.localizing import save_model
@@ -100,6 +104,9 @@ def _media(folder: Path) -> Iterator[Target]:
     for suffix in ("jpg", "png", "webp", "gif", "bmp", "tiff"):
         image.save(folder / f"frame.{suffix}")
         yield Target(f"{suffix} image", (folder / f"frame.{suffix}").read_bytes(), f"frame.{suffix}", _read_image)
+    for kind in ("HEIF", "AVIF"):
+        path = write_grid(folder / f"grid.{kind.lower()}", np.asarray(image.resize((96, 80))), kind=kind)
+        yield Target(f"tiled {kind} image", path.read_bytes(), path.name, _read_image)
 
 
 def _read_video(path: Path) -> Any:
@@ -215,6 +222,18 @@ def _lists(folder: Path) -> Iterator[Target]:
     peaks = np.linspace(0, 1, 50)
     write_calibration(folder / "calibration.json", Calibration.of(peaks, {"hiss": peaks}, model="a", split="test"))
     yield Target("clip list", clips, "train.csv", read_clips)
+    labels = b"clip_id,dog,cat\na,0.25,0.75\nb,1,0\n"
+    yield Target(
+        "label file", labels, "labels.csv", lambda path: classes_of_clips([], "ab", where=path, label_file=path)
+    )
+    is3 = [{"image": "visual_frames/a_1.jpg", "audio": "audio_wav/a_1.wav", "gt_box": [1, 2, 100, 223]}]
+    yield Target("IS3", json.dumps(is3).encode(), "is3.json", lambda path: read_entries(path, ImportReport("is3")))
+    write_history(
+        folder / "history.csv",
+        folder / "timings.csv",
+        [dict.fromkeys((*HISTORY, *TIMINGS), epoch) for epoch in (0.0, 1.0)],
+    )
+    yield Target("history", (folder / "history.csv").read_bytes(), "history.csv", read_history)
     yield Target("boxes", boxes, "test_boxes.csv", read_boxes)
     yield Target("id list", b"clip_id,n\n4000000001,1\n4000000002,2\n", "ids.csv", read_ids)
     yield Target("card", card, "dataset.yaml", lambda path: load_card(path.parent))
