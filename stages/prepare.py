@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card
-from pipeline.common.console import run_command
+from pipeline.common.config import load_card, load_params
+from pipeline.common.console import note, run_command
 from pipeline.datasets.prepare import prepare_dataset
+from pipeline.manifests.boxes import boxes_path
 from pipeline.manifests.prepared import resolve_media_root
-from stages.options import FOLDER, manifest_option, scheduler_option, workers_option
+from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
 
 
 @click.command()
@@ -18,16 +19,30 @@ from stages.options import FOLDER, manifest_option, scheduler_option, workers_op
 @click.option(
     "--out", type=FOLDER, required=True, help="Folder for clips.csv, missing.csv, coverage.json and fingerprints.json."
 )
+@params_option
 @scheduler_option
 @workers_option
-def main(manifest: Path, out: Path, scheduler: str | None, workers: int | None) -> None:
+def main(manifest: Path, out: Path, params_path: Path, scheduler: str | None, workers: int | None) -> None:
     """List the clips whose media exist.
 
     Example: python -m stages.prepare --manifest data_manifests/demo --out data/demo
     """
     media_root = resolve_media_root(load_card(manifest), Path.cwd(), manifest.name)
-    coverage = prepare_dataset(manifest, out, media_root=media_root, scheduler=scheduler, workers=workers)
+    # No settings affect the output, so none are parameters in dvc.yaml. They decide only what is refused early.
+    params = load_params(params_path)
+    coverage = prepare_dataset(
+        manifest,
+        out,
+        media_root=media_root,
+        scheduler=scheduler,
+        workers=workers,
+        score_split=params.score_split,
+        must_be_scored=manifest.name in params.cross_datasets,
+        batch_size=params.training[params.dataset].batch_size if manifest.name == params.dataset else None,
+    )
     click.echo(coverage.describe())
+    if manifest.name == params.dataset and not boxes_path(manifest, params.score_split).is_file():
+        note(f"no boxes for the split {params.score_split!r}: nothing can be scored, but `dvc repro train` works")
 
 
 if __name__ == "__main__":

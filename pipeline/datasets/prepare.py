@@ -22,8 +22,9 @@ from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
 from pipeline.common.files import fingerprint, write_csv, write_json
 from pipeline.common.project import CLIPS_FILE
+from pipeline.common.tables import spoiled
 from pipeline.datasets.demo.dataset import render_media
-from pipeline.manifests.boxes import BOXES_SUFFIX, read_boxes
+from pipeline.manifests.boxes import BOXES_SUFFIX, boxes_path, read_boxes
 from pipeline.manifests.clips import (
     CLIP_COLUMNS,
     TEST_SPLIT,
@@ -35,8 +36,16 @@ from pipeline.manifests.clips import (
     media_path,
     read_clips,
 )
-from pipeline.manifests.prepared import COVERAGE_FILE, FINGERPRINTS_FILE, MISSING_FILE, media_variable
+from pipeline.manifests.naming import Names
+from pipeline.manifests.prepared import (
+    COVERAGE_FILE,
+    FINGERPRINTS_FILE,
+    MISSING_FILE,
+    check_fills_batch,
+    media_variable,
+)
 from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.scorable import validate_for_evaluation
 
 _BOXES = BOXES_SUFFIX.removesuffix(".csv")
 _SPLIT_ORDER = (TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT)
@@ -77,9 +86,19 @@ class Coverage:
 
 
 def prepare_dataset(
-    manifest_folder: Path, output_folder: Path, *, media_root: Path, scheduler: str | None, workers: int | None
+    manifest_folder: Path,
+    output_folder: Path,
+    *,
+    media_root: Path,
+    scheduler: str | None,
+    workers: int | None,
+    score_split: str | None = None,
+    must_be_scored: bool = False,
+    batch_size: int | None = None,
 ) -> Coverage:
     """List the clips that exist, after rendering the dataset's media if its card has a `render` block.
+
+    What a later stage would refuse in the dataset is refused here, by the same functions.
 
     Parameters
     ----------
@@ -91,11 +110,20 @@ def prepare_dataset(
         The lists' paths are relative to it; see `pipeline.manifests.prepared.resolve_media_root`.
     scheduler, workers
         As for `pipeline.common.cluster.run_tasks`; for rendering only.
+    score_split : str, optional
+        The split to be scored, if it has a clip list and boxes.
+    must_be_scored : bool
+        Refuse a dataset whose `score_split` has no clip list or no boxes, because it is used for nothing else.
+    batch_size : int, optional
+        Of a dataset to be trained on, if it has a training split.
 
     Raises
     ------
     SettingsError, EvaluationError
-        The card is malformed, or names an unknown protocol.
+        The card is malformed, or names an unknown protocol; `score_split` cannot be scored
+        (`pipeline.scoring.scorable.validate_for_evaluation`).
+    TrainingError
+        The training split does not fill a batch.
     ManifestError
         A list is malformed; splits share clips or files; boxes belong to no clip of their split; a split has no files
         at all; the output folder cannot be written.
@@ -117,6 +145,13 @@ def prepare_dataset(
     for name, clips in splits.items():
         if not found[name]:
             raise ManifestError(nothing_found(manifest_folder.name, name, clips, media_root))
+    if batch_size and TRAIN_SPLIT in found:
+        check_fills_batch(len(found[TRAIN_SPLIT]), batch_size)
+    if score_split and must_be_scored and score_split not in found:
+        raise ManifestError(no_list(manifest_folder, score_split))
+    if score_split in found and (must_be_scored or boxes_path(manifest_folder, score_split).is_file()):
+        clip_ids = [clip.clip_id for clip in found[score_split]]
+        validate_for_evaluation(manifest_folder, score_split, clip_ids, card.evaluation)
     missing = [
         (name, clip.clip_id, medium, problem)
         for name, clips in splits.items()
@@ -178,8 +213,10 @@ def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
     known = {clip.clip_id for clip in splits[split]}
     strangers = sorted({box.clip_id for box in read_boxes(path)} - known)
     if strangers:
+        meant = Names((clip_id, clip_id) for clip_id in known).find(strangers[0])
+        hint = f"; the list has {meant[0]!r}, which a program may have changed" if meant else spoiled(strangers[0])
         raise ManifestError(
-            f"{path}: has boxes for {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}"
+            f"{path}: has boxes for {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}{hint}"
         )
 
 
@@ -195,6 +232,11 @@ def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
         elif path.stat().st_size == 0:
             problems.append((medium, "empty"))
     return problems
+
+
+def no_list(manifest: Path, split: str) -> str:
+    """Return the error message for a split without a clip list."""
+    return f"{manifest / split}.csv: no such clip list; import the dataset again, or add it"
 
 
 def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: Path) -> str:

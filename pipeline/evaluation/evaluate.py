@@ -35,13 +35,14 @@ from pipeline.evaluation.labels import LABELS
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.curves import Curve, success_curves
 from pipeline.figures.style import save
-from pipeline.manifests.boxes import Box, read_split_boxes
+from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.metrics import THRESHOLDS
 from pipeline.scoring.protocols import ScoringProtocol, get_protocol
 from pipeline.scoring.results import Scores
+from pipeline.scoring.scorable import validate_for_evaluation
 from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
@@ -95,13 +96,13 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        The split has no boxes, a model is missing, maps and boxes have no clip in common, or clips of the split are in the
-        training data.
+        The split cannot be scored (`pipeline.scoring.scorable.validate_for_evaluation`), clips of it are in the training
+        data, or a model is missing.
     """
     # Check all inputs first: computing the maps can take hours.
     if clips is not None and not leaks_allowed:
         check_held_out(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
-    boxes = read_split_boxes(manifest, split)
+    boxes = validate_for_evaluation(manifest, split, shards.clip_ids, evaluation)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)
     models = _find_models(run_folder, seeds)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.scoring.map_file import ResponseMaps
+from pipeline.scoring.scorable import check_shuffling
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 
@@ -68,16 +71,31 @@ def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
     """Load a model. Raises EvaluationError if the shards were extracted with other settings than the training clips."""
     model = load_model(path)
     description = model.description
-    # Maps of clips with another image size or another spectrogram would be meaningless, without any error.
-    trained = {"image_size": description["image_size"], **description["audio"]}
-    for name, value in trained.items():
-        given = shards.settings.get(name, value)
-        if given != value:
-            raise EvaluationError(
-                f"{path}: trained with {name} {value}, but these clips were extracted with {given}; copy the setting to "
-                "the card of their dataset, and extract them again"
-            )
+    check_same_input({"image_size": description["image_size"], **description["audio"]}, shards.settings, path)
     return model
+
+
+def check_same_input(trained: Mapping[str, Any], given: Mapping[str, Any], where: Path) -> None:
+    """Check that clips have the frame size and the spectrograms that a model was trained with.
+
+    Parameters
+    ----------
+    trained, given : mapping of str to value
+        ``image_size`` and the audio settings. A setting that is not in `given` is not compared.
+    where : Path
+        The model, or the card of the clips; for the message.
+
+    Raises
+    ------
+    EvaluationError
+        A setting differs. Maps would be meaningless, without any other error.
+    """
+    for name, value in trained.items():
+        if given.get(name, value) != value:
+            raise EvaluationError(
+                f"{where}: trained with {name} {value}, but these clips are made with {given[name]}; copy the setting to the card of "
+                "their dataset, and extract them again"
+            )
 
 
 def derangement(n: int, *, seed: int) -> list[int]:
@@ -88,8 +106,7 @@ def derangement(n: int, *, seed: int) -> list[int]:
     EvaluationError
         n is below 2.
     """
-    if n < 2:
-        raise EvaluationError(f"shuffled audio requires at least 2 clips, the split has {n}")
+    check_shuffling(n)
     cycle = np.random.default_rng(seed).permutation(n)
     # Each clip is followed by the next one of the cycle, so none is followed by itself.
     order = np.empty(n, dtype=np.int64)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pipeline.common.config import Card
-from pipeline.common.errors import ManifestError
+from pipeline.common.errors import ManifestError, TrainingError
 from pipeline.common.reading import read_json
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip, read_rows
 
@@ -37,6 +37,15 @@ def resolve_media_root(card: Card, project: Path, dataset: str) -> Path:
     # Not for rendered media: they would be written into a folder with the user's own files.
     own = media_root_from_environment(dataset) if card.render is None else None
     return project / (own or Path(card.media_root).expanduser())
+
+
+def check_fills_batch(n_clips: int, batch_size: int) -> None:
+    """Raise TrainingError if a training set of `n_clips` clips is smaller than a batch."""
+    if batch_size > n_clips:
+        raise TrainingError(
+            f"batch_size {batch_size} is larger than the training set of {n_clips} clips; lower it in params.yaml, in the "
+            "dataset's block of `training`, or add clips"
+        )
 
 
 def read_prepared_clips(path: Path, split: str) -> list[Clip]:

@@ -65,6 +65,17 @@ class Method(Protocol):
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
     normalization: Literal["min-max", "relu-max"] | None = None
 
+    def check(self, *, n_clips: int, cells: int) -> None:
+        """Raise SettingsError if the settings do not suit the data. Called before anything is trained.
+
+        Parameters
+        ----------
+        n_clips : int
+            Number of training clips.
+        cells : int
+            Cells per side of a response map that its frame fills entirely.
+        """
+
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Add the method's own layers and buffers to `model.heads`. Called once, before weights are loaded or trained.
 

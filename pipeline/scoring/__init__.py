@@ -2,5 +2,6 @@
 
 - `protocols` → `ground_truth`, `upsampling` → `metrics` → `score`, `class_maps`: from one map to per-clip scores.
 - `results`, `summary`, `tables`: per-clip scores → flat metrics → tables.
+- `scorable`: what a split needs to be scored, checked before anything is computed.
 - `baselines`: content-free maps and their scores. `map_file`: response maps on disk.
 """

@@ -25,7 +25,8 @@ from pipeline.manifests.boxes import Box, read_prior_boxes, read_split_boxes
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.results import Scores
-from pipeline.scoring.score import group_sounding_boxes, score_rules
+from pipeline.scoring.scorable import group_sounding_boxes
+from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import flat_metrics, scoring_rules
 from pipeline.shards.reader import ShardSet
 

@@ -22,7 +22,8 @@ from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import COUNTS, Scores
-from pipeline.scoring.score import SILENCE, checked_maps, group_sounding_boxes
+from pipeline.scoring.scorable import check_scorable, group_sounding_boxes
+from pipeline.scoring.score import SILENCE, checked_maps
 from pipeline.scoring.upsampling import upsample
 
 
@@ -65,6 +66,8 @@ def score_class_maps(
     maps = checked_maps(maps, clip_ids, n_axes=4)
     if maps.ndim != 4 or maps.shape[1] != len(class_names):
         raise EvaluationError(f"class maps must have shape (clip, {len(class_names)}, row, col), got {maps.shape}")
+    boxes = list(boxes)
+    check_scorable(clip_ids, boxes, protocol)
     by_clip = group_sounding_boxes(boxes)
     # The same counts as for methods with one map per clip, so that their summaries have the same keys.
     counts = dict.fromkeys(COUNTS, 0) | {"n_missing_maps": len(by_clip.keys() - set(clip_ids))}
@@ -75,8 +78,6 @@ def score_class_maps(
         if row is not None:
             scored.append(clip_id)
             rows.append(row)
-    if not rows:
-        raise EvaluationError("no clip is left to score; check that the boxes and the maps belong to the same clips")
     counts |= {"n_clips": len(rows), "n_skipped": len(clip_ids) - len(rows)}
     ciou, iou, pointing, nsa = np.array(rows, dtype=np.float64).T
     return Scores(

@@ -18,6 +18,7 @@ A value that is not finite raises an error that names the clip.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,6 +33,7 @@ from pipeline.scoring.ground_truth import GroundTruth, box_edges, ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import Consensus, Rounding, ScoringProtocol
 from pipeline.scoring.results import COUNTS, Scores, summarize
+from pipeline.scoring.scorable import check_scorable, group_sounding_boxes
 from pipeline.scoring.upsampling import UpsampledMap, UpsamplingKey, normalize, sounding_pixels, upsampling_key
 
 __all__ = ["Scores", "score", "score_all", "summarize"]
@@ -90,6 +92,9 @@ def score_all(
         Shapes disagree, an id occurs twice, a value is not finite, or no clip is left to score under a protocol.
     """
     maps = checked_maps(maps, clip_ids, n_axes=3)
+    boxes, protocols = list(boxes), list(protocols)
+    for protocol in protocols:
+        check_scorable(clip_ids, boxes, protocol)
     sounding = group_sounding_boxes(boxes)
     n_missing = len(sounding.keys() - set(clip_ids))
     # Boxes are rounded once per grid, whatever the number of protocols on it.
@@ -203,12 +208,6 @@ class _Tally:
         self.extra.setdefault(name, []).append(value)
 
     def finish(self, *, threshold: float | None, legacy_float: bool, n_missing: int) -> Scores:
-        if not self.rows:
-            raise EvaluationError(
-                f"protocol {self.protocol.name}: no clip is left to score: {self.counts['n_skipped_silent']} maps have "
-                f"no sounding box, {self.counts['n_skipped_empty']} have boxes outside the frame, {n_missing} clips "
-                "with boxes have no map; check that maps and boxes belong to the same clips"
-            )
         counts = dict(self.counts, n_clips=len(self.rows), n_missing_maps=n_missing)
         counts["n_skipped"] = counts["n_skipped_silent"] + counts["n_skipped_empty"]
         ciou, iou, pointing = np.array(self.rows, dtype=np.float64).T
@@ -231,15 +230,6 @@ def _quiet_share(upsampled: UpsampledMap, silent: NDArray[np.bool_]) -> float:
     return int(np.count_nonzero((upsampled.values <= SILENCE) & silent)) / n_silent if n_silent else float("nan")
 
 
-def group_sounding_boxes(boxes: Iterable[Box]) -> dict[str, list[Box]]:
-    """Return the sounding boxes of each clip that has any."""
-    grouped: dict[str, list[Box]] = {}
-    for box in boxes:
-        if box.sounding:
-            grouped.setdefault(box.clip_id, []).append(box)
-    return grouped
-
-
 def checked_maps(maps: NDArray, clip_ids: Sequence[str], *, n_axes: int) -> NDArray:
     """Return the maps as an array after checking shape, ids and finiteness; `n_axes` includes the clip axis."""
     array = np.asarray(maps)
@@ -251,7 +241,7 @@ def checked_maps(maps: NDArray, clip_ids: Sequence[str], *, n_axes: int) -> NDAr
             f"got {len(array)} response maps for {len(clip_ids)} clip ids; each clip needs exactly one"
         )
     if len(set(clip_ids)) != len(clip_ids):
-        twice = next(clip_id for index, clip_id in enumerate(clip_ids) if clip_id in clip_ids[:index])
+        twice = next(clip_id for clip_id, count in Counter(clip_ids).items() if count > 1)
         raise EvaluationError(f"clip id {twice!r} occurs twice; each clip needs exactly one response map")
     if array.dtype != bool:
         finite = np.atleast_1d(np.isfinite(array).all(axis=tuple(range(0 if single else 1, array.ndim))))

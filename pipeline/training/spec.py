@@ -21,7 +21,9 @@ from pipeline.common.errors import CheckpointError, TrainingError
 from pipeline.common.files import file_digest, fingerprint
 from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.manifests.prepared import check_fills_batch
 from pipeline.methods.build import build_method, method_settings, method_spec
+from pipeline.model.encoders import cell_stride
 from pipeline.model.pretrained import weights_advice
 from pipeline.pseudo_labels import artifact
 from pipeline.shards.reader import ShardSet
@@ -187,12 +189,10 @@ def _spec(
     initial: Path | None = None,
     classes: ClipClasses | None = None,
 ) -> RunSpec:
-    build_method(method, iteration)  # raises before anything is trained if the settings are inconsistent
-    if settings.batch_size > len(shards):
-        raise TrainingError(
-            f"batch_size {settings.batch_size} is larger than the training set of {len(shards)} clips; lower it in params.yaml, "
-            "in the dataset's block of `training`"
-        )
+    check_fills_batch(len(shards), settings.batch_size)
+    # Raises before anything is trained if the settings are inconsistent, or do not suit the data.
+    built = build_method(method, iteration)
+    built.check(n_clips=len(shards), cells=shards.image_size // cell_stride(settings.encoder.visual))
     fingerprint_inputs = {
         "formats": [checkpoints.FORMAT_VERSION, artifact.FORMAT_VERSION],
         "stage": stage,

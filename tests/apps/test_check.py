@@ -18,7 +18,7 @@ from pipeline.apps.preflight import check as preflight
 from pipeline.apps.preflight import outputs
 from pipeline.apps.preflight.check import check_dataset
 from pipeline.apps.preflight.findings import human_bytes, human_seconds
-from pipeline.apps.preflight.memory import peak, reset_peak
+from pipeline.apps.preflight.memory import activation_bytes, peak, reset_peak
 from pipeline.apps.preflight.timing import Profile, Throughput, profile_stages, stage_times
 from pipeline.cli.main import soundspot
 from pipeline.common.config import load_params
@@ -133,7 +133,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
         "test: none of the 6 clips",
         "weights/none.pth",
         "'no_such_method'",
-        "batch_size is 64, but only 39 training clips",
+        "batch_size 64 is larger than the training set of 39 clips",
     ):
         assert sum(text in problem for problem in problems) == 1, text
     assert len(problems) == 5
@@ -144,7 +144,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
 def test_a_batch_that_cannot_be_filled_is_not_measured(project):
     change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
     found = check(project, n_batches=1)
-    assert [problem for problem in found.problems if "batch_size is 64" in problem] == found.problems != []
+    assert [problem for problem in found.problems if "batch_size 64 is" in problem] == found.problems != []
     assert (found.times, found.memory_needed) == ([], 0)
 
 
@@ -186,7 +186,7 @@ def test_what_is_wrong_with_another_dataset_is_found_before_hours_are_spent(proj
     card = (elsewhere / "dataset.yaml").read_text()
     change(project, "data_manifests/elsewhere/dataset.yaml", "image_size: ", "image_size: 1")
     (problem,) = check(project).problems
-    assert "elsewhere/dataset.yaml: image_size differs from that of squares" in problem
+    assert "elsewhere/dataset.yaml: trained with image_size 32, but these clips are made with 132" in problem
     (elsewhere / "dataset.yaml").write_text(card)
     write_clips(
         elsewhere / "test.csv",
@@ -365,6 +365,40 @@ def test_a_batch_that_needs_more_memory_than_there_is(project, monkeypatch):
     assert "lower it to about 3" in problem
     # Beside what was measured, the pseudo-labels of 40 clips.
     assert 10**9 + 4 * 40 * 4 * 16 < found.memory_needed < 1.001e9
+
+
+def test_a_batch_that_would_end_the_process_is_not_tried(project, monkeypatch):
+    monkeypatch.setattr(preflight, "available_bytes", lambda device: 10**5)
+    monkeypatch.setattr(preflight, "profile_stages", lambda *a, **k: pytest.fail("tried"))
+    (problem,) = check(project, n_batches=1).problems
+    assert "a batch of 8 needs at least" in problem
+    assert "only 100 kB are available" in problem
+    assert check(project).problems == []
+
+
+def test_the_estimated_need_of_a_batch_is_what_the_gradients_keep():
+    weight = torch.nn.Parameter(torch.ones(1))
+
+    class Model:
+        def state_dict(self):
+            return {"weight": weight}
+
+        def encode_frames(self, frames):
+            return (frames * weight).exp().sigmoid()  # keeps its frames and both results
+
+        def encode_audio(self, log_mel):
+            return (log_mel + weight).exp()  # keeps its result
+
+    needed = activation_bytes(Model(), image_size=10, log_mel_shape=(4, 5), batch_size=6)
+    assert needed == 6 * 4 * (3 * 3 * 10 * 10 + 4 * 5)
+
+
+@pytest.mark.parametrize("changes", [{"clusters": 64}, {"clusters": 4, "stage_one_epochs": 3, "epochs": 5}])
+def test_methods_with_stages_and_clusters_are_measured(changes):
+    settings = make_settings(methods={"dsol_two_stage": changes})
+    shape = {"image_size": 32, "log_mel_shape": (16, 20), "n_batches": 1, "device": CPU}
+    found = profile_stages(settings, ["dsol_two_stage"], **shape, on_stage=lambda stage: None)
+    assert found.throughput["dsol_two_stage"].pair_seconds > 0
 
 
 def test_a_device_that_runs_out_of_memory(project, monkeypatch):

@@ -460,6 +460,6 @@ def test_errors_say_what_to_do(world, tmp_path):
 
 def test_boxes_of_other_clips_are_an_error(world):
     manifest = make_manifest(world.folder / "other", [f"another-{i:02d}" for i in range(4)], elsewhere=[])
-    with pytest.raises(EvaluationError, match=r"no clip is left to score.*4 clips with boxes have no map"):
+    with pytest.raises(EvaluationError, match=r"no clip is left to score.*4 clips with sounding boxes are not among"):
         evaluate_content_free(world.shards, manifest, Path(world.folder / "b.json"), split="test", evaluation=RULE)
     assert not (world.folder / "b.json").exists()

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.apps.preflight.datasets import check_boxes, check_cross_dataset, check_lists, check_media
+from pipeline.apps.preflight.datasets import check_cross_dataset, check_lists, check_media, check_scored
 from pipeline.apps.preflight.findings import Preflight, human_bytes
-from pipeline.apps.preflight.memory import available_bytes
+from pipeline.apps.preflight.memory import activation_bytes, available_bytes
 from pipeline.apps.preflight.outputs import check_disk, estimate_outputs, map_side
 from pipeline.apps.preflight.timing import profile_stages, stage_times
 from pipeline.common.config import Card, LabeledSettings, Params, TrainingSettings, load_card
 from pipeline.common.errors import SoundspotError
 from pipeline.common.project import manifest_folder
 from pipeline.manifests.clips import TRAIN_SPLIT, Clip
-from pipeline.manifests.prepared import resolve_media_root
+from pipeline.manifests.prepared import check_fills_batch, resolve_media_root
+from pipeline.methods.base import Method
 from pipeline.methods.build import build_method, method_settings
-from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.encoders import AudioVisualModel, build_model, cell_stride
 from pipeline.model.inference import select_device
 from pipeline.training.class_labels import classes_of_clips
 
@@ -71,13 +72,16 @@ def check_dataset(
     if card is None:
         return preflight
     splits = check_lists(preflight, manifest, card, needed=(TRAIN_SPLIT, params.score_split))
-    if params.score_split in splits:
-        check_boxes(preflight, manifest, params.score_split)
     found = check_media(preflight, splits, card, dataset=dataset, root=resolve_media_root(card, project, dataset))
     train = found.get(TRAIN_SPLIT, [])
+    if params.score_split in found:
+        check_scored(preflight, manifest, card, params.score_split, found=found[params.score_split], train=train)
     model = _check_encoders(preflight, settings)
-    trainable = [name for name in variants if preflight.attempt(partial(_build, settings, name)) is not None]
-    _check_batch_size(preflight, settings)
+    trainable = [
+        name for name in variants if preflight.attempt(partial(_check_method, settings, name, card, train)) is not None
+    ]
+    if TRAIN_SPLIT in found:
+        preflight.attempt(lambda: check_fills_batch(len(train), settings.batch_size))
     _check_labels(preflight, settings, trainable, train, manifest / f"{TRAIN_SPLIT}.csv")
     if model is None or not trainable:
         return preflight
@@ -87,6 +91,8 @@ def check_dataset(
     estimate_outputs(preflight, params, card, settings, trainable, model)
     check_disk(preflight, project)
     labels = _label_memory(preflight, model, map_side(card, settings))
+    if n_batches and not _fits(preflight, card, settings, model, device):
+        return preflight
     _measure(
         preflight, params, card, settings, trainable, labels, n_batches=n_batches, device=device, on_stage=on_stage
     )
@@ -103,17 +109,12 @@ def _check_encoders(preflight: Preflight, settings: TrainingSettings) -> AudioVi
     return model
 
 
-def _build(settings: TrainingSettings, method: str) -> object:
-    return build_method(method, method_settings(settings, method))
-
-
-def _check_batch_size(preflight: Preflight, settings: TrainingSettings) -> None:
-    n_train = preflight.n_found(TRAIN_SPLIT)
-    if TRAIN_SPLIT in preflight.clips and n_train < settings.batch_size:
-        preflight.problems.append(
-            f"training.{preflight.dataset}.batch_size is {settings.batch_size}, but only {n_train} training clips were found; "
-            "lower it, or provide more clips"
-        )
+def _check_method(settings: TrainingSettings, name: str, card: Card, train: Sequence[Clip]) -> Method:
+    """Return the method. Raises SettingsError if its settings are inconsistent, or do not suit the training clips."""
+    method = build_method(name, method_settings(settings, name))
+    if train:
+        method.check(n_clips=len(train), cells=card.image_size // cell_stride(settings.encoder.visual))
+    return method
 
 
 def _check_labels(
@@ -130,6 +131,25 @@ def _check_labels(
 def _label_memory(preflight: Preflight, model: AudioVisualModel, side: int) -> int:
     """Return the memory for float32 pseudo-labels: of this epoch and the last, each as read and in the shards' order."""
     return 4 * preflight.n_found(TRAIN_SPLIT) * 4 * (side**2 + model.dim)
+
+
+def _fits(preflight: Preflight, card: Card, settings: TrainingSettings, model: AudioVisualModel, device: str) -> bool:
+    """Report a batch that is certain not to fit into the memory of a CPU: trying it would end this process."""
+    chosen = preflight.attempt(lambda: select_device(device))
+    if chosen is None or chosen.type != "cpu":
+        return True
+    shape = (card.audio.n_mels, card.audio.n_frames)
+    needed = activation_bytes(model, image_size=card.image_size, log_mel_shape=shape, batch_size=settings.batch_size)
+    available = available_bytes(chosen)
+    if needed <= available:
+        return True
+    smaller = max(2, int(0.9 * available / needed * settings.batch_size))
+    preflight.problems.append(
+        f"training.{preflight.dataset}.batch_size: a batch of {settings.batch_size} needs at least {human_bytes(needed)} on "
+        f"{chosen}, but only {human_bytes(available)} are available, and the system would end the process without a message; "
+        f"lower it to at most {smaller}, or use a machine with more memory"
+    )
+    return False
 
 
 def _measure(

@@ -9,11 +9,14 @@ from pipeline.apps.preflight.findings import Preflight
 from pipeline.apps.preflight.outputs import map_output, shard_output
 from pipeline.common.config import Card, Params, load_card
 from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, results_folder
-from pipeline.datasets.prepare import SplitCoverage, media_problems, nothing_found, read_splits
+from pipeline.datasets.prepare import SplitCoverage, media_problems, no_list, nothing_found, read_splits
+from pipeline.evaluation.response_maps import check_same_input
 from pipeline.manifests.boxes import boxes_path, read_split_boxes
 from pipeline.manifests.clips import Clip, check_held_out
 from pipeline.manifests.prepared import resolve_media_root
 from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.scorable import validate_for_evaluation
+from pipeline.training.class_labels import SEPARATOR as LABEL_SEPARATOR
 
 
 def check_lists(preflight: Preflight, manifest: Path, card: Card, *, needed: Sequence[str]) -> dict[str, list[Clip]]:
@@ -38,20 +41,46 @@ def check_lists(preflight: Preflight, manifest: Path, card: Card, *, needed: Seq
     splits = preflight.attempt(lambda: read_splits(manifest, leaks_allowed=card.leaks_allowed))
     if splits is None:
         return {}
-    preflight.problems += [
-        f"{manifest / split}.csv: no such clip list; import the dataset again, or add it"
-        for split in dict.fromkeys(needed)
-        if split not in splits
-    ]
+    preflight.problems += [no_list(manifest, split) for split in dict.fromkeys(needed) if split not in splits]
     return splits
 
 
-def check_boxes(preflight: Preflight, manifest: Path, split: str) -> None:
-    """Check the boxes of the scored split. Without any the dataset can still be trained on."""
-    if boxes_path(manifest, split).is_file():
-        preflight.attempt(lambda: read_split_boxes(manifest, split))
-    else:
+def check_scored(
+    preflight: Preflight, manifest: Path, card: Card, split: str, *, found: Sequence[Clip], train: Sequence[Clip]
+) -> None:
+    """Check whether the scored split can be scored. Without a box file, the dataset can still be trained on.
+
+    Parameters
+    ----------
+    preflight : Preflight
+        Collects problems and notes.
+    manifest : Path
+    card : Card
+    split : str
+    found, train : sequence of Clip
+        The clips of the scored split and of the training split whose media exist.
+    """
+    if not boxes_path(manifest, split).is_file():
         preflight.notes.append(f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train` works")
+        return
+    if not found:
+        return  # reported by `check_media`
+    clip_ids = [clip.clip_id for clip in found]
+    boxes = preflight.attempt(lambda: validate_for_evaluation(manifest, split, clip_ids, card.evaluation))
+    if boxes is None:
+        return
+    if n_repeated := len(boxes) - len(set(boxes)):
+        preflight.notes.append(
+            f"{boxes_path(manifest, split)}: {n_repeated} boxes are listed twice; they count as two opinions where "
+            "annotators have to agree"
+        )
+    labels = {name for clip in train for name in clip.label.split(LABEL_SEPARATOR)}
+    nameless = sorted({box.source for box in boxes if box.sounding} - labels)
+    if nameless and get_protocol(card.evaluation.protocol).consensus == "per-source":
+        preflight.notes.append(
+            f"no training clip has the label {nameless[0]!r}, a source of the scored clips: methods with class maps get no "
+            "class scores"
+        )
 
 
 def check_media(
@@ -129,12 +158,8 @@ def check_cross_dataset(
     theirs = preflight.attempt(lambda: load_card(manifest))
     if theirs is None:
         return
-    for name in ("image_size", "audio"):
-        if getattr(theirs, name) != getattr(card, name):
-            preflight.problems.append(
-                f"{manifest / CARD_FILE}: {name} differs from that of {preflight.dataset}, which the models are trained on; "
-                "copy it from there"
-            )
+    trained, given = ({"image_size": each.image_size, **each.audio.model_dump()} for each in (card, theirs))
+    preflight.attempt(lambda: check_same_input(trained, given, manifest / CARD_FILE))
     splits = check_lists(preflight, manifest, theirs, needed=(split,))
     if split not in splits:
         return
@@ -145,6 +170,9 @@ def check_cross_dataset(
     found = check_media(preflight, splits, theirs, dataset=other, root=resolve_media_root(theirs, project, other))[
         split
     ]
+    if found:
+        found_ids = [clip.clip_id for clip in found]
+        preflight.attempt(lambda: validate_for_evaluation(manifest, split, found_ids, theirs.evaluation))
     preflight.outputs.append(shard_output(params, card, other, split, len(found)))
     for name in variants:
         folder = results_folder(Path(), preflight.dataset, scored_on=other) / MAPS_FOLDER / name

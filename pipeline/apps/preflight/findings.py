@@ -98,7 +98,9 @@ class Preflight:
         try:
             return action()
         except SoundspotError as error:
-            self.problems.append(" ".join(str(error).split()))
+            problem = " ".join(str(error).split())
+            if problem not in self.problems:  # several stages can stop for one reason
+                self.problems.append(problem)
             return None
 
     def n_found(self, split: str) -> int:

@@ -1,4 +1,8 @@
-"""Memory in use and memory available, in bytes: resident memory of this process on a CPU, of tensors on CUDA."""
+"""Memory in use and memory available, in bytes: resident memory of this process on a CPU, of tensors on CUDA.
+
+`activation_bytes` estimates what a batch needs before it is tried. On a CPU, the system kills a process that needs too much
+without a message, so trying cannot tell.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import torch
+
+from pipeline.model.encoders import AudioVisualModel
 
 
 def reset_peak(device: torch.device) -> None:
@@ -28,6 +34,28 @@ def peak(device: torch.device) -> int:
         return 1024 * int(line.split()[1])
     except (OSError, ValueError):
         return _resident_bytes()
+
+
+def activation_bytes(
+    model: AudioVisualModel, *, image_size: int, log_mel_shape: tuple[int, int], batch_size: int
+) -> int:
+    """Return the size of the tensors that a forward pass of one batch keeps for its gradients: a lower bound of the need.
+
+    Measured on two pairs, and scaled.
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features = model.encode_frames(torch.zeros(2, 3, image_size, image_size))
+        audio = model.encode_audio(torch.zeros(2, *log_mel_shape))
+    del features, audio  # until here, no address is used twice
+    return sum(size for address, size in kept.items() if address not in weights) * batch_size // 2
 
 
 def available_bytes(device: torch.device) -> int:

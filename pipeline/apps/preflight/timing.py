@@ -30,6 +30,7 @@ from pipeline.common.tables import read_records
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.clips import CLIP_COLUMNS, TRAIN_SPLIT
 from pipeline.methods.build import method_settings
+from pipeline.methods.dsol.method import DsolSettings
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_folder import kept_epochs
 from pipeline.training.spec import method_with_same_weights
@@ -125,7 +126,7 @@ def profile_stages(
     size = settings.batch_size
     noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, log_mel_shape=log_mel_shape)
     shards = cast(ShardSet, noise)
-    settings = _shortened(settings)
+    settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
     throughput = {}
     with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
@@ -210,11 +211,15 @@ def _reuses_weights(settings: TrainingSettings, method: str, methods: Sequence[s
     return all_kept and method_with_same_weights(settings, method) in methods[: methods.index(method)]
 
 
-def _shortened(settings: TrainingSettings) -> TrainingSettings:
-    """Return settings with few epochs, and without files of weights or labels."""
+def _shortened(settings: TrainingSettings, measured: Sequence[str], *, n_clips: int) -> TrainingSettings:
+    """Return settings with few epochs, without files of weights or labels, and for `n_clips` synthetic clips."""
     methods = {name: {**changes, "epochs": 1} for name, changes in settings.methods.items()}
     for changes in methods.values():
         changes.pop("label_file", None)
+    for name in measured:
+        own = method_settings(settings, name)
+        if isinstance(own, DsolSettings):  # each of its stages needs an epoch, each of its clusters a clip
+            methods[name] |= {"epochs": 2, "stage_one_epochs": 1, "clusters": min(own.clusters, n_clips)}
     return settings.model_copy(
         update={
             "encoder": settings.encoder.model_copy(update={"visual_weights": None}),

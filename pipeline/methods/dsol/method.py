@@ -116,11 +116,27 @@ class Dsol(Method):
         self.two_stage = two_stage
         self.stage_one_epochs = settings.stage_one_epochs if two_stage else 0
 
+    def check(self, *, n_clips: int, cells: int) -> None:
+        """Raise SettingsError if there are fewer clips than clusters, or fewer cells per side than `silence_grid`."""
+        self._check_clips(n_clips)
+        self._check_cells(cells)
+
+    def _check_clips(self, n_clips: int) -> None:
+        if n_clips < self.settings.clusters:
+            raise SettingsError(
+                f"clusters {self.settings.clusters} exceeds the number of training clips, {n_clips}; lower it"
+            )
+
+    def _check_cells(self, cells: int) -> None:
+        if self.settings.silence_grid > cells:
+            raise SettingsError(
+                f"silence_grid {self.settings.silence_grid} exceeds the {cells} cells per side of the response maps; lower it"
+            )
+
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Add a `DsolHead` to the model. Raises SettingsError if there are fewer clips than clusters."""
+        self._check_clips(n_clips)
         clusters = self.settings.clusters
-        if n_clips < clusters:
-            raise SettingsError(f"clusters {clusters} exceeds the number of training clips, {n_clips}; lower it")
         model.heads[HEAD] = DsolHead(model.dim, n_clips=n_clips, clusters=clusters, two_stage=self.two_stage)
 
     def start_epoch(
@@ -136,11 +152,7 @@ class Dsol(Method):
             `pseudo_class` (clip,), `dictionary` (cluster, feature) and, in stage two, `audio_distribution` (clip, cluster).
         """
         head = dsol_head(model)
-        cells = shards.image_size // model.cell_stride
-        if self.settings.silence_grid > cells:
-            raise SettingsError(
-                f"silence_grid {self.settings.silence_grid} exceeds the {cells} cells per side of the response maps; lower it"
-            )
+        self._check_cells(shards.image_size // model.cell_stride)
         if epoch <= self.stage_one_epochs + 1:
             features = clip_features(model, shards, labels, delta_v=self.settings.delta_v)
             if epoch <= self.stage_one_epochs:
