@@ -32,6 +32,15 @@ STEM_PADDING = 3  # of the 7×7 stem, on each side, as in torchvision
 SILENCE_STD = 1.0e-5  # a log-mel with a smaller standard deviation counts as constant and becomes zeros
 
 
+class ReplicateConv2d(nn.Conv2d):
+    """A convolution that repeats the border of its input instead of padding zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        vertical, horizontal = (int(side) for side in self.padding)
+        x = _pad(x, (horizontal, horizontal, vertical, vertical), "replicate")
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
 class BasicBlock(nn.Module):
     """Two convolutions and a shortcut (He et al. 2016), with a configurable kernel size.
 
@@ -54,7 +63,8 @@ class BasicBlock(nn.Module):
         # Padding (left, right, top, bottom) of conv1 and of the shortcut; a negative value crops.
         self.moved = [(p - shift, p + shift) * 2 for p in (padding, 0)] if shift else None
         own = 0 if shift else padding
-        conv = partial(nn.Conv2d, kernel_size=kernel_size, bias=False, padding_mode=padding_mode)
+        kind = nn.Conv2d if padding_mode == "zeros" else ReplicateConv2d
+        conv = partial(kind, kernel_size=kernel_size, bias=False)
         self.conv1 = conv(channels_in, channels, stride=stride, padding=own)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv(channels, channels, padding=padding)
@@ -269,5 +279,8 @@ def _pad(x: Tensor, padding: Sequence[int], mode: Padding) -> Tensor:
     """Pad (left, right, top, bottom); negative values, only at the left and the top, crop."""
     if mode == "zeros":
         return F.pad(x, padding)
-    left, _, top, _ = padding  # replication cannot crop
-    return F.pad(x[..., max(0, -top) :, max(0, -left) :], [max(0, side) for side in padding], mode=mode)
+    left, right, top, bottom = padding
+    x = x[..., max(0, -top) :, max(0, -left) :]
+    # Not F.pad: on CUDA, its deterministic backward pass is very slow.
+    x = torch.cat([x[..., :1]] * left + [x] + [x[..., -1:]] * right, dim=-1)
+    return torch.cat([x[..., :1, :]] * top + [x] + [x[..., -1:, :]] * bottom, dim=-2)
