@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.apps.localize.video.overlay import overlay_video
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
+from pipeline.common.errors import MediaError
 from pipeline.evaluation.calibration import Calibration
 from tests.support.colors import PATCHES, frame_of, patch_colors, patches, shown, write_frames
 from tests.support.localizing import make_localizer
@@ -124,3 +125,10 @@ def test_a_turned_source_with_oblong_pixels(tmp_path, form):
         stream = container.streams.video[0]
         assert (stream.width, stream.height, Fraction(stream.sample_aspect_ratio)) == (96, 128, Fraction(1, 2))
     assert off(shown(target), patch_colors(np.rot90(patches()))) <= 3
+
+
+def test_frames_that_h264_cannot_hold(tmp_path):
+    frame = rgb_frame("bgr0", np.full((2, 16_386, 3), 90, dtype=np.uint8))
+    source = write_frames(tmp_path / "a.mkv", frame, codec="ffv1", n=1)
+    with pytest.raises(MediaError, match=r"a.mkv: .*16386×2 .*16384"):
+        paint(source, tmp_path)

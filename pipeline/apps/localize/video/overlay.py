@@ -37,6 +37,7 @@ from pipeline.media.video import decoded_frames, frame_time, upright
 NOTICES = {"silent": "no sound", "not found": "source not found"}
 OnProgress = Callable[[float, float | None], None]
 _MAX_WAITING_BYTES = 1 << 28  # size of the frames that wait for their map
+_MAX_SIDE = 16_384  # pixels, the limit of x264
 _FRAMES_AHEAD = 4  # maximum number of frames queued for the encoder
 
 
@@ -117,8 +118,7 @@ def overlay_video(
         if video.video is None:
             raise MediaError(f"{source}: has no video; there is nothing to localize in")
         stream = video.video
-        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            raise MediaError(f"{source}: frames exceed {MAX_PIXELS // 10**6} megapixels; scale the video down")
+        _check_size(source, stream.codec_context.width, stream.codec_context.height)
         use_sounding_track(audio)
         track.track = audio.track
         with MediaContainer(source, deadline=deadline) as whole:
@@ -129,6 +129,15 @@ def overlay_video(
                 raise MediaError(f"{source}: silent throughout; there is nothing to localize")
         overlay = _Overlay(video, audio, track, target, localizer, settings, comment, on_progress, on_map)
         return overlay.run()
+
+
+def _check_size(source: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{source}: frames exceed {MAX_PIXELS // 10**6} megapixels; scale the video down")
+    if max(width, height) > _MAX_SIDE:
+        raise MediaError(
+            f"{source}: frames of {width}×{height} pixels exceed the limit of {_MAX_SIDE} pixels a side; scale the video down"
+        )
 
 
 class _Overlay:
