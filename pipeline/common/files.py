@@ -1,7 +1,12 @@
 """Atomic file writing, fingerprints of content, and folders with a single writer.
 
-Files are written as ``NAME.tmp`` in the same folder, flushed to disk, and renamed over the target. Readers therefore never
-see a partial file, and a process that is killed at any point leaves the previous version intact.
+Files are written under a temporary name in the same folder, flushed to disk, and renamed over the target. Readers therefore
+never see a partial file, and a process that is killed at any point leaves the previous version intact.
+
+A temporary name is ``.NAME.XXXXXXXX.tmp`` with random hexadecimal digits. The file is created exclusively, so it can be
+neither another file nor a symbolic link that somebody has put there. Names of this form belong to this program: what killed
+runs have left is removed by the next run in the folder (`remove_leftovers`), and Git and DVC ignore it. Any other ``X.tmp``
+is the user's own.
 """
 
 from __future__ import annotations
@@ -11,8 +16,12 @@ import hashlib
 import io
 import json
 import os
+import re
+import secrets
+import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +30,16 @@ from filelock import FileLock, Timeout
 from pipeline.common.errors import SoundspotError
 
 _BLOCK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_LONGEST_NAME = 240
+DAY_S = 86_400.0
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, and rename it to `path` if the block ends without an error.
+    """Yield a temporary file to write to, and rename it to `path` if the block ends without an error.
+
+    A symbolic link at `path` is replaced, not followed: DVC may link an output to its cache, whose files must not change.
 
     Parameters
     ----------
@@ -35,27 +49,67 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        ``NAME.tmp`` next to the target. It is removed if the block raises.
+        An empty file next to the target, with the usual permissions. It is removed if the block raises.
 
     Raises
     ------
     OSError
-        The file cannot be written. Its `filename` is set, to the target if the system gave none (as for a full disk).
+        The file cannot be written. Its `filename` is the target if the system gave none (as for a full disk) or the
+        temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_path(path)
     try:
-        yield temporary
-        # Without fsync, a power failure after the rename could leave an empty target.
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        # Not `tempfile`, whose files only their owner may read.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            yield temporary
+            # Without fsync, a power failure after the rename could leave an empty target.
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder next to `path`, which is removed at the end unless the block has renamed it."""
+    folder = temporary_path(path)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new temporary path next to `path`."""
+    # A name has at most 255 bytes on most file systems.
+    name = os.fsencode(path.name)[:_LONGEST_NAME].decode("utf-8", errors="ignore")
+    return path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(*folders: Path, min_age_s: float = 0.0) -> None:
+    """Remove temporary files and folders that killed runs have left in `folders`, but not in their subfolders.
+
+    Another process may be writing such a file. A caller that has not locked the folder therefore sets `min_age_s`, seconds
+    since the last change.
+    """
+    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
+        if not _TEMPORARY.fullmatch(path.name):
+            continue
+        with suppress(FileNotFoundError):  # its owner has just renamed it
+            if time.time() - path.lstat().st_mtime < min_age_s:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

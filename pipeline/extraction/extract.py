@@ -22,7 +22,7 @@ from pipeline.common.code import code_digest
 from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
-from pipeline.common.files import fingerprint, locked, write_csv, write_text
+from pipeline.common.files import fingerprint, locked, remove_leftovers, write_csv, write_text
 from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.extraction.build_shard import ShardTask, build_shard, storing
@@ -209,7 +209,8 @@ def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
     for reason, count in removed.items():
         report(f"extract {folder.name}: removed {count} shards: {reason}")
     # rejects.csv is deleted last: a split without it counts as unfinished.
-    for path in (*folder.glob("*.tmp"), partial, folder / REJECTS_FILE):
+    remove_leftovers(folder)
+    for path in (partial, folder / REJECTS_FILE):
         path.unlink(missing_ok=True)
     write_text(conditions_path, conditions)
     write_record(folder, code=code)

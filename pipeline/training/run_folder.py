@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.common import project
 from pipeline.common.errors import CheckpointError
-from pipeline.common.files import file_digest
+from pipeline.common.files import file_digest, remove_leftovers
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.common.seeding import evenly_spaced
 from pipeline.training.checkpoints import read_checkpoint
@@ -148,9 +148,7 @@ class RunFolder:
 
     def remove_temporary_files(self) -> None:
         """Remove temporary files of interrupted writes."""
-        for pattern in ("*.tmp", f"{project.LABELS_FOLDER}/*.tmp", f"{project.WEIGHTS_FOLDER}/*.tmp"):
-            for temporary in self.path.glob(pattern):
-                temporary.unlink()
+        remove_leftovers(self.path, self.path / project.LABELS_FOLDER, self.path / project.WEIGHTS_FOLDER)
 
     def _written(self) -> list[Path]:
         labels = [self.labels(epoch) for epoch in range(self.last_labels + 1)]

@@ -75,7 +75,7 @@ class TestFinding:
 
     def test_what_a_method_made_before_an_epoch_is_no_artifact(self, run):
         (run / "pseudo_labels" / "start_001.h5").write_bytes(b"")
-        (run / "pseudo_labels" / "epoch_003.h5.tmp").write_bytes(b"")
+        (run / "pseudo_labels" / ".epoch_003.h5.0123abcd.tmp").write_bytes(b"")
         assert list(find_artifacts(run).paths) == [0, 1, 2]
 
     def test_epochs_beyond_999_are_in_order(self, run):

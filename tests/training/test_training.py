@@ -416,8 +416,8 @@ class TestFullDisk:
         run, write, written = tmp_path / "run", Path.write_bytes, []
 
         def until_full(path, content):
-            written.append(path)
-            if written.count(run / f"{name}.tmp") > earlier:
+            written.append(path.with_name(path.name[1:].rsplit(".", 2)[0]))
+            if written.count(run / name) > earlier:
                 write(path, content[: len(content) // 2])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return write(path, content)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import RenderError
-from pipeline.common.files import fingerprint, locked, write_bytes, write_json, write_text
+from pipeline.common.files import fingerprint, locked, remove_leftovers, write_bytes, write_json, write_text
 from pipeline.common.project import CARD_FILE
 from pipeline.common.reading import read_json
 from pipeline.datasets.demo.media import encode_audio, encode_image, encode_video
@@ -138,6 +138,7 @@ def render_media(
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(media_root, RenderError))
+            remove_leftovers(media_root, *{(media_root / medium).parent for clip in clips for medium in clip.media})
             if _read_stamp(media_root / STAMP) != recipe:
                 # The stamp is written after the old media are gone: if interrupted in between, this happens again.
                 _discard(media_root, clips)

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from pipeline.common.config import AudioSettings, load_card
 from pipeline.common.errors import ManifestError
-from pipeline.common.files import write_json, write_text
+from pipeline.common.files import DAY_S, remove_leftovers, temporary_folder, write_json, write_text
 from pipeline.common.project import CARD_FILE, PARAMS_FILE, manifest_folder
 from pipeline.datasets.importers.lists import shortened
 from pipeline.datasets.importers.params_block import PRESET, params_with_block
@@ -232,20 +231,17 @@ def building_folder(folder: Path) -> Iterator[Path]:
     The old folder is removed only after the new one is in place. If the block raises, the old folder stays unchanged
     and the temporary one is removed.
     """
-    building, previous = (folder.with_name(f".{folder.name}.{part}.tmp") for part in ("new", "old"))
-    for leftover in (building, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
+    remove_leftovers(folder.parent, min_age_s=DAY_S)
+    with temporary_folder(folder) as building, temporary_folder(folder) as previous:
         yield building
-        if folder.exists():
-            os.replace(folder, previous)
-        os.replace(building, folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    finally:
-        if previous.exists() and not folder.exists():
-            os.replace(previous, folder)
-        shutil.rmtree(building, ignore_errors=True)
+        try:
+            if folder.exists():
+                os.replace(folder, previous / folder.name)
+            os.replace(building, folder)
+        except OSError:
+            if not folder.exists() and (previous / folder.name).exists():
+                os.replace(previous / folder.name, folder)
+            raise
 
 
 def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -> str:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
-from pipeline.common.files import fingerprint, write_csv
+from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, temporary_folder, write_csv
 from pipeline.datasets.music.mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_clip, mosaic_rows
 from pipeline.datasets.music.schedule import Mosaic
 
 _PER_TASK = 256  # mosaics
-_STAGING = "composing.tmp"
 _FOLDERS = ("frames", "audio")
 _MOSAIC_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")  # other files in these folders are the user's own
 
@@ -45,16 +43,13 @@ def compose_media(
     str
         The `media_fingerprint` of the written files.
     """
-    staging = media / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
+    remove_leftovers(media, min_age_s=DAY_S)
+    with temporary_folder(media / "composing") as staging:
         scales = _compose(mosaics, media / "segments", staging, sample_rate, scheduler, workers)
         for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
             target = media / path.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
     write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
     # Last, so that an interrupted build never leaves a list that refers to deleted files.
