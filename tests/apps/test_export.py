@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from scipy.io import wavfile
 
-from pipeline.apps.export.export import BATCHES, export_model, random_clips
+from pipeline.apps.export.export import BATCHES, difference, export_model, random_clips
 from pipeline.apps.localize.localizer import Localizer
 from pipeline.cli.targets import resolve_model
 from pipeline.common.errors import CheckpointError, ExportError
@@ -28,7 +28,7 @@ from pipeline.media.log_mel import mel_frequencies
 from pipeline.methods.iterative import Iterative
 from pipeline.methods.registry import METHODS
 from pipeline.shards.writer import ShardWriter
-from pipeline.training.checkpoints import load_model
+from pipeline.training.checkpoints import load_model, read_checkpoint, write_checkpoint
 from tests.cli.test_main import run
 from tests.support.exported_models import AUDIO, IMAGE_SIZE, random_inputs, save_method_model
 from tests.support.projects import ROOT
@@ -180,6 +180,23 @@ def test_a_file_that_differs_is_not_left_behind(model, tmp_path):
     with pytest.raises(ExportError, match="not written"):
         export_model(model, old, format="onnx", tolerance=0, overwrite=True)
     assert old.read_text() == "old"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_never_agree(value):
+    broken, fine = np.full((1, 2, 2), value, np.float32), np.zeros((1, 2, 2), np.float32)
+    for original, found in ((broken, fine), (fine, broken), (broken, broken)):
+        assert difference(original, found) == np.inf
+    assert difference(fine, fine) == 0
+
+
+def test_weights_that_are_not_finite_are_not_exported(model, tmp_path):
+    name = next(name for name in read_checkpoint(model) if name.endswith("conv1.weight"))
+    content = read_checkpoint(model)
+    content[name].view(-1)[5] = np.nan
+    write_checkpoint(model, content)
+    with pytest.raises(CheckpointError, match=rf"model\.pt: '{name}'.*finite"):
+        export_model(model, tmp_path / "model.onnx", format="onnx")
 
 
 def test_a_constant_batch_size_is_detected(model, tmp_path, monkeypatch):

@@ -294,6 +294,13 @@ def test_a_known_response_in_the_size_of_the_frame():
     assert response[~inside].mean() < 0.15
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_responses_that_are_not_finite_are_an_error(value, monkeypatch):
+    monkeypatch.setattr(Red, "encode_audio", lambda self, log_mel: torch.full((len(log_mel), 1), value))
+    with pytest.raises(CheckpointError, match="not finite"):
+        make_localizer().localize(scene()[0], noise(), AUDIO.sample_rate)
+
+
 def test_batches_and_single_frames_agree():
     localizer = make_localizer()
     rng = np.random.default_rng(5)

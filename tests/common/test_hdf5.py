@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -12,11 +13,13 @@ from pipeline.common.hdf5 import (
     create_file,
     open_file,
     read_attributes,
+    read_errors,
     read_ids,
     verify_arrays,
     write_arrays,
     write_attributes,
 )
+from tests.support.mutations import edited
 
 
 def arrays():
@@ -58,6 +61,54 @@ def test_a_flipped_byte_is_found(tmp_path):
     path.write_bytes(content)
     with pytest.raises(PseudoLabelError, match="checksum"):
         verify_arrays(path, PseudoLabelError)
+
+
+@pytest.mark.parametrize(
+    "harm", ["zeroed chunk and checksum", "0000 to FFFF", "attribute", "axis", "other program", "no seal"]
+)
+def test_what_fletcher32_does_not_see_is_found(tmp_path, harm):
+    path = tmp_path / "a.h5"
+    write_arrays(path, {**arrays(), "zero": (("clip",), np.int32([0, 5]))}, {"method": "dsol", "epoch": 3})
+    with h5py.File(path) as file:
+        chunk = file["zero" if harm == "0000 to FFFF" else "center"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    if harm == "zeroed chunk and checksum":
+        content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    elif harm == "0000 to FFFF":
+        content[chunk.byte_offset : chunk.byte_offset + 2] = b"\xff\xff"
+    elif harm == "no seal":
+        content[:512] = bytes(512)
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        file["zero"][()], file["center"][()]  # HDF5 itself reads all of it without an error
+        if harm == "attribute":
+            file.attrs["epoch"] = 4
+        elif harm == "axis":
+            file["cluster"].dims[0].label = "row"
+        elif harm == "other program":
+            file["center"][1, 1] = 7
+    with pytest.raises(PseudoLabelError, match="checksum"):
+        verify_arrays(path, PseudoLabelError)
+
+
+def test_a_shape_beyond_what_is_stored_allocates_nothing(tmp_path):
+    path = tmp_path / "a.h5"
+    write_arrays(path, arrays(), {})
+    with edited(path) as file:
+        del file["clip_id"]
+        file.create_dataset("clip_id", shape=(2**50,), dtype="S128", chunks=(1,))
+    with pytest.raises(PseudoLabelError, match=r"clip_id has shape \(1125899906842624,\)"):
+        verify_arrays(path, PseudoLabelError)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), TypeError("a\nb"), UnicodeDecodeError("ascii", b"", 0, 1, "c"), MemoryError()]
+)
+def test_any_error_of_reading_becomes_one_line(tmp_path, error):
+    with pytest.raises(PseudoLabelError) as caught, read_errors(tmp_path, PseudoLabelError):
+        raise error
+    assert "\n" not in str(caught.value)
+    assert str(caught.value)
 
 
 def test_attributes_come_back_as_python_values(tmp_path):

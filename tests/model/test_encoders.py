@@ -1,5 +1,7 @@
+import hashlib
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -256,6 +258,39 @@ class TestPretrained:
         torch.save({**weights, "bn1.weight": torch.full((8,), float("nan"))}, path)
         with pytest.raises(CheckpointError, match=r"'bn1\.weight'.*finite"):
             self.build(path)
+
+    @pytest.mark.parametrize("place", ["data.pkl", "data/0"])
+    def test_a_flipped_bit_is_found(self, tmp_path, weights, place):
+        path = tmp_path / "weights.pth"
+        torch.save(weights, path)
+        with zipfile.ZipFile(path) as archive:
+            stored = archive.read(f"weights/{place}")
+        content = bytearray(path.read_bytes())
+        content[bytes(content).index(stored) + len(stored) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"weights\.pth: damaged.*checksum.*{place}"):
+            self.build(path)
+
+    def test_a_decompression_bomb_is_refused(self, tmp_path):
+        path = tmp_path / "bomb.pth"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data/0", bytes(10_000_000))
+        with pytest.raises(CheckpointError, match=r"bomb\.pth.*larger than the file"):
+            self.build(path)
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_the_hash_in_a_published_name_is_compared(self, tmp_path, weights, zipped, capsys):
+        path = tmp_path / "weights.pth"
+        torch.save(weights, path, _use_new_zipfile_serialization=zipped)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.build(path.rename(tmp_path / f"resnet18-{digest[:8]}.pth"))
+        assert capsys.readouterr().err == ""
+        path = (tmp_path / f"resnet18-{digest[:8]}.pth").rename(tmp_path / "resnet18-5c106cde.pth")
+        with pytest.raises(CheckpointError, match=rf"resnet18-5c106cde\.pth.*SHA-256.*{digest[:8]}"):
+            self.build(path)
+        self.build(path.rename(tmp_path / "mine-20261128.pth"))  # a date
+        # The old format has no checksums, so the user compares.
+        assert (digest in capsys.readouterr().err) == (not zipped)
 
 
 NARROW_NET = """

@@ -217,6 +217,32 @@ def test_reading_a_damaged_clip_names_file_and_clip(folder: Path, field: str) ->
     assert str(caught.value).startswith(f"{path}: damaged (clip 'c': ")
 
 
+@pytest.mark.parametrize("field", ["frame", "log_mel", "clip_id", "source_time_s", "crc32"])
+def test_a_chunk_that_is_zeroed_with_its_checksum_is_found(folder: Path, field: str) -> None:
+    """As by a block that never reached the disk; the Fletcher-32 of zeros is zero."""
+    path = shard_path(folder, 0)
+    with h5py.File(path) as file:
+        chunk = file[field].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    with h5py.File(path) as file:
+        assert not np.any(file[field][0].astype(bool))  # HDF5 reads it without an error
+
+    with pytest.raises(ShardError, match=r"shard-00000\.h5: damaged"):
+        verify_shard(path)
+    with pytest.raises(ShardError, match=r"shard-00000\.h5: damaged"):
+        ShardSet.open(folder).read([0])
+
+
+def test_clips_that_changed_places_are_found(folder: Path) -> None:
+    with h5py.File(shard_path(folder, 0), "r+") as file:
+        file["frame"][:2] = file["frame"][:2][::-1]
+
+    with pytest.raises(ShardError, match="clip 'a'"):
+        ShardSet.open(folder).read([0])
+
+
 def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: Path) -> None:
     """For structure as well as data: a flip is either detected or hits an unused byte."""
     whole = tmp_path / "whole.h5"

@@ -80,7 +80,7 @@ class Target:
 
 def make_targets(folder: Path) -> list[Target]:
     """Write the intact files into a folder and return all targets."""
-    return [*_media(folder), *_hdf5(folder), *_weights(folder), *_lists(folder)]
+    return [*_media(folder), *hdf5_targets(folder), *weight_targets(folder), *_lists(folder)]
 
 
 def _media(folder: Path) -> Iterator[Target]:
@@ -135,7 +135,8 @@ def _check_frame(frame: np.ndarray) -> None:
     assert (frame.shape, frame.dtype) == ((SIZE, SIZE, 3), np.uint8)
 
 
-def _hdf5(folder: Path) -> Iterator[Target]:
+def hdf5_targets(folder: Path) -> Iterator[Target]:
+    """Yield shards, pseudo-labels and maps, and the files that `pl verify` reads."""
     shards = make_train_shards(folder / "shards")
     rejects = ("rejects.csv", b"clip_id,reason\n")
     content = (shards / "shard-00000.h5").read_bytes()
@@ -182,7 +183,8 @@ def _verify(path: Path) -> Any:
         raise result.exception
 
 
-def _weights(folder: Path) -> Iterator[Target]:
+def weight_targets(folder: Path) -> Iterator[Target]:
+    """Yield a model, and pretrained weights in both formats of torch."""
     model = save_model(folder / "model.pt")
     yield Target("model", model.read_bytes(), "model.pt", _read_model, True, (), mutate_weights)
     visual = build_model(ENCODER).visual.state_dict()

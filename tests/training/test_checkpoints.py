@@ -125,12 +125,30 @@ def test_missing_damaged_and_other_files(model, tmp_path):
         ({"encoder": '{"depth": 3}'}, "depth"),
         ({"iteration": "not JSON"}, "JSON"),
         ({"method": "dreaming"}, "'dreaming'"),
+        ({"n_clips": "24"}, "'n_clips' is '24'"),
+        ({"classes": 3}, "'classes' is 3"),
     ],
 )
 def test_inconsistent_entries_are_named(model, tmp_path, changes, message):
     write_checkpoint(tmp_path / "model.pt", model_content(model, describe(**changes)))
     with pytest.raises(CheckpointError, match=message):
         load_model(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), torch.zeros(8, dtype=torch.float64), "text"])
+def test_weights_of_another_shape_or_type_are_named(model, tmp_path, value):
+    write_checkpoint(tmp_path / "model.pt", {**model_content(model, describe()), "model.visual.bn1.weight": value})
+    with pytest.raises(CheckpointError, match=r"model\.pt: its weights do not match.*'visual\.bn1\.weight'"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_settings_are_read_without_the_weights_but_not_without_their_checksum(model, tmp_path):
+    path = tmp_path / "model.pt"
+    write_checkpoint(path, model_content(model, describe()))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"iterative", b"iterativf"))
+    with pytest.raises(CheckpointError, match=r"model\.pt: damaged"):
+        read_checkpoint(path, mmap=True)
 
 
 def test_a_missing_entry_is_named(model, tmp_path):

@@ -172,11 +172,11 @@ def export_model(
 
 
 def compare(model: TrainedModel, inputs: Arrays, found: list[Arrays], *, where: str) -> Parity:
-    """Compare with the original on the same batches; a wrong shape or a non-finite output counts as infinite."""
+    """Compare with the original on the same batches; a wrong shape or a non-finite output, of either, counts as infinite."""
     differences = []
     for batch, outputs in zip(inputs_in_batches(inputs), found, strict=True):
         originals = [each.numpy() for each in model.localize(*map(torch.from_numpy, batch))]
-        differences.append([_difference(a, b) for a, b in zip(originals, outputs, strict=True)])
+        differences.append([difference(a, b) for a, b in zip(originals, outputs, strict=True)])
     response, embedding = np.max(differences, axis=0).tolist()
     return Parity(response, embedding, len(inputs[0]), where)
 
@@ -248,7 +248,9 @@ def inputs_in_batches(inputs: Arrays) -> list[Arrays]:
     return [batch for batch in batches if len(batch[0])]
 
 
-def _difference(original: np.ndarray, found: np.ndarray) -> float:
-    if original.shape != found.shape or not np.isfinite(found).all():
+def difference(original: np.ndarray, found: np.ndarray) -> float:
+    """Return the largest difference between two outputs, see `Parity`; infinity if the shapes differ or a value is not finite."""
+    # NaN in the original would pass every comparison: max(1.0, nan) is 1.
+    if original.shape != found.shape or not (np.isfinite(original).all() and np.isfinite(found).all()):
         return float("inf")
     return float(np.abs(original - found).max() / max(1.0, float(np.abs(original).max())))

@@ -144,11 +144,11 @@ def _what_changed(run: Path, verification: Verification) -> Iterator[str]:
     try:
         for name, digest in read_record(run).get("files", {}).items():
             path = run / name
-            if (
-                path.is_file()
-                and file_digest(path) != digest
-                and not any(each.startswith(str(path)) for each in reported)
-            ):
+            if any(each.startswith(str(path)) for each in reported):
+                continue
+            if not path.is_file():
+                yield f"{path}: missing; {RERUN}"
+            elif file_digest(path) != digest:
                 yield f"{path}: was modified after the run had finished; {RERUN}"
     except (SoundspotError, OSError) as error:
         yield str(error)

@@ -242,6 +242,11 @@ class Localizer:
         Returns
         -------
         list of Localization
+
+        Raises
+        ------
+        CheckpointError
+            The model's responses are not finite.
         """
         # Silent windows are not passed to the model, whose preprocessing would scale their noise to full level.
         levels = [level_dbfs(_without_offset(window)) for window in windows]
@@ -273,6 +278,8 @@ class Localizer:
         spectra = log_mel_of_windows(windows, self.audio)
         pixels = torch.from_numpy(np.stack([self._squashed(frame) for frame in frames])).permute(0, 3, 1, 2)
         maps, _ = self.model.localize(pixels.to(self.device), spectra.to(self.device))
+        if not torch.isfinite(maps).all():
+            raise CheckpointError("the model's responses are not finite, so its weights are unusable; train it again")
         return maps.float().cpu().numpy()
 
     def _squashed(self, frame: np.ndarray) -> np.ndarray:
