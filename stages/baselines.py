@@ -6,10 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
-from pipeline.scoring.baselines import evaluate_content_free
-from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, manifest_option, params_option
 
 
@@ -24,6 +21,10 @@ def main(manifest: Path, shards: Path, out: Path, params_path: Path) -> None:
     Example: python -m stages.baselines --manifest data_manifests/demo --shards data/demo/shards/test
     --out results/demo/baselines.json
     """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.scoring.baselines import evaluate_content_free
+    from pipeline.shards.reader import ShardSet
+
     evaluate_content_free(
         ShardSet.open(shards),
         manifest,

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, device_option, manifest_option, params_option
 
 
@@ -42,6 +39,10 @@ def main(
     --clips data/demo/clips.csv --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
     --out results/demo/iterative
     """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.evaluation.evaluate import evaluate
+    from pipeline.shards.reader import ShardSet
+
     params, card = load_params(params_path), load_card(manifest)
     evaluate(
         run_folder,

@@ -6,16 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
-from pipeline.common.record import restore_output
-from pipeline.extraction.extract import extract_split
-from pipeline.manifests.prepared import (
-    FINGERPRINTS_FILE,
-    read_media_fingerprint,
-    read_prepared_clips,
-    resolve_media_root,
-)
 from stages.options import FOLDER, fresh_option, manifest_option, params_option, scheduler_option, workers_option
 
 
@@ -43,6 +34,16 @@ def main(
     Example: python -m stages.extract --manifest data_manifests/demo --clips data/demo/clips.csv --split test
     --out data/demo/shards/test
     """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.common.record import restore_output
+    from pipeline.extraction.extract import extract_split
+    from pipeline.manifests.prepared import (
+        FINGERPRINTS_FILE,
+        read_media_fingerprint,
+        read_prepared_clips,
+        resolve_media_root,
+    )
+
     if not fresh:
         restore_output(out)
     card, settings = load_card(manifest), load_params(params_path).extract

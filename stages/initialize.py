@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_params
 from pipeline.common.console import run_command
-from pipeline.common.record import restore_output
-from pipeline.methods.build import check_methods
-from pipeline.shards.reader import ShardSet
-from pipeline.training.train import initialize
 from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
 
 
@@ -27,6 +22,12 @@ def main(shards: Path, out: Path, params_path: Path, device: str, n_parallel: in
 
     Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
     """
+    from pipeline.common.config import load_params
+    from pipeline.common.record import restore_output
+    from pipeline.methods.build import check_methods
+    from pipeline.shards.reader import ShardSet
+    from pipeline.training.train import initialize
+
     if not fresh:
         restore_output(out)
     params = load_params(params_path)

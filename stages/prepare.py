@@ -6,11 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card, load_params
 from pipeline.common.console import note, run_command
-from pipeline.datasets.prepare import prepare_dataset
-from pipeline.manifests.boxes import boxes_path
-from pipeline.manifests.prepared import resolve_media_root
 from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
 
 
@@ -27,6 +23,11 @@ def main(manifest: Path, out: Path, params_path: Path, scheduler: str | None, wo
 
     Example: python -m stages.prepare --manifest data_manifests/demo --out data/demo
     """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.datasets.prepare import prepare_dataset
+    from pipeline.manifests.boxes import boxes_path
+    from pipeline.manifests.prepared import resolve_media_root
+
     media_root = resolve_media_root(load_card(manifest), Path.cwd(), manifest.name)
     # No settings affect the output, so none are parameters in dvc.yaml. They decide only what is refused early.
     params = load_params(params_path)

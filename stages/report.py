@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_card, load_params
 from pipeline.common.console import run_command
-from pipeline.manifests.prepared import resolve_media_root
-from pipeline.report.report import write_report
-from pipeline.report.source import Source
-from pipeline.shards.reader import ShardSet
 from stages.options import FOLDER, device_option, manifest_option, params_option
 
 
@@ -32,6 +27,12 @@ def main(
     Example: python -m stages.report --manifest data_manifests/demo --clips data/demo/clips.csv --shards data/demo/shards
     --runs runs/demo --results results/demo --out results/demo/report
     """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.manifests.prepared import resolve_media_root
+    from pipeline.report.report import write_report
+    from pipeline.report.source import Source
+    from pipeline.shards.reader import ShardSet
+
     params, card = load_params(params_path), load_card(manifest)
     source = Source(
         results=results,

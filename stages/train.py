@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.config import load_params
 from pipeline.common.console import run_command
-from pipeline.common.record import restore_output
-from pipeline.methods.build import check_methods
-from pipeline.shards.reader import ShardSet
-from pipeline.training.train import train
 from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
 
 
@@ -41,6 +36,12 @@ def main(
     Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
     --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative
     """
+    from pipeline.common.config import load_params
+    from pipeline.common.record import restore_output
+    from pipeline.methods.build import check_methods
+    from pipeline.shards.reader import ShardSet
+    from pipeline.training.train import train
+
     if not fresh:
         restore_output(out)
     params = load_params(params_path)

@@ -5,5 +5,6 @@
 - `files`: atomic writing, digests and locks. `hdf5`: reproducible HDF5 files with checksums. `tables`: CSV as spreadsheet programs
   write it. `text_table`: tables of text for a terminal.
 - `code`: digest of the code of a stage. `record`: which code wrote a folder, and the digests of its files.
-- `seeding`: keyed random generators. `cluster`: tasks on Dask. `console`: progress, errors and exit codes.
+- `seeding`: keyed random generators. `cluster`: tasks on Dask. `processes`: child processes and temporary folders that end
+  with the program. `console`: progress, errors and exit codes.
 """

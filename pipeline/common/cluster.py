@@ -2,7 +2,7 @@
 
 A task is one call of a function. Arguments and results should be small (paths, settings, counts); arrays go through files,
 not through the scheduler. Local workers are processes with one thread each, so that decoders and torch do not compete for
-cores. They use a temporary folder, terminate together with this process however it ends, and ignore Ctrl-C.
+cores. They use a temporary folder, terminate together with this process however it ends, and never see Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import itertools
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -24,12 +23,11 @@ from tqdm import tqdm
 
 from pipeline.common.console import progress_disabled
 from pipeline.common.errors import ClusterError
+from pipeline.common.processes import interrupts_deferred, scratch_folder
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _CONNECT_TIMEOUT_S = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# The terminal sends Ctrl-C to the whole process group. Only the parent should handle it, by closing the cluster.
-_IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def run_tasks(
@@ -134,29 +132,32 @@ def _local_client(workers: int) -> Iterator[Client]:
         "distributed.admin.log-length": 0,
         "distributed.worker.memory.pause": False,  # a paused worker would wait forever
     }
-    with (
-        tempfile.TemporaryDirectory(prefix="soundspot-") as folder,
-        dask.config.set({**settings, "temporary-directory": folder}),
-    ):
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            # Dask binds the dashboard port even without a dashboard; port 0 takes any free one.
-            dashboard_address=None,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-            silence_logs=logging.CRITICAL,
-            local_directory=folder,
-            memory_limit=0,
-            env=_ONE_THREAD,
-            preload=[_IGNORE_INTERRUPT],
-        )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            try:
-                yield client
-            except BaseException:
+    with scratch_folder() as folder, dask.config.set({**settings, "temporary-directory": str(folder)}):
+        cluster, stack = None, ExitStack()
+        try:
+            with interrupts_deferred():
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    # Dask binds the dashboard port even without a dashboard; port 0 takes any free one.
+                    dashboard_address=None,
+                    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+                    silence_logs=logging.CRITICAL,
+                    local_directory=str(folder),
+                    memory_limit=0,
+                    env=_ONE_THREAD,
+                )
+                stack.enter_context(cluster)
+                client = stack.enter_context(Client(cluster, set_as_default=False))
+            yield client
+        except BaseException:
+            if cluster is not None:
                 _kill_workers(cluster)
-                raise
+            raise
+        finally:
+            with interrupts_deferred():
+                stack.close()
 
 
 def _kill_workers(cluster: LocalCluster) -> None:

@@ -10,15 +10,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 import torch
 
 from pipeline.common.console import QUIET_VARIABLE
 from pipeline.common.errors import TrainingError
+from pipeline.common.processes import interrupts_deferred
 
 
 def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> None:
@@ -48,7 +48,7 @@ def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> 
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
     children_before = set(multiprocessing.active_children())
     try:
-        with _no_interrupts():  # inherited by the workers: only this process handles Ctrl-C, and stops them
+        with interrupts_deferred():
             futures = [pool.submit(task) for task in tasks]
             # When work is submitted, a pool first updates the list of processes that it watches, then starts a process for the work.
             # It would not notice the death of the last process until another task ends, hours later. So submit one more task.
@@ -75,20 +75,8 @@ def _nothing() -> None:
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     os.environ[QUIET_VARIABLE] = "1"  # the progress bars of several processes would overwrite each other
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on platforms where it is not inherited
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where `interrupts_deferred` does nothing
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:

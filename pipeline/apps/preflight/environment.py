@@ -14,7 +14,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -224,13 +223,15 @@ def _dvc(project: Path, fix: bool) -> Iterator[Finding]:
 
 
 def _disk(project: Path) -> Iterator[Finding]:
+    from pipeline.common.processes import scratch_folder
+
     free = shutil.disk_usage(project).free
     text = f"{free / 2**30:.1f} GiB free in {project}"
     if free >= DISK_NEEDED:
         yield Finding("disk", "good", text)
     else:
         yield Finding("disk", "note", text, "the demo takes 4 GiB including its packages")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "probe").write_bytes(bytes(io.DEFAULT_BUFFER_SIZE))
+    with scratch_folder() as folder:
+        (folder / "probe").write_bytes(bytes(io.DEFAULT_BUFFER_SIZE))
     if not os.access(project, os.W_OK):
         yield Finding("disk", "bad", f"{project} is not writable", "run in a folder that you own")

@@ -10,7 +10,6 @@ measurement includes whatever a method does in an epoch. The first epoch, in whi
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pipeline.apps.preflight.memory import peak, reset_peak
 from pipeline.common.config import Params, TrainingSettings
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
+from pipeline.common.processes import scratch_folder
 from pipeline.common.project import CLIPS_FILE, INITIAL_RUN, TIMINGS_FILE
 from pipeline.common.tables import read_records
 from pipeline.datasets.prepare import SplitCoverage
@@ -129,18 +129,18 @@ def profile_stages(
     settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
     throughput = {}
-    with tempfile.TemporaryDirectory(prefix="soundspot-check-") as name:
-        initial = Path(name) / INITIAL_RUN
+    with scratch_folder() as scratch:
+        initial = scratch / INITIAL_RUN
         on_stage(INITIAL_RUN)
         with redirect_stderr(io.StringIO()):  # hides the stages' own progress bars
             initialize(shards, initial, settings=settings, seeds=[0], device=str(device))
         throughput[INITIAL_RUN] = _read_throughput(initial / TIMINGS_FILE, len(shards))
-        clips = Path(name) / CLIPS_FILE
+        clips = scratch / CLIPS_FILE
         _write_labels(clips, shards.clip_ids)
         for method in methods:
             on_stage(method)
             # Each run in its own parent folder: next to another one it would reuse that run's weights and not train.
-            folder = Path(name) / method / "run"
+            folder = scratch / method / "run"
             with redirect_stderr(io.StringIO()):
                 train(
                     shards,
