@@ -5,7 +5,7 @@ quadrant. A quarter of each class's photographs and recordings is in test mosaic
 trained twice, with Eq. 3 and then with Eq. 7: as it is, and with encoders without projection, BatchNorm and replicated borders, and with
 max-pooled audio. The chance levels are the border's share of the cells, and a quarter for pointing.
 
-    python benchmarks/preset_on_mosaics.py --photos FOLDER --sounds FOLDER --weights FILE [--train 600] [--test 300] [--epochs 3]
+    python benchmarks/preset_on_mosaics.py --photos FOLDER --sounds FOLDER --weights FILE [--train 320] [--test 200] [--epochs 3]
         [--iterations 1] [--batch-size 32] [--seeds 0] [--output benchmarks/results/preset_on_mosaics.json]
 
 Both folders have one folder per class, with the same names. The weights are a torchvision ResNet-18. Without `--photos`, nothing is measured.
@@ -117,7 +117,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--sounds", type=Path)
     parser.add_argument("--weights", help="default: random weights")
-    for name, default in (("train", 600), ("test", 300), ("epochs", 3), ("iterations", 1), ("batch-size", 32)):
+    for name, default in (("train", 320), ("test", 200), ("epochs", 3), ("iterations", 1), ("batch-size", 32)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/preset_on_mosaics.json"))
