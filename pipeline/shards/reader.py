@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -91,7 +92,7 @@ class ShardSet:
                 raise ShardError(f"{path}: extracted with other settings than {paths[0].name}: {difference}; {again}")
         shards = cls(paths, headers)
         if len(set(shards.clip_ids)) != len(shards.clip_ids):
-            twice = next(clip_id for clip_id in shards.clip_ids if shards.clip_ids.count(clip_id) > 1)
+            twice = next(clip_id for clip_id, count in Counter(shards.clip_ids).items() if count > 1)
             raise ShardError(f"{folder}: clip {twice!r} is stored twice; {again}")
         check_complete(folder)
         if not shards.clip_ids:

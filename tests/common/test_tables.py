@@ -99,7 +99,14 @@ def test_a_comma_is_decimal_where_it_cannot_separate(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "hint"),
-    [("1.23457E+11", "rounded"), ("1,2E+10", "rounded"), ("#NAME?", "formula"), ("12", ""), ("a-E+1", "")],
+    [
+        ("1.23457E+11", "rounded"),
+        ("1,2E+10", "rounded"),
+        ("#NAME?", "formula"),
+        ("12.0", "decimal number"),
+        ("12", ""),
+        ("a-E+1", ""),
+    ],
 )
 def test_values_that_a_spreadsheet_spoiled(value, hint):
     assert (hint in spoiled(value)) if hint else spoiled(value) == ""

@@ -61,7 +61,10 @@ def check_scored(
         The clips of the scored split and of the training split whose media exist.
     """
     if not boxes_path(manifest, split).is_file():
-        preflight.notes.append(f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train` works")
+        calibrates = ", and `soundspot calibrate` requires at least 2 clips" if len(found) == 1 else ""
+        preflight.notes.append(
+            f"no boxes for the split {split!r}: nothing can be scored, but `dvc repro train` works{calibrates}"
+        )
         return
     if not found:
         return  # reported by `check_media`
