@@ -195,9 +195,9 @@ class TestList:
         assert one.diagnostics["border_peaks"] == 0.3
         text = epochs_text(summaries)
         header, _, first, _, last, warning = text.splitlines()
-        assert [word in header for word in ("border %", "cosine", "gap", "rank a", "rank V")] == [True] * 5
-        assert first.split()[6:9] == ["20.0", "0.30", "–"]
-        assert last.split()[6:9] == ["100.0", "0.30", "0.20"]
+        assert [word in header for word in ("border/chance %", "cosine", "gap", "rank a", "rank V")] == [True] * 5
+        assert first.split()[6:9] == ["20.0/40.0", "0.30", "–"]
+        assert last.split()[6:9] == ["100.0/40.0", "0.30", "0.20"]
         assert warning == f"warning: epoch 2: {collapse(rows[2])}"
 
     def test_the_labels_of_the_initialization_have_the_diagnostics_of_its_last_epoch(self, tmp_path):

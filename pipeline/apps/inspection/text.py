@@ -33,7 +33,7 @@ def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> st
 
     header = (
         *("epoch", "objective", "clips", "sounding %", "change %", "related per clip"),
-        *("border %", "cosine", "gap", "rank a", "rank V", "MB"),
+        *("border/chance %", "cosine", "gap", "rank a", "rank V", "MB"),
     )
     rows = [
         (
@@ -43,7 +43,7 @@ def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> st
             f"{100 * each.sounding_fraction:.1f}",
             missing if each.change is None else f"{100 * each.change:.1f}",
             f"{'' if each.positives_exact else '~'}{each.positives_per_clip:.1f}",
-            cell(each, "border_peaks", ".1f", scale=100),
+            "/".join(cell(each, name, ".1f", scale=100) for name in ("border_peaks", "border_cells")),
             cell(each, "audio_cosine", ".2f"),
             cell(each, "audio_gap", ".2f"),
             cell(each, "audio_rank", ".1f"),
