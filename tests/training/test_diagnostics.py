@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.common.config import OptimizationSettings
 from pipeline.common.errors import TrainingError
 from pipeline.common.seeding import evenly_spaced
 from pipeline.methods.build import build_method, method_settings
@@ -25,11 +26,12 @@ from pipeline.training.diagnostics import (
     effective_rank,
     mean_cosine,
 )
-from pipeline.training.history import HISTORY, read_history
+from pipeline.training.history import HISTORY, read_history, report_epoch
 from pipeline.training.train import initialize, train
 from tests.support.synthetic import ENCODER, MemoryShards, make_settings, make_world
 
 CPU = torch.device("cpu")
+PHASE = {"temperature": 0.1, "learning_rate": 1e-3, "weight_decay": 1e-4}
 
 
 def peaks_at(*cells, size=4):
@@ -254,7 +256,7 @@ class TestCollapse:
         ("values", "named"),
         [
             ({"border_peaks": 0.999, "border_cells": 0.4375}, ["99.9 % of the response peaks", "43.8 %"]),
-            ({"audio_cosine": 0.96, "audio_gap": 0.002}, ["cosine of the audio embeddings", "0.96", "0.2 %"]),
+            ({"audio_cosine": 0.946, "audio_gap": 0.003}, ["cosine of the audio embeddings", "0.95", "0.3 %"]),
             ({"border_peaks": 1.0, "audio_cosine": 0.91, "audio_gap": -0.01}, ["100.0 %", "0.91", "-1.0 %"]),
             ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
             ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
@@ -311,11 +313,21 @@ def run_all(folder, world, *, settings=None):
 class TestRuns:
     def test_a_collapsed_run_warns_once_and_names_the_measures(self, world, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(Contrastive, "localize", collapsed)
-        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0], device="cpu")
+        settings = make_settings(initialize=OptimizationSettings(**PHASE, epochs=4))
+        initialize(world, tmp_path / "run", settings=settings, seeds=[0], device="cpu")
         (line,) = warnings_of(capsys)
-        assert line.startswith("warning: initialize, seed 0, epoch 1: ")
+        assert line.startswith("warning: initialize, seed 0, epoch 2: ")
         assert "100.0 % of the response peaks" in line
         assert "cosine of the audio embeddings" in line
+
+    @pytest.mark.parametrize(
+        ("epochs", "warned"), [("-c", []), ("-c-c-", []), ("-ccc", [2]), ("--cc-cc", [3]), ("c-c", []), ("-", [])]
+    )
+    def test_the_warning_comes_with_the_second_epoch_in_a_row_and_once(self, capsys, epochs, warned):
+        rows = [row(epoch=i, border_peaks=1.0 if each == "c" else 0.3) for i, each in enumerate(epochs)]
+        for i in range(len(rows)):
+            report_epoch("run", rows[: i + 1])
+        assert [int(line.split("epoch ")[1].split(":")[0]) for line in warnings_of(capsys)] == warned
 
     def test_a_healthy_run_does_not_warn(self, world, tmp_path, capsys):
         run_all(tmp_path, world)

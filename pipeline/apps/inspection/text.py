@@ -24,7 +24,7 @@ PASSES = {"delta_v": "above", "delta_a": "at or above"}  # Eq. 4, Eq. 6
 
 
 def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> str:
-    """Return the table of `list_epochs`, one line per epoch, and a warning if the model collapsed."""
+    """Return the table of `list_epochs`, one line per epoch, and a warning if the last one shows a collapse."""
     missing = "-" if plain else MISSING
 
     def cell(each: EpochSummary, name: str, form: str, *, scale: float = 1) -> str:
@@ -52,7 +52,8 @@ def epochs_text(summaries: Sequence[EpochSummary], *, plain: bool = False) -> st
         )
         for each in summaries
     ]
-    found = next((f"warning: epoch {each.epoch}: {each.collapse}\n" for each in summaries if each.collapse), "")
+    last = summaries[-1]
+    found = f"warning: epoch {last.epoch}: {last.collapse}\n" if last.collapse else ""
     return Table(header, tuple(rows)).text() + found
 
 
