@@ -152,8 +152,9 @@ def prepare_dataset(
     if score_split in found and (must_be_scored or boxes_path(manifest_folder, score_split).is_file()):
         clip_ids = [clip.clip_id for clip in found[score_split]]
         validate_for_evaluation(manifest_folder, score_split, clip_ids, card.evaluation)
+    listed: dict[Path, Names] = {}
     missing = [
-        (name, clip.clip_id, medium, problem)
+        (name, clip.clip_id, medium, problem + near_name(media_path(media_root, medium), listed))
         for name, clips in splits.items()
         for clip in clips
         for medium, problem in media_problems(clip, media_root)
@@ -234,6 +235,18 @@ def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
     return problems
 
 
+def near_name(path: Path, listed: dict[Path, Names]) -> str:
+    """Return, as the end of a message, the file next to a missing one whose name differs only in case or Unicode form.
+
+    `listed` keeps the names in each folder from one call to the next. The text is empty if there is no such file.
+    """
+    if path.parent not in listed:
+        names = [] if path.exists() or not path.parent.is_dir() else [each.name for each in path.parent.iterdir()]
+        listed[path.parent] = Names((name, name) for name in names)
+    found = [] if path.exists() else listed[path.parent].find_path(path.name)
+    return f"; the folder has {found[0]!r}, so import the dataset again" if found else ""
+
+
 def no_list(manifest: Path, split: str) -> str:
     """Return the error message for a split without a clip list."""
     return f"{manifest / split}.csv: no such clip list; import the dataset again, or add it"
@@ -244,7 +257,7 @@ def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: P
     example = media_path(media_root, clips[0].media[0])
     return (
         f"{split}: none of the {len(clips)} clips was found below the media root {media_root}; for example, {example} is "
-        f"missing or empty. Set {media_variable(dataset)} to the folder of the media, or fix media_root in the card"
+        f"missing or empty{near_name(example, {})}. Set {media_variable(dataset)} to the folder of the media, or fix media_root in the card"
     )
 
 

@@ -101,6 +101,22 @@ def test_missing_clips_are_left_out_and_reported(manifest: Path, media: Path, tm
     assert (tmp_path / "out/missing.csv").read_text().splitlines()[1:] == [f"train,b,b.wav,{problem}"]
 
 
+def test_a_file_whose_name_changed_on_the_way_is_named(manifest: Path, media: Path, tmp_path: Path) -> None:
+    write_clips(manifest / "train.csv", [*TRAIN, Clip("d", video="sub/\u00e9t\u00e9.mp4"), Clip("e", video="A.MP4")])
+    (media / "sub" / "e\u0301te\u0301.mp4").write_bytes(b"x")
+    prepare(manifest, media, tmp_path / "out")
+    rows = (tmp_path / "out/missing.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [row.split(",", 3)[:3] for row in rows] == [["train", "d", "sub/\u00e9t\u00e9.mp4"], ["train", "e", "A.MP4"]]
+    assert "the folder has 'e\u0301te\u0301.mp4'" in rows[0]
+    assert "the folder has 'a.mp4'" in rows[1]
+    for path in (media / "a.mp4", media / "b.png"):
+        path.unlink()
+    (media / "A.mp4").write_bytes(b"x")
+    write_clips(manifest / "train.csv", TRAIN)
+    with pytest.raises(ManifestError, match=r"none of the 2 clips.*the folder has 'A\.mp4'"):
+        prepare(manifest, media, tmp_path / "out")
+
+
 def test_a_split_without_any_file_names_the_place_and_the_variable(manifest: Path, tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
 
