@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.console import note, run_command
+from pipeline.common.console import echo, note, run_command
 from stages.options import FOLDER, manifest_option, params_option, scheduler_option, workers_option
 
 
@@ -41,7 +41,7 @@ def main(manifest: Path, out: Path, params_path: Path, scheduler: str | None, wo
         must_be_scored=manifest.name in params.cross_datasets,
         batch_size=params.training[params.dataset].batch_size if manifest.name == params.dataset else None,
     )
-    click.echo(coverage.describe())
+    echo(coverage.describe())
     if manifest.name == params.dataset and not boxes_path(manifest, params.score_split).is_file():
         note(f"no boxes for the split {params.score_split!r}: nothing can be scored, but `dvc repro train` works")
 

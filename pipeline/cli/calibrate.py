@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import PATH, target_options
-from pipeline.common.console import note
+from pipeline.common.console import echo, note
 
 
 @click.command()
@@ -84,6 +84,6 @@ def calibrate(
     if calibration.split == TRAIN_SPLIT:
         note("the model was trained on these clips and responds to them more strongly than to new ones")
     if as_json:
-        click.echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))
+        echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))
         return
-    click.echo(f"wrote {path}: {calibration.describe()}")
+    echo(f"wrote {path}: {calibration.describe()}")

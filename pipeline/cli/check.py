@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import params_option
+from pipeline.common.console import echo
 
 
 @click.command()
@@ -71,11 +72,11 @@ def check(
             on_stage=on_stage,
         )
     if as_json:
-        click.echo(json.dumps(run.as_json(), indent=2))
+        echo(json.dumps(run.as_json(), indent=2))
     else:
-        click.echo(run.text(), nl=False)
+        echo(run.text(), nl=False)
         for problem in run.problems:
-            click.echo(f"problem: {problem}", err=True)
+            echo(f"problem: {problem}", err=True)
         verdict = f"cannot run yet ({len(run.problems)} problems)" if run.problems else "ready to run"
-        click.echo(f"{run.dataset}: {verdict}")
+        echo(f"{run.dataset}: {verdict}")
     ctx.exit(1 if run.problems else 0)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from pipeline.common.console import echo
+from pipeline.common.text_table import printable
+
 MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red")}
 
 
@@ -34,9 +37,9 @@ def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
         findings.append(finding)
         if not as_json:
             mark, color = MARKS[finding.state]
-            click.echo(f"{click.style(mark, fg=color)} {finding.topic}: {finding.text}")
+            click.echo(f"{click.style(mark, fg=color)} {printable(f'{finding.topic}: {finding.text}')}")
             if finding.hint:
-                click.echo(f"    {finding.hint}")
+                echo(f"    {finding.hint}")
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     ctx.exit(1 if any(finding.state == "bad" for finding in findings) else 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import PATH, params_option
-from pipeline.common.console import note
+from pipeline.common.console import echo, note
 from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def evaluate(
     if output:
         facts = {"dataset": scored, "trained_on": dataset, "split": split, "legacy_float": legacy_float}
         write_rescored(output, rows, facts=facts)
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
 
 
 @click.command()
@@ -115,7 +115,7 @@ def protocols(as_json: bool) -> None:
     from pipeline.scoring.protocols import PROTOCOLS
 
     rules = list(PROTOCOLS.values())
-    click.echo(json.dumps(protocols_as_json(rules), indent=2) if as_json else rules_text(rules), nl=as_json)
+    echo(json.dumps(protocols_as_json(rules), indent=2) if as_json else rules_text(rules), nl=as_json)
 
 
 def _chosen(names: tuple[str, ...]) -> list[ScoringProtocol]:
@@ -195,7 +195,7 @@ def _show(rows: list[RescoredRow], title: str) -> None:
     from pipeline.apps.compare.protocol_tables import counts_table, fitted, further_table, rates_table
 
     width = shutil.get_terminal_size((120, 24)).columns
-    click.echo(f"{title}; percent\n")
+    echo(f"{title}; percent\n")
     for table in (rates_table(rows), further_table(rows), counts_table(rows)):
         for block in fitted(table, width=width) if table else ():
-            click.echo(block.text())
+            echo(block.text())

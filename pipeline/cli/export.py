@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import PATH, FiniteRange, target_options
+from pipeline.common.console import echo
 
 
 @click.command()
@@ -78,12 +79,10 @@ def export(
     if as_json:
         files = {"file": str(output), "card": str(beside.card), "calibration": calibrated}
         facts = {**files, "bytes": exported.size, "tolerance": tolerance}
-        click.echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
+        echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
         return
-    click.echo(
+    echo(
         f"{parity.n_clips} clips ({parity.inputs}): largest difference of maps {parity.response:.1e}, of audio embeddings "
         f"{parity.audio_embedding:.1e}; tolerance {tolerance:.1e}"
     )
-    click.echo(
-        f"wrote {output} ({exported.size / 1e6:.1f} MB) and {beside.card}" + (f", {calibrated}" if calibrated else "")
-    )
+    echo(f"wrote {output} ({exported.size / 1e6:.1f} MB) and {beside.card}" + (f", {calibrated}" if calibrated else ""))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.common.console import LazyGroup
+from pipeline.common.console import LazyGroup, echo
 from pipeline.common.project import DATA_FOLDER, PARAMS_FILE, manifest_folder
 
 if TYPE_CHECKING:
@@ -113,12 +113,10 @@ def _show(report: ImportReport, options: ImportOptions) -> None:
     from pipeline.datasets.importers.leaks import leak_message
 
     for line in report.lines():
-        click.echo(line)
+        echo(line)
     if options.check_only and options.leaks == "refuse" and report.leaks:
         raise ManifestError(leak_message(report))
-    click.echo(
-        "checked; nothing was written" if options.check_only else f"wrote {manifest_folder(Path(), options.name)}"
-    )
+    echo("checked; nothing was written" if options.check_only else f"wrote {manifest_folder(Path(), options.name)}")
 
 
 train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Number of training clips to sample.")
@@ -158,8 +156,8 @@ def demo(name: str, seed: int, train: int, validation: int, test: int, force: bo
         )
     if params:
         write_text(Path(PARAMS_FILE), params)
-    click.echo(f"{name}: {', '.join(f'{split} {count}' for split, count in sizes.items())} clips\n{name}: {hint}")
-    click.echo(f"wrote {manifest_folder(Path(), name)}")
+    echo(f"{name}: {', '.join(f'{split} {count}' for split, count in sizes.items())} clips\n{name}: {hint}")
+    echo(f"wrote {manifest_folder(Path(), name)}")
 
 
 @imports.command("soundnet-flickr")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import PATH, FiniteRange, target_options
-from pipeline.common.console import is_verbose, note
+from pipeline.common.console import echo, is_verbose, note
+from pipeline.common.text_table import printable
 
 if TYPE_CHECKING:
     from pipeline.apps.localize.jobs import Job
@@ -144,12 +145,12 @@ def localize(
     ):
         remove_leftovers(*{path.parent for job in jobs for path in job.outputs(folder, as_json=as_json)})
         for job in jobs:
-            bar.set_description(job.name.name[-30:])
+            bar.set_description(printable(job.name.name[-30:]))
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)
             counts[outcome] += 1
             bar.update()
     words = {"done": "localized", "kept": "already done", "failed": "failed"}
-    click.echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
+    echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
     ctx.exit(1 if counts["failed"] else 0)
 
 
@@ -182,7 +183,7 @@ def _outcome(
     target = job.outputs(folder, as_json=False)[-1]
     if text is None:
         return "kept"
-    _print(bar, f"{job.source} -> {target}: {text}")
+    _print(bar, printable(f"{job.source} -> {target}: {text}"))
     return "done"
 
 
@@ -193,13 +194,13 @@ def progress_text(time_s: float, total_s: float | None) -> str:
 
 
 def _failed(bar: Any, message: str) -> str:
-    _print(bar, f"failed: {' '.join(message.split())}", err=True)
+    _print(bar, printable(f"failed: {' '.join(message.split())}"), err=True)
     return "failed"
 
 
 def _print(bar: Any, line: str, *, err: bool = False) -> None:
     with bar.external_write_mode():
-        click.echo(line, err=err)
+        echo(line, err=err)
 
 
 def _report_calibration(localizer: Localizer) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.common.console import LazyGroup, configure_output, run_command
+from pipeline.common.console import LazyGroup, configure_output, echo, run_command
 
 COMMANDS = {
     "import": "pipeline.cli.import_:imports",
@@ -70,12 +70,12 @@ def verify(path: Path) -> None:
             verify_shard(shard)
         except AccessError as error:
             damaged += 1
-            click.echo(f"unknown: {error}", err=True)
+            echo(f"unknown: {error}", err=True)
         except ShardError as error:
             damaged += 1
-            click.echo(f"damaged: {error}", err=True)
+            echo(f"damaged: {error}", err=True)
         else:
-            click.echo(f"good: {shard}")
+            echo(f"good: {shard}")
     if damaged:
         raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged or cannot be read; see above")
     # A single file says nothing about its siblings, so missing shards are only detected for folders.

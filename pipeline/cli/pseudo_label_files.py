@@ -19,7 +19,7 @@ from pipeline.cli.pseudo_label_options import (
     targeted,
     with_target,
 )
-from pipeline.common.console import note
+from pipeline.common.console import echo, note
 
 if TYPE_CHECKING:
     from pipeline.apps.inspection.views import Artifacts
@@ -122,7 +122,7 @@ def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
     lines = [f"damaged: {each.path}: {problem}" for each in found.artifacts for problem in each.problems]
     lines += [f"damaged: {problem}" for problem in found.problems] + [f"note: {note}" for note in found.notes]
     for line in lines:
-        click.echo(line, err=True)
+        echo(line, err=True)
     good = "".join(f"good: {each.path}\n" for each in found.artifacts if not each.problems)
     show_value(asdict(found) | {"n_problems": found.n_problems}, lambda: good, as_json)
     if found.n_problems:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import PATH, Command, target_options
-from pipeline.common.console import note
+from pipeline.common.console import echo, note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def output_option(what: str) -> Callable[[Command], Command]:
 
 def show_value(value: Any, text: Callable[[], str], as_json: bool) -> None:
     """Print a value as JSON, or the result of `text`."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False) + "\n" if as_json else text(), nl=False)
+    echo(json.dumps(value, indent=2, allow_nan=False) + "\n" if as_json else text(), nl=False)
 
 
 def is_plain() -> bool:

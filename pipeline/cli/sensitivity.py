@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import PATH, params_option
+from pipeline.common.console import echo
 from pipeline.common.project import results_folder
 
 
@@ -62,13 +63,13 @@ def sensitivity(
     experiments = list_experiments(all_commits=all_commits)
     series = compare(experiments, setting, dataset=dataset, split=split, variants=variants)
     table = sensitivity_table(series, setting)
-    click.echo(f"{dataset}, {split}; percent with 95 % interval over clips\n\n{table.text()}")
+    echo(f"{dataset}, {split}; percent with 95 % interval over clips\n\n{table.text()}")
     stem = (output or results_folder(Path(), dataset) / "sensitivity") / setting
     title = f"Scores on the split `{split}` of {dataset}, in percent with bootstrap 95 % interval over clips."
     write_text(stem.with_name(f"{setting}.md"), f"{title}\n\n{table.markdown()}")
     write_csv(stem.with_name(f"{setting}.csv"), *sensitivity_rows(series))
     save(sensitivity_figure(series, setting), stem.with_name(f"{setting}.png"))
-    click.echo(f"wrote {stem}.md, .csv, .png")
+    echo(f"wrote {stem}.md, .csv, .png")
 
 
 def list_experiments(*, all_commits: bool) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pipeline.common.console import progress_disabled
 from pipeline.common.errors import ClusterError
 from pipeline.common.processes import interrupts_deferred, scratch_folder
+from pipeline.common.text_table import printable
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _CONNECT_TIMEOUT_S = 20
@@ -84,7 +85,9 @@ def run_tasks(
                 completed.add(future)
 
         submit(_capacity(client))
-        for future in tqdm(completed, total=len(tasks), desc=label, unit="task", disable=progress_disabled()):
+        for future in tqdm(
+            completed, total=len(tasks), desc=printable(label), unit="task", disable=progress_disabled()
+        ):
             index = index_of.pop(future.key)
             try:
                 result = future.result()

@@ -7,6 +7,7 @@ their traceback.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -21,9 +22,11 @@ from tqdm import tqdm
 
 from pipeline.common.access import EXHAUSTED, access_advice, access_errno
 from pipeline.common.errors import SoundspotError
+from pipeline.common.text_table import printable, printable_lines
 
 # tqdm's own variable. Unlike a Python flag it is inherited by worker processes and by DVC's stages.
 QUIET_VARIABLE = "TQDM_DISABLE"
+_LONGEST_ERROR = 4000  # characters
 INTERRUPTED = 130  # 128 + SIGINT, the shell convention; with 0 a caller would take the work for complete
 # Problems of the environment rather than bugs: missing permissions, full or read-only disk, quota, file size limit; a path
 # from the user that is a folder instead of a file or vice versa, or is too long.
@@ -56,9 +59,10 @@ def configure_output(ctx: click.Context, *, quiet: bool, verbose: bool) -> None:
     if quiet:
         os.environ[QUIET_VARIABLE] = "1"
         warnings.simplefilter("ignore")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
+        level=logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING, handlers=[handler]
     )
 
 
@@ -81,7 +85,15 @@ def progress_disabled() -> bool | None:
 def note(message: str) -> None:
     """Print a line to stderr, unless output is quiet. For everything that is not a result."""
     if not is_quiet():
-        click.echo(message, err=True)
+        echo(printable(message), err=True)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that may contain names and messages from elsewhere, so that it cannot control the terminal.
+
+    All printing goes through this function, `note` or `report`, except for images.
+    """
+    click.echo(printable_lines(text), err=err, nl=nl)
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -98,15 +110,18 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
         # File names may contain bytes or characters that the terminal cannot encode. Escape them instead of failing.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    sys.excepthook = _print_traceback
     try:
         code = command.main(args=arguments, standalone_mode=False)
     except SoundspotError as error:
         if is_verbose():
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True, nl=False)
         _print_error(str(error))
         sys.exit(1)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        echo(shown.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -123,12 +138,22 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
 
 
 def _print_error(message: str) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    line = " ".join(message.split())
+    echo(printable(f"error: {line[:_LONGEST_ERROR]}{' …' if len(line) > _LONGEST_ERROR else ''}"), err=True)
+
+
+def _print_traceback(*error: Any) -> None:
+    echo("".join(traceback.format_exception(*error)), err=True, nl=False)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def report(message: str) -> None:
     """Print one line to stderr, above a progress bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(printable(message), file=sys.stderr)
 
 
 class LazyGroup(click.Group):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.config import EvaluationSettings
+from pipeline.common.console import echo
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import write_csv, write_json
 from pipeline.common.project import (
@@ -142,10 +143,10 @@ def evaluate(
     curves = mean_curves(runs)
     _write_curves(folder / SUCCESS_CURVE_FILE, curves)
     _draw_curves(folder / SUCCESS_CURVE_FILE, curves, name=run_folder.name, threshold=evaluation.threshold)
-    print(describe(metrics, shards))
+    echo(describe(metrics, shards))
     _print_table(run_folder.name, metrics, content_free, usual=rules[""].normalization)
     if class_note:
-        print(class_note)
+        echo(class_note)
 
 
 def score_maps(
@@ -224,6 +225,6 @@ def _print_table(
 ) -> None:
     """Print the method below the content-free baselines; `usual` is the normalization of the protocol."""
     if note := normalization_note({name: metrics}, usual, labels=LABELS):
-        print(note)
+        echo(note)
     rows = [*(Row(baseline, values) for baseline, values in content_free.items()), *with_shuffled(name, metrics)]
-    print(summary(rows, labels=LABELS).text())
+    echo(summary(rows, labels=LABELS).text())

@@ -18,6 +18,7 @@ import torch
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import AccessError, ExtractionError, MediaError, ShardError
 from pipeline.common.files import fingerprint
+from pipeline.common.text_table import printable
 from pipeline.manifests.clips import Clip, clip_row, media_path
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel, mel_frequencies
@@ -115,7 +116,7 @@ def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str
         except MediaError as error:
             # Strip the media root, so that a shard's bytes do not depend on where it was built.
             reason = str(error).replace(f"{task.media_root}{os.sep}", "")
-            rejects[clip.clip_id] = " ".join(reason.split())
+            rejects[clip.clip_id] = printable(" ".join(reason.split()))
         if len(group) == _GROUP:
             yield group
             group = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.common.files import write_text
+from pipeline.common.text_table import printable
 from pipeline.report.page.page import PAGE, headline, write_page
 from pipeline.report.section import Section
 from pipeline.report.sections.curves import success_section
@@ -51,7 +52,7 @@ def write_report(source: Source) -> None:
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the report in Markdown, with figures and data linked by file name."""
-    parts = [f"# {title}", lead]
+    parts = [f"# {printable(title)}", lead]
     for section in sections:
         parts += [f"## {section.title}", section.text.strip()]
         if section.figure:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -129,12 +127,12 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def report_epoch(run_name: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Print the last row to stderr, above a progress bar if there is one, and a warning once two consecutive epochs show a collapse."""
     values = [f"{name} {value:.4g}" for name, value in rows[-1].items() if not math.isnan(value)]
-    tqdm.write(f"{run_name}: {', '.join(values)}", file=sys.stderr)
+    report(f"{run_name}: {', '.join(values)}")
     signs = [collapse(row) for row in rows]
     # One epoch of few steps can look like a collapse.
     twice = [bool(before and now) for before, now in pairwise(signs)]
     if any(twice[-1:]) and not any(twice[:-1]):
-        tqdm.write(f"warning: {run_name}, epoch {len(rows) - 1}: {signs[-1]}", file=sys.stderr)
+        report(f"warning: {run_name}, epoch {len(rows) - 1}: {signs[-1]}")
 
 
 def _cell(value: float) -> str:

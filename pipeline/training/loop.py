@@ -21,6 +21,7 @@ from tqdm import tqdm
 from pipeline.common.console import progress_disabled
 from pipeline.common.errors import TrainingError
 from pipeline.common.hdf5 import ascii_ids, write_arrays
+from pipeline.common.text_table import printable
 from pipeline.methods.base import Batch
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
@@ -75,7 +76,7 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
     state.model.train()
     losses, positives = [], []
     name = f"{run.spec.name}, epoch {epoch}/{run.epochs}"
-    progress = tqdm(batches, desc=name, unit="batch", leave=False, disable=progress_disabled())
+    progress = tqdm(batches, desc=printable(name), unit="batch", leave=False, disable=progress_disabled())
     for number, batch in enumerate(progress, start=1):
         with _autocast(run.device):
             loss = run.method.loss(state.model, batch)

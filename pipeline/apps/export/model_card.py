@@ -23,7 +23,7 @@ from pipeline.common.errors import ExportError
 from pipeline.common.files import file_digest
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.common.reading import read_json
-from pipeline.common.text_table import Table
+from pipeline.common.text_table import Table, printable
 from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.labels import LABELS
 from pipeline.methods.build import method_spec
@@ -264,5 +264,5 @@ def _list(items: Mapping[str, str]) -> str:
 
 def _plain(value: Any) -> str:
     """Return text on one line, escaped for Markdown."""
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return "".join(f"\\{character}" if character in "\\`*_[]<>|#" else character for character in text)
