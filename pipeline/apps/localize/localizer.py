@@ -242,11 +242,6 @@ class Localizer:
         Returns
         -------
         list of Localization
-
-        Raises
-        ------
-        CheckpointError
-            The model's responses are not finite.
         """
         # Silent windows are not passed to the model, whose preprocessing would scale their noise to full level.
         levels = [level_dbfs(_without_offset(window)) for window in windows]
@@ -270,9 +265,8 @@ class Localizer:
         """Return the connected sounding regions (Eq. 2) of a raw map, the strongest first."""
         # The scores are raw responses, because the normalized map has a maximum of 1 for any input.
         size = {"height": REGION_GRID, "width": REGION_GRID}
-        return connected_regions(
-            upsampled(self.heat(response), **size), upsampled(response, **size), delta_v=self.delta_v
-        )
+        heat, scores = (upsampled(each, **size) for each in (self.heat(response), response))
+        return connected_regions(heat, scores, delta_v=self.delta_v)
 
     def _respond(self, frames: Sequence[np.ndarray], windows: Sequence[np.ndarray]) -> np.ndarray:
         spectra = log_mel_of_windows(windows, self.audio)
