@@ -36,6 +36,12 @@ def one_worker() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files that take longest, so that no process of tests is left with one of them at the end."""
+    """Start with the files that take longest, so that no process of tests is left with one of them at the end.
+
+    The very first one makes the project that other files copy, so that no other process of tests waits for it.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "project"))
+    first = "test_repro_end_to_end.py"
+    items.sort(
+        key=lambda item: (item.path not in slow, item.path.name != first, item.path.parent.name != "project"),
+    )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
-from pipeline.common.files import fingerprint, write_csv, write_json
+from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, write_csv, write_json
 from pipeline.common.project import CLIPS_FILE
 from pipeline.common.tables import spoiled
 from pipeline.datasets.demo.dataset import render_media
@@ -270,6 +270,7 @@ def _write(
     prints = dict.fromkeys(_SPLIT_ORDER, "")
     prints |= {name: fingerprint([clip_row(clip) for clip in clips]) for name, clips in found.items()}
     try:
+        remove_leftovers(folder, min_age_s=DAY_S)
         write_csv(folder / CLIPS_FILE, ("split", *CLIP_COLUMNS), rows)
         write_csv(folder / MISSING_FILE, ("split", "clip_id", "path", "problem"), missing)
         write_json(folder / COVERAGE_FILE, counts)

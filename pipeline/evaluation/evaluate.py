@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.console import echo
 from pipeline.common.errors import EvaluationError
-from pipeline.common.files import write_csv, write_json
+from pipeline.common.files import DAY_S, remove_leftovers, write_csv, write_json
 from pipeline.common.project import (
     CALIBRATION_FILE,
     MAPS_FILE,
@@ -138,6 +138,7 @@ def evaluate(
         )
         metrics |= of_classes
 
+    remove_leftovers(folder, min_age_s=DAY_S)
     write_json(folder / METRICS_FILE, metrics)
     _write_scores(folder / SCORES_FILE, runs, seeds)
     curves = mean_curves(runs)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import EvaluationError
-from pipeline.common.files import write_json
+from pipeline.common.files import DAY_S, remove_leftovers, write_json
 from pipeline.manifests.boxes import Box, read_prior_boxes, read_split_boxes
 from pipeline.scoring.ground_truth import ground_truth
 from pipeline.scoring.protocols import get_protocol
@@ -67,6 +67,7 @@ def evaluate_content_free(
         name: {"split": split, **flat_metrics([by_rule]), "success_curve": by_rule[""].curve.tolist()}
         for name, by_rule in scored.items()
     }
+    remove_leftovers(path.parent, min_age_s=DAY_S)
     write_json(path, rows)
 
 

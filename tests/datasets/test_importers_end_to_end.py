@@ -1,7 +1,7 @@
 """Each importer from the files of its dataset to a score: import, then every stage of dvc.yaml in its order.
 
 The stages run in this process, on one Dask worker for all, since starting eight processes for each dataset would take
-minutes; two go through the real `dvc repro`, one of them scored with the models of the other.
+minutes. tests/project runs the same commands through DVC.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import pytest
 import yaml
 
 from pipeline.cli.main import soundspot
-from pipeline.common.cluster import SCHEDULER_VARIABLE
 from pipeline.common.config import load_card
 from pipeline.manifests.boxes import read_boxes
 from pipeline.scoring.protocols import get_protocol
@@ -29,7 +28,7 @@ from pipeline.shards.reader import ShardSet
 from tests.support import importer_trees
 from tests.support.importer_trees import Tree
 from tests.support.media_files import number_of
-from tests.support.projects import ROOT, copy_project, read_params, repro, shrunk, write_params
+from tests.support.projects import ROOT, read_params, shrunk, write_params
 
 pytestmark = pytest.mark.slow
 IN_PROCESS = [make for make in importer_trees.TREES if make is not importer_trees.music_synthetic_build]
@@ -131,32 +130,20 @@ def test_from_the_files_of_the_dataset_to_a_score(make: Callable[[Path], Tree], 
     check_frames(tree, project)
 
 
-def test_a_dataset_is_scored_through_dvc_with_the_models_of_another(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(SCHEDULER_VARIABLE, raising=False)  # the stages start their own workers
+@pytest.mark.usefixtures("one_worker")
+def test_a_dataset_is_scored_with_the_models_of_another(project: Path) -> None:
     tree, other = importer_trees.music_synthetic_build(project), importer_trees.vggss(project)
-    copy_project(project)
     soundspot.main(["import", *other.command, *map(str, other.arguments)], standalone_mode=False)
     import_tree(tree, project)
     make_alike(project / "data_manifests" / other.name, project / "data_manifests" / tree.name)
     write_params(project, read_params(project) | {"cross_datasets": [other.name]})
     for each in (tree, other):
         check_boxes(each, project)
-    ran = repro(project)
-    assert set(ran) == {
-        *(f"{stage}@{tree.name}" for stage in ("prepare", "initialize", "baselines", "report")),
-        *(f"{stage}@{tree.name}-{part}" for stage, part in (
-            ("extract", "train"), ("extract", "test"), ("train", "iterative"), ("evaluate", "iterative"),
-            ("baselines_cross", "vggss"), ("evaluate_cross", "vggss-iterative"),
-        )),
-        "prepare_cross@vggss", "extract_cross@vggss-test",
-    }  # fmt: skip
+    run_stages(project)
     check_scores(tree, project)
     check_metrics(other, project / "results" / tree.name / "on" / other.name)
     for each in (tree, other):
         check_frames(each, project)
-    assert repro(project) == []
 
 
 def make_alike(manifest: Path, model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -15,14 +16,12 @@ from tests.support.projects import DVC, digests, environment, repro, set_param
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
 
 
-def test_single_stages_rerun_alone_and_give_the_same_bytes(project):
+def test_a_single_stage_reruns_alone_and_gives_the_same_bytes(project, monkeypatch):
     before = digests(project)
-    for folder, stage in (
-        ("data/demo/shards/train", "extract@demo-train"),
-        ("runs/demo/iterative", "train@demo-iterative"),
-    ):
-        shutil.rmtree(project / folder)  # finished results would only be verified
-        assert repro(project, "--force", "--single-item", stage) == [stage]
+    shutil.rmtree(project / "data/demo/shards/train")
+    monkeypatch.setitem(os.environ, "SOUNDSPOT_FRESH", "1")  # otherwise the shards are restored from DVC's cache
+    assert repro(project, "--force", "--single-item", "extract@demo-train") == ["extract@demo-train"]
+    monkeypatch.delitem(os.environ, "SOUNDSPOT_FRESH")
     assert digests(project) == before
     assert repro(project) == []
 
@@ -42,13 +41,9 @@ def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
     last = f"test-{TEST - 1:05d},"
     for path in (clips, boxes):
         path.write_text("".join(line for line in path.open() if not line.startswith(last)))
-    assert repro(project) == [
-        "prepare@demo",
-        "extract@demo-test",
-        "baselines@demo",
-        "evaluate@demo-iterative",
-        "report@demo",
-    ]
+    # Without the report, which takes as long as the other stages together.
+    ran = repro(project, "evaluate")
+    assert ran == ["prepare@demo", "extract@demo-test", "baselines@demo", "evaluate@demo-iterative"]
     metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
     assert metrics["n_clips"] == TEST - 1
 

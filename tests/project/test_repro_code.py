@@ -34,7 +34,7 @@ def test_a_new_method_other_methods_and_comments_train_nobody_again(project):
     for module in ("training/loop.py", "extraction/extract.py", "common/files.py"):
         (code / module).write_text((code / module).read_text() + "# A comment.\n")
 
-    ran = repro(project)
+    ran = repro(project, "train")
 
     assert {"extract@demo-train", "initialize@demo", "train@demo-iterative"} <= set(
         ran

@@ -21,7 +21,7 @@ def kill_when(folder: Path, there: Path, *arguments: str) -> None:
     process = subprocess.Popen(
         [*DVC, "repro", *arguments],
         cwd=folder,
-        env=environment(),
+        env=environment() | {"SOUNDSPOT_FRESH": "1"},  # otherwise the stage restores its output from DVC's cache
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
