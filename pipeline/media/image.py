@@ -29,7 +29,7 @@ from pipeline.media.pyav import MAX_PIXELS
 from pipeline.media.readable import raise_if_unreadable
 
 # One thread, because other workers use the remaining cores.
-pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+pillow_heif.register_heif_opener(decode_threads=1)
 
 # Formats that are decoded in-process. Others are risky: Pillow's PostScript reader starts another program.
 # AVIF comes before HEIF, because the HEIF reader also opens AVIF files that it cannot decode.

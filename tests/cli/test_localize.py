@@ -32,6 +32,7 @@ from pipeline.evaluation.calibration import Calibration, write_calibration
 from pipeline.media.clip import read_frame
 from tests.cli.test_evaluate import PARAMS
 from tests.cli.test_main import run
+from tests.support.heif_files import write_grid
 from tests.support.localizing import save_model
 from tests.support.media_files import numbered_frame, spoil_sound, steady, truncate, write_media
 
@@ -222,6 +223,19 @@ def test_a_folder_is_listed_once_for_all_its_images(tmp_path, monkeypatch):
     assert listed == [tmp_path]
     found = {job.source.name: job.audio and job.audio.name for job in jobs if job.is_image}
     assert found == {"p0.png": "p0.wav", "p1.png": "p1.FLAC", "p2.png": "p2.wav", "p3.png": None}
+
+
+def test_phone_photos_are_images_whatever_their_names(tmp_path):
+    write_grid(tmp_path / "photo.heic", np.zeros((70, 90, 3), dtype=np.uint8))
+    write_grid(tmp_path / "shared.jpg", np.zeros((70, 90, 3), dtype=np.uint8))
+    write_grid(tmp_path / "web.avif", np.zeros((70, 90, 3), dtype=np.uint8), kind="AVIF")
+    (tmp_path / "broken.heic").write_bytes((tmp_path / "photo.heic").read_bytes()[:300])
+    (tmp_path / "photo.wav").touch()
+    found = {
+        job.source.name: (job.is_image, job.audio and job.audio.name) for job in plan_jobs([tmp_path], tmp_path / "out")
+    }
+    images = dict.fromkeys(("shared.jpg", "web.avif", "broken.heic"), (True, None))
+    assert found == images | {"photo.heic": (True, "photo.wav")}
 
 
 def write_odd_files(folder):
