@@ -5,6 +5,7 @@ DVC tracks the record like the other files, so that a checkout restores it toget
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import SettingsError
-from pipeline.common.files import write_json
+from pipeline.common.files import DAY_S, remove_leftovers, temporary_folder, write_json
 from pipeline.common.project import RECORD_FILE
 from pipeline.common.reading import read_json
 
@@ -47,9 +48,23 @@ def restore_output(folder: Path) -> None:
     lock = Path("dvc.lock")
     if folder.exists() or not lock.is_file() or f" path: {folder.as_posix()}\n" not in lock.read_text(encoding="utf-8"):
         return
-    # Unlike `dvc checkout`, `dvc get` also works while `dvc repro` holds the lock of this output.
-    command = [sys.executable, "-m", "dvc", "get", "--quiet", ".", str(folder), "--out", str(folder)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    remove_leftovers(folder.parent, min_age_s=DAY_S)
+    with temporary_folder(folder) as temporary:
+        # Unlike `dvc checkout`, `dvc get` also works while `dvc repro` holds the lock of this output.
+        command = [
+            sys.executable,
+            "-m",
+            "dvc",
+            "get",
+            "--quiet",
+            ".",
+            str(folder),
+            "--out",
+            str(temporary / folder.name),
+        ]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode == 0:
+            os.replace(temporary / folder.name, folder)
 
 
 def changed_code(record: Mapping[str, Any], code: str) -> str:
