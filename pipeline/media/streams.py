@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,13 +32,21 @@ def best_streams(container: Any, path: Path) -> tuple[Any, list[Any]]:
         if stream is not best and _best(container, "video", stream) is video:
             tracks.append(stream)
     for stream in (*tracks, *([] if video is None else [video])):
-        # Matroska stores the id of the key as metadata.
-        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata:
+        if _is_encrypted(stream):
             raise MediaError(f"{path}: its {stream.type} is encrypted (DRM); decrypt it first or leave it out")
         # One thread, because other workers use the remaining cores.
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return video, tracks
+
+
+def _is_encrypted(stream: Any) -> bool:
+    # Tags of transport streams are any four bytes, which PyAV decodes as ASCII.
+    with suppress(UnicodeDecodeError):
+        if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
+            return True
+    # Matroska stores the id of the key as metadata.
+    return "enc_key_id" in stream.metadata
 
 
 def _best(container: Any, kind: Kind, related: Any = None) -> Any:
