@@ -122,15 +122,35 @@ def _blocks_around(media: MediaContainer, start: Fraction, clip_seconds: float) 
     since = start - PREROLL
     far = since - media.zero > _COUNTED and not media.joined
     if far or (not media.joined and since > media.zero and media.has_regular_audio(until=since)):
-        for earlier in media.seek_times(since):
-            begin_s, blocks = _decode(media, start, clip_seconds, since=earlier)
-            # Some containers seek too late, or to a false header. Retry from further back.
-            if begin_s <= start and len({block.run.rate for block in blocks}) <= 1:
-                break
+        blocks = _after_a_seek(media, start, clip_seconds)
         late = sorted(block.late_s for block in blocks if block.late_s is not None)
-        if late and (far or late[-1] - late[0] <= ROUNDING_S):
-            return blocks, late[len(late) // 2]
+        steady = bool(late) and late[-1] - late[0] <= ROUNDING_S
+        if blocks and (far or (steady and _is_whole(blocks, start, clip_seconds))):
+            return blocks, late[len(late) // 2] if late else 0.0
     return _decode(media, start, clip_seconds, since=None)[1], 0.0
+
+
+def _after_a_seek(media: MediaContainer, start: Fraction, clip_seconds: float) -> list[AudioBlock]:
+    """Seek and decode the blocks near a window; none if the container cannot seek."""
+    found: list[AudioBlock] = []
+    for since in media.seek_times(start - PREROLL):
+        if since is None:
+            break
+        begin_s, blocks = _decode(media, start, clip_seconds, since=since)
+        # Some containers seek too late.
+        if begin_s > start:
+            continue
+        found = blocks
+        if _is_whole(found, start, clip_seconds):
+            break
+    return found
+
+
+def _is_whole(blocks: Sequence[AudioBlock], start: Fraction, clip_seconds: float) -> bool:
+    """Return whether the blocks cover a window: there is no gap, and no false header swallowed a part after a seek."""
+    if len({block.run for block in blocks}) != 1:
+        return False
+    return blocks[0].begin_s <= float(start) and blocks[-1].end_s >= float(start) + clip_seconds
 
 
 def _decode(

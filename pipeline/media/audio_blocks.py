@@ -23,7 +23,8 @@ from pipeline.media.pyav import pyav_errors
 # Ours: as in common players. Jitter of real files stays below 25 ms, and lip sync tolerates more.
 MAX_DRIFT_S = 0.1
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000  # Hz; anything else means a damaged header
-# Ours: -30 dB. A mean this much weaker than its loudest part has canceled out, up to the noise of the codec.
+# Ours: -30 dB. A mean this much weaker than its loudest channel has canceled out, up to the noise of the codec. A single
+# channel that sounds among 5 silent ones is at -16 dB.
 _CANCELED = 10 ** (-30 / 20)
 
 
@@ -153,8 +154,7 @@ def mixed(blocks: Sequence[AudioBlock]) -> list[np.ndarray]:
     for block in blocks:
         energy[: len(block.channels)] += np.square(block.channels).sum(axis=1, dtype=np.float64)
     loudest = int(energy.argmax())
-    # A single channel that sounds is weakened by their number, but not canceled.
-    left = sum(float(np.square(mean).sum(dtype=np.float64)) for mean in means) * n_channels**2
+    left = sum(float(np.square(mean).sum(dtype=np.float64)) for mean in means)
     if left >= _CANCELED**2 * energy[loudest]:
         return means
     return [block.channels[min(loudest, len(block.channels) - 1)] for block in blocks]

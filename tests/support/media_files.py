@@ -59,6 +59,7 @@ def write_media(
     sound: np.ndarray | None = None,
     rate: int = 16_000,
     audio_codec: str = "aac",
+    audio_bit_rate: int | None = None,
     sound_start: float = 0.0,
     sound_gap: tuple[float, float] = (0.0, 0.0),
     container_options: dict[str, str] | None = None,
@@ -80,6 +81,8 @@ def write_media(
                 video.set_display_rotation(rotation, hflip=mirrored)
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo" if len(sound) == 2 else "mono")
+            if audio_bit_rate is not None:
+                audio.bit_rate = audio_bit_rate
         # Audio first: some muxers buffer little.
         if audio is not None:
             _encode_sound(container, audio, sound, rate, sound_start, sound_gap)
