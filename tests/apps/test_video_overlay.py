@@ -21,6 +21,7 @@ from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.video import upright
 from tests.support.localizing import AUDIO, make_localizer
 from tests.support.media_files import impulses, number_of, numbered_frame, spoil_sound, steady, truncate, write_media
+from tests.support.odd_media import frequency_of, joined, recording
 
 RATE = 16_000
 
@@ -363,3 +364,48 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         tracemalloc.stop()
     # The frames of twelve more seconds would take 11 MB.
     assert peaks[1] < peaks[0] + 500_000
+
+
+def tones_of(samples, rate, seconds):
+    """The strongest frequency at each time, Hz."""
+    parts = [samples[..., round((s - 0.25) * rate) : round((s + 0.25) * rate)].reshape(-1) for s in seconds]
+    return [frequency_of(part, rate) for part in parts]
+
+
+def test_audio_that_steps_back_or_changes_its_channels(tmp_path):
+    """As in spliced transport streams: the second part begins 60 ms early, and is mono."""
+    parts = [
+        recording(tmp_path / "a.ts", first=0, start=Fraction(0), frequency=440, channels=2),
+        recording(tmp_path / "b.ts", first=16, start=Fraction(294, 100), frequency=880, channels=1),
+    ]
+    target, summary = run(joined(tmp_path / "both.ts", parts), tmp_path)
+    _, _, samples, begin = decode(target)
+    assert summary.frames == 150
+    assert samples.shape[-1] / 48_000 == pytest.approx(6, abs=0.1)
+    assert begin == pytest.approx(0, abs=0.03)
+    for found, expected in zip(tones_of(samples[0], 48_000, (1, 2, 4, 5)), (440, 440, 880, 880), strict=True):
+        assert found == pytest.approx(expected, abs=5)
+
+
+@pytest.mark.parametrize(
+    "starts", [(Fraction(10), Fraction(0)), (Fraction(0), Fraction(0)), (Fraction(0), Fraction(8))]
+)
+def test_frames_and_audio_stay_together_after_a_jump_of_the_clock(tmp_path, starts):
+    parts = [
+        recording(tmp_path / f"{i}.ts", first=2048 * i, start=start, frequency=440 * (i + 1))
+        for i, start in enumerate(starts)
+    ]
+    path = joined(tmp_path / "both.ts", parts)
+    target, summary = run(path, tmp_path, localizer=make_localizer(calibration=never(), miss_rate=1.0))
+    assert summary.frames == 150
+    pictures, times, _, _ = decode(target)
+    with av.open(str(target)) as container:
+        heard = {round(float(f.time), 3): f.to_ndarray().mean(axis=0) for f in container.decode(audio=0)}
+    # The jump forward leaves a gap; a jump back continues the clock.
+    second = 8 if starts[1] > starts[0] else 3
+    for offset, frequency, first in ((0, 440, 0), (second, 880, 2048)):
+        near = [wave for time, wave in sorted(heard.items()) if 0.5 < time - offset < 2.5]
+        assert frequency_of(np.concatenate(near), 48_000) == pytest.approx(frequency, abs=5)
+        shown = [number_of(p) & 2048 for p, time in zip(pictures, times, strict=True) if 0.1 < time - offset < 2.9]
+        assert len(shown) == pytest.approx(70, abs=2)
+        assert set(shown) == {first}
