@@ -1,9 +1,9 @@
 """Log of a run: ``history.csv``, which is reproducible, and ``timings.csv``, which is not.
 
-Columns of the history: mean loss; mean IoU of the sounding masks with those of the previous epoch; mean fraction of sounding cells;
-mean number of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Its row 0, before the first epoch,
-only has the diagnostics. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of training spent waiting
-for batches; fraction of the epoch spent labeling the training set.
+Columns of the history: steps of the optimizer so far; mean loss; mean IoU of the sounding masks with those of the previous epoch; mean
+fraction of sounding cells; mean number of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Row 0,
+before the first epoch, has the diagnostics only. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of
+training spent waiting for batches; fraction of the epoch spent labeling the training set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import csv
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +23,7 @@ from pipeline.training.diagnostics import COLUMNS as DIAGNOSTICS
 from pipeline.training.diagnostics import collapse
 
 # Timings have their own file, so that all other files of a run are reproducible byte by byte.
-HISTORY = ("epoch", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip", *DIAGNOSTICS)
+HISTORY = ("epoch", "steps", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip", *DIAGNOSTICS)
 TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
 LOGGED = HISTORY + TIMINGS[1:]
 
@@ -93,7 +92,7 @@ def label_measures(labels: PseudoLabels | None, previous: PseudoLabels | None) -
 
 def start_row(diagnostics: Mapping[str, float]) -> dict[str, float]:
     """Return row 0 of the history."""
-    return {**dict.fromkeys(LOGGED, math.nan), "epoch": 0, **diagnostics}
+    return {**dict.fromkeys(LOGGED, math.nan), "epoch": 0, "steps": 0, **diagnostics}
 
 
 def write_history(history_path: Path, timings_path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -125,13 +124,11 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 def report_epoch(run_name: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Print the last row to stderr, above a progress bar if there is one, and a warning once two consecutive epochs show a collapse."""
+    """Print the last row to stderr, above a progress bar if there is one, and a warning if it is the first that shows a collapse."""
     values = [f"{name} {value:.4g}" for name, value in rows[-1].items() if not math.isnan(value)]
     report(f"{run_name}: {', '.join(values)}")
     signs = [collapse(row) for row in rows]
-    # One epoch of few steps can look like a collapse.
-    twice = [bool(before and now) for before, now in pairwise(signs)]
-    if any(twice[-1:]) and not any(twice[:-1]):
+    if signs[-1] and not any(signs[:-1]):
         report(f"warning: {run_name}, epoch {len(rows) - 1}: {signs[-1]}")
 
 

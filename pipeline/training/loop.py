@@ -48,9 +48,9 @@ def train_run(run: TrainingRun) -> None:
         if run.spec.writes_labels(epoch):
             state.labels = label_training_set(run, state, epoch)
         timer.labeled()
-        row = {"epoch": epoch, "loss": loss, **label_measures(state.labels, previous), "positives_per_clip": positives}
+        row = {"epoch": epoch, "steps": epoch * run.n_steps, "loss": loss, "positives_per_clip": positives}
         # Collapsed? Measured on a sample, without boxes.
-        row |= run.diagnose(state.model)
+        row |= label_measures(state.labels, previous) | run.diagnose(state.model)
         state.history.append({**row, **timer.timings(run.n_pairs)})
         # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
         save(run, state)

@@ -50,7 +50,12 @@ class TrainingRun:
     @property
     def n_pairs(self) -> int:
         """Number of pairs per epoch, without an incomplete last batch."""
-        return len(self.shards) // self.spec.batch_size * self.spec.batch_size
+        return self.n_steps * self.spec.batch_size
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps per epoch."""
+        return len(self.shards) // self.spec.batch_size
 
     @cached_property
     def method(self) -> Method:

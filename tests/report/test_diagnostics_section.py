@@ -53,12 +53,12 @@ def test_a_run_that_ended_collapsed_is_named(tmp_path):
     bad = {"border_peaks": 0.999}
     source = make_source(tmp_path, initial=[{}, bad, {}], iterative=[bad, {}, bad])
     assert collapse_warnings(read_histories(source)) == [
-        f"**Warning:** iterative (Eq. 7), seed 0: {collapse({'epoch': 2, **HEALTHY, **bad})}."
+        f"**Warning:** iterative (Eq. 7), seed 0: {collapse({'epoch': 2, 'steps': 0, **HEALTHY, **bad})}."
     ]
 
 
 def test_a_run_without_a_history_names_the_stage(tmp_path):
     source = make_source(tmp_path, iterative=[{}])
     (tmp_path / "iterative/seed_4/history.csv").unlink()
-    with pytest.raises(EvaluationError, match=r"seed_4: no history\.csv; run `dvc repro train@iterative`"):
+    with pytest.raises(EvaluationError, match=r"seed_4: no history\.csv; run `dvc repro train`"):
         read_histories(source)

@@ -54,7 +54,7 @@ def make_model(name="initial", *, seed=0, n_clips=24, encoder=ENCODER):
 def row(**values):
     """Return a row of a healthy run after its first epoch."""
     healthy = {"border_peaks": 0.3, "border_cells": 0.4, "audio_cosine": 0.3, "audio_gap": 0.1}
-    return {"epoch": 1, **healthy, "audio_rank": 20.0, "visual_rank": 40.0, **values}
+    return {"epoch": 1, "steps": 50, **healthy, "audio_rank": 20.0, "visual_rank": 40.0, **values}
 
 
 class TestEffectiveRank:
@@ -218,13 +218,13 @@ class TestDiagnose:
         assert {name for name, value in found.items() if math.isnan(value)} == {
             "audio_cosine", "audio_gap", "audio_rank",
         }  # fmt: skip
-        assert not collapse({"epoch": 1, **found, "border_peaks": 0.0})
+        assert not collapse({"epoch": 1, "steps": 50, **found, "border_peaks": 0.0})
 
     def test_one_cell(self):
         found = diagnose(make_model(), make_world(6, size=8)[0], batch_size=8, device=CPU)
         assert (found["border_peaks"], found["border_cells"]) == (1, 1)
         assert math.isnan(found["audio_gap"])
-        assert not collapse({"epoch": 1, **found, "audio_cosine": 0.3})
+        assert not collapse({"epoch": 1, "steps": 50, **found, "audio_cosine": 0.3})
 
     def test_weights_that_are_not_finite_measure_nothing(self):
         model = make_model()
@@ -233,7 +233,7 @@ class TestDiagnose:
         found = diagnose(model, make_world(6, size=32)[0], batch_size=8, device=CPU)
         assert math.isnan(found["border_peaks"])
         assert math.isnan(found["audio_rank"])
-        assert not collapse({"epoch": 1, **found})
+        assert not collapse({"epoch": 1, "steps": 50, **found})
 
 
 class Repeated(MemoryShards):
@@ -272,6 +272,7 @@ class TestCollapse:
         "values",
         [
             {},
+            {"steps": 49, "audio_gap": 0.0, "audio_cosine": 0.99, "audio_rank": 1.0},  # BatchNorm does not follow yet
             {"border_peaks": 0.6},  # a set whose objects are often near the border
             {"border_peaks": 0.97, "border_cells": 0.75},  # maps of 4 x 4 cells: nearly all are on the border
             {"border_peaks": 1.0, "border_cells": 1.0},
@@ -316,14 +317,11 @@ class TestRuns:
         settings = make_settings(initialize=OptimizationSettings(**PHASE, epochs=4))
         initialize(world, tmp_path / "run", settings=settings, seeds=[0], device="cpu")
         (line,) = warnings_of(capsys)
-        assert line.startswith("warning: initialize, seed 0, epoch 2: ")
+        assert line.startswith("warning: initialize, seed 0, epoch 1: ")
         assert "100.0 % of the response peaks" in line
-        assert "cosine of the audio embeddings" in line
 
-    @pytest.mark.parametrize(
-        ("epochs", "warned"), [("-c", []), ("-c-c-", []), ("-ccc", [2]), ("--cc-cc", [3]), ("c-c", []), ("-", [])]
-    )
-    def test_the_warning_comes_with_the_second_epoch_in_a_row_and_once(self, capsys, epochs, warned):
+    @pytest.mark.parametrize(("epochs", "warned"), [("-c", [1]), ("-cc", [1]), ("--c-c", [2]), ("---", []), ("c", [])])
+    def test_the_first_epoch_that_shows_it_warns(self, capsys, epochs, warned):
         rows = [row(epoch=i, border_peaks=1.0 if each == "c" else 0.3) for i, each in enumerate(epochs)]
         for i in range(len(rows)):
             report_epoch("run", rows[: i + 1])
@@ -339,10 +337,15 @@ class TestRuns:
             with open(tmp_path / name / "history.csv", newline="") as file:
                 rows = list(csv.DictReader(file))
             assert [each["epoch"] for each in rows] == ["0", "1", "2"]
+            assert [each["steps"] for each in rows] == ["0", "3", "6"]
             assert list(rows[0]) == list(HISTORY)
             assert HISTORY[-len(COLUMNS) :] == COLUMNS
             assert all(each[column] for each in rows for column in COLUMNS)
-            assert {column for column, value in rows[0].items() if not value} == set(HISTORY) - {"epoch", *COLUMNS}
+            assert {column for column, value in rows[0].items() if not value} == set(HISTORY) - {
+                "epoch",
+                "steps",
+                *COLUMNS,
+            }
         # The second run starts with the model that the first one ended with.
         last, first = (
             read_history(tmp_path / "initialize/history.csv")[-1],
