@@ -106,7 +106,8 @@ def parse_yaml(text: str, where: str, error: Error) -> Any:
     except RecursionError:
         raise error(f"{where}: not readable as YAML: nested more than {_MAX_DEPTH} deep") from None
     except Exception as problem:  # PyYAML lets through whatever an odd scalar or tag makes Python raise
-        raise error(f"{where}: not readable as YAML: {' '.join(str(problem).split())}") from None
+        reason = " ".join(str(problem).replace('in "<unicode string>", ', "").split())
+        raise error(f"{where}: not readable as YAML: {reason}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -141,9 +142,8 @@ class _Loader(yaml.SafeLoader):
         kind = node.tag.rsplit(":", 1)[-1]
         problem = ""
         if kind not in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "value"):
-            problem = (
-                f"{kind} {str(node.value)[:40]!r} is not a number, a string, a list or a mapping; put text into quotes"
-            )
+            name = "date" if kind == "timestamp" else kind
+            problem = f"{name} {str(node.value)[:40]!r} is no number, string, list or mapping; put text into quotes"
         elif kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
             problem = f"a number of {len(node.value)} characters"
         if problem:

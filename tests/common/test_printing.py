@@ -12,6 +12,7 @@ import pytest
 from pipeline.common.console import echo, note, report, run_command
 from pipeline.common.errors import ManifestError
 from pipeline.common.text_table import Table, printable, printable_lines
+from pipeline.report.report import markdown_page
 
 ROOT = Path(__file__).parents[2]
 # Red text, a cleared screen, a window title, a carriage return, a C1 sequence, and a name that is shown backwards.
@@ -101,6 +102,12 @@ def test_cells_of_tables() -> None:
     rows = [re.split(r"(?<!\\)\|", line) for line in table.markdown().splitlines()]
     assert {len(row) for row in rows} == {4}
     assert rows[3][1].strip() == r"a\|b\nc"
+
+
+def test_the_title_of_a_report_is_one_heading() -> None:
+    lines = markdown_page(f"a|b\n# {HOSTILE}", "lead", []).splitlines()
+    assert lines[0].startswith(r"# a|b\n# a\x1b")
+    assert lines[2] == "lead"
 
 
 def test_printing_goes_through_one_module() -> None:
