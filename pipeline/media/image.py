@@ -41,6 +41,7 @@ _ERRORS = (
 )  # fmt: skip
 # Major brands of images and image sequences. Files that contain an image also list mif1, which no video file does.
 _HEIF_BRANDS = frozenset(b"mif1 mif2 msf1 heic heix heim heis hevc hevx hevm hevs avif avis avci avcs jpeg".split())
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -73,8 +74,8 @@ def read_still(path: Path) -> np.ndarray | None:
                     raise _unreadable(path)
                 return np.asarray(_rgb(_upright(image), path, format=image.format))
     except UnidentifiedImageError:
-        # FFmpeg would decode one tile of such a file.
-        if _is_heif(path):
+        # FFmpeg would decode one tile of such a file, or ignore its checksums and its orientation.
+        if _claims_to_be_image(path):
             raise _unreadable(path) from None
         return None
     except Image.DecompressionBombError:
@@ -95,7 +96,7 @@ def is_still(path: Path) -> bool:
     except Image.DecompressionBombError:
         return True  # an image, although too large to load
     except _ERRORS:
-        return _is_heif(path)
+        return _claims_to_be_image(path)
 
 
 def over_white(image: Image.Image) -> Image.Image:
@@ -106,17 +107,20 @@ def over_white(image: Image.Image) -> Image.Image:
 
 def _unreadable(path: Path) -> MediaError:
     return MediaError(
-        f"{path}: a HEIF or AVIF image that is damaged or of an unsupported kind; convert it to JPEG or PNG"
+        f"{path}: an image that is damaged or of an unsupported kind; download it again, or convert it to JPEG or PNG"
     )
 
 
-def _is_heif(path: Path) -> bool:
+def _claims_to_be_image(path: Path) -> bool:
+    """Return whether the first bytes are those of an image format that `read_still` reads."""
     try:
         with path.open("rb") as file:
-            size, kind = struct.unpack(">I4s", file.read(8))
-            brands = file.read(min(size, 1024) - 8) if kind == b"ftyp" and size >= 16 else b""
-    except (OSError, struct.error):
+            head = file.read(1024)
+    except OSError:
         return False
+    if head.startswith(_SIGNATURES) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
+        return True
+    brands = head[8 : int.from_bytes(head[:4], "big")] if head[4:8] == b"ftyp" else b""
     return brands[:4] in _HEIF_BRANDS or b"mif1" in brands
 
 

@@ -106,7 +106,7 @@ def test_an_unknown_brand_and_a_sequence_without_an_image(tmp_path):
         tmp_path / "burst.heic", times=steady(0.2, 10), container_format="mp4", container_options={"brand": "msf1"}
     )
     for path in (unknown, sequence):
-        with pytest.raises(MediaError, match=rf"{path.name}: a HEIF or AVIF image .*JPEG or PNG"):
+        with pytest.raises(MediaError, match=rf"{path.name}: an image .*JPEG or PNG"):
             read_frame(path, image_size=8)
 
 
@@ -269,3 +269,26 @@ def test_very_small_images(tmp_path, size):
     Image.new("RGB", size, (9, 99, 199)).save(buffer, format="PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     assert (read_frame(tmp_path / "a.png", image_size=4) == (9, 99, 199)).all()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+def test_an_image_with_a_damaged_header_is_not_decoded_as_a_video(tmp_path, name):
+    """FFmpeg would ignore the checksum of a PNG file, and show damaged pixels."""
+    Image.fromarray(ramp()).save(tmp_path / name)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[8:40] = bytes(32)
+    if name == "a.webp":
+        content[8:12] = b"WEBP"
+    (tmp_path / name).write_bytes(content)
+    assert is_still(tmp_path / name)
+    with pytest.raises(MediaError, match=rf"{name}: .*damaged"):
+        read_frame(tmp_path / name, image_size=8)
+
+
+def test_a_png_with_a_wrong_checksum_is_damaged(tmp_path):
+    Image.fromarray(ramp()).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(MediaError, match=r"a.png: .*damaged"):
+        read_frame(tmp_path / "a.png", image_size=8)
