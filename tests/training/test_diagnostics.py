@@ -285,6 +285,25 @@ class TestCollapse:
     def test_no_collapse(self, values):
         assert collapse(row(**values)) == ""
 
+    @pytest.mark.parametrize(
+        ("steps", "border", "cells", "cosine", "gap", "fires"),
+        [
+            (30, 1.000, 0.4375, 0.944, 0.003, True),  # the paper's preset without normalization, zero padding
+            (90, 0.999, 0.4375, 0.910, 0.003, True),
+            (10, 0.516, 0.4375, 0.961, 0.013, False),  # the preset as it is, on 320 mosaics of photographs
+            (20, 0.359, 0.4375, 0.948, 0.008, False),
+            (30, 0.406, 0.4375, 0.871, 0.041, False),
+            (40, 0.406, 0.4375, 0.601, 0.132, False),
+            (46, 0.188, 0.2344, 0.037, 0.009, False),  # the demo, first epochs of the initialization
+            (92, 0.102, 0.2344, 0.107, 0.037, False),
+            (138, 0.078, 0.2344, 0.140, 0.049, False),
+            (184, 0.016, 0.2344, 0.019, 0.153, False),  # the demo, `iterative`
+        ],
+    )
+    def test_measured_runs(self, steps, border, cells, cosine, gap, fires):
+        values = {"border_peaks": border, "border_cells": cells, "audio_cosine": cosine, "audio_gap": gap}
+        assert bool(collapse(row(steps=steps, **values))) is fires
+
     def test_an_untrained_model_is_not_judged(self):
         assert collapse(row(epoch=0, border_peaks=1.0, audio_cosine=0.99)) == ""
 
