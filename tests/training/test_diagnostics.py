@@ -289,7 +289,7 @@ class TestCollapse:
         ("steps", "border", "cells", "cosine", "gap", "fires"),
         [
             (30, 1.000, 0.4375, 0.944, 0.003, True),  # the paper's preset without normalization, zero padding
-            (90, 0.999, 0.4375, 0.910, 0.003, True),
+            (93, 0.999, 0.4375, 0.910, math.nan, True),  # the same on 3,000 clips; its gap was not measured
             (10, 0.516, 0.4375, 0.961, 0.013, False),  # the preset as it is, on 320 mosaics of photographs
             (20, 0.359, 0.4375, 0.948, 0.008, False),
             (30, 0.406, 0.4375, 0.871, 0.041, False),
