@@ -1,7 +1,6 @@
 """Files that PyAV must not open, or on which it raises something unusual."""
 
 import io
-import os
 import time
 from fractions import Fraction
 
@@ -11,9 +10,11 @@ import pytest
 from PIL import Image
 
 from pipeline.common.errors import AccessError, MediaError
+from pipeline.media import pyav
 from pipeline.media.clip import decode_clip, read_audio, read_frame
+from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.pyav import open_media, pyav_errors
-from tests.support.media_files import impulses, steady, write_media
+from tests.support.media_files import claim_duration, impulses, steady, write_media
 
 CLIP = {"image_size": 48, "sample_rate": 16_000, "clip_seconds": 0.5, "time_limit_s": 60.0}
 
@@ -42,16 +43,15 @@ def test_playlists_are_refused_by_name(tmp_path, name, suffix):
         decode_clip(video=path, frame=None, audio=None, centre_s=0.5, **CLIP)
 
 
-@pytest.mark.parametrize("prefix", ["\ufeff", "\n\n", "# made by hand\n"])
-def test_formats_that_refer_to_other_files_are_not_opened(tmp_path, prefix):
-    """Whatever the first bytes are, FFmpeg may not open what the file names."""
+@pytest.mark.parametrize("name", ["HLS", "ffconcat"])
+def test_formats_that_refer_to_other_files_are_not_opened(tmp_path, monkeypatch, name):
+    """Even if the first bytes did not tell: FFmpeg itself may not use these formats."""
     file = write_media(tmp_path / "media.ts", sound=impulses(1, 16_000, [0.5]), audio_codec="mp2")
-    for name, text in PLAYLISTS.items():
-        path = tmp_path / f"list.{name}"
-        path.write_text(prefix + text.format(file=file))
-        os.utime(file, (1, 1))
-        with pytest.raises(MediaError, match=r"list\.\w+: "):
-            read_audio(path, clip_seconds=0.5, sample_rate=16_000)
+    path = tmp_path / "list.m3u8"
+    path.write_text(PLAYLISTS[name].format(file=file.name))
+    monkeypatch.setattr(pyav, "_refuse_playlists", lambda path: None)
+    with pytest.raises(MediaError, match=r"list\.m3u8: cannot be read"):
+        read_audio(path, clip_seconds=0.5, sample_rate=16_000)
 
 
 def test_a_list_that_names_itself_ends_at_once(tmp_path):
@@ -158,6 +158,39 @@ def test_absurd_time_stamps(tmp_path):
     for center in (None, 0.5):
         with pytest.raises(MediaError, match=r"a\.mkv: "):
             decode_clip(video=path, frame=None, audio=None, centre_s=center, **CLIP)
+
+
+def test_a_duration_beyond_64_bits(tmp_path):
+    """Matroska counts in nanoseconds here, and the header claims 300,000 years."""
+    path = write_media(tmp_path / "a.mkv", times=steady(1, 25), sound=impulses(1, 16_000, [0.5]))
+    data = path.read_bytes()
+    scale = bytes.fromhex("2ad7b183")
+    assert data.count(scale + b"\x0f\x42\x40") == 1
+    path.write_bytes(data.replace(scale + b"\x0f\x42\x40", scale + b"\0\0\1"))
+    claim_duration(path, 9.0e18)
+    with pytest.raises(MediaError, match=r"a\.mkv: centre_s 5 is outside"):
+        decode_clip(video=path, frame=None, audio=None, centre_s=5, **CLIP)
+
+
+class _LateStream:
+    """A container whose demuxer ends as PyAV's does if a stream has appeared after opening."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self, *streams):
+        yield from self._container.demux(*streams)
+        raise IndexError("list index out of range")
+
+
+def test_a_stream_that_appears_late_ends_the_file_and_nothing_else(tmp_path):
+    path = write_media(tmp_path / "a.mp4", times=steady(1, 25))
+    with MediaContainer(path, deadline=Deadline(60)) as media:
+        media.container = _LateStream(media.container)
+        assert len(list(media.packets("video", since=None))) == 25
 
 
 def test_audio_that_appears_late_has_a_reason(tmp_path):
