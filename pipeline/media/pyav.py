@@ -59,7 +59,9 @@ av.sidedata.sidedata.Type._missing_ = classmethod(_unnamed)  # type: ignore[assi
 
 
 @contextmanager
-def pyav_errors(path: Path, doing: str = "read", *, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def pyav_errors(
+    path: Path, doing: str = "read as media", *, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Raise whatever PyAV raises as a MediaError: the file "cannot be `doing`"; the types in `passing` are passed on."""
     try:
         yield
