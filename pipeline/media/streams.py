@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pipeline.media.pyav import MAX_PIXELS
 Kind = Literal["video", "audio"]
 # Sample entries of encrypted tracks: Common Encryption, and iTunes.
 _ENCRYPTED_TAGS = frozenset({"encv", "enca", "drmi", "drms"})
+_SAMPLE_AES_TYPES = frozenset({0xC1, 0xC2, 0xCF, 0xDB})  # stream types of HLS: AC-3, E-AC-3, AAC, H.264
 
 
 def best_streams(container: Any, path: Path) -> tuple[Any, list[Any]]:
@@ -41,9 +41,12 @@ def best_streams(container: Any, path: Path) -> tuple[Any, list[Any]]:
 
 
 def _is_encrypted(stream: Any) -> bool:
-    # Tags of transport streams are any four bytes, which PyAV decodes as ASCII.
-    with suppress(UnicodeDecodeError):
+    try:
         if stream.codec_context.codec_tag in _ENCRYPTED_TAGS:
+            return True
+    # PyAV decodes tags as ASCII. Those of transport streams are numbers.
+    except UnicodeDecodeError as error:
+        if stream.container.format.name == "mpegts" and error.object[0] in _SAMPLE_AES_TYPES:
             return True
     # Matroska stores the id of the key as metadata.
     return "enc_key_id" in stream.metadata

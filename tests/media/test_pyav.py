@@ -15,6 +15,7 @@ from pipeline.media.clip import decode_clip, read_audio, read_frame
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.pyav import open_media, pyav_errors
 from tests.support.media_files import claim_duration, impulses, steady, write_media
+from tests.support.odd_media import with_stream_types
 
 CLIP = {"image_size": 48, "sample_rate": 16_000, "clip_seconds": 0.5, "time_limit_s": 60.0}
 
@@ -119,6 +120,15 @@ def test_encrypted_tracks_are_refused_by_name(tmp_path, kind, fragmented):
     path = write_media(tmp_path / "drm.mp4", container_options=options, **what)
     with pytest.raises(MediaError, match=r"drm\.mp4: .*is encrypted \(DRM\)"):
         READ[kind](path)
+
+
+@pytest.mark.parametrize(("kind", "types"), [("video", {0x1B: 0xDB}), ("audio", {0x0F: 0xCF})])
+def test_encrypted_transport_streams(tmp_path, kind, types):
+    path = write_media(tmp_path / "drm.ts", times=steady(1, 25), sound=impulses(1, 16_000, [0.5]))
+    assert decode_clip(video=path, frame=None, audio=None, centre_s=0.5, **CLIP).waveform.max() == 1
+    with_stream_types(path, types)
+    with pytest.raises(MediaError, match=rf"drm\.ts: its {kind} is encrypted"):
+        decode_clip(video=path, frame=None, audio=None, centre_s=0.5, **CLIP)
 
 
 def _element(name, content):

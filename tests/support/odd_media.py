@@ -89,13 +89,35 @@ def _program_table() -> bytes:
     """Return a packet that lists program 1 at PID 0x1001 and program 2 at 0x1002."""
     entries = b"".join(number.to_bytes(2, "big") + (0xE000 | 0x1000 + number).to_bytes(2, "big") for number in (1, 2))
     section = b"\x00" + (0xB000 | (9 + len(entries))).to_bytes(2, "big") + b"\x00\x01\xc1\x00\x00" + entries
+    packet = b"\x47\x40\x00\x10\x00" + section + _checksum(section)
+    return packet.ljust(_TS_PACKET, b"\xff")
+
+
+def _checksum(section: bytes) -> bytes:
+    """Return the CRC-32 of MPEG-2 sections."""
     check = 0xFFFFFFFF
     for byte in section:
         check ^= byte << 24
         for _ in range(8):
             check = (check << 1) ^ (0x04C11DB7 if check & 0x80000000 else 0)
-    packet = b"\x47\x40\x00\x10\x00" + section + (check & 0xFFFFFFFF).to_bytes(4, "big")
-    return packet.ljust(_TS_PACKET, b"\xff")
+    return (check & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def with_stream_types(path: Path, changed: dict[int, int]) -> Path:
+    """Change the stream types in the program maps (PID 0x1000) of a transport stream."""
+    data = bytearray(path.read_bytes())
+    for start in range(0, len(data), _TS_PACKET):
+        if data[start + 1 : start + 3] != b"\x50\x00":
+            continue
+        section = start + 5
+        end = section + 3 + (int.from_bytes(data[section + 1 : section + 3], "big") & 0xFFF) - 4
+        entry = section + 12 + (int.from_bytes(data[section + 10 : section + 12], "big") & 0xFFF)
+        while entry < end:
+            data[entry] = changed.get(data[entry], data[entry])
+            entry += 5 + (int.from_bytes(data[entry + 3 : entry + 5], "big") & 0xFFF)
+        data[end : end + 4] = _checksum(bytes(data[section:end]))
+    path.write_bytes(data)
+    return path
 
 
 def two_tracks(path: Path, first: np.ndarray, second: np.ndarray, rate: int) -> Path:
