@@ -66,7 +66,7 @@ def test_another_active_dataset_reruns_and_loses_nothing(project):
     # A change of one dataset reruns its stages alone.
     clips = project / "data_manifests/own/train.csv"
     clips.write_text("".join(clips.open().readlines()[:-1]))
-    assert repro(project, "extract") == ["prepare@own", "extract@own-train", "extract@own-test"]
+    assert set(repro(project, "extract")) == {"prepare@own", "extract@own-train", "extract@own-test"}
     set_param(project, "dataset", "demo")
     assert repro(project) == []
 
