@@ -175,13 +175,14 @@ class MediaContainer:
         if since is None:
             self._rewind()
         stream = self.stream(kind)
-        read = self._used() if since is None and may_be_joined(self.container) else [stream]
+        from_start = since is None and may_be_joined(self.container)
+        read = self._used() if from_start else [stream]
         self._select(*read)
         if since is not None and not self._seek(since, stream):
             return
         clock = JoinedClock()
         for packet in self._demux(*read):
-            if len(read) > 1:
+            if from_start:
                 clock.shift(packet)
             if packet.stream_index != stream.index:
                 continue

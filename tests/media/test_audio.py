@@ -221,3 +221,15 @@ def test_frames_and_audio_of_joined_recordings_stay_together(tmp_path, name):
         part = i // (len(places) // len(starts))
         assert number_of(clip.frame) // 1000 == part, center
         assert frequency_of(clip.waveform, RATE) == pytest.approx(440 * (part + 1), abs=3), center
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_joined_recordings_without_video_follow_each_other(tmp_path, suffix):
+    parts = [
+        write_media(tmp_path / f"{f}{suffix}", sound=tone(f, 3, 48_000), rate=48_000, audio_codec="mp2")
+        for f in (440, 880)
+    ]
+    path = joined(tmp_path / f"both{suffix}", parts)
+    for center, frequency in ((1.5, 440), (4.5, 880)):
+        for window in heard(path, center):
+            assert frequency_of(window, RATE) == pytest.approx(frequency, abs=2)
