@@ -43,7 +43,7 @@ def raise_if_access_error(path: Path, error: BaseException) -> None:
 def access_advice(number: int) -> str:
     """Return what to do about an error number of `access_errno`."""
     if number in EXHAUSTED:
-        return "the file itself may be intact: raise the limit with `ulimit -n 1024`, or close other programs, and run again"
+        return "the file itself may be intact: raise the limit with `ulimit -n 4096`, or close other programs, and run again"
     if number in _NO_PERMISSION:
         return "fix its permissions"
     if number in (errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):

@@ -103,7 +103,7 @@ def remove_leftovers(*folders: Path, min_age_s: float = 0.0) -> None:
     for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
         if not _TEMPORARY.fullmatch(path.name):
             continue
-        with suppress(FileNotFoundError):  # its owner has just renamed it
+        with suppress(OSError):  # its owner has just renamed it, or is another user
             if time.time() - path.lstat().st_mtime < min_age_s:
                 continue
             if path.is_dir() and not path.is_symlink():

@@ -147,7 +147,7 @@ def _separator(file: IO[str]) -> str:
 
 
 def _rows(file: IO[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_lines(file), delimiter=separator, strict=True)
+    reader = csv.reader(_lines(file), delimiter=separator, skipinitialspace=True, strict=True)
     for number, row in enumerate(reader):
         cells = [cell.strip() for cell in row]
         if any(cells) and not (number == 0 and _SEP_LINE.fullmatch(separator.join(row))):

@@ -25,8 +25,8 @@ from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest
 
 ZIP_START = b"PK\x03\x04"
-# Eight digits without a letter may be a date.
 _BLOCK_BYTES = 1 << 20
+# Eight digits without a letter may be a date.
 _HASH_IN_NAME = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.pth?$")
 
 

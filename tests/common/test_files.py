@@ -156,6 +156,15 @@ class TestLeftovers:
         assert os.listdir(tmp_path) == ["data"]
         assert os.listdir(tmp_path / "data") == ["a"]
 
+    def test_one_of_another_user_does_not_stop_the_command(self, tmp_path, monkeypatch):
+        def refuse(path):
+            raise PermissionError(1, "Operation not permitted", str(path))
+
+        (tmp_path / ".a.00000000.tmp").touch()
+        monkeypatch.setattr(Path, "unlink", refuse)
+        remove_leftovers(tmp_path)
+        assert os.listdir(tmp_path) == [".a.00000000.tmp"]
+
     def test_recent_ones_stay_where_another_process_may_be_writing(self, tmp_path):
         old, new = tmp_path / ".a.00000000.tmp", tmp_path / ".a.11111111.tmp"
         old.touch()

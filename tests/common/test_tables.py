@@ -47,6 +47,12 @@ def test_separators_inside_quotes_do_not_count(tmp_path):
     assert read_table(path) == [(1, ["id", "30", "a; b; c; d", "train"])]
 
 
+def test_a_space_before_a_quote(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('id, 30.000, "a, b"\n')
+    assert read_table(path) == [(1, ["id", "30.000", "a, b"])]
+
+
 def test_an_empty_table_has_no_rows(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"")
     assert read_table(tmp_path / "t.csv") == []
