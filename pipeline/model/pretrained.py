@@ -25,6 +25,7 @@ from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest
 
 ZIP_START = b"PK\x03\x04"
+_FOLDER_BIT = 0x10
 _BLOCK_BYTES = 1 << 20
 # Eight digits without a letter may be a date.
 _HASH_IN_NAME = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.pth?$")
@@ -125,6 +126,9 @@ def _zip_damage(path: Path, *, headers_only: bool) -> str:
             return ""
         with zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
+                # torch leaves the memory of such a part uninitialized. No checksum covers this bit of the zip's directory.
+                if entry.external_attr & _FOLDER_BIT:
+                    return f"its part {entry.filename!r} is marked as a folder"
                 if headers_only and "/data/" in entry.filename:
                     continue
                 # torch.save does not compress; a larger entry would be a decompression bomb.
