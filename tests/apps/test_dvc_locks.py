@@ -49,6 +49,8 @@ def test_an_entry_blocks_if_another_program_has_its_process_number(rwlock, tmp_p
     for mode in ("read", "write"):
         user = entry(os.getpid())
         rwlock.write_text(json.dumps({mode: {"runs": [user] if mode == "read" else user}}))
+        assert list(left_locks(tmp_path)) == []  # this process may have written it, with DVC as a library
+        os.utime(rwlock, (1, 1))  # before this process started
         ((_, reason),) = left_locks(tmp_path)
         assert str(os.getpid()) in reason
 
@@ -68,6 +70,13 @@ def test_a_lock_that_is_a_hard_link_is_found(rwlock, tmp_path):
     lock.write_text("")
     os.link(lock, tmp_path / ".dvc/tmp/claim.lock")
     assert [path for path, _ in left_locks(tmp_path)] == [lock]
+
+
+def test_another_program_with_the_word_dvc_is_no_dvc_command(rwlock, tmp_path):
+    rwlock.write_text("")
+    with subprocess.Popen(["grep", "dvc"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
+        assert len(list(left_locks(tmp_path))) == 1
+        process.communicate()
 
 
 def test_locks_of_a_running_command_are_left_alone(rwlock, tmp_path):

@@ -39,9 +39,18 @@ def _what_blocks(path: Path) -> str:
     except (ValueError, LookupError, TypeError, AttributeError):
         return "is empty or damaged: DVC was killed while it wrote the file"
     for pid, command in users:
-        if psutil.pid_exists(pid):
+        # A process that was there when DVC wrote the file may be a script or notebook that uses DVC as a library.
+        if _start_time(pid) > path.stat().st_mtime:
             return f"is held by {command!r}, which was killed; another program now has its process number, {pid}"
     return ""
+
+
+def _start_time(pid: int) -> float:
+    """Return when a process started, in seconds since 1970; 0 if it does not run."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
 
 
 def _runs_dvc(process: psutil.Process, project: Path) -> bool:
@@ -51,4 +60,7 @@ def _runs_dvc(process: psutil.Process, project: Path) -> bool:
         folder = Path(process.cwd())
     except (psutil.Error, OSError):
         return False
-    return "dvc" in words and folder.is_relative_to(project.resolve())
+    # Not just any word: `soundspot doctor | grep dvc` is no DVC command.
+    program = words[0].lower() if words else ""
+    runs_dvc = program == "dvc" or (program.startswith("python") and "dvc" in words)
+    return runs_dvc and folder.is_relative_to(project.resolve())
