@@ -36,7 +36,16 @@ def entry(pid: int) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "content",
-    ["", '{"write": {', "[]", "7", '{"write": {"runs": {"pid": 7}}}', '{"read": {"runs": {"pid": 7}}}', "\x00"],
+    [
+        "",
+        '{"write": {',
+        "[]",
+        "7",
+        '{"write": {"runs": {"pid": 7}}}',
+        '{"read": {"runs": {"pid": 7}}}',
+        "\x00",
+        "[" * 100_000,
+    ],
 )
 def test_an_empty_or_damaged_lock_is_found(rwlock, tmp_path, content):
     rwlock.write_text(content)

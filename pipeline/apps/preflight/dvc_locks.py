@@ -7,11 +7,13 @@ the entry blocks forever. ``.dvc/tmp/lock`` is released by the operating system,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+
+from pipeline.common.errors import SettingsError
+from pipeline.common.reading import read_json
 
 RWLOCK_FILE = ".dvc/tmp/rwlock"
 LOCK_FILES = (".dvc/tmp/lock", ".dvc/tmp/rwlock.lock")
@@ -33,10 +35,10 @@ def left_locks(project: Path) -> Iterator[tuple[Path, str]]:
 def _what_blocks(path: Path) -> str:
     """Return why DVC cannot use its ``rwlock``, or an empty string."""
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
+        lock = read_json(path, SettingsError)
         users = [user for infos in lock.get("read", {}).values() for user in infos] + [*lock.get("write", {}).values()]
         users = [(int(user["pid"]), str(user["cmd"])) for user in users]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (SettingsError, ValueError, LookupError, TypeError, AttributeError):
         return "is empty or damaged: DVC was killed while it wrote the file"
     for pid, command in users:
         # A process that was there when DVC wrote the file may be a script or notebook that uses DVC as a library.
