@@ -2,7 +2,7 @@
 
 Decoding starts half a second before the window, so that codecs with memory (AAC, MP3, Opus) have settled, if the time
 stamps up to there agree with the number of samples. Otherwise it starts at the beginning of the track, and the samples
-are counted. Windows far into a file are placed by the stamps around them, whose median cancels jitter.
+are counted. Windows far into a file are placed by the stamps around them, whose median cancels most of the jitter.
 
 Gaps, and the parts of the window outside the media, are filled with silence. Resampling uses libsoxr, which adds no delay.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import soxr  # type: ignore[import-untyped]
 
 from pipeline.common.errors import MediaError
-from pipeline.media.audio_blocks import AudioBlock, audio_blocks, mixed
+from pipeline.media.audio_blocks import AudioBlock, audio_blocks, channel_instead_of_mean
 from pipeline.media.container import ROUNDING_S, MediaContainer
 
 # 120 dB below full scale: quieter than the dither of 24-bit audio, so anything below it is digital silence.
@@ -26,8 +26,8 @@ SILENCE = 1.0e-6
 # Ours: 16 steps of 16-bit audio. A quieter track contains only recorder or codec noise.
 _INAUDIBLE = 10 ** (-66 / 20)
 PREROLL = Fraction(1, 2)
-# Ours: counting from the beginning of a track would take longer than decoding a frame.
-_COUNTED = Fraction(30)
+# Ours: counting from the beginning of a track takes about 1 s per 5 minutes.
+_COUNTED = Fraction(300)
 # Context on both sides of the window for the resampling filter, which would otherwise ring at the edges.
 MARGIN_S = 0.05
 
@@ -186,7 +186,10 @@ def assemble(blocks: Sequence[AudioBlock], start: Fraction, *, sample_rate: int,
     np.ndarray [shape=(length,)]
         float32, zero in gaps.
     """
-    samples = list(zip(blocks, mixed(blocks), strict=True))
+    end = start + Fraction(length, sample_rate)
+    # Only audio within the window decides whether its channels cancel out.
+    channel = channel_instead_of_mean([block for block in blocks if block.start < end and block.end > start])
+    samples = [(block, block.mixed(channel)) for block in blocks]
     result = np.zeros(length, dtype=np.float32)
     for rate in {block.run.rate for block in blocks}:
         result += _resampled([part for part in samples if part[0].run.rate == rate], start, rate, sample_rate, length)

@@ -81,6 +81,23 @@ class AudioBlock(NamedTuple):
     end_s: float = 0.0
     late_s: float | None = None
 
+    @property
+    def start(self) -> Fraction:
+        """Start, exact, seconds on the container's clock."""
+        return self.run.start + Fraction(self.offset, self.run.rate)
+
+    @property
+    def end(self) -> Fraction:
+        """End, exact."""
+        return self.start + Fraction(self.channels.shape[1], self.run.rate)
+
+    def mixed(self, channel: int | None) -> np.ndarray:
+        """Return one channel, or the last one if there are fewer; None means the mean: float32 (sample,)."""
+        if channel is not None or len(self.channels) == 1:
+            return self.channels[min(channel or 0, len(self.channels) - 1)]
+        mean: np.ndarray = self.channels.mean(axis=0)
+        return mean
+
 
 def timed_frames(media: MediaContainer, since: Fraction | None) -> Iterator[TimedFrame]:
     """Yield decoded frames of the audio track with their times.
@@ -93,15 +110,17 @@ def timed_frames(media: MediaContainer, since: Fraction | None) -> Iterator[Time
         The sample rate is implausible, or the time limit is exceeded.
     """
     run: Run | None = None
-    offset, start_s = 0, 0.0
+    offset, start_s, recording = 0, 0.0, media.recording
     for frame in _decoded(media, since):
         rate, stamp_s = frame.sample_rate, frame.time
         if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
             raise MediaError(f"{media.path}: unsupported sample rate of {rate} Hz; re-encode it")
         counted_s = start_s + offset / rate
         drifted = stamp_s is not None and abs(stamp_s - counted_s) > MAX_DRIFT_S
-        # Another rate is a splice, or ends a false frame header where the stream was cut.
-        if run is None or drifted or run.rate != rate:
+        # Another rate is a splice, or ends a false frame header where the stream was cut. The audio of joined recordings
+        # rarely ends together with the video, so it does not follow without a gap.
+        if run is None or drifted or run.rate != rate or recording != media.recording:
+            recording = media.recording
             start = _start(media, frame, run, offset, since)
             if start is None:
                 continue
@@ -138,26 +157,19 @@ def audio_blocks(media: MediaContainer, since: Fraction | None) -> Iterator[Audi
         yield AudioBlock(_to_float(samples), run, offset, begin_s, end_s, late_s)
 
 
-def mixed(blocks: Sequence[AudioBlock]) -> list[np.ndarray]:
-    """Return the mean of the channels of each block, or one channel if the mean cancels out (phase-inverted stereo).
-
-    Returns
-    -------
-    list of np.ndarray [shape=(sample,)]
-        float32.
-    """
-    means = [block.channels.mean(axis=0) if len(block.channels) > 1 else block.channels[0] for block in blocks]
+def channel_instead_of_mean(blocks: Sequence[AudioBlock]) -> int | None:
+    """Return the channel to use if the mean of the channels cancels out (phase-inverted stereo), else None."""
     n_channels = max((len(block.channels) for block in blocks), default=1)
     if n_channels == 1:
-        return means
+        return None
     energy = np.zeros(n_channels)
     for block in blocks:
         energy[: len(block.channels)] += np.square(block.channels).sum(axis=1, dtype=np.float64)
-    loudest = int(energy.argmax())
-    left = sum(float(np.square(mean).sum(dtype=np.float64)) for mean in means)
-    if left >= _CANCELED**2 * energy[loudest]:
-        return means
-    return [block.channels[min(loudest, len(block.channels) - 1)] for block in blocks]
+    left = sum(float(np.square(block.mixed(None)).sum(dtype=np.float64)) for block in blocks)
+    if left >= _CANCELED**2 * energy.max():
+        return None
+    # The first of the channels that are about equally loud, so that the codec's noise does not decide.
+    return int(np.argmax(energy >= energy.max() / 2))
 
 
 def _decoded(media: MediaContainer, since: Fraction | None) -> Iterator[Any]:

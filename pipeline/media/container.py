@@ -35,6 +35,9 @@ MICROSECOND = Fraction(1, 1_000_000)
 ROUNDING_S = 0.001 + 1.0e-9
 # Containers with a sparse or wrong index may seek too late; each retry starts further back.
 _SEEK_BACK_S = (0, 1, 4, 16)
+# After a seek in a program stream, time stamps are guessed until the next stored one, which the standard (ISO 13818-1)
+# requires within 0.7 s.
+_SEEK_BACK_IN_PROGRAM_STREAMS_S = _SEEK_BACK_S[1:]
 
 
 class Deadline:
@@ -103,6 +106,8 @@ class MediaContainer:
         Time zero on the container's clock.
     joined : bool
         Whether the clock is known to step back, so that only reading from the beginning is exact.
+    recording : int
+        Which of several joined recordings the last packet belongs to.
 
     Raises
     ------
@@ -116,6 +121,7 @@ class MediaContainer:
         self.deadline = deadline
         self.track = 0
         self.joined = False
+        self.recording = 0
         self._open()
 
     @property
@@ -160,7 +166,8 @@ class MediaContainer:
 
     def seek_times(self, timestamp: Fraction) -> Iterator[Fraction | None]:
         """Yield successively earlier times to start decoding from; the last is None, the beginning of the file."""
-        for back in () if self.joined else _SEEK_BACK_S:
+        guesses = self.container.format.name == "mpeg"
+        for back in () if self.joined else _SEEK_BACK_IN_PROGRAM_STREAMS_S if guesses else _SEEK_BACK_S:
             if back and timestamp - back <= self.zero:
                 break
             yield timestamp - back
@@ -188,6 +195,7 @@ class MediaContainer:
                 continue
             if packet.has_sidedata("encryption_info"):
                 raise MediaError(f"{self.path}: is encrypted (DRM); decrypt it first or leave it out")
+            self.recording = clock.recording(stream.index)
             yield packet
 
     def has_regular_audio(self, *, until: Fraction) -> bool:

@@ -33,6 +33,10 @@ class JoinedClock:
         """Whether another recording has begun."""
         return len(self._shifts) > 1
 
+    def recording(self, index: int) -> int:
+        """Return which of the recordings a stream, given by its index, has reached."""
+        return self._recording[index]
+
     def shift(self, packet: Any) -> None:
         """Change the packet's time stamps so that the clock continues."""
         stamp = packet.pts if packet.dts is None else packet.dts

@@ -206,6 +206,23 @@ def test_audio_in_other_codecs_is_re_encoded_in_sync(tmp_path):
     assert found == pytest.approx([time + 0.25 for time in times], abs=0.002)
 
 
+def test_a_short_gap_in_the_audio_is_written_as_silence(tmp_path):
+    """Players ignore small steps of the time stamps, and would play everything after the gap too early."""
+    sound = impulses(2, 44_100, [0.5, 1.25])
+    source = write_media(
+        tmp_path / "a.mkv",
+        times=steady(2, 10),
+        sound=sound,
+        rate=44_100,
+        audio_codec="pcm_s16le",
+        sound_gap=(1.0, 0.11),
+    )
+    target, _ = run(source, tmp_path)
+    _, _, samples, begin = decode(target)
+    found = np.flatnonzero(np.abs(samples[0]) > 0.3)
+    assert float(begin) + found[[0, -1]] / 44_100 == pytest.approx([0.5, 1.36], abs=0.002)
+
+
 def test_a_rotated_video_comes_out_upright(tmp_path):
     pictures = [np.full((96, 128, 3), 60, dtype=np.uint8)] * 4
     pictures[0][:48, :64] = (250, 20, 20)

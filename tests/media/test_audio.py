@@ -8,10 +8,13 @@ import pytest
 
 from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.common.errors import MediaError
+from pipeline.media import audio
 from pipeline.media.audio import window_at
+from pipeline.media.audio_blocks import audio_blocks
 from pipeline.media.clip import decode_clip, read_audio
 from pipeline.media.container import Deadline, MediaContainer
-from tests.support.media_files import number_of, steady, write_media
+from pipeline.media.video import decoded_frames, frame_time
+from tests.support.media_files import impulses, number_of, steady, write_media
 from tests.support.odd_media import (
     frequency_of,
     joined,
@@ -88,7 +91,16 @@ def test_a_slow_drift_is_corrected_after_a_tenth_of_a_second(tmp_path):
             assert -0.165 <= late_s <= 0.002
 
 
-def test_windows_far_into_a_file_are_placed_by_the_median_stamp(tmp_path):
+@pytest.mark.parametrize("name", ["counted in 40 ms", "a step back of 60 ms"])
+def test_minutes_into_a_file_samples_are_still_counted(tmp_path, name):
+    sound = noise(50)
+    path = pcm_with_stamps(tmp_path / "a.mkv", sound, RATE, STAMPS[name])
+    for window in heard(path, 45.0):
+        np.testing.assert_allclose(window, expected_at(sound[0], 45.0), atol=1e-3)
+
+
+def test_windows_far_into_a_file_are_placed_by_the_median_stamp(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "_COUNTED", Fraction(30))
     sound = noise(50)
     path = pcm_with_stamps(tmp_path / "a.mkv", sound, RATE, STAMPS["jitter of 20 ms"])
     extracted, slid = heard(path, 45.0, clip_seconds=2.0)
@@ -144,6 +156,15 @@ def test_a_mean_that_cancels_out_is_replaced_by_a_channel(tmp_path, codec):
     for window in heard(path, 1.5):
         assert frequency_of(window, RATE) == 440
         assert np.sqrt(np.mean(window**2)) == pytest.approx(np.sqrt(0.5), abs=0.02)
+
+
+def test_only_audio_within_the_window_decides_whether_the_mean_cancels_out(tmp_path):
+    """In phase again right after the window; both channels are equally loud, so the first one is used."""
+    one = tone(440, 4, RATE)[0]
+    other = np.where(np.arange(len(one)) < 2 * RATE, -one, one)
+    path = write_media(tmp_path / "a.mkv", sound=np.stack([one, other * np.float32(1.01)]), audio_codec="pcm_s16le")
+    for window in heard(path, 1.45):
+        np.testing.assert_allclose(window, expected_at(one, 1.45), atol=2e-3)
 
 
 def test_six_channels_that_cancel_out_and_one_that_does_not(tmp_path):
@@ -221,6 +242,21 @@ def test_frames_and_audio_of_joined_recordings_stay_together(tmp_path, name):
         part = i // (len(places) // len(starts))
         assert number_of(clip.frame) // 1000 == part, center
         assert frequency_of(clip.waveform, RATE) == pytest.approx(440 * (part + 1), abs=3), center
+
+
+def test_audio_that_ends_before_the_video_does_not_shift_the_next_recording(tmp_path):
+    """The audio of each recording is 90 ms shorter than its video, which is less than a drift that is corrected."""
+    part = write_media(
+        tmp_path / "part.ts", times=steady(3, 25), sound=impulses(2.91, 48_000, [1.0]), rate=48_000, audio_codec="mp2"
+    )
+    path = joined(tmp_path / "all.ts", [part, part, part])
+    with MediaContainer(path, deadline=Deadline(60)) as media:
+        starts = [frame_time(media, frame) / 90_000 for frame in decoded_frames(media)][::75]
+    with MediaContainer(path, deadline=Deadline(60)) as media:
+        loud = [(block, np.abs(block.channels[0])) for block in audio_blocks(media, None)]
+    clicks = [block.begin_s + wave.argmax() / 48_000 for block, wave in loud if wave.max() > 0.5]
+    # The delay of the encoder is the same in all recordings.
+    assert np.subtract(clicks, starts) == pytest.approx([clicks[0] - starts[0]] * 3, abs=0.002)
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])

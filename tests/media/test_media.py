@@ -50,6 +50,8 @@ STREAMS = {
     "avi": (".avi", {"video_codec": "mpeg4", "gop": 15}),
     "fragmented": (".mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "bframes": 2}),
     "transport stream, starts at 1.4 s": (".ts", {"gop": 20, "bframes": 2}),
+    # Several frames share a time stamp of the container.
+    "program stream": (".mpg", {"video_codec": "mpeg2video", "video_options": {"b": "100k"}, "gop": 12}),
 }
 
 

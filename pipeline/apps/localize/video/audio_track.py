@@ -22,6 +22,7 @@ from pipeline.media.pyav import pyav_errors
 COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _AAC_FRAME = 1024  # samples
+_FILLED_S = 1
 
 
 class _CopiedTrack:
@@ -113,8 +114,9 @@ class _EncodedTrack:
             return
         gap = target - self._pts - self._samples.shape[1]
         self._surplus = max(-gap, 0)
-        # Silence up to a whole frame; the rest is a step of the time stamps.
-        silence = min(max(gap, 0), -self._samples.shape[1] % _AAC_FRAME)
+        # Short gaps are filled, because players ignore small steps of the time stamps. Of a long one, the silence completes
+        # a frame, and the rest is a step.
+        silence = max(gap, 0) if gap <= _FILLED_S * self._rate else -self._samples.shape[1] % _AAC_FRAME
         self._samples = np.pad(self._samples, ((0, 0), (0, silence)))
         yield from self._encode(whole=True)
         self._pts += max(gap, 0) - silence
