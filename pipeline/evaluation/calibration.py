@@ -29,7 +29,7 @@ from pipeline.common.files import file_digest, write_json
 from pipeline.common.project import CALIBRATION_FILE, locate
 from pipeline.common.reading import read_json
 from pipeline.common.seeding import evenly_spaced
-from pipeline.evaluation.response_maps import BATCH_SIZE, compute_maps, load_model_for
+from pipeline.evaluation.response_maps import BATCH_SIZE, check_finite, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.model.inference import select_device
 from pipeline.scoring.map_file import ResponseMaps
@@ -162,7 +162,7 @@ def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[s
     Raises
     ------
     CheckpointError, EvaluationError, TrainingError
-        The model cannot be read; the clips were extracted with other settings; the device does not exist.
+        The model cannot be read, or a response is not finite; the clips were extracted with other settings; the device does not exist.
     """
     model = load_model_for(path, shards)
     where = select_device(device)
@@ -178,7 +178,9 @@ def noise_peaks(path: Path, shards: ShardSet, *, device: str = "auto") -> dict[s
             windows = [make(audio.n_samples, audio.sample_rate, np.random.default_rng(seed)) for seed in seeds]
             response, _ = model.localize(frames, log_mel_of_windows(windows, audio).to(where))
             peaks[name].append(_peaks(response.float().cpu().numpy()))
-    return {name: np.concatenate(parts) for name, parts in peaks.items()}
+    joined = {name: np.concatenate(parts) for name, parts in peaks.items()}
+    check_finite(path, *joined.values())
+    return joined
 
 
 def hiss(n_samples: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:

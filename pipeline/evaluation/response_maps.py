@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.common.errors import EvaluationError
+from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.scoring.scorable import check_shuffling
@@ -39,7 +39,7 @@ def compute_maps(
     Raises
     ------
     CheckpointError
-        The model cannot be read.
+        The model cannot be read, or a response is not finite.
     EvaluationError
         The model has another seed, the clips were extracted with other settings, or there are fewer than 2.
     """
@@ -55,6 +55,7 @@ def compute_maps(
         model.response_maps(shards, batch_size=BATCH_SIZE, device=device, audio_order=audio_order)
         for audio_order in (None, order)
     )
+    check_finite(path, own, shuffled)
     return ResponseMaps(
         clip_ids=shards.clip_ids,
         response=own,
@@ -96,6 +97,14 @@ def check_same_input(trained: Mapping[str, Any], given: Mapping[str, Any], where
                 f"{where}: trained with {name} {value}, but these clips are made with {given[name]}; copy the setting to the card of "
                 "their dataset, and extract them again"
             )
+
+
+def check_finite(path: Path, *responses: np.ndarray) -> None:
+    """Raise CheckpointError if a response of the model at `path` is not finite: finite weights may be too large."""
+    if not all(np.isfinite(values).all() for values in responses):
+        raise CheckpointError(
+            f"{path}: the model's responses are not finite, so its weights are unusable; train it again"
+        )
 
 
 def derangement(n: int, *, seed: int) -> list[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,9 @@ def _zip_damage(path: Path, *, headers_only: bool) -> str:
         if file.read(len(ZIP_START)) != ZIP_START:
             return ""
         with zipfile.ZipFile(file) as archive:
+            # Programs differ in which of two parts of the same name they read.
+            if twice := [name for name, n in Counter(archive.namelist()).items() if n > 1]:
+                return f"it has a part {twice[0]!r} twice"
             for entry in archive.infolist():
                 # torch leaves the memory of such a part uninitialized. No checksum covers this bit of the zip's directory.
                 if entry.external_attr & _FOLDER_BIT:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.common.config import EncoderSettings
+from pipeline.common.config import AudioSettings, Count, EncoderSettings, Fraction, Settings
 from pipeline.common.errors import CheckpointError, SoundspotError
 from pipeline.common.files import write_bytes
 from pipeline.common.reading import parse_json
@@ -35,6 +35,16 @@ DESCRIPTION = {
 }  # fmt: skip
 WEIGHTS = "model."
 RERUN = "if it belongs to a run of this project, remove the run's folder and run its stage again"
+
+
+class _Facts(Settings):
+    """The entries that nothing else checks, with their ranges."""
+
+    image_size: Count
+    delta_v: Fraction
+    n_clips: Count
+    audio: AudioSettings
+    classes: list[str]
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -121,6 +131,7 @@ def load_model(path: Path | str) -> TrainedModel:
             name: parse_json(content[name], name, CheckpointError)
             for name in ("encoder", "iteration", "audio", "classes")
         }
+        _Facts(**{name: description[name] for name in _Facts.model_fields})
         # All weights are in the checkpoint; the file of pretrained weights may no longer exist.
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.model_copy(update={"visual_weights": None}))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.apps.localize.localizer import Localizer
-from pipeline.common.errors import EvaluationError
+from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import shard_path
 from pipeline.evaluation import calibration
 from pipeline.evaluation.calibration import NOISES, find_calibration, noise_peaks, read_calibration
@@ -138,6 +140,18 @@ def test_the_device_of_the_environment_is_taken(project, capsys, monkeypatch):
     monkeypatch.setenv("SOUNDSPOT_DEVICE", "nowhere")
     assert run("calibrate", "runs/demo/iterative/model.pt", "--shards", "data/demo/shards/test") == 1
     assert "device 'nowhere' cannot be used" in capsys.readouterr().err
+
+
+def test_weights_that_make_infinite_responses_are_unusable(project, capsys):
+    """All weights are finite, but the root of a negative variance is not."""
+    model = project / "runs/demo/iterative/model.pt"
+    content = torch.load(model, weights_only=True)
+    content["model.visual.bn1.running_var"].fill_(-1)
+    torch.save(content, model)
+    assert run("calibrate", "runs/demo/iterative/model.pt", "--shards", "data/demo/shards/test") == 1
+    assert re.fullmatch(r"error: \S*model\.pt: .* not finite.*\n", capsys.readouterr().err)
+    with pytest.raises(CheckpointError, match=r"model\.pt.* not finite"):
+        noise_peaks(model, ShardSet.open(project / "data/demo/shards/test"), device="cpu")
 
 
 def test_a_model_outside_a_project(project, capsys):

@@ -112,7 +112,7 @@ def at_random(_model, frame, sound):
 def test_baselines_that_hold_no_scores_are_refused_before_anything_is_written(world, content):
     world.respond(at_random)
     (world.folder / "baselines.json").write_text(content)
-    with pytest.raises(EvaluationError, match=r"baselines\.json: .*; run `dvc repro baselines`$"):
+    with pytest.raises(EvaluationError, match=r"baselines\.json:.*; run `dvc repro baselines`$"):
         world.evaluate()
     assert not (world.folder / "results").exists()
 

@@ -1,3 +1,5 @@
+import zipfile
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from pipeline.training.checkpoints import (
     restore_optimizer,
     write_checkpoint,
 )
+from tests.support.localizing import AUDIO
 from tests.support.synthetic import ENCODER, make_settings
 
 
@@ -31,7 +34,7 @@ def describe(**changes):
         "delta_v": 0.7,
         "encoder": ENCODER.model_dump_json(),
         "iteration": make_settings().iterate.model_dump_json(),
-        "audio": '{"n_mels": 16}',
+        "audio": AUDIO.model_dump_json(),
         "n_clips": 24,
         "classes": '["bell", "drum"]',
         **changes,
@@ -48,7 +51,7 @@ def test_round_trip(model, tmp_path):
         **describe(),
         "encoder": ENCODER.model_dump(mode="json"),
         "iteration": make_settings().iterate.model_dump(mode="json"),
-        "audio": {"n_mels": 16},
+        "audio": AUDIO.model_dump(mode="json"),
         "classes": ["bell", "drum"],
     }
     frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -127,11 +130,24 @@ def test_missing_damaged_and_other_files(model, tmp_path):
         ({"method": "dreaming"}, "'dreaming'"),
         ({"n_clips": "24"}, "'n_clips' is '24'"),
         ({"classes": 3}, "'classes' is 3"),
+        ({"classes": "[1, 2]"}, "classes"),
+        ({"image_size": 0}, "image_size"),
+        ({"delta_v": float("nan")}, "delta_v"),
+        ({"audio": "{}"}, "audio"),
+        ({"audio": "[1]"}, "audio"),
     ],
 )
 def test_inconsistent_entries_are_named(model, tmp_path, changes, message):
     write_checkpoint(tmp_path / "model.pt", model_content(model, describe(**changes)))
     with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_part_that_was_added_under_the_same_name_is_damage(model, tmp_path):
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
+    with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("archive/data/3", bytes(len(archive.read("archive/data/3"))))
+    with pytest.raises(CheckpointError, match=r"model\.pt.*'archive/data/3' twice"):
         load_model(tmp_path / "model.pt")
 
 
