@@ -35,9 +35,6 @@ MICROSECOND = Fraction(1, 1_000_000)
 ROUNDING_S = 0.001 + 1.0e-9
 # Containers with a sparse or wrong index may seek too late; each retry starts further back.
 _SEEK_BACK_S = (0, 1, 4, 16)
-# After a seek in a program stream, time stamps are guessed until the next stored one, which the standard (ISO 13818-1)
-# requires within 0.7 s.
-_SEEK_BACK_IN_PROGRAM_STREAMS_S = _SEEK_BACK_S[1:]
 
 
 class Deadline:
@@ -166,8 +163,9 @@ class MediaContainer:
 
     def seek_times(self, timestamp: Fraction) -> Iterator[Fraction | None]:
         """Yield successively earlier times to start decoding from; the last is None, the beginning of the file."""
-        guesses = self.container.format.name == "mpeg"
-        for back in () if self.joined else _SEEK_BACK_IN_PROGRAM_STREAMS_S if guesses else _SEEK_BACK_S:
+        # After a seek in a program stream, FFmpeg guesses times up to the next stored one, within 0.7 s (ISO 13818-1).
+        first = 1 if self.container.format.name == "mpeg" else 0
+        for back in () if self.joined else _SEEK_BACK_S[first:]:
             if back and timestamp - back <= self.zero:
                 break
             yield timestamp - back
