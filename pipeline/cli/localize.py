@@ -127,7 +127,7 @@ def localize(
     from pipeline.cli.targets import resolve_model
     from pipeline.common.console import progress_disabled
     from pipeline.common.errors import LocalizationError
-    from pipeline.common.files import locked, remove_leftovers
+    from pipeline.common.files import DAY_S, locked, remove_leftovers
 
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit
@@ -143,7 +143,9 @@ def localize(
         locked(folder, LocalizationError, inside=True),
         tqdm(total=len(jobs), unit="file", leave=False, disable=progress_disabled()) as bar,
     ):
-        remove_leftovers(*{path.parent for job in jobs for path in job.outputs(folder, as_json=as_json)})
+        remove_leftovers(
+            *{path.parent for job in jobs for path in job.outputs(folder, as_json=as_json)}, min_age_s=DAY_S
+        )
         for job in jobs:
             bar.set_description(printable(job.name.name[-30:]))
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)

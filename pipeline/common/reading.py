@@ -137,6 +137,16 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = self._n_nodes - before
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping without duplicate keys, of which PyYAML would silently keep the last."""
+        node = super().compose_mapping_node(anchor)
+        keys: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value[:40]!r}", problem_mark=key.start_mark)
+            keys.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Construct a value of one of the types of JSON."""
         kind = node.tag.rsplit(":", 1)[-1]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.console import note
 from pipeline.common.errors import SettingsError
 from pipeline.common.files import DAY_S, remove_leftovers, temporary_folder, write_json
 from pipeline.common.project import RECORD_FILE
@@ -43,7 +44,7 @@ def restore_output(folder: Path) -> None:
     """Restore a missing output folder of this project from DVC's cache or remote, if ``dvc.lock`` lists it.
 
     `dvc checkout` and `dvc exp run` remove the outputs of datasets that are not active. `dvc repro` restores missing outputs itself,
-    but not those with `persist`. The record then tells whether they are still valid. Without DVC's copy, nothing happens.
+    but not those with `persist`. The record then tells whether they are still valid. Without DVC's copy, a note says why.
     """
     lock = Path("dvc.lock")
     if folder.exists() or not lock.is_file() or f" path: {folder.as_posix()}\n" not in lock.read_text(encoding="utf-8"):
@@ -53,18 +54,17 @@ def restore_output(folder: Path) -> None:
         # Unlike `dvc checkout`, `dvc get` also works while `dvc repro` holds the lock of this output.
         command = [
             sys.executable,
-            "-m",
-            "dvc",
-            "get",
-            "--quiet",
-            ".",
+            *["-m", "dvc", "get", "--quiet", "."],
             str(folder),
             "--out",
             str(temporary / folder.name),
         ]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             os.replace(temporary / folder.name, folder)
+            return
+    reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    note(f"{folder}: not restored from DVC's cache ({reason}); it is made again")
 
 
 def changed_code(record: Mapping[str, Any], code: str) -> str:

@@ -49,7 +49,7 @@ def printable(text: str) -> str:
 
 def printable_lines(text: str) -> str:
     """Return text that cannot control a terminal, with its line breaks."""
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(map(printable, text.replace("\r\n", "\n").split("\n")))
 
 
 def _printable(character: str) -> str:

@@ -7,7 +7,7 @@ Conventions
 - A tiled HEIC or AVIF file is read whole. Its thumbnails, depth maps and gain maps are ignored.
 - Of several images in one file (animation, burst, pages), the first or the one marked as primary is read.
 - Transparent pixels show white, as in a browser. This is our choice.
-- 16-bit channels keep their upper 8 bits. 32-bit and floating-point pixels have no defined white and are rejected.
+- 16-bit channels keep their upper 8 bits. 32-bit and floating-point pixels have no defined white level and are rejected.
 - An embedded ICC profile is converted to sRGB. HDR transfer curves without a profile are not tone-mapped.
 """
 
@@ -42,6 +42,7 @@ _ERRORS = (
 # Major brands of images and image sequences. Files that contain an image also list mif1, which no video file does.
 _HEIF_BRANDS = frozenset(b"mif1 mif2 msf1 heic heix heim heis hevc hevx hevm hevs avif avis avci avcs jpeg".split())
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_NEW_SUBFILE_TYPE = 254  # tag of TIFF; bit 0: a reduced version of another image in the file
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -72,6 +73,8 @@ def read_still(path: Path) -> np.ndarray | None:
                 # pillow-heif falls back to another image of the file, which can be a tile, and leaves missing tiles gray.
                 if image.format == "HEIF" and (not image.info["primary"] or _is_truncated(path)):
                     raise _unreadable(path)
+                if image.format == "TIFF" and image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1:
+                    raise MediaError(f"{path}: begins with a thumbnail, as raw photos do; convert it to JPEG or PNG")
                 return np.asarray(_rgb(_upright(image), path, format=image.format))
     except UnidentifiedImageError:
         # FFmpeg would decode one tile of such a file, or ignore its checksums and its orientation.
@@ -152,7 +155,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image, path: Path, *, format: str | None) -> Image.Image:
     if image.mode == "F" or (image.mode == "I" and format == "TIFF"):
-        raise MediaError(f"{path}: 32-bit pixels have no defined white; convert the image to 8 or 16 bits")
+        raise MediaError(f"{path}: 32-bit pixels have no defined white level; convert the image to 8 or 16 bits")
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit gray to 8 bits instead of scaling it.
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.common.access import raise_if_access_error
-from pipeline.common.console import report
+from pipeline.common.console import note
 from pipeline.common.errors import CheckpointError
 from pipeline.common.files import file_digest
 
@@ -160,6 +160,4 @@ def _compare_with_name(path: Path) -> None:
         )
     with open(path, "rb") as file:
         if not named and file.read(len(ZIP_START)) != ZIP_START:
-            report(
-                f"note: {path}: a file of torch before 1.6, without checksums; compare its SHA-256 yourself: {digest}"
-            )
+            note(f"note: {path}: a file of torch before 1.6, without checksums; compare its SHA-256 yourself: {digest}")

@@ -35,8 +35,11 @@ def validate_for_evaluation(
     """
     protocol = get_protocol(evaluation.protocol)
     boxes = read_split_boxes(manifest, split)
-    check_shuffling(len(clip_ids))
-    check_scorable(clip_ids, boxes, protocol)
+    try:
+        check_shuffling(len(clip_ids))
+        check_scorable(clip_ids, boxes, protocol)
+    except EvaluationError as error:
+        raise EvaluationError(f"{manifest}: split {split!r}: {error}") from None
     return boxes
 
 

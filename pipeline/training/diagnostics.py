@@ -19,17 +19,14 @@ pairs, a constant map has no range, and values that are not finite measure nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.common.seeding import evenly_spaced
 from pipeline.methods.trained_model import TrainedModel
-from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import as_tensors, inference
 from pipeline.shards.reader import ShardSet
 
@@ -64,9 +61,8 @@ def diagnose(model: TrainedModel, shards: ShardSet, *, batch_size: int, device: 
         with inference():
             features = model.encoders.visual_features(frames)
             cells = F.normalize(model.encoders.project_frames(features), dim=1).movedim(1, -1).flatten(0, 2)
-        with _visual_output(model.encoders, features):
-            own, audio = model.localize(frames, log_mel.to(device))
-            swapped, _ = model.localize(frames, other_log_mel.to(device))
+        own, audio = model.localize(frames, log_mel.to(device))
+        swapped, _ = model.localize(frames, other_log_mel.to(device))
         parts.append([own, swapped, audio, cells])
     maps, swapped_maps, embeddings, vectors = (
         torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)
@@ -93,7 +89,7 @@ def collapse(row: Mapping[str, float]) -> str:
             f"{100 * row['border_peaks']:.1f} % of the response peaks are on the border of the frame "
             f"({100 * row['border_cells']:.1f} % of its cells)"
         )
-    # A constant map has no gap, so it is not above the threshold.
+    # Constant maps have no gap, so it is not above the threshold.
     if row["steps"] >= STEPS and not row["audio_gap"] > AUDIO_GAP:
         alike = []
         if row["audio_cosine"] >= AUDIO_COSINE:
@@ -103,7 +99,7 @@ def collapse(row: Mapping[str, float]) -> str:
                 alike.append(f"the effective rank of the {name} is {row[column]:.1f}")
         lowered = f"another clip's audio lowers the peak by {100 * row['audio_gap']:.1f} % of the map's range"
         if alike:
-            signs += [*alike, "maps are constant" if math.isnan(row["audio_gap"]) else lowered]
+            signs += [*alike, "the audio gap is undefined" if math.isnan(row["audio_gap"]) else lowered]
     if not signs or not row["epoch"]:
         return ""
     return f"the model looks collapsed: {'; '.join(signs)}; see docs/troubleshooting.md, 'Collapsed training'"
@@ -149,28 +145,6 @@ def effective_rank(vectors: np.ndarray) -> float:
     share = singular / singular.sum()
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
-
-
-class _Constant(nn.Module):
-    """Returns the same output for every input."""
-
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self.output
-
-
-@contextmanager
-def _visual_output(encoders: AudioVisualModel, features: Tensor) -> Iterator[None]:
-    """Let the visual ResNet return known features: it is most of the cost, and does not depend on the audio."""
-    visual: nn.Module = encoders.visual
-    encoders.visual = _Constant(features)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        encoders.visual = visual  # type: ignore[assignment]
 
 
 def _border(height: int, width: int) -> np.ndarray:

@@ -59,6 +59,7 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "a tag": ("yaml", b"a: !!python/object/apply:os.system [ls]", "os.system"),
     "a boolean that is none": ("yaml", b"a: !!bool maybe", "YAML"),
     "an empty number": ("yaml", b"a: !!int ''", "YAML"),
+    "a key twice": ("yaml", b"a: 1\nb: {c: 2, d: 3, c: 4}\n", "duplicate key 'c'.*line 2"),
     "a list as key": ("yaml", b"? [a]\n: 1", "YAML"),
     "not a number": ("yaml", b"a: .nan", "not finite"),
     "control characters": ("yaml", b"a: \x07", "YAML"),

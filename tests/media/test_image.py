@@ -292,3 +292,13 @@ def test_a_png_with_a_wrong_checksum_is_damaged(tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(MediaError, match=r"a.png: .*damaged"):
         read_frame(tmp_path / "a.png", image_size=8)
+
+
+@pytest.mark.parametrize(("kind", "readable"), [(0, True), (1, False), (2, True)])
+def test_a_tiff_that_begins_with_a_thumbnail(tmp_path, kind, readable):
+    Image.fromarray(quadrants()).save(tmp_path / "a.tiff", tiffinfo={254: kind})
+    if readable:
+        np.testing.assert_array_equal(read_still(tmp_path / "a.tiff"), quadrants())
+    else:
+        with pytest.raises(MediaError, match=r"a\.tiff.*thumbnail"):
+            read_still(tmp_path / "a.tiff")

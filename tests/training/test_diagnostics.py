@@ -192,22 +192,11 @@ class TestDiagnose:
         assert list(after) == list(before)
         assert all(torch.equal(value, before[name]) for name, value in after.items())
 
-    def test_the_encoder_is_itself_again_after_an_error(self, monkeypatch):
-        model = make_model()
-        visual = model.encoders.visual
-        monkeypatch.setattr(Contrastive, "localize", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            diagnose(model, make_world(8, size=32)[0], batch_size=8, device=CPU)
-        assert model.encoders.visual is visual
-
-    def test_a_sample_spread_over_the_set_is_read_and_each_frame_encoded_once(self, monkeypatch):
+    def test_a_sample_spread_over_the_set_is_read(self):
         world, model = make_world(8, size=32)[0], make_model()
         many = Repeated(world, 1000)
-        frames = []
-        model.encoders.visual.register_forward_hook(lambda _module, inputs, _output: frames.append(len(inputs[0])))
         diagnose(model, many, batch_size=50, device=CPU)
         chosen = evenly_spaced(1000, SAMPLE)
-        assert sum(frames) == SAMPLE
         assert sorted(many.rows) == sorted(2 * chosen)
         # Frame i is paired with the audio half of the sample away.
         assert many.rows[:50] == chosen[:50]
@@ -260,7 +249,7 @@ class TestCollapse:
             ({"border_peaks": 1.0, "audio_cosine": 0.91, "audio_gap": -0.01}, ["100.0 %", "0.91", "-1.0 %"]),
             ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
             ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
-            ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "maps are constant"]),
+            ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "audio gap is undefined"]),
         ],
     )
     def test_names_what_was_measured_and_where_to_read_on(self, values, named):

@@ -1,8 +1,8 @@
 """Verify the pseudo-labels of a run, and what its method computed before an epoch: complete, and of this run?
 
 Each file is read completely: checksums, types, finite values, consistent fields. Its epoch must match its name, its
-fingerprint the run's ``model.pt``, its clips and their fingerprint the shards. All files of a finished run, its tables
-included, must still be those that the run recorded. A file that cannot be read never ends the verification of the others.
+fingerprint the run's ``model.pt``, its clips and their fingerprint the shards. The files of a finished run,
+including its tables, must have the digests that the run recorded. A file that cannot be read never ends the verification of the others.
 """
 
 from __future__ import annotations

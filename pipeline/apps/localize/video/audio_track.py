@@ -13,10 +13,10 @@ from typing import Any
 
 import av
 import numpy as np
-from av.format import Flags
 
 from pipeline.media.audio_blocks import TimedFrame, timed_frames
 from pipeline.media.container import MediaContainer
+from pipeline.media.joined_clock import may_be_joined
 from pipeline.media.pyav import pyav_errors
 
 COPIED_CODECS = frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus"})
@@ -149,6 +149,5 @@ def audio_track(container: Any, media: MediaContainer, zero: Fraction) -> _Copie
     zero : Fraction
         Time zero on the source's clock.
     """
-    spliced = media.container.format.flags & Flags.ts_discont.value
-    copied = media.stream("audio").codec_context.name in COPIED_CODECS and not spliced
+    copied = media.stream("audio").codec_context.name in COPIED_CODECS and not may_be_joined(media.container)
     return (_CopiedTrack if copied else _EncodedTrack)(container, media, zero)
