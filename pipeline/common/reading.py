@@ -177,11 +177,13 @@ def read_xml(path: Path, error: Error) -> ElementTree.Element:
         depth -= 1
 
     def refuse(*_: object) -> None:
-        raise ValueError("declares entities")
+        raise ValueError("declares entities or default attributes")
 
-    # ElementTree expands entities, and deep trees exhaust the stack; expat alone finds both before anything is built.
+    # ElementTree expands entities and default attributes, and deep trees exhaust the stack; expat alone finds all of these before
+    # anything is built.
     parser = expat.ParserCreate()
-    parser.EntityDeclHandler, parser.StartElementHandler, parser.EndElementHandler = refuse, start, end
+    parser.EntityDeclHandler = parser.AttlistDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     try:
         parser.Parse(content, True)
         return ElementTree.fromstring(content)

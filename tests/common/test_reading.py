@@ -24,6 +24,7 @@ READERS: dict[str, Reader] = {
 }
 _LAUGHS = "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 12))
 _MERGES = "".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
+_ATTRIBUTES = " ".join(f'x{i} CDATA "{"y" * 100}"' for i in range(10_000))
 _ENTITIES = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 9}">' for i in range(1, 12))
 
 
@@ -76,6 +77,7 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "unsupported encoding": ("xml", b'<?xml version="1.0" encoding="utf-7"?><a/>', "XML"),
     "entities": ("xml", f'<!DOCTYPE a [<!ENTITY e0 "ha">{_ENTITIES}]><a>&e11;</a>'.encode(), "entities"),
     "a file as entity": ("xml", b'<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]><a>&e;</a>', "entities"),
+    "default attributes": ("xml", f'<!DOCTYPE a [<!ATTLIST b {_ATTRIBUTES}>]><a>{"<b/>" * 20_000}</a>'.encode(), "default attributes"),
     "entities in utf-16": ("xml", '<!DOCTYPE a [<!ENTITY e "ha">]><a>&e;</a>'.encode("utf-16"), "entities"),
     "nested elements": ("xml", b"<a>" * 100_000, "nested"),
     "not xml": ("xml", b"no xml", "XML"),
