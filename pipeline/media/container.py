@@ -25,7 +25,7 @@ import av
 from av.stream import Discard
 
 from pipeline.common.errors import MediaError
-from pipeline.media.joined_clock import JoinedClock, may_be_joined, steps_back
+from pipeline.media.joined_clock import JoinedClock, is_short, may_be_joined, steps_back
 from pipeline.media.pyav import open_media, pyav_errors
 from pipeline.media.streams import Kind, best_streams
 
@@ -264,7 +264,7 @@ class MediaContainer:
         claimed = (
             None if length is None else (self.zero if start is None else start * MICROSECOND) + length * MICROSECOND
         )
-        if claimed is not None and self._seek(claimed, used[0]):
+        if claimed is not None and not is_short(self.container) and self._seek(claimed, used[0]):
             last = self._last_packet_end(used)
             if last is not None and abs(last - claimed) <= DURATION_TOLERANCE and not self._is_joined(used[0]):
                 return claimed

@@ -16,6 +16,8 @@ from av.format import Flags
 _JOINABLE = ("mpegts", "mpeg")
 _STEP = Fraction(1, 2)  # a smaller step back is jitter, or frames out of order; seconds
 _PLACES = 16
+# Ours: reading all packets of a file of this size takes a second at most, and less than a tenth if it has a usual bit rate.
+_SHORT_BYTES = 32 << 20
 
 
 class JoinedClock:
@@ -59,6 +61,11 @@ class JoinedClock:
 def may_be_joined(container: Any) -> bool:
     """Return whether the format allows the clock to step back."""
     return bool(container.format.flags & Flags.ts_discont.value)
+
+
+def is_short(container: Any) -> bool:
+    """Return whether a transport or program stream is short enough to look for every step back of its clock."""
+    return container.format.name in _JOINABLE and container.size <= _SHORT_BYTES
 
 
 def steps_back(container: Any, stream: Any) -> bool:

@@ -244,6 +244,22 @@ def test_frames_and_audio_of_joined_recordings_stay_together(tmp_path, name):
         assert frequency_of(clip.waveform, RATE) == pytest.approx(440 * (part + 1), abs=3), center
 
 
+def test_a_small_step_back_is_found(tmp_path):
+    parts = [
+        recording(tmp_path / "0.ts", first=0, start=Fraction(0), frequency=440, seconds=20),
+        recording(tmp_path / "1.ts", first=1000, start=Fraction("19.2"), frequency=880, seconds=4),
+    ]
+    path = joined(tmp_path / "all.ts", parts)
+    for center, number, frequency in ((10.0, 250, 440), (19.5, 487, 440), (20.6, 1015, 880), (23.0, 1075, 880)):
+        clip = decode_clip(
+            video=path, frame=None, audio=None, centre_s=center, image_size=48, sample_rate=RATE, clip_seconds=0.5,
+            time_limit_s=60,
+        )  # fmt: skip
+        # The encoder's delay is shorter than a frame.
+        assert number_of(clip.frame) in (number - 1, number), center
+        assert frequency_of(clip.waveform, RATE) == pytest.approx(frequency, abs=3), center
+
+
 def test_audio_that_ends_before_the_video_does_not_shift_the_next_recording(tmp_path):
     """The audio of each recording is 90 ms shorter than its video, which is less than a drift that is corrected."""
     part = write_media(
