@@ -32,6 +32,7 @@ from pipeline.model.encoders import build_model
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.train import initialize, train
 from tests.support.importing import tree
+from tests.support.localizing import AUDIO
 from tests.support.scored_world import FRAMES, MELS, SIZE, boxes_of, make_manifest, make_split
 from tests.support.synthetic import make_settings, make_world
 
@@ -396,7 +397,7 @@ def test_the_estimated_need_of_a_batch_is_what_the_gradients_keep():
 @pytest.mark.parametrize("changes", [{"clusters": 64}, {"clusters": 4, "stage_one_epochs": 3, "epochs": 5}])
 def test_methods_with_stages_and_clusters_are_measured(changes):
     settings = make_settings(methods={"dsol_two_stage": changes})
-    shape = {"image_size": 32, "log_mel_shape": (16, 20), "n_batches": 1, "device": CPU}
+    shape = {"image_size": 32, "audio": AUDIO, "n_batches": 1, "device": CPU}
     found = profile_stages(settings, ["dsol_two_stage"], **shape, on_stage=lambda stage: None)
     assert found.throughput["dsol_two_stage"].pair_seconds > 0
 
@@ -448,7 +449,7 @@ def test_a_variant_that_reuses_weights_only_labels(project, monkeypatch, keep_ep
 def test_a_variant_that_reuses_weights_is_measured_by_itself():
     settings = make_settings(methods={name: {} for name in TWINS})
     found = profile_stages(
-        settings, TWINS, image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, on_stage=lambda stage: None
+        settings, TWINS, image_size=32, audio=AUDIO, n_batches=2, device=CPU, on_stage=lambda stage: None
     )
     assert all(each.pair_seconds > 0 and each.label_seconds > 0 for each in found.throughput.values())
 
@@ -475,7 +476,7 @@ def test_the_test_run_uses_the_real_loss(monkeypatch):
     settings = make_settings(methods={"slow": {}, "initial": {}})
     told = []
     found = profile_stages(
-        settings, ["slow"], image_size=32, log_mel_shape=(16, 20), n_batches=2, device=CPU, on_stage=told.append
+        settings, ["slow"], image_size=32, audio=AUDIO, n_batches=2, device=CPU, on_stage=told.append
     )
     assert calls == [(8, 3, 32, 32)] * 2
     assert told == ["initialize", "slow"]

@@ -179,7 +179,7 @@ def _measure(
             settings,
             variants,
             image_size=card.image_size,
-            log_mel_shape=(card.audio.n_mels, card.audio.n_frames),
+            audio=card.audio,
             n_batches=n_batches,
             device=chosen,
             on_stage=on_stage,

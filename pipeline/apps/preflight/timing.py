@@ -21,7 +21,7 @@ import torch
 
 from pipeline.apps.preflight.findings import StageTime
 from pipeline.apps.preflight.memory import peak, reset_peak
-from pipeline.common.config import Params, TrainingSettings
+from pipeline.common.config import AudioSettings, Params, TrainingSettings
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.common.processes import scratch_folder
@@ -74,13 +74,13 @@ class Profile:
 class SyntheticShards:
     """The part of `ShardSet` that training uses, filled with noise. One batch is kept in memory and served again and again."""
 
-    def __init__(self, n_clips: int, *, held: int, image_size: int, log_mel_shape: tuple[int, int]) -> None:
+    def __init__(self, n_clips: int, *, held: int, image_size: int, audio: AudioSettings) -> None:
         random = np.random.default_rng(0)
+        self.image_size, self.log_mel_shape = image_size, (audio.n_mels, audio.n_frames)
         self._frames = random.integers(0, 256, (held, image_size, image_size, 3), dtype=np.uint8)
-        self._log_mel = random.normal(-6, 3, (held, *log_mel_shape)).astype(np.float32)
+        self._log_mel = random.normal(-6, 3, (held, *self.log_mel_shape)).astype(np.float32)
         self.clip_ids = [f"synthetic-{i:06d}" for i in range(n_clips)]
-        self.image_size, self.log_mel_shape = image_size, log_mel_shape
-        self.settings: dict[str, Any] = {}
+        self.settings: dict[str, Any] = audio.model_dump()
         self.fingerprint = self.content_digest = "synthetic"
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ def profile_stages(
     methods: Sequence[str],
     *,
     image_size: int,
-    log_mel_shape: tuple[int, int],
+    audio: AudioSettings,
     n_batches: int,
     device: torch.device,
     on_stage: Callable[[str], None],
@@ -111,8 +111,8 @@ def profile_stages(
     methods : sequence of str
     image_size : int
         Pixels.
-    log_mel_shape : tuple of int
-        (mel, time).
+    audio : AudioSettings
+        For the shape of the log-mels.
     n_batches : int
     device : torch.device
     on_stage : callable
@@ -124,7 +124,7 @@ def profile_stages(
         A batch does not fit into the device's memory.
     """
     size = settings.batch_size
-    noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, log_mel_shape=log_mel_shape)
+    noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, audio=audio)
     shards = cast(ShardSet, noise)
     settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
