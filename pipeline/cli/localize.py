@@ -143,9 +143,10 @@ def localize(
         locked(folder, LocalizationError, inside=True),
         tqdm(total=len(jobs), unit="file", leave=False, disable=progress_disabled()) as bar,
     ):
-        remove_leftovers(
-            *{path.parent for job in jobs for path in job.outputs(folder, as_json=as_json)}, min_age_s=DAY_S
-        )
+        remove_leftovers(folder)
+        # The lock does not cover subfolders.
+        below = {path.parent for job in jobs for path in job.outputs(folder, as_json=as_json)} - {folder}
+        remove_leftovers(*below, min_age_s=DAY_S)
         for job in jobs:
             bar.set_description(printable(job.name.name[-30:]))
             outcome = _outcome(job, folder, localizer, settings, as_json, overwrite, bar)

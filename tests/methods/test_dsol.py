@@ -391,7 +391,7 @@ class TestRun:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         (problem,) = problems()
-        assert "read" in problem
+        assert "checksum" in problem
         shutil.copy(run / "pseudo_labels" / "start_002.h5", path)
         assert problems() == ["epoch 2, not 1"]
         shutil.copy(folder / "dsol_two_stage" / "pseudo_labels" / "start_001.h5", path)

@@ -388,7 +388,7 @@ def test_a_missing_result_names_the_stage_that_makes_it(project, tmp_path, lost,
 @pytest.mark.slow
 def test_results_of_other_shards_are_refused(project, tmp_path):
     other = make_split(tmp_path / "test", [*TEST, "test-99"])
-    with pytest.raises(EvaluationError, match=r"other shards.* `dvc repro evaluate`"):
+    with pytest.raises(EvaluationError, match=r"other shards.* `dvc repro evaluate@"):
         report(project[0], project[1], other, name="broken")
 
 
