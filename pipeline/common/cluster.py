@@ -7,6 +7,7 @@ cores. They use a temporary folder, terminate together with this process however
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -17,8 +18,10 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, as_completed
+from distributed.comm import connect
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
+from distributed.security import Security
 from tqdm import tqdm
 
 from pipeline.common.console import progress_disabled
@@ -114,7 +117,9 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
         scheme, place = parse_address(address)
         if scheme in ("tcp", "tls"):
             parse_host_port(place)  # without a port the client would hang on close
-        client = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
+        asyncio.run(_reach(address))
+        with interrupts_deferred():
+            client = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{label}: no Dask scheduler answers at {address!r} ({error}); check --scheduler and {SCHEDULER_VARIABLE}"
@@ -125,6 +130,12 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
         except TimeoutError:
             raise ClusterError(f"{label}: the Dask scheduler at {address} has no workers; start at least one") from None
         yield client
+
+
+async def _reach(address: str) -> None:
+    """Connect and disconnect. Ctrl-C ends this wait at once; a `Client` interrupted in its own wait can block when it is closed."""
+    comm = await connect(address, timeout=_CONNECT_TIMEOUT_S, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 @contextmanager

@@ -215,7 +215,7 @@ def build_model(settings: EncoderSettings) -> AudioVisualModel:
     SettingsError
         The encoders' features differ in length and there is no projection, or a kernel size is even.
     CheckpointError
-        The file `settings.visual_weights` is missing or does not match the visual encoder.
+        The weights of a backbone cannot be found, or do not match it.
     """
     for name, resnet in (("visual", settings.visual), ("audio", settings.audio)):
         if any(size % 2 == 0 for size in resnet.kernel_sizes):
@@ -226,8 +226,9 @@ def build_model(settings: EncoderSettings) -> AudioVisualModel:
             "different lengths; make them equal or set embedding_dim"
         )
     model = AudioVisualModel(settings)
-    if settings.visual_weights is not None:
-        load_pretrained(model.visual, Path(settings.visual_weights), setting="encoder.visual_weights")
+    for name, backbone in (("visual", settings.visual), ("audio", settings.audio)):
+        if backbone.weights is not None:
+            load_pretrained(getattr(model, name), Path(backbone.weights), setting=f"encoder.{name}.weights")
     return model
 
 

@@ -134,7 +134,7 @@ def load_model(path: Path | str) -> TrainedModel:
         _Facts(**{name: description[name] for name in _Facts.model_fields})
         # All weights are in the checkpoint; the file of pretrained weights may no longer exist.
         with torch.random.fork_rng(devices=[]):
-            model = build_model(encoder.model_copy(update={"visual_weights": None}))
+            model = build_model(encoder.without_weights)
             method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
     except (TypeError, ValueError, RuntimeError, RecursionError, SoundspotError) as error:
         raise CheckpointError(f"{path}: not a valid model ({' '.join(str(error).split())}); {RERUN}") from None

@@ -124,8 +124,11 @@ def initialize_specs(
     """Return the specifications of the runs of `initialize`, one per seed."""
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
     # The content of the weights counts, not their path.
-    weights = settings.encoder.visual_weights
-    start = "" if weights is None else _digest(Path(weights), advice=weights_advice("encoder.visual_weights"))
+    start = "".join(
+        _digest(Path(backbone.weights), advice=weights_advice(f"encoder.{name}.weights"))
+        for name, backbone in (("visual", settings.encoder.visual), ("audio", settings.encoder.audio))
+        if backbone.weights is not None
+    )
     spec = partial(_spec, shards, settings, "initialize", "initial", iteration=iteration, start=start)
     return [spec(seed=seed, folder=seed_folder(folder, seeds, seed)) for seed in seeds]
 

@@ -107,7 +107,7 @@ def finish(run: TrainingRun, state: TrainingState) -> None:
 def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     spec, folder = run.spec, run.folder
     # All weights are in the state; the file of pretrained weights may no longer exist.
-    encoder = spec.encoder.model_copy(update={"visual_weights": None})
+    encoder = spec.encoder.without_weights
     state = _new_state(run, build_model(encoder))
     checkpoints.load_weights(state.model, saved, folder.state)
     try:

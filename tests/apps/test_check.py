@@ -44,8 +44,8 @@ extract: {clips_per_shard: 16}
 training:
   squares:
     batch_size: 8
-    encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1]},
-              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean, visual_weights: null}
+    encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1], weights: null},
+              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean}
     augmentation: {}
     initialize: {epochs: 3, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
     iterate: {epochs: 2, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}
@@ -119,7 +119,7 @@ def test_json_holds_everything(project, capsys):
 
 
 def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys):
-    change(project, "params.yaml", "visual_weights: null", "visual_weights: weights/none.pth")
+    change(project, "params.yaml", "weights: null", "weights: weights/none.pth")
     change(project, "params.yaml", "batch_size: 8", "batch_size: 64")
     change(project, "data_manifests/squares/dataset.yaml", "protocol: paper256", "protocol: paper265")
     (project / "data_manifests/squares/test_boxes.csv").unlink()

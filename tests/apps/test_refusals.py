@@ -38,8 +38,8 @@ extract: {clips_per_shard: 16}
 training:
   squares:
     batch_size: 8
-    encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1]},
-              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean, visual_weights: null}
+    encoder: {visual: &net {blocks: [1, 1, 1, 1], width: 8, strides: [1, 2, 1, 1], kernel_sizes: [3, 1, 1, 1], weights: null},
+              audio: *net, embedding_dim: 16, batch_norm: true, audio_pooling: mean}
     augmentation: {}
     initialize: {epochs: 1, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
     iterate: {epochs: 2, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}
@@ -188,7 +188,7 @@ FAULTS = {
         [change("params.yaml", "batch_size: 8", "batch_size: 17")], "batch_size 17 .* of 16 clips", initialized
     ),
     "no pretrained weights": Fault(
-        [change("params.yaml", "visual_weights: null", "visual_weights: weights/none.pth")],
+        [change("params.yaml", "weights: null", "weights: weights/none.pth")],
         r"weights/none\.pth: no such file",
         initialized,
         prepared="",

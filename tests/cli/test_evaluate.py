@@ -27,7 +27,7 @@ extract: {}
 training:
   squares:
     batch_size: 2
-    encoder: {visual: {}, audio: {}, embedding_dim: null, batch_norm: false, audio_pooling: mean, visual_weights: null}
+    encoder: {visual: {}, audio: {}, embedding_dim: null, batch_norm: false, audio_pooling: mean}
     augmentation: {}
     initialize: {epochs: 1, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0}
     iterate: {epochs: 1, temperature: 0.1, learning_rate: 1.0e-3, weight_decay: 0.0, delta_v: 0.5, delta_a: 0.5}

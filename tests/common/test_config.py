@@ -50,7 +50,7 @@ def test_a_method_overrides_the_common_settings(tmp_path):
         ("training.demo.encoder.visual.kernel_sizes", [3, 3, 2, 3], ["kernel_sizes", "2", "even"]),
         (
             "training.demo.encoder",
-            {"visual_weights": None},
+            {"visual": {}},
             ["training.demo.encoder", "no audio, audio_pooling, batch_norm"],
         ),
         ("training.demo.batch_size", 1, ["batch_size", "1"]),

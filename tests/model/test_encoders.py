@@ -139,7 +139,7 @@ class TestReceptiveField:
     @pytest.mark.parametrize("name", ["demo", "soundnet_flickr"])
     def test_every_pixel_and_every_band_counts(self, name):
         settings = load_params(ROOT / "params.yaml").training[name].encoder
-        model = build_model(settings.model_copy(update={"visual_weights": None})).eval()
+        model = build_model(settings.without_weights).eval()
         frames, log_mel = (
             torch.rand(1, 3, 64, 64).mul(255).requires_grad_(),
             torch.randn(1, 64, 101, requires_grad=True),
@@ -201,7 +201,7 @@ class TestPretrained:
         return {**own, "fc.weight": torch.zeros(200, 64), "fc.bias": torch.zeros(200)}
 
     def build(self, path):
-        return build_model(EncoderSettings(visual=SMALL, audio=SMALL, visual_weights=str(path)))
+        return build_model(EncoderSettings(visual=SMALL.model_copy(update={"weights": str(path)}), audio=SMALL))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
     def test_loads_and_ignores_the_classifier(self, tmp_path, weights, dtype):
@@ -219,7 +219,7 @@ class TestPretrained:
         torch.testing.assert_close(loaded["layer4.0.conv1.weight"], weights["layer4.0.conv1.weight"])
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"none\.pth.*encoder\.visual_weights"):
+        with pytest.raises(CheckpointError, match=r"none\.pth.*encoder\.visual\.weights"):
             self.build(tmp_path / "none.pth")
 
     @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 broken"])

@@ -95,7 +95,7 @@ def test_zero_padding_leaves_fingerprints_and_checkpoints_alone():
 def test_the_papers_preset_starts_with_different_audio_embeddings(changes, low, high):
     """Where all audio is alike, all clips share one map, whatever the frame; `benchmarks/preset_on_mosaics.py` trains both."""
     encoder = load_params(ROOT / "params.yaml").training["soundnet_flickr"].encoder
-    model = build_model(encoder.model_copy(update={"visual_weights": None, **changes})).train()
+    model = build_model(encoder.without_weights.model_copy(update=changes)).train()
     with torch.no_grad():
         audio = model.encode_audio(torch.randn(12, 64, 101) + torch.randn(12, 64, 1))  # 12 spectra
     cosines = (audio @ audio.T)[~torch.eye(12, dtype=torch.bool)]

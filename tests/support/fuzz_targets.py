@@ -204,7 +204,7 @@ def _read_model(path: Path) -> Any:
 
 def _read_pretrained(path: Path) -> Any:
     encoder = build_model(ENCODER).visual
-    load_pretrained(encoder, path, setting="visual_weights")
+    load_pretrained(encoder, path, setting="encoder.visual.weights")
     return _state(encoder)
 
 

@@ -21,8 +21,8 @@ def shrunk(training: dict[str, Any], *, batch_size: int, width: int = 4, epochs:
     """Return a block of `training` with encoders that train in seconds; `epochs` is for `iterate`."""
     small = copy.deepcopy(training)
     for name in ("visual", "audio"):
-        small["encoder"][name] |= {"width": width, "blocks": [1, 1, 1, 1]}
-    small["encoder"] |= {"embedding_dim": 16, "visual_weights": None}
+        small["encoder"][name] |= {"width": width, "blocks": [1, 1, 1, 1], "weights": None}
+    small["encoder"] |= {"embedding_dim": 16}
     small["initialize"]["epochs"], small["iterate"]["epochs"] = 1, epochs
     return small | {"batch_size": batch_size}
 

@@ -103,8 +103,8 @@ def _check_encoders(preflight: Preflight, settings: TrainingSettings) -> AudioVi
     """Check encoder settings and weights. Return a model with random weights, None if the encoders do not fit together."""
     with torch.random.fork_rng(devices=[]):
         # Size and speed do not depend on the weights, so a missing file does not end the check.
-        model = preflight.attempt(lambda: build_model(settings.encoder.model_copy(update={"visual_weights": None})))
-        if model is not None and settings.encoder.visual_weights is not None:
+        model = preflight.attempt(lambda: build_model(settings.encoder.without_weights))
+        if model is not None and settings.encoder != settings.encoder.without_weights:
             preflight.attempt(lambda: build_model(settings.encoder))
     return model
 

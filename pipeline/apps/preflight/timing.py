@@ -222,7 +222,7 @@ def _shortened(settings: TrainingSettings, measured: Sequence[str], *, n_clips: 
             methods[name] |= {"epochs": 2, "stage_one_epochs": 1, "clusters": min(own.clusters, n_clips)}
     return settings.model_copy(
         update={
-            "encoder": settings.encoder.model_copy(update={"visual_weights": None}),
+            "encoder": settings.encoder.without_weights,
             "initialize": settings.initialize.model_copy(update={"epochs": _WARM_UP_EPOCHS + 1}),
             "iterate": settings.iterate.model_copy(update={"epochs": 1}),
             "methods": methods,

@@ -1,0 +1,62 @@
+"""The encoders: their backbones, where weights come from, and what of them is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from pipeline.common.config.base import Count, FourCounts, OddCount, Settings
+
+Padding = Literal["zeros", "replicate"]
+TIMM = "timm:"  # prefix of a backbone that is a model of timm
+
+
+class _BackboneSettings(Settings):
+    weights: str | None = None  # a file, pip:PACKAGE, or timm for timm's own; None starts from random weights
+    trainable: Literal["all", "last_stage", "none"] = "all"  # a frozen part keeps its BatchNorm statistics too
+
+
+class ResNetSettings(_BackboneSettings):
+    """Architecture of a ResNet with basic blocks. ResNet-18 has blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
+
+    backbone: Literal["resnet"] = "resnet"
+    blocks: FourCounts = (2, 2, 2, 2)
+    width: Count = 64  # channels of the first stage; doubled by each later stage
+    strides: FourCounts = (1, 2, 2, 1)
+    kernel_sizes: tuple[OddCount, OddCount, OddCount, OddCount] = (3, 3, 3, 3)
+    padding: Padding = "zeros"  # what convolutions see beyond the border
+
+
+class TimmSettings(_BackboneSettings):
+    """A model of timm: the feature map with this stride, in pixels per cell."""
+
+    backbone: Annotated[str, Field(pattern=rf"^{TIMM}[A-Za-z0-9_.]+$")]
+    stride: Literal[8, 16, 32] = 32
+
+
+def _kind(settings: Any) -> str:
+    backbone = settings.get("backbone") if isinstance(settings, dict) else getattr(settings, "backbone", None)
+    return "timm" if isinstance(backbone, str) and backbone.startswith(TIMM) else "resnet"
+
+
+Backbone = Annotated[
+    Annotated[ResNetSettings, Tag("resnet")] | Annotated[TimmSettings, Tag("timm")], Discriminator(_kind)
+]
+
+
+class EncoderSettings(Settings):
+    """The visual and the audio backbone, and the projection to a common embedding space."""
+
+    visual: Backbone = ResNetSettings()
+    audio: Backbone = ResNetSettings()  # its input is the spectrogram, as an image with one channel
+    embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
+    batch_norm: bool = False  # BatchNorm without affine parameters before the L2 normalization
+    audio_pooling: Literal["mean", "max"] = "mean"
+
+    @property
+    def without_weights(self) -> EncoderSettings:
+        """The same encoders, built without the files of published weights: a checkpoint has all weights."""
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update={"weights": None}) for name in ("visual", "audio")}
+        )

@@ -1,0 +1,131 @@
+"""params.yaml: the pipeline's settings, and one block of training settings per dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, model_validator
+
+from pipeline.common.config.base import Count, Fraction, NonNegative, Positive, Settings, read_settings, validated
+from pipeline.common.config.encoder import EncoderSettings
+from pipeline.common.errors import SettingsError
+
+DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class AugmentationSettings(Settings):
+    """Random augmentation of a training pair. The maps of the previous epoch are moved together with the frame."""
+
+    flip: bool = True
+    shift_cells: Annotated[int, Field(ge=0)] = 0  # largest shift, in cells of the response map
+    color_jitter: Fraction = 0.0  # brightness, contrast and saturation within 1 ± this
+    roll_audio: bool = False  # roll the spectrogram in time by a random amount
+
+
+class OptimizationSettings(Settings):
+    """One phase of training."""
+
+    epochs: Count
+    temperature: Positive
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class IterationSettings(OptimizationSettings):
+    """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do."""
+
+    delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
+    delta_a: Fraction  # threshold of the audio similarity, Eq. 6
+    cells: Annotated[int, Field(ge=0)] = 1  # cells sampled from each set; 0: the mean over all cells of the set
+    center_audio: bool = True  # subtract the training set's mean embedding before Eq. 6
+    keep_epochs: Annotated[int, Field(ge=2)] = (
+        5  # number of epochs whose weights are kept, including the first and the last
+    )
+
+
+class LabeledSettings(IterationSettings):
+    """For methods that are trained with class labels."""
+
+    label_file: str | None = None  # see pipeline.training.class_labels; None: column `label` of the clip list
+
+
+Iteration = TypeVar("Iteration", bound=IterationSettings)
+
+
+class TrainingSettings(Settings):
+    """Training settings for one dataset: the block `training.NAME` of params.yaml."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+    encoder: EncoderSettings
+    augmentation: AugmentationSettings
+    initialize: OptimizationSettings
+    iterate: IterationSettings
+    methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and the method's own settings
+
+    def method(self, name: str, kind: type[Iteration]) -> Iteration:
+        """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values."""
+        if name not in self.methods:
+            raise SettingsError(f"methods: no entry for {name!r}; available: {', '.join(self.methods)}")
+        return validated(kind, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
+
+
+class ExtractSettings(Settings):
+    """How clips become shards. None of these settings changes the stored data of a usable clip."""
+
+    clips_per_shard: Count = 512
+    max_reject_fraction: Fraction = 0.1  # the stage fails if more clips than this are unusable
+    clip_time_limit_s: Positive = 30.0
+
+
+class Params(Settings):
+    """params.yaml."""
+
+    dataset: Annotated[str, Field(pattern=DATASET_NAME)]
+    variants: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    score_split: str = "test"
+    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = Field(default_factory=list)  # scored too, never used for training
+    extract: ExtractSettings
+    training: dict[str, TrainingSettings]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        if self.dataset not in self.training:
+            raise ValueError(f"dataset {self.dataset!r} has no block under `training`; copy one and adapt it")
+        for name, block in self.training.items():
+            # YAML's `<<:` merges only the top level, so an `encoder` with one key would get our defaults for all others.
+            if missing := EncoderSettings.model_fields.keys() - block.encoder.model_fields_set:
+                raise ValueError(
+                    f"training.{name}.encoder: no {', '.join(sorted(missing))}; set all keys, `<<:` does not merge nested blocks"
+                )
+        if self.score_split == "train":
+            raise ValueError("score_split: 'train' is used for training; use a held-out split, such as validation")
+        if self.dataset in self.cross_datasets:
+            raise ValueError(
+                f"cross_datasets: {self.dataset!r} is the active dataset, which is always scored; remove it"
+            )
+        lists: dict[str, list[Any]] = {
+            "seeds": self.seeds,
+            "variants": self.variants,
+            "cross_datasets": self.cross_datasets,
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: an entry is repeated in {values}")
+        methods = self.training[self.dataset].methods
+        unknown = [name for name in self.variants if name not in methods]
+        if unknown:
+            raise ValueError(f"variants: {unknown} not among training.{self.dataset}.methods: {', '.join(methods)}")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or is not YAML, or a setting is unknown, mistyped or out of range.
+    """
+    return validated(Params, read_settings(path), str(path))
