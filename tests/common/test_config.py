@@ -88,13 +88,15 @@ def test_a_missing_setting_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("n_fft", 401, ["audio.n_fft", "401"]),
-        ("clip_seconds", 0.00001, ["audio", "clip_seconds 1e-05"]),
+        ("audio.n_fft", 401, ["audio.n_fft", "401"]),
+        ("audio.clip_seconds", 0.00001, ["audio", "clip_seconds 1e-05"]),
+        ("evaluation.grid", 1, ["evaluation.grid", "1"]),
+        ("evaluation.grid", 2.5, ["evaluation.grid", "2.5"]),
     ],
 )
 def test_a_wrong_setting_of_a_card_is_named(tmp_path, key, value, words):
     card = yaml.safe_load((ROOT / "data_manifests/demo/dataset.yaml").read_text())
-    card["audio"][key] = value
+    put(key, value)(card)
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(card))
     with pytest.raises(SettingsError) as caught:
         load_card(tmp_path)

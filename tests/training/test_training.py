@@ -370,7 +370,11 @@ class TestMistakes:
             train(world, tmp_path / "none", tmp_path / "run", method="itr", settings=make_settings(), seeds=[0])
 
     def test_missing_pretrained_weights(self, world, tmp_path):
-        settings = make_settings(encoder=ENCODER.model_copy(update={"visual": ENCODER.visual.model_copy(update={"weights": str(tmp_path / "none.pth")})}))
+        settings = make_settings(
+            encoder=ENCODER.model_copy(
+                update={"visual": ENCODER.visual.model_copy(update={"weights": str(tmp_path / "none.pth")})}
+            )
+        )
         with pytest.raises(CheckpointError, match=r"none\.pth.*encoder\.visual\.weights"):
             initialize(world, tmp_path / "run", settings=settings, seeds=[0])
 

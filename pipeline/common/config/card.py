@@ -46,6 +46,7 @@ class EvaluationSettings(Settings):
 
     protocol: str  # a name of pipeline.scoring.protocols
     threshold: Fraction = 0.5  # smallest cIoU of a success
+    grid: Annotated[int, Field(ge=2)] | None = None  # cells per side if frames are mosaics; adds quadrant accuracy
 
 
 class RenderSettings(Settings):

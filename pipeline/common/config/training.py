@@ -85,7 +85,9 @@ class Params(Settings):
     variants: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     score_split: str = "test"
-    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = Field(default_factory=list)  # scored too, never used for training
+    cross_datasets: list[Annotated[str, Field(pattern=DATASET_NAME)]] = Field(
+        default_factory=list
+    )  # scored too, never used for training
     extract: ExtractSettings
     training: dict[str, TrainingSettings]
 
