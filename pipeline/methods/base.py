@@ -28,6 +28,7 @@ class Batch:
     Attributes
     ----------
     frames : Tensor (k, 3, H, W) uint8 or float32, 0..255
+        Or stored features of a frozen backbone, (k, channels, h, w) float16; `AudioVisualModel.visual_features` takes both.
     log_mel : Tensor (k, mel, time) float32
     rows : np.ndarray (k,) int64
         Indices of the clips in the shards.
@@ -122,7 +123,8 @@ class Method(Protocol):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.
 
-        One call returns both: pseudo-labels store both, and nearly every map is computed from the embedding.
+        One call returns both: pseudo-labels store both, and nearly every map is computed from the embedding. `frames` are frames or
+        stored features, as in a `Batch`.
         """
         ...
 

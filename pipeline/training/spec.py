@@ -23,7 +23,7 @@ from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import check_fills_batch
 from pipeline.methods.build import build_method, method_settings, method_spec
-from pipeline.model.encoders import cell_stride
+from pipeline.model.backbones.build import backbone_stride
 from pipeline.model.pretrained import weights_advice
 from pipeline.pseudo_labels import artifact
 from pipeline.shards.reader import ShardSet
@@ -195,7 +195,7 @@ def _spec(
     check_fills_batch(len(shards), settings.batch_size)
     # Raises before anything is trained if the settings are inconsistent, or do not suit the data.
     built = build_method(method, iteration)
-    built.check(n_clips=len(shards), cells=shards.image_size // cell_stride(settings.encoder.visual))
+    built.check(n_clips=len(shards), cells=shards.image_size // backbone_stride(settings.encoder.visual))
     fingerprint_inputs = {
         "formats": [checkpoints.FORMAT_VERSION, artifact.FORMAT_VERSION],
         "stage": stage,

@@ -195,7 +195,7 @@ FAULTS = {
     ),
     "encoders that do not fit together": Fault(
         [change("params.yaml", "audio: *net, embedding_dim: 16", "audio: {width: 4}, embedding_dim: null")],
-        "visual.width 8 and audio.width 4",
+        "visual have 64 channels and those of audio 32.*embedding_dim",
         initialized,
         prepared="",
     ),

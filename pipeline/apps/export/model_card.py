@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.apps.export.export import Exported
 from pipeline.apps.export.formats import FORMATS
 from pipeline.apps.export.model_card_usage import usage
-from pipeline.common.config import Card, EncoderSettings, ResNetSettings, load_card
+from pipeline.common.config import BackboneSettings, Card, EncoderSettings, ResNetSettings, load_card
 from pipeline.common.errors import ExportError
 from pipeline.common.files import file_digest
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
@@ -27,7 +27,8 @@ from pipeline.common.text_table import Table, printable
 from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.labels import LABELS
 from pipeline.methods.build import method_spec
-from pipeline.model.encoders import cell_stride, receptive_field
+from pipeline.model.backbones.build import backbone_stride
+from pipeline.model.backbones.resnet import receptive_field
 from pipeline.scoring.tables import Row, comparison, with_shuffled
 
 
@@ -154,8 +155,8 @@ def _settings(facts: Mapping[str, Any]) -> str:
             "Audio": f"{audio['clip_seconds']:g} s at {audio['sample_rate']} Hz, mono, scaled to peak 1",
             "Log-mel": f"{audio['n_mels']} bands (Slaney), Hann window and FFT of {audio['n_fft']}, hop {audio['hop_length']}, "
             f"magnitude to the power {audio['power']:g}, natural logarithm above {audio['log_floor']:g}",
-            "Visual encoder": _resnet(encoder.visual),
-            "Audio encoder": f"{_resnet(encoder.audio)}, {encoder.audio_pooling} over its map",
+            "Visual encoder": _backbone(encoder.visual),
+            "Audio encoder": f"{_backbone(encoder.audio)}, {encoder.audio_pooling} over its map",
             "Embedding": f"{facts['embedding_dim']} values"
             + (", projected" if encoder.embedding_dim else ", not projected")
             + (", batch-normalized" if encoder.batch_norm else ""),
@@ -163,7 +164,9 @@ def _settings(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _resnet(settings: ResNetSettings) -> str:
+def _backbone(settings: BackboneSettings) -> str:
+    if not isinstance(settings, ResNetSettings):
+        return f"`{settings.backbone}`, stride {settings.stride}"
     blocks, strides, kernels = (
         " ".join(map(str, each)) for each in (settings.blocks, settings.strides, settings.kernel_sizes)
     )
@@ -215,12 +218,14 @@ def _score_table(method: str, context: ProjectContext) -> Table:
 def _limits(facts: Mapping[str, Any], context: ProjectContext) -> str:
     encoder = EncoderSettings.model_validate_json(json.dumps(facts["encoder"]))
     rows, columns = facts["map_size"]
-    stride, field = cell_stride(encoder.visual), receptive_field(encoder.visual)
+    stride = backbone_stride(encoder.visual)
+    seen = receptive_field(encoder.visual) if isinstance(encoder.visual, ResNetSettings) else None
+    field = f" The receptive field of a cell is {seen} × {seen} pixels." if seen else ""
     points = [
         "There is one map per frame and audio window: sources that sound at the same time share it and are not separated.",
         "A map always has a maximum, even if no visible object sounds or the audio is silent. Skip silent windows.",
         f"A map has {rows} × {columns} cells of {stride} × {stride} pixels of the squashed frame, so smaller objects and finer "
-        f"outlines are lost. The receptive field of a cell is {field} × {field} pixels.",
+        f"outlines are lost.{field}",
         "The model is only valid for sounds and objects like those in its training data; maps for others look plausible but "
         "mean little.",
     ]

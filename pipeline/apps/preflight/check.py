@@ -27,7 +27,8 @@ from pipeline.manifests.clips import TRAIN_SPLIT, Clip
 from pipeline.manifests.prepared import check_fills_batch, resolve_media_root
 from pipeline.methods.base import Method
 from pipeline.methods.build import build_method, method_settings
-from pipeline.model.encoders import AudioVisualModel, build_model, cell_stride
+from pipeline.model.backbones.build import backbone_stride
+from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import select_device
 from pipeline.training.class_labels import classes_of_clips
 
@@ -113,7 +114,7 @@ def _check_method(settings: TrainingSettings, name: str, card: Card, train: Sequ
     """Return the method. Raises SettingsError if its settings are inconsistent, or do not suit the training clips."""
     method = build_method(name, method_settings(settings, name))
     if train:
-        method.check(n_clips=len(train), cells=card.image_size // cell_stride(settings.encoder.visual))
+        method.check(n_clips=len(train), cells=card.image_size // backbone_stride(settings.encoder.visual))
     return method
 
 

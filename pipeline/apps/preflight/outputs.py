@@ -30,7 +30,8 @@ from pipeline.common.project import (
 )
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.methods.build import method_settings
-from pipeline.model.encoders import AudioVisualModel, cell_stride
+from pipeline.model.backbones.build import backbone_stride
+from pipeline.model.encoders import AudioVisualModel
 
 _PATTERNS = {
     "shards": SHARD_PATTERN,
@@ -43,7 +44,7 @@ _PATTERNS = {
 
 def map_side(card: Card, settings: TrainingSettings) -> int:
     """Return the rows and columns of a response map; each stride of the visual encoder rounds up."""
-    return math.ceil(card.image_size / cell_stride(settings.encoder.visual))
+    return math.ceil(card.image_size / backbone_stride(settings.encoder.visual))
 
 
 def shard_output(params: Params, card: Card, dataset: str, split: str, n_clips: int) -> Output:

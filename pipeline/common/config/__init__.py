@@ -8,7 +8,14 @@ base: the base class, types, reading. card: dataset.yaml. encoder: the encoders.
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, OddCount, Positive, Settings
 from pipeline.common.config.card import AudioSettings, Card, EvaluationSettings, RenderSettings, load_card
-from pipeline.common.config.encoder import EncoderSettings, Padding, ResNetSettings, TimmSettings
+from pipeline.common.config.encoder import (
+    BackboneSettings,
+    EncoderSettings,
+    Padding,
+    ResNetSettings,
+    TimmSettings,
+    Trainable,
+)
 from pipeline.common.config.training import (
     AugmentationSettings,
     ExtractSettings,
@@ -23,6 +30,7 @@ from pipeline.common.config.training import (
 __all__ = [
     "AudioSettings",
     "AugmentationSettings",
+    "BackboneSettings",
     "Card",
     "Count",
     "EncoderSettings",
@@ -41,6 +49,7 @@ __all__ = [
     "ResNetSettings",
     "Settings",
     "TimmSettings",
+    "Trainable",
     "TrainingSettings",
     "load_card",
     "load_params",

@@ -9,15 +9,16 @@ from pydantic import Discriminator, Field, Tag
 from pipeline.common.config.base import Count, FourCounts, OddCount, Settings
 
 Padding = Literal["zeros", "replicate"]
+Trainable = Literal["all", "last_stage", "none"]
 TIMM = "timm:"  # prefix of a backbone that is a model of timm
 
 
-class _BackboneSettings(Settings):
+class _CommonSettings(Settings):
     weights: str | None = None  # a file, pip:PACKAGE, or timm for timm's own; None starts from random weights
-    trainable: Literal["all", "last_stage", "none"] = "all"  # a frozen part keeps its BatchNorm statistics too
+    trainable: Trainable = "all"  # a frozen part keeps its BatchNorm statistics too
 
 
-class ResNetSettings(_BackboneSettings):
+class ResNetSettings(_CommonSettings):
     """Architecture of a ResNet with basic blocks. ResNet-18 has blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
 
     backbone: Literal["resnet"] = "resnet"
@@ -28,7 +29,7 @@ class ResNetSettings(_BackboneSettings):
     padding: Padding = "zeros"  # what convolutions see beyond the border
 
 
-class TimmSettings(_BackboneSettings):
+class TimmSettings(_CommonSettings):
     """A model of timm: the feature map with this stride, in pixels per cell."""
 
     backbone: Annotated[str, Field(pattern=rf"^{TIMM}[A-Za-z0-9_.]+$")]
@@ -40,7 +41,8 @@ def _kind(settings: Any) -> str:
     return "timm" if isinstance(backbone, str) and backbone.startswith(TIMM) else "resnet"
 
 
-Backbone = Annotated[
+BackboneSettings = ResNetSettings | TimmSettings
+_Backbone = Annotated[
     Annotated[ResNetSettings, Tag("resnet")] | Annotated[TimmSettings, Tag("timm")], Discriminator(_kind)
 ]
 
@@ -48,8 +50,8 @@ Backbone = Annotated[
 class EncoderSettings(Settings):
     """The visual and the audio backbone, and the projection to a common embedding space."""
 
-    visual: Backbone = ResNetSettings()
-    audio: Backbone = ResNetSettings()  # its input is the spectrogram, as an image with one channel
+    visual: _Backbone = ResNetSettings()
+    audio: _Backbone = ResNetSettings()  # its input is the spectrogram, as an image with one channel
     embedding_dim: Count | None = None  # None: the features of the last stage, without a projection
     batch_norm: bool = False  # BatchNorm without affine parameters before the L2 normalization
     audio_pooling: Literal["mean", "max"] = "mean"
