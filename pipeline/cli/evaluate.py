@@ -68,7 +68,7 @@ def evaluate(
     """
     from pipeline.apps.compare.protocol_tables import check_output, write_rescored
     from pipeline.apps.compare.rescore import rescore
-    from pipeline.common.config import load_params
+    from pipeline.common.config import load_card, load_params
     from pipeline.manifests.boxes import read_prior_boxes, read_split_boxes
 
     if output:
@@ -92,6 +92,7 @@ def evaluate(
         threshold=threshold,
         legacy_float=legacy_float,
         shuffled=shuffled,
+        grid=load_card(manifest).evaluation.grid,
     )
     _show(rows, f"{scored}, {split}, {_seeds_text(stored)}")
     _note_silence(rows, protocols)
@@ -192,10 +193,10 @@ def _mean_over(seeds: list[int]) -> str:
 
 
 def _show(rows: list[RescoredRow], title: str) -> None:
-    from pipeline.apps.compare.protocol_tables import counts_table, fitted, further_table, rates_table
+    from pipeline.apps.compare.protocol_tables import counts_table, fitted, further_table, quadrant_table, rates_table
 
     width = shutil.get_terminal_size((120, 24)).columns
     echo(f"{title}; percent\n")
-    for table in (rates_table(rows), further_table(rows), counts_table(rows)):
+    for table in (rates_table(rows), quadrant_table(rows), further_table(rows), counts_table(rows)):
         for block in fitted(table, width=width) if table else ():
             echo(block.text())

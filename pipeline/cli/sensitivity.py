@@ -36,7 +36,7 @@ def sensitivity(
     output: Path | None,
     params_path: Path,
 ) -> None:
-    """Compare finished `dvc exp` experiments that differ in one SETTING: a table and a plot of success rate and AUC.
+    """Compare finished `dvc exp` experiments that differ in one SETTING: a table and a plot of the scores.
 
     SETTING is a name such as delta_v (the value that each variant really trains with) or a dotted key of the settings
     file. VARIANTS defaults to all that were scored. Writes SETTING.md, SETTING.csv and SETTING.png.

@@ -46,7 +46,7 @@ from pipeline.scoring.results import Scores
 from pipeline.scoring.scorable import validate_for_evaluation
 from pipeline.scoring.score import score_rules
 from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
-from pipeline.scoring.tables import Row, normalization_note, summary, with_shuffled
+from pipeline.scoring.tables import Row, normalization_note, quadrant_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
 from pipeline.training.artifacts import history_by_artifact
 from pipeline.training.diagnostics import COLUMNS
@@ -85,7 +85,7 @@ def evaluate(
         ``baselines.json``, written by `pipeline.scoring.baselines.evaluate_content_free`.
     split : str
     evaluation : EvaluationSettings
-        Protocol, and the cIoU threshold of a success.
+        Protocol, the cIoU threshold of a success, and the grid of mosaics.
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv`` of the training data, none of which may be scored. Under a protocol with the consensus "per-source",
@@ -118,7 +118,7 @@ def evaluate(
         target = seed_folder(maps_folder, seeds, seed)
         write_maps(target / MAPS_FILE, maps)
         write_calibration(target / CALIBRATION_FILE, calibration)
-        runs.append(score_maps(maps, boxes, rules, threshold=evaluation.threshold))
+        runs.append(score_maps(maps, boxes, rules, evaluation))
     metrics |= flat_metrics(runs) | diagnostics
     # All seeds have the same method, and so the same normalization.
     if maps.normalization:
@@ -151,12 +151,12 @@ def evaluate(
 
 
 def score_maps(
-    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, ScoringProtocol], *, threshold: float
+    maps: ResponseMaps, boxes: Sequence[Box], rules: Mapping[str, ScoringProtocol], evaluation: EvaluationSettings
 ) -> dict[str, Scores]:
     """Return the scores of one model by prefix ``<audio><rule>``, see `pipeline.scoring.summary`."""
     rules = {prefix: maps.rule(protocol) for prefix, protocol in rules.items()}
     own, shuffled = (
-        score_rules(response, maps.clip_ids, boxes, rules, threshold=threshold)
+        score_rules(response, maps.clip_ids, boxes, rules, threshold=evaluation.threshold, grid=evaluation.grid)
         for response in (maps.response, maps.shuffled_response)
     )
     return own | {SHUFFLED + prefix: scores for prefix, scores in shuffled.items()}
@@ -203,9 +203,12 @@ def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Seque
     rows = []
     for seed, run in zip(seeds, runs, strict=True):
         own, shuffled = run[""], run[SHUFFLED]
-        columns = (own.clip_ids, own.ciou, own.iou, own.pointing, shuffled.ciou)
-        rows += [[clip_id, seed, *map(float, values)] for clip_id, *values in zip(*columns, strict=True)]
-    write_csv(path, ["clip_id", "seed", "ciou", "iou", "pointing", "shuffled_ciou"], rows)
+        columns = {"ciou": own.ciou, "iou": own.iou, "pointing": own.pointing, "shuffled_ciou": shuffled.ciou}
+        if "quadrant" in own.extra:
+            columns |= {"quadrant": own.extra["quadrant"], "shuffled_quadrant": shuffled.extra["quadrant"]}
+        of_clips = zip(own.clip_ids, *columns.values(), strict=True)
+        rows += [[clip_id, seed, *map(float, values)] for clip_id, *values in of_clips]
+    write_csv(path, ["clip_id", "seed", *columns], rows)
 
 
 def _write_curves(path: Path, curves: Mapping[str, np.ndarray]) -> None:
@@ -225,7 +228,8 @@ def _print_table(
     name: str, metrics: Mapping[str, Any], content_free: Mapping[str, Mapping[str, Any]], *, usual: str
 ) -> None:
     """Print the method below the content-free baselines; `usual` is the normalization of the protocol."""
-    if note := normalization_note({name: metrics}, usual, labels=LABELS):
-        echo(note)
+    for note in (quadrant_note(metrics), normalization_note({name: metrics}, usual, labels=LABELS)):
+        if note:
+            echo(note)
     rows = [*(Row(baseline, values) for baseline, values in content_free.items()), *with_shuffled(name, metrics)]
     echo(summary(rows, labels=LABELS).text())

@@ -55,7 +55,7 @@ def evaluate_content_free(
         Where to write. A mapping of baseline → flat scores, see `pipeline.scoring.summary`.
     split : str
     evaluation : EvaluationSettings
-        Protocol, and the cIoU threshold of a success.
+        Protocol, the cIoU threshold of a success, and the grid of mosaics.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def score_content_free(
     elsewhere = read_prior_boxes(manifest, split)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     return {
-        name: score_rules(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold)
+        name: score_rules(maps, shards.clip_ids, boxes, rules, threshold=evaluation.threshold, grid=evaluation.grid)
         for name, maps in content_free_maps(shards.clip_ids, prior_boxes=elsewhere).items()
     }
 

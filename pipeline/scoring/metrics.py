@@ -9,8 +9,8 @@ Metrics
 - `worst_of_each_frame`: interactive IoU (IIoU), all clips of a frame must succeed (SSLalignment, Senocak et al.).
 - `bootstrap_interval`: confidence interval of a mean over clips.
 
-Pointing accuracy and the non-sounding area (NSA, DSOL) need the response map itself: see `pipeline.scoring.score` and
-`pipeline.scoring.class_maps`.
+Pointing accuracy, quadrant accuracy and the non-sounding area (NSA, DSOL) need the response map itself: see
+`pipeline.scoring.score`, `pipeline.scoring.quadrants` and `pipeline.scoring.class_maps`.
 
 Conventions
 -----------

@@ -62,7 +62,8 @@ class Scores:
         See `COUNTS`.
     extra : dict of str to float64 array
         "confidence" (clip,) and "silent_confidence" (silent clip,) for SLAVC's metrics; "nsa_agnostic" or "nsa" (clip,)
-        for MUSIC-Synthetic, NaN if nothing is silent.
+        for MUSIC-Synthetic, NaN if nothing is silent; "quadrant" and "quadrant_chance" (clip,) for mosaics, see
+        `pipeline.scoring.quadrants.QuadrantScore`.
     """
 
     protocol: ScoringProtocol
@@ -99,7 +100,8 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
     -------
     dict
         ``success_rate, auc, mean_ciou, mean_iou, pointing_accuracy``, each with ``_low`` and ``_high`` (bootstrap 95 %
-        over clips); the `COUNTS`; ``protocol``; ``threshold``. Depending on the protocol also ``iiou, iauc`` (intervals
+        over clips); the `COUNTS`; ``protocol``; ``threshold``. For mosaics also ``quadrant_accuracy``, with its interval,
+        and ``quadrant_chance``, its value for cells chosen at random. Depending on the protocol also ``iiou, iauc`` (intervals
         over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, always at the protocol's own
         threshold; ``nsa`` or ``nsa_agnostic``. A metric that is undefined for every clip is left out.
     """
@@ -115,6 +117,8 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
         summary["average_precision"] = average_precision(*detection, threshold=in_place)
         summary["max_f1"] = max_f1(*detection, threshold=in_place)
         summary["localization_accuracy"] = localization_accuracy(scores.ciou, threshold=in_place)
+    if "quadrant" in scores.extra:
+        summary["quadrant_chance"] = float(np.mean(scores.extra["quadrant_chance"]))
     return summary | scores.counts | {"protocol": scores.protocol.name, "threshold": scores.threshold}
 
 
@@ -134,6 +138,8 @@ def samples(scores: Scores) -> list[dict[str, FloatArray]]:
             "pointing_accuracy": scores.pointing,
         }
     ]
+    if "quadrant" in scores.extra:
+        found[0]["quadrant_accuracy"] = scores.extra["quadrant"]
     if "iiou" in scores.protocol.extras:
         worst = worst_of_each_frame(scores.ciou, scores.clip_ids)
         success = succeeds(worst, scores.threshold, legacy_float=legacy)

@@ -32,6 +32,7 @@ from pipeline.manifests.boxes import Box
 from pipeline.scoring.ground_truth import GroundTruth, box_edges, ground_truth
 from pipeline.scoring.metrics import ciou_and_iou
 from pipeline.scoring.protocols import Consensus, Rounding, ScoringProtocol
+from pipeline.scoring.quadrants import QuadrantScore, quadrant_scores
 from pipeline.scoring.results import COUNTS, Scores, summarize
 from pipeline.scoring.scorable import check_scorable, group_sounding_boxes
 from pipeline.scoring.upsampling import UpsampledMap, UpsamplingKey, normalize, sounding_pixels, upsampling_key
@@ -51,9 +52,11 @@ def score(
     *,
     threshold: float | None = None,
     legacy_float: bool = False,
+    grid: int | None = None,
 ) -> Scores:
     """Score response maps under one protocol. See `score_all`."""
-    return score_all(maps, clip_ids, boxes, [protocol], threshold=threshold, legacy_float=legacy_float)[protocol.name]
+    scores = score_all(maps, clip_ids, boxes, [protocol], threshold=threshold, legacy_float=legacy_float, grid=grid)
+    return scores[protocol.name]
 
 
 def score_all(
@@ -64,6 +67,7 @@ def score_all(
     *,
     threshold: float | None = None,
     legacy_float: bool = False,
+    grid: int | None = None,
 ) -> dict[str, Scores]:
     """Score response maps under several protocols; each map is upsampled once per distinct `upsampling_key`.
 
@@ -80,6 +84,8 @@ def score_all(
         cIoU from which a clip counts as a success; by default each protocol's own.
     legacy_float : bool
         Compare as public code does, see `pipeline.scoring.metrics.succeeds`.
+    grid : int, optional
+        Cells per side of the frames if they are mosaics; adds quadrant accuracy, see `pipeline.scoring.quadrants`.
 
     Returns
     -------
@@ -107,8 +113,11 @@ def score_all(
         else:
             for start in range(0, len(clip_ids), CHUNK):
                 _add_chunk(tallies, maps[start : start + CHUNK], clip_ids[start : start + CHUNK], sounding, edges)
+    quadrants = quadrant_scores(maps, clip_ids, sounding, grid) if grid else {}
     return {
-        tally.protocol.name: tally.finish(threshold=threshold, legacy_float=legacy_float, n_missing=n_missing)
+        tally.protocol.name: tally.finish(
+            threshold=threshold, legacy_float=legacy_float, n_missing=n_missing, quadrants=quadrants
+        )
         for tally in tallies
     }
 
@@ -120,9 +129,10 @@ def score_rules(
     rules: Mapping[str, ScoringProtocol],
     *,
     threshold: float,
+    grid: int | None = None,
 ) -> dict[str, Scores]:
     """Score response maps under several protocols, keyed as `rules` is. See `score_all`."""
-    scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold)
+    scores = score_all(maps, clip_ids, boxes, rules.values(), threshold=threshold, grid=grid)
     return {key: scores[protocol.name] for key, protocol in rules.items()}
 
 
@@ -207,10 +217,16 @@ class _Tally:
     def _note(self, name: str, value: float) -> None:
         self.extra.setdefault(name, []).append(value)
 
-    def finish(self, *, threshold: float | None, legacy_float: bool, n_missing: int) -> Scores:
+    def finish(
+        self, *, threshold: float | None, legacy_float: bool, n_missing: int, quadrants: Mapping[str, QuadrantScore]
+    ) -> Scores:
         counts = dict(self.counts, n_clips=len(self.rows), n_missing_maps=n_missing)
         counts["n_skipped"] = counts["n_skipped_silent"] + counts["n_skipped_empty"]
         ciou, iou, pointing = np.array(self.rows, dtype=np.float64).T
+        extra = dict(self.extra)
+        if quadrants:
+            extra["quadrant"] = [quadrants[clip_id].hit for clip_id in self.clip_ids]
+            extra["quadrant_chance"] = [quadrants[clip_id].chance for clip_id in self.clip_ids]
         return Scores(
             protocol=self.protocol,
             threshold=self.protocol.success_threshold if threshold is None else threshold,
@@ -220,7 +236,7 @@ class _Tally:
             iou=iou,
             pointing=pointing,
             counts=counts,
-            extra={name: np.array(values, dtype=np.float64) for name, values in self.extra.items()},
+            extra={name: np.array(values, dtype=np.float64) for name, values in extra.items()},
         )
 
 

@@ -9,13 +9,14 @@ Metrics are flat mappings of fractions. A key is ``<audio><rule><metric>``:
 - `rule` is empty for the card's protocol. ``median_`` and ``fixed_`` are the same protocol with another sounding region:
   the pixels above the median (half of them, or fewer if many are equal), or those above 0.5 of the normalized map. A rule
   that is the card's own is not repeated.
-- `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, or one that only some
-  protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
+- `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, for mosaics
+  ``quadrant_accuracy``, or one that only some protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
 
 A row of ``baselines.json`` also has ``success_curve``: success rate at the 21 cIoU thresholds 0, 0.05, …, 1 under the
 card's protocol.
 
-``split``, ``protocol``, ``threshold`` and, for a model, ``seeds`` describe what was scored and how. ``normalization`` is
+``split``, ``protocol``, ``threshold`` and, for a model, ``seeds`` describe what was scored and how. ``quadrant_chance`` is
+the quadrant accuracy of cells chosen at random. ``normalization`` is
 present if the method's own replaces the protocol's.
 
 With several seeds, a metric is the mean over seeds and ``<key>_seeds`` lists the value of each. The interval is then
@@ -39,6 +40,8 @@ from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import Scores, samples, summarize, with_intervals
 
 SHUFFLED = "shuffled_"
+_OF_THE_MAP = ("pointing_accuracy", "quadrant_accuracy")  # the same under every threshold rule
+_FACTS = ("threshold", "quadrant_chance")  # floats that are no scores
 
 
 def scoring_rules(protocol: ScoringProtocol) -> dict[str, ScoringProtocol]:
@@ -63,15 +66,14 @@ def flat_metrics(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        See the module's conventions. Counts, ``protocol`` and ``threshold`` have no prefix. Pointing does not depend on
-        the rule, so it is reported only for the card's protocol.
+        See the module's conventions. Counts, ``protocol``, ``threshold`` and ``quadrant_chance`` have no prefix. Pointing
+        and quadrant accuracy do not depend on the rule, so they are reported only for the card's protocol.
     """
     metrics: dict[str, Any] = {}
     for prefix in runs[0]:
         values, facts = _mean_over_seeds([run[prefix] for run in runs])
-        # The peak of a map is the same under every threshold rule.
         if prefix not in ("", SHUFFLED):
-            values = {key: value for key, value in values.items() if not key.startswith("pointing_accuracy")}
+            values = {key: value for key, value in values.items() if not key.startswith(_OF_THE_MAP)}
         metrics |= {prefix + key: value for key, value in values.items()}
         if prefix == "":
             own_facts = facts
@@ -101,7 +103,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the metrics of one prefix, and its counts and settings."""
     summaries = [summarize(scores) for scores in runs]
-    keys = [key for key, value in summaries[0].items() if isinstance(value, float) and key != "threshold"]
+    keys = [key for key, value in summaries[0].items() if isinstance(value, float) and key not in _FACTS]
     facts = {key: value for key, value in summaries[0].items() if key not in keys}
     # The only count that depends on the model, hence on the seed.
     facts["n_flat_maps"] = max(each["n_flat_maps"] for each in summaries)

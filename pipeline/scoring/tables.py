@@ -23,6 +23,7 @@ METRICS = {
     "mean_ciou": "mean cIoU",
     "mean_iou": "mean IoU",
     "pointing_accuracy": "pointing",
+    "quadrant_accuracy": "quadrant",
 }
 
 
@@ -77,6 +78,16 @@ def with_shuffled(name: str, metrics: Mapping[str, Any]) -> list[Row]:
     return [Row(name, metrics), Row(name, metrics, audio="shuffled_")]
 
 
+def quadrant_note(metrics: Mapping[str, Any]) -> str:
+    """Return what the column "quadrant" shows, given the flat metrics of any row; empty if there is no such column."""
+    if "quadrant_chance" not in metrics:
+        return ""
+    return (
+        "Quadrant accuracy is the share of clips in which the mosaic cell with the largest mean response sounds; cells "
+        f"chosen at random reach {100 * metrics['quadrant_chance']:.1f}%."
+    )
+
+
 def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]) -> Table:
     """Return a table of all metrics under one rule, in percent with 95 % intervals.
 
@@ -88,8 +99,7 @@ def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]
     labels : mapping of str to str
         Display names of variants and baselines.
     """
-    # A column appears if any row has the metric.
-    metrics = [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
+    metrics = _present(rows, rule)
     cells = [
         (row.label(labels), *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows
     ]
@@ -98,14 +108,15 @@ def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]
 
 def summary(rows: Sequence[Row], *, labels: Mapping[str, str]) -> Table:
     """Return the compact table for a terminal: each metric ± half its interval, and two metrics of the median rule."""
-    columns = {**METRICS, "median_success_rate": "success, median", "median_auc": "AUC, median"}
+    columns = {metric: METRICS[metric] for metric in _present(rows)}
+    columns |= {"median_success_rate": "success, median", "median_auc": "AUC, median"}
     cells = [(row.label(labels), *(plus_minus(row.metrics, row.audio + key) for key in columns)) for row in rows]
     return Table(("percent", *columns.values()), tuple(cells))
 
 
 def per_seed(rows: Sequence[Row], *, seeds: Sequence[int], labels: Mapping[str, str]) -> Table:
-    """Return a table of success rate and AUC per seed, in percent, for the rows that have them."""
-    keys = ("success_rate", "auc")
+    """Return a table of success rate, AUC and quadrant accuracy per seed, in percent, for the rows that have them."""
+    keys = [key for key in ("success_rate", "auc", "quadrant_accuracy") if key in _present(rows)]
     header = ("", *(f"{METRICS[key]}, seed {seed}" for key in keys for seed in seeds))
     having = [row for row in rows if all(row.audio + key + "_seeds" in row.metrics for key in keys)]
     cells = [
@@ -139,9 +150,9 @@ def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write one line per row and rule: each metric as a fraction with its interval, empty if absent.
 
     Columns: ``row``, ``shuffled`` (1 if the model got the audio of another clip), ``rule`` (``protocol``,
-    ``median`` or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric.
+    ``median`` or ``fixed``), then ``<metric>, <metric>_low, <metric>_high`` for each metric that any row has.
     """
-    keys = [metric + end for metric in METRICS for end in ("", "_low", "_high")]
+    keys = [metric + end for metric in _present(rows) for end in ("", "_low", "_high")]
     lines = [
         [row.name, int(bool(row.audio)), rule.rstrip("_") or "protocol"]
         + [row.metrics.get(row.audio + rule + key, "") for key in keys]
@@ -149,6 +160,11 @@ def write_comparison_csv(path: Path, rows: Sequence[Row]) -> None:
         for rule in rules(rows)
     ]
     write_csv(path, ["row", "shuffled", "rule", *keys], lines)
+
+
+def _present(rows: Sequence[Row], rule: str = "") -> list[str]:
+    """Return the metrics that any row has under a rule. So only mosaics have a column for quadrant accuracy."""
+    return [metric for metric in METRICS if any(row.audio + rule + metric in row.metrics for row in rows)]
 
 
 def rules(rows: Sequence[Row]) -> list[str]:

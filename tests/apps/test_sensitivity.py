@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.apps.compare.sensitivity import compare, sensitivity_table
+from pipeline.apps.compare.sensitivity import compare, sensitivity_figure, sensitivity_rows, sensitivity_table
 from pipeline.cli.main import soundspot
 from pipeline.cli.sensitivity import sensitivity
 from pipeline.common.console import run_command
@@ -22,9 +22,10 @@ METRICS_COLUMNS = [f"results/tiny/iterative/metrics.json:{key}" for key in ("suc
 ITERATE = {"delta_v": 0.8, "delta_a": 0.9, "temperature": 0.3}
 
 
-def scores(success, auc=0.4, *, split="validation"):
+def scores(success, auc=0.4, *, split="validation", quadrant=None):
     metrics = {"split": split, "protocol": "paper256"}
-    for key, value in (("success_rate", success), ("auc", auc)):
+    further = () if quadrant is None else (("quadrant_accuracy", quadrant),)
+    for key, value in (("success_rate", success), ("auc", auc), *further):
         metrics |= {key: value, f"{key}_low": value - 0.05, f"{key}_high": value + 0.04}
     return metrics
 
@@ -38,12 +39,15 @@ def flat(value, prefix=""):
 
 
 def experiment(name, *, success=0.5, split="validation", variants=("iterative",), **more):
-    """One row of `dvc.api.exp_show`; `more` are settings of `iterate`, `methods`, `seeds` and `extract`."""
+    """One row of `dvc.api.exp_show`; `more` are settings of `iterate`, `methods`, `seeds` and `extract`, and `quadrant`."""
+    quadrant = more.pop("quadrant", None)
     methods = more.pop("methods", {"iterative": {}, "itr": {}})
     top = {"dataset": "tiny", "variants": list(variants), "seeds": more.pop("seeds", [0]), "score_split": split}
     top["extract"] = {"clips_per_shard": 512, "max_reject_fraction": 0.1} | more.pop("extract", {})
     top["training"] = {"tiny": {"batch_size": 8, "iterate": ITERATE | more, "methods": methods}}
-    files = {f"results/tiny/{variant}/metrics.json": scores(success, split=split) for variant in variants}
+    files = {
+        f"results/tiny/{variant}/metrics.json": scores(success, split=split, quadrant=quadrant) for variant in variants
+    }
     # `seeds` is in several files and so has a prefix; the baselines are those of nobody.
     columns = {f"{path}:{key}": value for path, metrics in files.items() for key, value in flat(metrics).items()}
     columns |= {"random.success_rate": success / 7, "image_size": 32.0, "results/tiny/baselines.json:seeds": "[0]"}
@@ -75,6 +79,20 @@ def test_experiments_are_ordered_by_the_setting():
     table = sensitivity_table([series], "delta_v")
     assert table.header == ("", "delta_v", "success rate", "AUC")
     assert table.rows[0] == ("iterative (Eq. 7)", "0.6", "20.0 (15.0–24.0)", "40.0 (35.0–44.0)")
+
+
+def test_mosaics_add_a_column_unless_an_experiment_was_scored_without():
+    with_grid = [experiment("a", delta_v=0.6, quadrant=0.7), experiment("b", delta_v=0.7, quadrant=0.75)]
+    series = series_of(*with_grid)
+    table = sensitivity_table(series, "delta_v")
+    assert table.header[2:] == ("success rate", "AUC", "quadrant accuracy")
+    assert [row[-1] for row in table.rows] == ["70.0 (65.0–74.0)", "75.0 (70.0–79.0)"]
+    header, lines = sensitivity_rows(series)
+    assert dict(zip(header, lines[1], strict=True))["quadrant_accuracy_low"] == pytest.approx(0.7)
+    assert len(sensitivity_figure(series, "delta_v").axes) == 3
+    older = series_of(*with_grid, experiment("c", delta_v=0.8))
+    assert sensitivity_table(older, "delta_v").header[2:] == ("success rate", "AUC")
+    assert len(sensitivity_table(older, "delta_v").rows) == 3
 
 
 def test_their_order_in_the_print_does_not_matter():

@@ -144,6 +144,27 @@ def test_the_table_has_protocols_as_columns_and_their_range(project, capsys):
     assert "range" not in capsys.readouterr().out
 
 
+def test_mosaics_have_a_quadrant_accuracy(project, capsys):
+    card = project / "data_manifests/squares/dataset.yaml"
+    card.write_text(card.read_text().replace("threshold: 0.5", "threshold: 0.5, grid: 2"))
+    options = ("good", "noisy", "--shuffled", "--protocol", "vggss224", "--protocol", "slavc224")
+    assert run("evaluate", *options, "--output", "out.csv") == 0
+    printed = capsys.readouterr().out
+    assert "quadrant accuracy (chance 25.0)" in line_of(printed, "any protocol")
+    block = printed[printed.index("any protocol") :]
+    assert line_of(block[: block.index("\n\n")], "good ").split()[1:] == ["100.0", "(100.0–100.0)"]
+    assert line_of(block[: block.index("\n\n")], "all ones").split()[2:] == ["25.0", "(25.0–25.0)"]
+    with open("out.csv", newline="") as file:
+        rows = {(row["row"], row["shuffled"], row["protocol"]): row for row in csv.DictReader(file)}
+    for protocol in ("vggss224", "slavc224"):
+        assert rows["good", "0", protocol]["quadrant_accuracy"] == "1.0"
+        assert float(rows["good", "1", protocol]["quadrant_accuracy"]) < 1
+        assert rows["random", "0", protocol]["quadrant_chance"] == "0.25"
+    card.write_text(card.read_text().replace(", grid: 2", ""))
+    assert run("evaluate", *options, "--output", "out.csv") == 0
+    assert "quadrant" not in capsys.readouterr().out + (project / "out.csv").read_text()
+
+
 def test_default_is_every_evaluated_variant_under_every_protocol(project, capsys):
     assert run("evaluate") == 0
     printed = capsys.readouterr()

@@ -197,6 +197,34 @@ def test_keys_of_one_seed(world):
     assert (metrics["n_clips"], metrics["protocol"], metrics["threshold"]) == (len(CLIPS), "paper256", 0.5)
 
 
+def test_mosaics_have_a_quadrant_accuracy_with_own_and_with_shuffled_audio(world, capsys):
+    rule = EvaluationSettings(protocol="paper256", threshold=0.5, grid=2)
+    content_free = world.folder / "baselines.json"
+    evaluate_content_free(world.shards, world.manifest, content_free, split="test", evaluation=rule)
+    world.respond(where_it_sounds)
+    metrics = world.evaluate(settings=rule)
+
+    # All squares are in the upper row, and their centers in the left or in the right column.
+    right = [boxes_of(clip_id)[0].x0 + 0.1875 > 0.5 for clip_id in CLIPS]
+    alike = [right[i] == right[j] for i, j in enumerate(derangement(len(CLIPS), seed=0))]
+    assert 0 < np.mean(alike) < 1
+    assert (metrics["quadrant_accuracy"], metrics["quadrant_accuracy_low"]) == (1, 1)
+    assert metrics["shuffled_quadrant_accuracy"] == pytest.approx(np.mean(alike))
+    rows = list(csv.DictReader((world.folder / "results" / "scores.csv").open()))
+    assert [float(row["quadrant"]) for row in rows] == [1] * len(CLIPS)
+    assert [float(row["shuffled_quadrant"]) for row in rows] == alike
+    blind = json.loads(content_free.read_text())
+    assert [blind["all_ones"][key] for key in ("quadrant_accuracy", "quadrant_chance")] == [0.25, 0.25]
+    assert all({"quadrant_accuracy_low", "quadrant_chance"} <= set(row) for row in blind.values())
+    printed = capsys.readouterr().out
+    assert "reach 25.0%" in printed
+    assert "quadrant" in next(line for line in printed.splitlines() if line.startswith("percent"))
+
+    # The same maps without a grid: no other score moves.
+    without = world.evaluate()
+    assert without == {key: value for key, value in metrics.items() if "quadrant" not in key}
+
+
 def test_the_diagnostics_of_the_last_epoch_are_means_over_seeds(world):
     world.respond(where_it_sounds)
     for name, border, gap in (("ours", 0.25, math.nan), ("ours/seed_7", 0.75, 0.125)):

@@ -57,6 +57,7 @@ def source(folder, *, dataset="demo", split="test", threshold=0.5, protocol="pap
         manifest=Path("data_manifests") / dataset,
         split=split,
         seeds=[0, 1, 2],
+        shown="iterative",
         card=card,
         train_shards=range(9876),
         metrics=TRAINED if metrics is None else metrics,
@@ -170,6 +171,32 @@ def test_csv_holds_fractions_with_deviation_and_published_value(tmp_path):
     assert (float(own["auc_low"]), float(own["auc_high"])) == (pytest.approx(0.47), pytest.approx(0.52))
     assert (rows["itr"]["success_rate"], rows["itr"]["success_rate_paper"]) == ("", "0.642")
     assert (rows["random"]["success_rate_sd"], rows["random"]["success_rate_paper"]) == ("", "")
+
+
+def test_mosaics_add_their_accuracy_with_own_and_with_shuffled_audio(tmp_path):
+    def of_mosaics(metrics, own, shuffled=None):
+        further = {"quadrant_chance": 0.25, "quadrant_accuracy_seeds": [own - 0.02, own, own + 0.02]}
+        for key, value in (("quadrant_accuracy", own), ("shuffled_quadrant_accuracy", shuffled)):
+            if value is not None:
+                further |= {key: value, f"{key}_low": value - 0.01, f"{key}_high": value + 0.01}
+        return metrics | further
+
+    metrics = {name: of_mosaics(values, 0.65, 0.27) for name, values in TRAINED.items()}
+    page = source(tmp_path, dataset="soundnet_flickr", metrics=metrics)
+    page.content_free = {"random": of_mosaics(scores(0.05, 0.126), 0.245)}
+    _, section = paper_sections(page)
+    header = cells(section.text.split("\n\n")[1].splitlines()[0])
+    assert header == ["", "cIoU@0.5", "AUC", "cIoU@0.5, paper", "AUC, paper", "quadrant", "quadrant, shuffled audio"]
+    rows = {row[0]: row[1:] for row in body(tmp_path / "table2.md")}
+    assert rows["Ours: initial"][-4:] == ["57.8", "52.1", "65.0 ± 2.0 (64.0–66.0)", "27.0 (26.0–28.0)"]
+    assert rows["MSSL"][-2:] == ["–", "–"]
+    assert rows["random map"][-2:] == ["24.5 ± 2.0 (23.5–25.5)", "–"]
+    assert "25.0%" in section.text
+    (own,) = [row for row in read_csv(tmp_path / "table2.csv") if row["name"] == "initial"]
+    assert (float(own["quadrant_accuracy"]), float(own["quadrant_accuracy_sd"])) == (0.65, pytest.approx(0.02))
+    assert (float(own["shuffled_quadrant_accuracy_low"]), "quadrant_accuracy_paper" in own) == (0.26, False)
+    paper_sections(source(tmp_path))
+    assert "quadrant" not in (tmp_path / "table2.csv").read_text() + (tmp_path / "table2.md").read_text()
 
 
 def test_html_says_what_markdown_says_and_escapes_everything(tmp_path):

@@ -13,14 +13,17 @@ from pipeline.scoring.tables import (
     comparison,
     normalization_note,
     per_seed,
+    quadrant_note,
     summary,
     with_shuffled,
     write_comparison_csv,
 )
 
+USUAL = [metric for metric in METRICS if metric != "quadrant_accuracy"]
 
-def scores(value: float, *, prefixes: tuple[str, ...] = ("", "median_")) -> dict:
-    keys = [prefix + metric for prefix in prefixes for metric in METRICS]
+
+def scores(value: float, *, prefixes: tuple[str, ...] = ("", "median_"), metrics=USUAL) -> dict:
+    keys = [prefix + metric for prefix in prefixes for metric in metrics]
     return {key + end: value + step for key in keys for end, step in (("", 0), ("_low", -0.03), ("_high", 0.05))}
 
 
@@ -96,3 +99,36 @@ def test_csv_holds_fractions_of_every_row_and_rule(tmp_path):
     assert float(rows[0]["auc"]) == pytest.approx(0.2)
     assert float(rows[4]["success_rate_low"]) == pytest.approx(0.07)
     assert rows[5]["success_rate"] == ""
+
+
+def test_mosaics_have_a_column_everywhere_and_other_datasets_have_none(tmp_path):
+    own, other = scores(0.5, metrics=METRICS), scores(0.25, prefixes=("shuffled_",), metrics=METRICS)
+    seeds = {f"{key}_seeds": [0.4, 0.6] for key in ("success_rate", "auc", "quadrant_accuracy")}
+    mosaics = [Row("random", scores(0.1, metrics=METRICS)), *with_shuffled("itr", own | other | seeds)]
+    usual = [Row("itr", scores(0.5) | seeds)]
+
+    table = comparison(mosaics, labels=LABELS)
+    assert (table.header[-1], [row[-1] for row in table.rows]) == (
+        "quadrant",
+        ["10.0 (7.0–15.0)", "50.0 (47.0–55.0)", "25.0 (22.0–30.0)"],
+    )
+    assert "25.0 ±4.0" in summary(mosaics, labels=LABELS).text()
+    per_seed_header = per_seed(mosaics, seeds=[0, 1], labels=LABELS).header
+    assert per_seed_header[-2:] == ("quadrant, seed 0", "quadrant, seed 1")
+    write_comparison_csv(tmp_path / "mosaics.csv", mosaics)
+    rows = list(csv.DictReader((tmp_path / "mosaics.csv").open()))
+    assert [float(row["quadrant_accuracy"]) for row in rows if row["rule"] == "protocol"] == [0.1, 0.5, 0.25]
+
+    write_comparison_csv(tmp_path / "usual.csv", usual)
+    shown = [
+        comparison(usual, labels=LABELS).markdown(),
+        summary(usual, labels=LABELS).text(),
+        *per_seed(usual, seeds=[0, 1], labels=LABELS).header,
+        (tmp_path / "usual.csv").read_text(),
+    ]
+    assert not [text for text in shown if "quadrant" in text]
+
+
+def test_the_chance_of_a_cell_is_stated():
+    assert "reach 37.5%" in quadrant_note({"quadrant_chance": 0.375})
+    assert quadrant_note({"success_rate": 0.4}) == ""

@@ -19,7 +19,7 @@ from pipeline.common.files import write_csv, write_json, write_text
 from pipeline.common.text_table import MISSING, Table
 from pipeline.scoring.protocols import ScoringProtocol
 from pipeline.scoring.results import COUNTS
-from pipeline.scoring.tables import METRICS
+from pipeline.scoring.tables import METRICS, interval
 
 FURTHER_METRICS = {
     "iiou": "IIoU",
@@ -83,6 +83,19 @@ def further_table(rows: Sequence[RescoredRow]) -> Table | None:
     return Table(("further metrics", *(f"{FURTHER_METRICS[key]}, {name}" for name, key in columns)), tuple(cells))
 
 
+def quadrant_table(rows: Sequence[RescoredRow]) -> Table | None:
+    """Return the quadrant accuracy of each row in percent, with its interval; None if the clips are not mosaics.
+
+    It is the same under all protocols, except that they may skip different clips; that of the first one is shown.
+    """
+    of_rows = [next(iter(row.metrics.values())) for row in rows]
+    if "quadrant_chance" not in of_rows[0]:
+        return None
+    chance = f"{100 * of_rows[0]['quadrant_chance']:.1f}"
+    cells = [(row.label, interval(values, "quadrant_accuracy")) for row, values in zip(rows, of_rows, strict=True)]
+    return Table(("any protocol", f"quadrant accuracy (chance {chance})"), tuple(cells))
+
+
 def counts_table(rows: Sequence[RescoredRow]) -> Table:
     """Return, for each protocol, its success threshold and how many clips or boxes were scored or skipped.
 
@@ -131,7 +144,7 @@ def write_rescored(path: Path, rows: Sequence[RescoredRow], *, facts: Mapping[st
         listed = [{"row": row.name, "shuffled": row.shuffled, "protocols": row.metrics} for row in rows]
         write_json(path, {**facts, "rows": listed})
     else:
-        tables = [rates_table(rows), further_table(rows), counts_table(rows)]
+        tables = [rates_table(rows), quadrant_table(rows), further_table(rows), counts_table(rows)]
         write_text(path, "\n".join(table.markdown() for table in tables if table))
 
 
@@ -150,7 +163,7 @@ def _write_csv(path: Path, rows: Sequence[RescoredRow]) -> None:
     found = {key for row in rows for metrics in row.metrics.values() for key in metrics}
     with_interval = [key for key in (*METRICS, *FURTHER_METRICS) if key in found]
     keys = [key + end for key in with_interval for end in ("", "_low", "_high") if key + end in found]
-    keys += [key for key in (*COUNTS, "n_frames") if key in found]
+    keys += [key for key in ("quadrant_chance", *COUNTS, "n_frames") if key in found]
     lines = [
         [row.name, int(row.shuffled), name, metrics["threshold"], *(metrics.get(key, "") for key in keys)]
         for row in rows

@@ -90,6 +90,7 @@ def rescore(
     threshold: float | None = None,
     legacy_float: bool = False,
     shuffled: bool = False,
+    grid: int | None = None,
 ) -> list[RescoredRow]:
     """Score content-free baselines and stored maps under several protocols. Maps are upsampled once per distinct upsampling.
 
@@ -108,6 +109,8 @@ def rescore(
         Compare with the threshold as public code does, see `pipeline.scoring.metrics.succeeds`.
     shuffled : bool
         Also score each model with the audio of other clips.
+    grid : int, optional
+        Cells per side of mosaics; adds quadrant accuracy, which is the same under all protocols.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def rescore(
         predictions, desc="score", unit="row", leave=False, disable=progress_disabled()
     ):
         scored = [
-            score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float)
+            score_all(maps, clip_ids, boxes, own, threshold=threshold, legacy_float=legacy_float, grid=grid)
             for maps, own in of_seeds
         ]
         metrics = {

@@ -10,7 +10,7 @@ A setting is a dotted key of params.yaml, or a bare name such as ``delta_v``. A 
 
 Only experiments that differ in nothing else are compared. Experiments that agree in all other settings form one series,
 labeled by the settings in which it differs from other series. A series with a single value shows nothing and is left out.
-Success rate and AUC are fractions in [0, 1]; intervals are bootstrap 95 % intervals over clips.
+Success rate, AUC and the quadrant accuracy of mosaics are fractions in [0, 1]; intervals are bootstrap 95 % intervals over clips.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from pipeline.scoring.tables import interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS = {"success_rate": "success rate", "auc": "AUC"}
-KEYS = [key + end for key in METRICS for end in ("", "_low", "_high")]
+METRICS = {"success_rate": "success rate", "auc": "AUC", "quadrant_accuracy": "quadrant accuracy"}
+REQUIRED = ("success_rate", "auc")  # the other metrics are shown if every experiment has them
+ENDS = ("", "_low", "_high")
 # Dotted keys, or their last part, that do not change a score: what is run, file sizes, time limits, what is kept.
 WITHOUT_EFFECT = {
     "variants",
@@ -130,35 +131,43 @@ def compare(
 
 
 def sensitivity_table(series: Sequence[Series], setting: str) -> Table:
-    """Return one row per series and value: success rate and AUC in percent, with their intervals."""
+    """Return one row per series and value: its metrics in percent, with their intervals."""
+    metrics = _metrics(series)
     rows = [
-        (each.label, f"{point.value:g}", *(interval(point.metrics, key) for key in METRICS))
+        (each.label, f"{point.value:g}", *(interval(point.metrics, key) for key in metrics))
         for each in series
         for point in each.points
     ]
-    return Table(("", setting, *METRICS.values()), tuple(rows))
+    return Table(("", setting, *metrics.values()), tuple(rows))
 
 
 def sensitivity_rows(series: Sequence[Series]) -> tuple[list[str], list[list[Any]]]:
     """Return header and lines of the CSV file: series, variant, value, experiment, then fractions with intervals."""
+    keys = [key + end for key in _metrics(series) for end in ENDS]
     lines = [
-        [each.label, each.variant, point.value, point.experiment, *(point.metrics[key] for key in KEYS)]
+        [each.label, each.variant, point.value, point.experiment, *(point.metrics[key] for key in keys)]
         for each in series
         for point in each.points
     ]
-    return ["series", "variant", "value", "experiment", *KEYS], lines
+    return ["series", "variant", "value", "experiment", *keys], lines
 
 
 def sensitivity_figure(series: Sequence[Series], setting: str) -> Figure:
-    """Plot success rate and AUC against the setting, one line per series, with the intervals over clips."""
+    """Plot each metric against the setting, one line per series, with the intervals over clips."""
 
     def line(each: Series, key: str) -> Line:
-        y, low, high = ([point.metrics[key + end] for point in each.points] for end in ("", "_low", "_high"))
+        y, low, high = ([point.metrics[key + end] for point in each.points] for end in ENDS)
         return Line(each.label, [point.value for point in each.points], y, low, high)
 
     return line_panels(
-        [LinePanel(title, setting, [line(each, key) for each in series]) for key, title in METRICS.items()]
+        [LinePanel(title, setting, [line(each, key) for each in series]) for key, title in _metrics(series).items()]
     )
+
+
+def _metrics(series: Sequence[Series]) -> dict[str, str]:
+    """Return key and title of the metrics that every point has."""
+    points = [point for each in series for point in each.points]
+    return {key: title for key, title in METRICS.items() if all(key in point.metrics for point in points)}
 
 
 def _is_finished(experiment: Experiment) -> bool:
@@ -183,8 +192,10 @@ def _scores(experiment: Experiment, dataset: str, split: str) -> Iterator[tuple[
         listed = parse_yaml(_param(experiment, "variants") or "[]", "variants", EvaluationError)
         prefixes = {listed[0]: ""} if len(listed) == 1 else {}
     for variant, prefix in prefixes.items():
-        own = {key: experiment.get(prefix + key, experiment.get(key)) for key in (*KEYS, "split")}
-        if own.pop("split") == split and all(isinstance(value, float) for value in own.values()):
+        keys = [key + end for key in METRICS for end in ENDS]
+        scored_split, *values = (experiment.get(prefix + key, experiment.get(key)) for key in ("split", *keys))
+        own = {key: value for key, value in zip(keys, values, strict=True) if isinstance(value, float)}
+        if scored_split == split and all(key + end in own for key in REQUIRED for end in ENDS):
             yield variant, own
 
 

@@ -44,6 +44,7 @@ class Tile(NamedTuple):
     label: str
     value: str
     note: str
+    metric: str
 
 
 def write_page(
@@ -120,8 +121,14 @@ def json_for_script(data: Any) -> str:
 
 
 def headline(source: Source) -> list[Tile]:
-    """Return success rates for the top of the page: shown variant, `initial`, shuffled audio, best content-free baseline."""
+    """Return scores for the top of the page: shown variant, `initial`, shuffled audio, best content-free baseline.
+
+    They are success rates, or the quadrant accuracy of mosaics.
+    """
     name, metrics, content_free = source.shown, source.metrics, source.content_free
+    key, metric = "success_rate", "Success rate"
+    if "quadrant_accuracy" in metrics[name]:
+        key, metric = "quadrant_accuracy", "Quadrant accuracy"
     chosen: list[tuple[str, Mapping[str, Any], str]] = [
         (label_of(name), metrics[name], ""),
         (f"{label_of(name)}, shuffled audio", metrics[name], "shuffled_"),
@@ -130,12 +137,12 @@ def headline(source: Source) -> list[Tile]:
         chosen.insert(1, (label_of(INITIAL), metrics[INITIAL], ""))
     if content_free:
         # The best baseline, picked in hindsight: the bar that a model has to clear.
-        best = max(content_free, key=lambda row: content_free[row]["success_rate"])
+        best = max(content_free, key=lambda row: content_free[row][key])
         chosen.append((f"best content-free baseline: {label_of(best)}", content_free[best], ""))
     tiles = []
     for label, values, audio in chosen:
-        rate, low, high = (100 * values[f"{audio}success_rate{end}"] for end in ("", "_low", "_high"))
-        tiles.append(Tile(label, f"{rate:.1f}%", f"{low:.1f}–{high:.1f}"))
+        rate, low, high = (100 * values[f"{audio}{key}{end}"] for end in ("", "_low", "_high"))
+        tiles.append(Tile(label, f"{rate:.1f}%", f"{low:.1f}–{high:.1f}", metric))
     return tiles
 
 

@@ -4,7 +4,7 @@ Conventions
 -----------
 Metrics are flat mappings of fractions (`pipeline.scoring.summary`). Tables show percent with one decimal, CSV files fractions.
 A cell reads ``55.6 ± 5.3 (52.9–58.1)``: mean and standard deviation (n - 1) over the seeds, and in parentheses the bootstrap 95%
-interval over clips; with one seed there is no deviation. Rows are in the paper's order, and a row without a trained model has
+interval over clips; with one seed there is no deviation. Mosaics add the quadrant accuracy. Rows are in the paper's order, and a row without a trained model has
 dashes. Below them are variants that the paper's table does not have, then the content-free baselines.
 """
 
@@ -25,9 +25,11 @@ from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.section import Section
 from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
-from pipeline.scoring.tables import interval, normalization_note
+from pipeline.scoring.summary import SHUFFLED
+from pipeline.scoring.tables import interval, normalization_note, quadrant_note
 
 METRICS = ("success_rate", "auc")
+OF_MOSAICS = {"quadrant_accuracy": "quadrant", f"{SHUFFLED}quadrant_accuracy": "quadrant, shuffled audio"}
 ROWS_1 = {"random": "Random", **{name: spec.table_1 for name, spec in METHODS.items() if spec.table_1}}
 ROWS_2 = {name: spec.table_2 for name, spec in METHODS.items() if spec.table_2}
 
@@ -87,11 +89,13 @@ def paper_rows(
 def paper_table(rows: Sequence[PaperRow], *, threshold: float, published: bool) -> Table:
     """Return the table as text cells; `published` adds the paper's columns, `threshold` is that of the success rate."""
     names = (f"cIoU@{threshold:g}", "AUC")
-    header = ("", *names, *(f"{name}, paper" for name in names if published))
+    further = _of_mosaics(rows)
+    header = ("", *names, *(f"{name}, paper" for name in names if published), *(OF_MOSAICS[key] for key in further))
     cells = []
     for row in rows:
         printed = (MISSING, MISSING) if row.published is None else tuple(f"{value:.1f}" for value in row.published)
-        cells.append((row.label, *(_cell(row.metrics, key) for key in METRICS), *(printed if published else ())))
+        own, below = ([_cell(row.metrics, key) for key in keys] for keys in (METRICS, further))
+        cells.append((row.label, *own, *(printed if published else ()), *below))
     return Table(header, tuple(cells))
 
 
@@ -105,20 +109,22 @@ def write_paper_csv(path: Path, rows: Sequence[PaperRow]) -> None:
     """Write one line per row; values are fractions, or empty if missing.
 
     Columns: ``row``, ``name`` (of the variant), then for ``success_rate`` and ``auc`` the value, ``_low``, ``_high``
-    (interval over clips), ``_sd`` (over seeds) and ``_paper``.
+    (interval over clips), ``_sd`` (over seeds) and ``_paper``. Mosaics add ``quadrant_accuracy`` and
+    ``shuffled_quadrant_accuracy``, without ``_paper``.
     """
-    header = [key + end for key in METRICS for end in ("", "_low", "_high", "_sd", "_paper")]
     lines = []
     for row in rows:
-        cells: list[Any] = [row.label, row.name]
-        for position, key in enumerate(METRICS):
+        line: dict[str, Any] = {"row": row.label, "name": row.name}
+        for key in (*METRICS, *_of_mosaics(rows)):
             deviation = seed_deviation(row.metrics, key)
-            cells += [row.metrics.get(key + end, "") for end in ("", "_low", "_high")]
-            cells.append("" if deviation is None else deviation)
-            # Rounding removes float noise: percent with one decimal has three digits as a fraction.
-            cells.append("" if row.published is None else round(row.published[position] / 100, 4))
-        lines.append(cells)
-    write_csv(path, ["row", "name", *header], lines)
+            line |= {key + end: row.metrics.get(key + end, "") for end in ("", "_low", "_high")}
+            line[f"{key}_sd"] = "" if deviation is None else deviation
+            if key in METRICS:
+                # Rounding removes float noise: percent with one decimal has three digits as a fraction.
+                printed = row.published and round(row.published[METRICS.index(key)] / 100, 4)
+                line[f"{key}_paper"] = "" if printed is None else printed
+        lines.append(line)
+    write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
 
 
 def paper_sections(source: Source) -> list[Section]:
@@ -151,6 +157,10 @@ def paper_sections(source: Source) -> list[Section]:
     return sections
 
 
+def _of_mosaics(rows: Sequence[PaperRow]) -> list[str]:
+    return [key for key in OF_MOSAICS if any(key in row.metrics for row in rows)]
+
+
 def _cell(metrics: Mapping[str, Any], key: str) -> str:
     """Return ``55.6 ± 5.3 (52.9–58.1)``, ``55.6 (52.9–58.1)`` for one seed, or a dash."""
     cell = interval(metrics, key)
@@ -172,5 +182,5 @@ def _explanation(source: Source, published: Published | None, metrics: Mapping[s
             if published
             else "The paper reports no values for this dataset, split, protocol and threshold."
         )
-        + (f" {own}" if own else "")
+        + "".join(f" {note}" for note in (quadrant_note(source.metrics[source.shown]), own) if note)
     )

@@ -12,6 +12,7 @@ from pipeline.scoring.tables import (
     comparison,
     normalization_note,
     per_seed,
+    quadrant_note,
     rules,
     with_shuffled,
     write_comparison_csv,
@@ -28,6 +29,7 @@ def comparison_section(source: Source) -> Section:
         f"Scores on the split `{source.split}`, in percent, with the bootstrap 95% interval over clips. The first rows "
         "are content-free baselines; *shuffled audio* is the model of the row above, given the audio of another clip."
     ]
+    parts.append(quadrant_note(source.metrics[source.shown]))
     for rule in rules([*rows, *models]):
         parts += [
             f"Under {RULE_TITLES[rule]}:",
