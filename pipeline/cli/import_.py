@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pipeline.datasets.importers.write import ImportOptions
 
 ELSEWHERE = {  # command name → module:attribute
-    "music-synthetic": "pipeline.cli.import_music:music_synthetic",
-    "music-synthetic-build": "pipeline.cli.import_music:music_synthetic_build",
+    "mosaic": "pipeline.cli.import_mosaics:mosaic",
+    "music-synthetic": "pipeline.cli.import_mosaics:music_synthetic",
+    "music-synthetic-build": "pipeline.cli.import_mosaics:music_synthetic_build",
 }
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
@@ -127,6 +128,14 @@ silent_option = click.option(
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for random sampling."
+)
+scheduler_option = click.option(
+    "--scheduler",
+    envvar="DASK_SCHEDULER_ADDRESS",
+    help="Address of a Dask scheduler. Without it, a local cluster is started.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), envvar="SOUNDSPOT_WORKERS", help="Local processes. Default: all cores."
 )
 
 

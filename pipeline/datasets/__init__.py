@@ -2,6 +2,7 @@
 
 - `demo`: a small synthetic dataset, rendered from a seed.
 - `importers`: write clip lists, boxes and a card for public benchmarks, or for a folder of your own videos.
+- `mosaics`: mosaics of your own photographs and recordings, or of Tiny-ImageNet and ESC-50.
 - `music`: MUSIC-Synthetic, imported as published or rebuilt from solo videos.
 - `prepare`: checks a dataset's lists against the media on disk (stage `prepare`).
 """

@@ -45,6 +45,7 @@ class CardText:
     image_size: int
     protocol: str
     threshold: float = 0.5
+    grid: int | None = None  # of mosaics
     audio: AudioSettings = PAPER_AUDIO
     comments: tuple[str, ...] = ()  # where boxes and settings come from, one line each
     media_fingerprint: str = ""  # of media that the importer wrote
@@ -267,6 +268,8 @@ def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -
         f"  protocol: {card.protocol}",
         f"  threshold: {card.threshold}   # smallest cIoU that counts as a success",
     ]
+    if card.grid:
+        lines.append(f"  grid: {card.grid}   # cells along a side of a mosaic")
     if card.media_fingerprint:
         lines.append(f"media_fingerprint: {_quoted(card.media_fingerprint)}   # of the media that the import wrote")
     if leaks_allowed:

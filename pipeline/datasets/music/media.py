@@ -19,7 +19,8 @@ from pipeline.datasets.music.schedule import Mosaic
 
 _PER_TASK = 256  # mosaics
 _FOLDERS = ("frames", "audio")
-_MOSAIC_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")  # other files in these folders are the user's own
+_OWN_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")
+MOSAICS_FILE = "mosaics.csv"
 
 
 def compose_media(
@@ -46,15 +47,42 @@ def compose_media(
     remove_leftovers(media, min_age_s=DAY_S)
     with temporary_folder(media / "composing") as staging:
         scales = _compose(mosaics, media / "segments", staging, sample_rate, scheduler, workers)
-        for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
-            target = media / path.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-    rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
-    write_csv(media / "mosaics.csv", MOSAIC_COLUMNS, rows)
+        rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
+        write_csv(staging / MOSAICS_FILE, MOSAIC_COLUMNS, rows)
+        return install_media(
+            staging, media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media], _OWN_FILE
+        )
+
+
+def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Pattern[str]) -> str:
+    """Move composed media into place, then remove those of an earlier import that are left over.
+
+    Parameters
+    ----------
+    staging : Path
+        Folder with ``frames/``, ``audio/`` and ``mosaics.csv``.
+    media : Path
+        Media root, on the same file system.
+    names : sequence of str
+        Paths of the clips' media relative to the media root, in the order of the clips.
+    own : re.Pattern
+        Names of files that an import may have written; others in ``frames/`` and ``audio/`` are the user's.
+
+    Returns
+    -------
+    str
+        The `media_fingerprint`.
+    """
+    for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
+        target = media / path.relative_to(staging)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    os.replace(staging / MOSAICS_FILE, media / MOSAICS_FILE)
     # Last, so that an interrupted build never leaves a list that refers to deleted files.
-    names = [name for mosaic in mosaics for name in mosaic_clip(mosaic).media]
-    _remove_others(media, names)
+    kept = set(names)
+    for path in [path for folder in _FOLDERS for path in (media / folder).glob("*")]:
+        if own.fullmatch(path.name) and path.relative_to(media).as_posix() not in kept:
+            path.unlink()
     return media_fingerprint(media, names)
 
 
@@ -83,10 +111,3 @@ def _compose(
     tasks = [(part, cuts, folder, sample_rate) for part in parts]
     results = dict(run_tasks(compose_mosaics, tasks, scheduler=scheduler, workers=workers, label="compose mosaics"))
     return [scale for index in range(len(parts)) for scale in results[index]]
-
-
-def _remove_others(media: Path, names: Iterable[str]) -> None:
-    kept = set(names)
-    for path in [path for folder in _FOLDERS for path in (media / folder).glob("*")]:
-        if _MOSAIC_FILE.fullmatch(path.name) and path.relative_to(media).as_posix() not in kept:
-            path.unlink()

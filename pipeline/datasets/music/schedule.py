@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from pipeline.common.errors import ManifestError
 from pipeline.datasets.music.boxes import Corners
+
+_Name = TypeVar("_Name")
 
 N_ITEMS = 4  # segments in a mosaic
 N_SOUNDING = 2  # how many of them sound
@@ -102,8 +105,8 @@ def draw_mosaics(
     silenced: Counter[str] = Counter()
     mosaics = []
     for index in range(count):
-        sounding = _least_used(sorted(can_sound), sounded, N_SOUNDING, rng)
-        silent = _least_used(sorted(every.keys() - set(sounding)), silenced, N_ITEMS - N_SOUNDING, rng)
+        sounding = least_used(sorted(can_sound), sounded, N_SOUNDING, rng)
+        silent = least_used(sorted(every.keys() - set(sounding)), silenced, N_ITEMS - N_SOUNDING, rng)
         items = [_sounding_item(_draw_segment(can_sound[name], rng), max_shift, rng) for name in sounding]
         items += [Item(_draw_segment(every[name], rng), sounding=False, gain=0.0, shift=0) for name in silent]
         order = rng.permutation(N_ITEMS)
@@ -141,7 +144,7 @@ def _by_instrument(segments: Sequence[Segment]) -> dict[str, list[list[Segment]]
     return {instrument: list(videos.values()) for instrument, videos in grouped.items()}
 
 
-def _least_used(names: Sequence[str], used: Counter[str], count: int, rng: np.random.Generator) -> list[str]:
+def least_used(names: Sequence[_Name], used: Counter[_Name], count: int, rng: np.random.Generator) -> list[_Name]:
     """Choose the `count` least used of `names`, breaking ties at random, and update `used`."""
     order = rng.permutation(len(names))
     # sorted() is stable, so the permutation decides among equally used names.

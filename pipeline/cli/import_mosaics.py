@@ -1,4 +1,7 @@
-"""`soundspot import music-synthetic` and `music-synthetic-build`: options only; see `pipeline.datasets.music.build`."""
+"""`soundspot import mosaic`, `music-synthetic` and `music-synthetic-build`: options only.
+
+The importers are in `pipeline.datasets.mosaics` and `pipeline.datasets.music`.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,62 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.import_ import PATH, importer, seed_option
+from pipeline.cli.import_ import PATH, importer, scheduler_option, seed_option, workers_option
 
 if TYPE_CHECKING:
     from pipeline.datasets.importers.report import ImportReport
     from pipeline.datasets.importers.write import ImportOptions
 
-_scheduler_option = click.option(
-    "--scheduler",
-    envvar="DASK_SCHEDULER_ADDRESS",
-    help="Address of a Dask scheduler. Without it, a local cluster is started.",
+
+@click.command()
+@importer("real")
+@click.option("--photos", type=PATH, required=True, help="Folder of photographs: CLASS/*, or Tiny-ImageNet.")
+@click.option("--sounds", type=PATH, required=True, help="Folder of recordings: CLASS/*, or ESC-50.")
+@click.option("--test-photos", type=PATH, help="Photographs of the test clips. Default: a share of --photos.")
+@click.option("--test-sounds", type=PATH, help="Recordings of the test clips. Default: a share of --sounds.")
+@click.option("--classes", default="", help="Use only these classes, separated by commas. Default: all.")
+@click.option("--grid", type=click.IntRange(2, 8), default=2, show_default=True, help="Photographs along a side.")
+@click.option("--sounding", type=click.IntRange(1, 2), default=1, show_default=True, help="How many of them sound.")
+@click.option("--train", type=click.IntRange(min=0), default=3000, show_default=True, help="Training clips.")
+@click.option("--validation", type=click.IntRange(min=0), default=800, show_default=True, help="Validation clips.")
+@click.option("--test", type=click.IntRange(min=0), default=800, show_default=True, help="Test clips.")
+@click.option(
+    "--shares",
+    type=click.FloatRange(min=0),
+    nargs=3,
+    default=(0.6, 0.2, 0.2),
+    show_default=True,
+    help="Shares of the files of each class for train, validation and test.",
 )
-_workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), envvar="SOUNDSPOT_WORKERS", help="Local processes. Default: all cores."
-)
+@seed_option
+@scheduler_option
+@workers_option
+def mosaic(options: ImportOptions, classes: str, **rest: Any) -> ImportReport:
+    """Mosaics of your own photographs, some with sound.
+
+    Each clip is a grid of photographs of different classes, with a recording of the class of one of them. No photograph and no
+    recording is in two splits. PNG and WAV files and mosaics.csv are written below --media. Official layouts: Tiny-ImageNet
+    (train/WNID/images) and ESC-50 (meta/esc50.csv); data_manifests/mosaic_classes.yaml names their classes.
+
+    \b
+    Example:
+      soundspot import mosaic --name pets --photos /data/photos --sounds /data/sounds
+    """
+    from dataclasses import fields
+
+    from pipeline.datasets.mosaics.build import MosaicSettings, import_mosaics
+
+    names = {field.name for field in fields(MosaicSettings)} & rest.keys()
+    settings = MosaicSettings(**{name: rest.pop(name) for name in names})
+    chosen = [name for name in classes.split(",") if name.strip()]
+    return import_mosaics(options, classes=chosen, settings=settings, **rest)
 
 
 @click.command("music-synthetic")
 @importer("music_synthetic")
 @click.option("--rebuild-sound", is_flag=True, help="Reconstruct audio from spectrograms that have no audio file.")
-@_scheduler_option
-@_workers_option
+@scheduler_option
+@workers_option
 def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
     """MUSIC-Synthetic as published. Media: train/{audio,video} and test1/{audio,video,box}.
 
@@ -84,8 +122,8 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
     show_default=True,
     help="Frame rate of the annotated frame numbers.",
 )
-@_scheduler_option
-@_workers_option
+@scheduler_option
+@workers_option
 def music_synthetic_build(options: ImportOptions, **rest: Any) -> ImportReport:
     """MUSIC-Synthetic built from solo videos: mosaics of four instruments, two of which sound.
 
