@@ -40,6 +40,11 @@ def imports() -> None:
     """
 
 
+preset_option = click.option(
+    "--preset", help="Block of `training` in params.yaml to copy for the new dataset. Default: one that suits it."
+)
+
+
 def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """Add the options shared by all importers; the command receives them as `ImportOptions`, plus its own options."""
 
@@ -53,6 +58,7 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             force: bool,
             check_only: bool,
             report_file: Path | None,
+            preset: str | None,
             layout: str = "auto",
             **rest: Any,
         ) -> None:
@@ -60,7 +66,7 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             from pipeline.manifests.prepared import media_root_from_environment
 
             media = media or media_root_from_environment(name) or Path(DATA_FOLDER) / name / "media"
-            options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file)
+            options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file, preset)
             # The report is written even if the import is refused.
             try:
                 _show(function(options, **rest), options)
@@ -94,6 +100,7 @@ def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[
             help="If training clips are in the test list or share a file with it: refuse the import, drop them, or keep them.",
         ),
         click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
+        preset_option,
         click.option("--check-only", is_flag=True, help="Check the lists and boxes without media; write nothing."),
         click.option(
             "--report",
@@ -146,18 +153,21 @@ workers_option = click.option(
 @click.option("--validation", type=click.IntRange(min=0), default=500, show_default=True, help="Validation clips.")
 @click.option("--test", type=click.IntRange(min=1), default=1000, show_default=True, help="Test clips.")
 @click.option("--force", is_flag=True, help="Replace the dataset if it exists.")
-def demo(name: str, seed: int, train: int, validation: int, test: int, force: bool) -> None:
+@preset_option
+def demo(name: str, seed: int, train: int, validation: int, test: int, force: bool, preset: str | None) -> None:
     """Rendered videos of sounding and silent objects. No download needed; `dvc repro prepare` renders them.
 
     Example: soundspot import demo --name tiny --train 48 --validation 8 --test 16
     """
     from pipeline.common.files import write_text
     from pipeline.datasets.demo.dataset import write_manifest
-    from pipeline.datasets.importers.params_block import params_with_block
+    from pipeline.datasets.importers.params_block import check_preset, params_with_block
     from pipeline.datasets.importers.write import building_folder, check_name
 
     folder = check_name(name, Path.cwd(), force=force)
-    params, hint = params_with_block(Path(PARAMS_FILE), name, preset="demo")
+    if preset:
+        check_preset(Path(PARAMS_FILE), preset)
+    params, hint = params_with_block(Path(PARAMS_FILE), name, preset=preset or "demo")
     sizes = {"train": train, "validation": validation, "test": test}
     with building_folder(folder) as building:
         write_manifest(

@@ -24,7 +24,7 @@ from distributed.scheduler import KilledWorker
 from distributed.security import Security
 from tqdm import tqdm
 
-from pipeline.common.console import progress_disabled
+from pipeline.common.console import is_verbose, progress_disabled
 from pipeline.common.errors import ClusterError
 from pipeline.common.processes import interrupts_deferred, scratch_folder
 from pipeline.common.text_table import printable
@@ -141,6 +141,9 @@ async def _reach(address: str) -> None:
 @contextmanager
 def _local_client(workers: int) -> Iterator[Client]:
     """Start `workers` processes with one thread each, and kill them immediately if the block raises."""
+    if not is_verbose():
+        # `silence_logs` below does not silence the console's own handler.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 1,  # do not retry a task that killed two workers
         "distributed.admin.log-length": 0,

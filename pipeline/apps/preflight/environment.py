@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import logging
 import os
 import platform
 import shutil
@@ -144,7 +143,6 @@ def _workers() -> Iterator[Finding]:
     text = f"Dask scheduler {address} (from DASK_SCHEDULER_ADDRESS)" if address else "a local Dask cluster"
     try:
         with redirect_stderr(io.StringIO()):  # hides the progress bar of the single task
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             ((_, version),) = run_tasks(platform.python_version, [()], scheduler=None, workers=1, label="workers")
     except ClusterError as error:
         hint = "start the scheduler and its workers, or unset DASK_SCHEDULER_ADDRESS" if address else DASK_HINT

@@ -17,6 +17,16 @@ from pipeline.common.reading import parse_yaml, read_yaml
 PRESET = "soundnet_flickr"  # the block with the paper's settings
 
 
+def check_preset(path: Path, preset: str) -> None:
+    """Raise SettingsError if params.yaml has no block `training.PRESET`, which the user has asked for."""
+    before = read_yaml(path, SettingsError) if path.is_file() else {}
+    blocks = before.get("training") if isinstance(before, dict) else None
+    names = sorted(map(str, blocks)) if isinstance(blocks, dict) else []
+    if preset not in names:
+        known = f"it has {', '.join(names)}" if names else "it has none; run from the project's root"
+        raise SettingsError(f"--preset {preset}: no such block of `training` in {path.name}; {known}")
+
+
 def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[str, str]:
     """Return the text of params.yaml with a new block `training.NAME`, a copy of another block.
 
@@ -41,7 +51,7 @@ def params_with_block(path: Path, name: str, *, preset: str = PRESET) -> tuple[s
     text = path.read_bytes().decode("utf-8")
     blocks = before.get("training") if isinstance(before, dict) else None
     if isinstance(blocks, dict) and name in blocks:
-        return "", f"params.yaml already has a block training.{name}; train with: dataset: {name}"
+        return "", f"params.yaml already has a block training.{name}, which is kept; train with: dataset: {name}"
     by_hand = f"params.yaml: copy a block of `training` to training.{name} and adapt it"
     if not isinstance(blocks, dict) or preset not in blocks:
         return "", by_hand

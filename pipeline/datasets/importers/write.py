@@ -14,7 +14,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.common.config import AudioSettings, load_card
@@ -22,7 +22,7 @@ from pipeline.common.errors import ManifestError
 from pipeline.common.files import DAY_S, remove_leftovers, temporary_folder, write_json, write_text
 from pipeline.common.project import CARD_FILE, PARAMS_FILE, manifest_folder
 from pipeline.datasets.importers.lists import shortened
-from pipeline.datasets.importers.params_block import PRESET, params_with_block
+from pipeline.datasets.importers.params_block import PRESET, check_preset, params_with_block
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.boxes import BOXES_SUFFIX, Box, boxes_path, read_boxes, write_boxes
 from pipeline.manifests.clips import Clip, find_leaks, leaking_clips, read_clips, write_clips
@@ -64,11 +64,14 @@ class ImportOptions:
     force: bool = False  # replace the dataset if it exists
     check_only: bool = False  # check lists and boxes without media, and write nothing
     report_file: Path | None = None  # file for the full report
+    preset: str | None = None  # the block of params.yaml to copy; None: the importer's own choice
     reports: list[ImportReport] = field(default_factory=list, compare=False)  # kept here for imports that fail
 
     def start(self) -> ImportReport:
-        """Check the dataset's name, and create its report. Raises ManifestError as `check_name` does."""
+        """Check the dataset's name and the preset, and create the report. Raises ManifestError or SettingsError."""
         check_name(self.name, self.project, force=self.force or self.check_only)
+        if self.preset:
+            check_preset(self.project / PARAMS_FILE, self.preset)
         self.reports.append(ImportReport(self.name, file=self.report_file))
         return self.reports[-1]
 
@@ -111,6 +114,7 @@ class Dataset:
         if options.leaks == "keep":
             report.shared = shared
         allowed = bool(report.leaks or shared) and options.leaks == "keep"
+        card = replace(card, preset=options.preset or card.preset)
         return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
 
 
