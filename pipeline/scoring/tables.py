@@ -114,19 +114,21 @@ def summary(rows: Sequence[Row], *, labels: Mapping[str, str]) -> Table:
     return Table(("percent", *columns.values()), tuple(cells))
 
 
-def per_seed(rows: Sequence[Row], *, seeds: Sequence[int], labels: Mapping[str, str]) -> Table:
-    """Return a table of success rate, AUC and quadrant accuracy per seed, in percent, for the rows that have them."""
+def per_seed(rows: Sequence[Row], *, labels: Mapping[str, str]) -> Table:
+    """Return the values of each seed in percent, ``60.8 / 51.5``, for the rows that have them.
+
+    The columns are success rate, AUC and quadrant accuracy.
+    """
     keys = [key for key in ("success_rate", "auc", "quadrant_accuracy") if key in _present(rows)]
-    header = ("", *(f"{METRICS[key]}, seed {seed}" for key in keys for seed in seeds))
     having = [row for row in rows if all(row.audio + key + "_seeds" in row.metrics for key in keys)]
     cells = [
         (
             row.label(labels),
-            *(f"{100 * value:.1f}" for key in keys for value in row.metrics[row.audio + key + "_seeds"]),
+            *(" / ".join(f"{100 * value:.1f}" for value in row.metrics[f"{row.audio}{key}_seeds"]) for key in keys),
         )
         for row in having
     ]
-    return Table(header, tuple(cells))
+    return Table(("", *(METRICS[key] for key in keys)), tuple(cells))
 
 
 def interval(metrics: Mapping[str, Any], key: str) -> str:

@@ -154,7 +154,7 @@ def test_table_has_the_content_free_rows_then_each_model_and_its_shuffled_row(pr
     ]
     assert "`test`" in text
     assert "median rule" in text
-    assert "success, seed 4" in text
+    assert "By seed (0 / 4)" in text
     rows = list(csv.DictReader((project[0] / "report" / "table.csv").open()))
     assert len(rows) == 8 * 2
     scores = list(csv.DictReader((project[0] / "results" / "iterative" / "scores.csv").open()))

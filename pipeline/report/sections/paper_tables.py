@@ -4,8 +4,8 @@ Conventions
 -----------
 Metrics are flat mappings of fractions (`pipeline.scoring.summary`). Tables show percent with one decimal, CSV files fractions.
 A cell reads ``55.6 ± 5.3 (52.9–58.1)``: mean and standard deviation (n - 1) over the seeds, and in parentheses the bootstrap 95%
-interval over clips; with one seed there is no deviation. Mosaics add the quadrant accuracy. Rows are in the paper's order, and a row without a trained model has
-dashes. Below them are variants that the paper's table does not have, then the content-free baselines.
+interval over clips; with one seed there is no deviation. Mosaics add the quadrant accuracy. Rows are in the paper's order. A row
+without a trained model shows the paper's values, and is left out if it has none. Below them are variants that the paper's table does not have, then the content-free baselines.
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ def paper_rows(
     """
     own = {**content_free, **metrics}
     printed = published.rows if published else {}
-    rows = [PaperRow(label, name, own.get(name, {}), printed.get(name)) for name, label in labels.items()]
+    rows = [
+        PaperRow(label, name, own.get(name, {}), printed.get(name))
+        for name, label in labels.items()
+        if name in own or name in printed
+    ]
     below = [*further, *(name for name in content_free if name not in labels)]
     return [*rows, *(PaperRow(label_of(name), name, own[name]) for name in below)]
 
@@ -174,13 +178,14 @@ def _explanation(source: Source, published: Published | None, metrics: Mapping[s
     own = normalization_note(metrics, get_protocol(source.card.evaluation.protocol).normalization, labels=LABELS)
     return (
         f"Scores on the split {source.split} under the dataset card's protocol {source.card.evaluation.protocol}, in percent: "
-        f"{spread}; in parentheses the bootstrap 95% interval over clips. A dash means not trained. Random maps and the last "
-        "rows are content-free baselines. "
+        f"{spread}; in parentheses the bootstrap 95% interval over clips. Random maps and the last rows are content-free "
+        "baselines, which use no audio. "
         + (
-            "The paper's columns show its printed values; a dash means that it has none. Its models were trained on "
-            f"{published.trained_on}, ours on {len(source.train_shards):,}."
+            "The paper's columns show its printed values; a dash means that it has none, or that we did not train the row. "
+            f"Its models were trained on {published.trained_on}, ours on {len(source.train_shards):,}."
             if published
-            else "The paper reports no values for this dataset, split, protocol and threshold."
+            else "The paper reports no values for this dataset, split, protocol and threshold, so rows that are not trained "
+            "are left out."
         )
         + "".join(f" {note}" for note in (quadrant_note(source.metrics[source.shown]), own) if note)
     )

@@ -37,8 +37,8 @@ def comparison_section(source: Source) -> Section:
         ]
     if len(source.seeds) > 1:
         parts += [
-            "By seed, under the dataset card's protocol:",
-            per_seed(models, seeds=source.seeds, labels=LABELS).markdown().strip(),
+            f"By seed ({' / '.join(map(str, source.seeds))}), under the dataset card's protocol:",
+            per_seed(models, labels=LABELS).markdown().strip(),
         ]
     parts.append(
         normalization_note(source.metrics, get_protocol(source.card.evaluation.protocol).normalization, labels=LABELS)
