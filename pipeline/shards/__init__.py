@@ -1,7 +1,8 @@
 """HDF5 shards: the extracted clips of a split, as training reads them.
 
 `writer` defines the file format and writes a shard; `reader` verifies shards and reads all shards of a split as one
-array of clips, `ShardSet`. Every byte is protected by a checksum, and equal input gives equal bytes.
+array of clips, `ShardSet`. Every byte is protected by a checksum, and equal input gives equal bytes. `storage` writes files that
+are too large for memory, `open_files` keeps files open between reads.
 """
 
 from pipeline.shards.reader import ShardSet

@@ -8,24 +8,19 @@ the digest of everything except frames and log-mels, and reading compares each c
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import h5py
 import numpy as np
 
-from pipeline.common.access import EXHAUSTED, access_errno
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
 from pipeline.common.hdf5 import (
     content_digest,
     decode_ids,
-    open_file,
     read_array,
     read_attributes,
     read_errors,
@@ -33,31 +28,26 @@ from pipeline.common.hdf5 import (
     reading,
 )
 from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
+from pipeline.shards.open_files import OpenFiles
 from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 REJECTS_FILE = "rejects.csv"
-OpenShard = tuple[h5py.File, h5py.Dataset, h5py.Dataset]  # the file, `frame`, `log_mel`
 
 
 class ShardSet:
     """All shards of a split as one array of clips, in the order of the clip list. Created by `ShardSet.open`.
 
     It can be passed to worker processes: file handles belong to one process and are never pickled. The shards read last
-    stay open, `open_shards_limit` at most.
+    stay open, see `pipeline.shards.open_files`.
     """
 
     def __init__(self, paths: Sequence[Path], headers: Sequence[Mapping[str, Any]]) -> None:
-        self._paths = list(paths)
+        self.paths = list(paths)
         self._ends = np.cumsum([len(header["clip_ids"]) for header in headers])
-        self._handle = _handles()
+        self._open = OpenFiles(LARGE)
         self.settings: dict[str, Any] = headers[0]["settings"]
         self.clip_ids: list[str] = [clip_id for header in headers for clip_id in header["clip_ids"]]
-        self._digests: list[str] = [header["digest"] for header in headers]
+        self.digests: list[str] = [header["digest"] for header in headers]
         self._checksums: np.ndarray = np.concatenate([header["crc32"] for header in headers])
         self.source_time_s: np.ndarray = np.concatenate([header["source_time_s"] for header in headers])
         self.image_size: int = int(self.settings["image_size"])
@@ -127,67 +117,38 @@ class ShardSet:
         log_mel = np.empty((len(indices), *self.log_mel_shape), dtype=np.float32)
         # One clip at a time, which is several times faster than h5py's selection by a list.
         for position, index in enumerate(indices):
-            if not 0 <= index < len(self):
-                raise IndexError(f"clip {index} of {len(self)}")
             self._read_clip(int(index), frame[position], log_mel[position])
         return frame, log_mel
 
     @property
     def content_digest(self) -> str:
         """Digest of the stored clips. Unlike `fingerprint`, it changes if other code extracts other data from the same clips."""
-        return hashlib.sha256("".join(self._digests).encode()).hexdigest()
+        return hashlib.sha256("".join(self.digests).encode()).hexdigest()
 
     def close(self) -> None:
         """Close this process's files; `read` reopens them."""
-        self._handle.cache_clear()
+        self._open.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_handle"}
+    def rows(self, shard: int) -> range:
+        """Return the positions in `clip_ids` of the clips of a shard, by its number."""
+        return range(int(self._ends[shard - 1]) if shard else 0, int(self._ends[shard]))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _handle=_handles())
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the number of a clip's shard, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, index - self.rows(shard).start
 
     def _read_clip(self, index: int, frame: np.ndarray, log_mel: np.ndarray) -> None:
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        row, path = index - (int(self._ends[shard - 1]) if shard else 0), self._paths[shard]
+        shard, row = self._place(index)
+        path = self.paths[shard]
         with read_errors(path, lambda reason: _damaged(path, f"clip {self.clip_ids[index]!r}: {reason}")):
-            _, frames, spectra = self._open(path)
+            frames, spectra = self._open(path)
             frames.read_direct(frame, np.s_[row])
             spectra.read_direct(log_mel, np.s_[row])
             if clip_checksum(frame, log_mel) != self._checksums[index]:
                 raise ValueError("does not match its checksum")
-
-    def _open(self, path: Path) -> OpenShard:
-        try:
-            return cast(OpenShard, self._handle(path, os.getpid()))
-        except OSError as error:
-            if access_errno(error) not in EXHAUSTED:
-                raise
-            self.close()  # the shards that are open here may be what exhausts the limit
-            return cast(OpenShard, self._handle(path, os.getpid()))
-
-
-def open_shards_limit() -> int:
-    """Return how many shards of one set a process keeps open.
-
-    Ours: a quarter of the process's limit of open files, as one process may read several sets at once, but at least 8 and
-    at most 256. The usual limits are 1024 on Linux and 256 on macOS, so this is 256 and 64. A shard has 512 clips by
-    default, so up to 131,072 or 32,768 clips are read without reopening a file, which takes half as long as reading a clip.
-    """
-    if resource is None:
-        return 64
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 256 if soft == resource.RLIM_INFINITY else min(max(soft // 4, 8), 256)
-
-
-def _handles() -> Any:
-    # Keyed by process, because HDF5 handles are not safe to use after a fork. A dropped file closes when nobody reads it.
-    return lru_cache(maxsize=open_shards_limit())(lambda path, pid: _arrays(open_file(path)))
-
-
-def _arrays(file: h5py.File) -> OpenShard:
-    # Looking up a dataset takes longer than a clip's checksum.
-    return file, file["frame"], file["log_mel"]
 
 
 def check_complete(folder: Path) -> None:

@@ -19,27 +19,23 @@ input gives equal bytes.
 
 from __future__ import annotations
 
-import os
-import re
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pipeline.common.files import replacing
 from pipeline.common.hdf5 import (
-    LIBVER,
     add_bare_dimension,
     ascii_ids,
     content_digest,
     name_axes,
     write_attributes,
 )
+from pipeline.shards.storage import storage_errors, streamed_file
 
 FORMAT_VERSION = 3
 DIGEST = "digest"
@@ -114,28 +110,12 @@ class ShardWriter:
         """
         settings, size = {**settings, "n_shards": n_shards}, settings["image_size"]
         room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
-        with replacing(path) as temporary:
-            # If the disk fills up, HDF5 cannot close the file and may crash the process, so reserve the space first.
-            temporary.touch()
-            _reserve(temporary, room)
-            with _storage_errors():
-                file = h5py.File(temporary, "w", libver=LIBVER, locking=False)
-            try:
-                _reserve(temporary, room)  # opening truncated the file
-                with _storage_errors():
-                    writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
-                yield writer
-                with _storage_errors():
-                    writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
-            except BaseException:
-                # Closing writes again and may fail too; report the first error.
-                with suppress(OSError, RuntimeError):
-                    file.close()
-                raise
-            with _storage_errors():
-                file.close()
-            # Give back the reserved space that was not used.
-            os.truncate(temporary, _end_of_file(temporary))
+        with streamed_file(path, room=room) as file:
+            with storage_errors():
+                writer = cls(file, settings=settings, capacity=capacity, log_mel_shape=(len(mel_hz), n_frames))
+            yield writer
+            with storage_errors():
+                writer._finish(np.asarray(mel_hz, dtype=np.float64), n_frames)
 
     def append(
         self, clip_ids: Sequence[str], *, frame: np.ndarray, log_mel: np.ndarray, source_time_s: np.ndarray
@@ -153,7 +133,7 @@ class ShardWriter:
             Center time of each clip in its source, s.
         """
         start, stop = self._n_clips, self._n_clips + len(clip_ids)
-        with _storage_errors():
+        with storage_errors():
             ids = ascii_ids(clip_ids, n_bytes=_ID_BYTES)
             for name, values in zip(FIELDS, (ids, frame, log_mel, source_time_s), strict=True):
                 self._objects[name][start:stop] = values
@@ -213,29 +193,3 @@ def clip_checksum(frame: np.ndarray, log_mel: np.ndarray) -> int:
     """Return the CRC-32 of a clip as stored: `frame` (row, col, channel) uint8 and `log_mel` (mel, time) float32."""
     pixels, spectrum = np.ascontiguousarray(frame, np.uint8), np.ascontiguousarray(log_mel, np.float32)
     return zlib.crc32(spectrum.data, zlib.crc32(pixels.data))
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Reserve disk space for a file of `size` bytes. Raises OSError if there is not enough."""
-    if hasattr(os, "posix_fallocate"):  # absent on macOS and Windows
-        with open(path, "rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _end_of_file(path: Path) -> int:
-    """Return the end-of-file address in the superblock of a closed HDF5 file."""
-    with open(path, "rb") as file:
-        (end,) = struct.unpack_from("<Q", file.read(36), 28)  # HDF5 File Format Specification III, superblock version 3
-    return int(end)
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Convert what h5py raises for a failed write, an OSError or a multi-line RuntimeError, to a plain OSError."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        number = re.search(r"errno = (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None

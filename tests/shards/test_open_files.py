@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.common.errors import AccessError
 from pipeline.common.project import shard_path
+from pipeline.shards import open_files
+from pipeline.shards.open_files import open_files_limit
 from pipeline.shards.reader import (
     ShardSet,
-    open_shards_limit,
     read_rejects,
     read_shard_fingerprint,
     shard_digest,
@@ -39,11 +40,11 @@ def test_a_quarter_of_the_limit_of_open_files_is_used(
     monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
-    assert open_shards_limit() == expected
+    assert open_files_limit() == expected
 
 
 def test_no_more_shards_stay_open_than_the_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.shards.reader.open_shards_limit", lambda: 8)
+    monkeypatch.setattr("pipeline.shards.open_files.open_files_limit", lambda: 8)
     shards = ShardSet.open(folder)
     before = n_open_files()
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(N_SHARDS), 3)).tolist()
@@ -62,11 +63,9 @@ def test_no_more_shards_stay_open_than_the_limit(folder: Path, monkeypatch: pyte
 
 
 def test_a_shard_that_stays_open_is_not_opened_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.shards.reader as reader
-
     opened: list[Path] = []
-    original = reader.open_file
-    monkeypatch.setattr(reader, "open_file", lambda path: opened.append(path) or original(path))
+    original = open_files.open_file
+    monkeypatch.setattr(open_files, "open_file", lambda path: opened.append(path) or original(path))
     shards = ShardSet.open(folder)
     opened.clear()
     for _ in range(3):
