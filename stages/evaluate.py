@@ -13,6 +13,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.command()
 @manifest_option
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the scored split.")
+@click.option("--features", type=FOLDER, help="Folder of its features. Without it, they are computed from the frames.")
 @click.option(
     "--clips", type=FOLDER, help="clips.csv of the training data, to exclude trained clips and to name clusters."
 )
@@ -25,6 +26,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 def main(
     manifest: Path,
     shards: Path,
+    features: Path | None,
     clips: Path | None,
     run_folder: Path,
     baselines: Path,
@@ -36,17 +38,21 @@ def main(
     """Score one trained method.
 
     Example: python -m stages.evaluate --manifest data_manifests/demo --shards data/demo/shards/test
-    --clips data/demo/clips.csv --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
+    --features data/demo/features/test --clips data/demo/clips.csv --run runs/demo/iterative --baselines results/demo/baselines.json --maps results/demo/maps/iterative
     --out results/demo/iterative
     """
     from pipeline.common.config import load_card, load_params
     from pipeline.evaluation.evaluate import evaluate
+    from pipeline.features.reader import open_clips
     from pipeline.shards.reader import ShardSet
 
     params, card = load_params(params_path), load_card(manifest)
+    clips_to_score = ShardSet.open(shards)
+    if features is not None:
+        clips_to_score = open_clips(clips_to_score, features, params.training[params.dataset])
     evaluate(
         run_folder,
-        ShardSet.open(shards),
+        clips_to_score,
         manifest,
         out,
         maps_folder=maps,

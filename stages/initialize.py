@@ -7,23 +7,26 @@ from pathlib import Path
 import click
 
 from pipeline.common.console import run_command
-from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
+from stages.options import FOLDER, device_option, features_option, fresh_option, parallel_option, params_option
 
 
 @click.command()
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
+@features_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
 @parallel_option
 @fresh_option
-def main(shards: Path, out: Path, params_path: Path, device: str, n_parallel: int, fresh: bool) -> None:
+def main(shards: Path, features: Path, out: Path, params_path: Path, device: str, n_parallel: int, fresh: bool) -> None:
     """Train the initial model.
 
-    Example: python -m stages.initialize --shards data/demo/shards/train --out runs/demo/initialize
+    Example: python -m stages.initialize --shards data/demo/shards/train --features data/demo/features/train
+    --out runs/demo/initialize
     """
     from pipeline.common.config import load_params
     from pipeline.common.record import restore_output
+    from pipeline.features.reader import open_clips
     from pipeline.methods.build import check_methods
     from pipeline.shards.reader import ShardSet
     from pipeline.training.train import initialize
@@ -34,7 +37,7 @@ def main(shards: Path, out: Path, params_path: Path, device: str, n_parallel: in
     settings = params.training[params.dataset]
     check_methods(settings)
     initialize(
-        ShardSet.open(shards),
+        open_clips(ShardSet.open(shards), features, settings),
         out,
         settings=settings,
         seeds=params.seeds,

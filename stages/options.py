@@ -16,6 +16,9 @@ params_option = click.option(
 manifest_option = click.option(
     "--manifest", type=FOLDER, required=True, help="Folder with the dataset's card and clip lists."
 )
+features_option = click.option(
+    "--features", type=FOLDER, required=True, help="Folder of the split's features, written by the stage features."
+)
 scheduler_option = click.option(
     "--scheduler",
     envvar="DASK_SCHEDULER_ADDRESS",

@@ -14,32 +14,44 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @manifest_option
 @click.option("--clips", type=FOLDER, required=True, help="clips.csv written by the stage prepare, for its labels.")
 @click.option("--shards", type=FOLDER, required=True, help="Folder with the shards of all splits.")
+@click.option("--features", type=FOLDER, required=True, help="Folder with the features of all splits.")
 @click.option("--runs", type=FOLDER, required=True, help="Folder with the runs of all variants.")
 @click.option("--results", type=FOLDER, required=True, help="Folder with the results of all variants.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for the report.")
 @params_option
 @device_option
 def main(
-    manifest: Path, clips: Path, shards: Path, runs: Path, results: Path, out: Path, params_path: Path, device: str
+    manifest: Path,
+    clips: Path,
+    shards: Path,
+    features: Path,
+    runs: Path,
+    results: Path,
+    out: Path,
+    params_path: Path,
+    device: str,
 ) -> None:
     """Write the report.
 
     Example: python -m stages.report --manifest data_manifests/demo --clips data/demo/clips.csv --shards data/demo/shards
-    --runs runs/demo --results results/demo --out results/demo/report
+    --features data/demo/features --runs runs/demo --results results/demo --out results/demo/report
     """
     from pipeline.common.config import load_card, load_params
+    from pipeline.features.reader import open_clips
     from pipeline.manifests.prepared import resolve_media_root
     from pipeline.report.report import write_report
     from pipeline.report.source import Source
     from pipeline.shards.reader import ShardSet
 
     params, card = load_params(params_path), load_card(manifest)
+    scored = ShardSet.open(shards / params.score_split)
     source = Source(
         results=results,
         runs=runs,
         folder=out,
         train_shards=ShardSet.open(shards / "train"),
-        scored_shards=ShardSet.open(shards / params.score_split),
+        scored_shards=scored,
+        scored_input=open_clips(scored, features / params.score_split, params.training[params.dataset]),
         manifest=manifest,
         clips=clips,
         split=params.score_split,

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from pipeline.common.console import run_command
-from stages.options import FOLDER, device_option, fresh_option, parallel_option, params_option
+from stages.options import FOLDER, device_option, features_option, fresh_option, parallel_option, params_option
 
 
 @click.command()
 @click.option("--shards", type=FOLDER, required=True, help="Shards of the training split.")
+@features_option
 @click.option("--initial", type=FOLDER, required=True, help="Run folder of the stage initialize.")
 @click.option("--clips", type=FOLDER, required=True, help="clips.csv, for methods that use its labels.")
 @click.option("--variant", required=True, help="Method to train: an entry of `methods` in params.yaml.")
@@ -22,6 +23,7 @@ from stages.options import FOLDER, device_option, fresh_option, parallel_option,
 @fresh_option
 def main(
     shards: Path,
+    features: Path,
     initial: Path,
     clips: Path,
     variant: str,
@@ -33,11 +35,12 @@ def main(
 ) -> None:
     """Train one method and write pseudo-labels after every epoch.
 
-    Example: python -m stages.train --shards data/demo/shards/train --initial runs/demo/initialize
-    --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative
+    Example: python -m stages.train --shards data/demo/shards/train --features data/demo/features/train
+    --initial runs/demo/initialize --clips data/demo/clips.csv --variant iterative --out runs/demo/iterative
     """
     from pipeline.common.config import load_params
     from pipeline.common.record import restore_output
+    from pipeline.features.reader import open_clips
     from pipeline.methods.build import check_methods
     from pipeline.shards.reader import ShardSet
     from pipeline.training.train import train
@@ -48,7 +51,7 @@ def main(
     settings = params.training[params.dataset]
     check_methods(settings)
     train(
-        ShardSet.open(shards),
+        open_clips(ShardSet.open(shards), features, settings),
         initial,
         out,
         method=variant,

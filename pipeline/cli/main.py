@@ -50,13 +50,15 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
 @soundspot.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    """Verify the checksums and the layout of a shard, or of all shards below a folder.
+    """Verify the checksums and the layout of a shard or of stored features, or of all such files below a folder.
 
-    The result is printed for every shard; the exit code is 1 if any is damaged or cannot be read.
+    The result is printed for every file; the exit code is 1 if any is damaged or cannot be read.
 
     Example: soundspot verify data/demo/shards
     """
-    from pipeline.common.errors import AccessError, ShardError
+    from pipeline.common.errors import AccessError, FeatureError, ShardError
+    from pipeline.common.project import FEATURES_PATTERN
+    from pipeline.features.store import verify_features
     from pipeline.shards.reader import check_complete, verify_shard
 
     if not path.exists():
@@ -67,19 +69,20 @@ def verify(path: Path) -> None:
     damaged = 0
     for shard in shards:
         try:
-            verify_shard(shard)
+            verify_features(shard) if shard.match(FEATURES_PATTERN) else verify_shard(shard)
         except AccessError as error:
             damaged += 1
             echo(f"unknown: {error}", err=True)
-        except ShardError as error:
+        except (FeatureError, ShardError) as error:
             damaged += 1
             echo(f"damaged: {error}", err=True)
         else:
             echo(f"good: {shard}")
     if damaged:
-        raise ShardError(f"{path}: {damaged} of {len(shards)} shards are damaged or cannot be read; see above")
+        raise ShardError(f"{path}: {damaged} of {len(shards)} files are damaged or cannot be read; see above")
     # A single file says nothing about its siblings, so missing shards are only detected for folders.
-    for folder in sorted({shard.parent for shard in shards}) if path.is_dir() else ():
+    folders = {shard.parent for shard in shards if not shard.match(FEATURES_PATTERN)}
+    for folder in sorted(folders) if path.is_dir() else ():
         check_complete(folder)
 
 

@@ -37,6 +37,10 @@ class ShardError(SoundspotError):
     """A shard is missing, damaged, of another format version, or does not match the other shards of its split."""
 
 
+class FeatureError(SoundspotError):
+    """A file of stored features is missing, damaged, or does not match the shards, the settings or the model."""
+
+
 class PseudoLabelError(SoundspotError):
     """A pseudo-label file is missing, damaged, or does not match the shards or the model."""
 

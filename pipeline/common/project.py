@@ -3,7 +3,7 @@
 ```
 PROJECT/params.yaml
 PROJECT/data_manifests/DATASET/      dataset.yaml  SPLIT.csv  SPLIT_boxes.csv
-PROJECT/data/DATASET/                clips.csv  shards/SPLIT/shard-00000.h5 …
+PROJECT/data/DATASET/                clips.csv  shards/SPLIT/shard-00000.h5 …  features/SPLIT/features-00000.h5 …
 PROJECT/runs/DATASET/VARIANT/        the run folder of the first seed:
                                      model.pt  state.pt  history.csv  timings.csv
                                      pseudo_labels/epoch_000.h5  start_001.h5 …  weights/epoch_000.pt …
@@ -27,7 +27,7 @@ PARAMS_FILE = "params.yaml"
 MANIFESTS_FOLDER, DATA_FOLDER, RUNS_FOLDER, RESULTS_FOLDER = "data_manifests", "data", "runs", "results"
 CARD_FILE = "dataset.yaml"
 CLIPS_FILE = "clips.csv"
-SHARD_PATTERN = "shard-*.h5"
+SHARD_PATTERN, FEATURES_PATTERN = "shard-*.h5", "features-*.h5"
 INITIAL_RUN = "initialize"  # the run that the variants start from
 
 MODEL_FILE, STATE_FILE, HISTORY_FILE, TIMINGS_FILE = "model.pt", "state.pt", "history.csv", "timings.csv"
@@ -44,6 +44,7 @@ SCORES_FILE, SUCCESS_CURVE_FILE = "scores.csv", "success_curve.csv"
 # The outputs of stages that have several, with a group for each part of the stage's name.
 _OUTPUTS = {
     "extract": rf"{DATA_FOLDER}/([^/]+)/shards/([^/]+)",
+    "features": rf"{DATA_FOLDER}/([^/]+)/features/([^/]+)",
     "train": rf"{RUNS_FOLDER}/([^/]+)/([^/]+?)(?:/seed_\d+)?",
     "evaluate": rf"{RESULTS_FOLDER}/([^/]+)/(?:{MAPS_FOLDER}/)?([^/]+)",
     "evaluate_cross": rf"{RESULTS_FOLDER}/([^/]+)/on/([^/]+)/(?:{MAPS_FOLDER}/)?([^/]+)",
@@ -65,6 +66,16 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.h5"
 
 
+def features_folder(project: Path, dataset: str, split: str) -> Path:
+    """Folder of the stored features of one split; without files if the visual backbone is trained."""
+    return project / DATA_FOLDER / dataset / "features" / split
+
+
+def features_path(folder: Path, shard: int) -> Path:
+    """Path of the features of shard number `shard`, from 0, in a split's folder of features."""
+    return folder / f"features-{shard:05d}.h5"
+
+
 def runs_folder(project: Path, dataset: str) -> Path:
     """Folder of all training runs on a dataset."""
     return project / RUNS_FOLDER / dataset
@@ -82,7 +93,7 @@ def stage_name(stage: str, folder: Path) -> str:
     Parameters
     ----------
     stage : str
-        "extract", "train" or "evaluate".
+        "extract", "features", "train" or "evaluate".
     folder : Path
         Its output. Outside the layout above, the name is `stage`, which in DVC means all stages of this kind.
     """

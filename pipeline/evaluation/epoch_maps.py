@@ -15,9 +15,10 @@ import torch
 
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN, stage_name
+from pipeline.evaluation.response_maps import load_model_for
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
-from pipeline.training.checkpoints import load_model, read_checkpoint
+from pipeline.training.checkpoints import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, dev
     )  # n H W c -> n c H W
     epochs, maps = [], []
     for path in paths:
-        model = load_model(path)
+        model = load_model_for(path, shards)
         epochs.append(int(model.description["epoch"]))
         response, _ = model.to(chosen).localize(*pairs)
         maps.append(response.float().cpu().numpy())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import CheckpointError, EvaluationError
+from pipeline.features.reader import FeatureSet
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.scoring.scorable import check_shuffling
@@ -69,10 +70,20 @@ def compute_maps(
 
 
 def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
-    """Load a model. Raises EvaluationError if the shards were extracted with other settings than the training clips."""
+    """Load a model for clips.
+
+    Raises
+    ------
+    EvaluationError
+        The shards were extracted with other settings than the training clips.
+    FeatureError
+        The clips have stored features of another backbone than the model's.
+    """
     model = load_model(path)
     description = model.description
     check_same_input({"image_size": description["image_size"], **description["audio"]}, shards.settings, path)
+    if isinstance(shards, FeatureSet):
+        shards.check_model(model.encoders, description["encoder"]["visual"], path)
     return model
 
 

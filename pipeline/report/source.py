@@ -37,6 +37,8 @@ class Source:
     folder : Path
         Output folder of the report.
     train_shards, scored_shards : ShardSet
+    scored_input : ShardSet
+        The scored clips as models read them: with stored features if there are any.
     manifest : Path
         Folder with the dataset card and the boxes.
     clips : Path
@@ -58,6 +60,7 @@ class Source:
     folder: Path
     train_shards: ShardSet
     scored_shards: ShardSet
+    scored_input: ShardSet
     manifest: Path
     clips: Path
     split: str

@@ -34,12 +34,13 @@ class OpenFiles:
     def __call__(self, path: Path) -> tuple[h5py.Dataset, ...]:
         """Return the datasets `names` of a file. Raises OSError if it cannot be opened, KeyError if one is missing."""
         try:
-            return self._handle(path, os.getpid())[1]  # type: ignore[no-any-return]
+            datasets: tuple[h5py.Dataset, ...] = self._handle(path, os.getpid())[1]
         except OSError as error:
             if access_errno(error) not in EXHAUSTED:
                 raise
             self.close()  # the files that are open here may be what exhausts the limit
-            return self._handle(path, os.getpid())[1]  # type: ignore[no-any-return]
+            datasets = self._handle(path, os.getpid())[1]
+        return datasets
 
     def close(self) -> None:
         """Close this process's files; a call reopens them."""

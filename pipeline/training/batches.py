@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-A batch has k pairs: frames (k, 3, H, W) in 0..255 and log-mels (k, mel, time). After the initialization it also has the previous
+A batch has k pairs: frames (k, 3, H, W) in 0..255, or stored features of frames and mirrored frames; and log-mels (k, mel, time). After the initialization it also has the previous
 epoch's R̃ (k, h, w), augmented like the frames, and y (k, k) of Eq. 6. Frames keep the shards' memory format, channels_last. The order of
 the clips and all augmentation follow from the epoch's RNG key.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.common.config import AugmentationSettings
 from pipeline.common.seeding import generator
+from pipeline.features.reader import FeatureSet
 from pipeline.methods.base import Batch
 from pipeline.model.equations import audio_relation
 from pipeline.model.inference import as_tensors, read_ahead
@@ -59,6 +60,7 @@ def training_batches(
     Parameters
     ----------
     shards : ShardSet
+        Or a FeatureSet; a flip then selects the features of the mirrored frame.
     batch_size : int
     augmentation : AugmentationSettings
     cell_stride : int
@@ -78,9 +80,12 @@ def training_batches(
         changes = draw_changes(
             len(rows), **augmentation.model_dump(), generator=generator(*key, "augmentation", number)
         )
-        frames, log_mel = shards.read(rows.tolist())
-        if augmentation.flip or augmentation.shift_cells:
-            frames = move_frames(frames, changes, cell_stride=cell_stride)
+        if isinstance(shards, FeatureSet):
+            frames, log_mel = shards.read(rows.tolist(), mirrored=changes.flip)
+        else:
+            frames, log_mel = shards.read(rows.tolist())
+            if augmentation.flip or augmentation.shift_cells:
+                frames = move_frames(frames, changes, cell_stride=cell_stride)
         if augmentation.roll_audio:
             log_mel = roll_log_mel(log_mel, changes)
         return number, changes, *as_tensors(frames, log_mel, pin=device.type == "cuda")

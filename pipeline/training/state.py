@@ -19,6 +19,7 @@ from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingEr
 from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
+from pipeline.features.reader import FeatureSet
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.pseudo_labels.hdf5_file import unusable
@@ -174,6 +175,8 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         torch.manual_seed(derive_seed(spec.seed, spec.stage, "weights"))
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
+    if isinstance(run.shards, FeatureSet):
+        run.shards.check_model(model, spec.encoder.visual.model_dump(mode="json"), spec.folder.path)
     model.to(run.device)
     settings = spec.iteration
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -189,7 +189,7 @@ def test_verify_reports_each_shard(tmp_path, capsys):
     error = capsys.readouterr().err
     assert all(f"damaged: {tmp_path}/test/shard-0000{i}.h5" in error for i in range(2))
     assert "error: " in error.splitlines()[-1]
-    assert "2 of 2 shards are damaged" in error
+    assert "2 of 2 files are damaged" in error
     assert run("verify", tmp_path / "none.h5") == 1
     assert "none.h5: no such" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

@@ -97,7 +97,7 @@ def test_folders_and_modules_stay_small():
         assert len(modules) <= MAX_MODULES, folder
         long = [path for path in modules if len(path.read_text().splitlines()) > MAX_LINES]
         assert not long, f"more than {MAX_LINES} lines: {long}"
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 350
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 400
     assert len((ROOT / "pipeline/training/loop.py").read_text().splitlines()) <= 120
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.cli.main import soundspot
 from pipeline.common.console import INTERRUPTED
+from pipeline.features import store
 from pipeline.manifests.boxes import BOX_COLUMNS
 from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.methods.registry import METHODS
@@ -140,7 +141,9 @@ def test_the_exit_codes_are_those_of_the_program():
     assert codes == ["0", "1", str(click.UsageError.exit_code), str(INTERRUPTED)]
 
 
-@pytest.mark.parametrize("names", [FIELDS, tuple(AXES), ATTRIBUTES, CLIP_COLUMNS, BOX_COLUMNS, DESCRIPTION])
+@pytest.mark.parametrize(
+    "names", [FIELDS, tuple(AXES), (*store.AXES, *store.ORIGIN), ATTRIBUTES, CLIP_COLUMNS, BOX_COLUMNS, DESCRIPTION]
+)
 def test_the_formats_name_every_field(names):
     text = (DOCS / "formats.md").read_text()
     words = {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.split(r"[, ]+", span)}

@@ -99,6 +99,7 @@ def make_source(
         folder=folder / name,
         train_shards=train_shards,
         scored_shards=test_shards,
+        scored_input=test_shards,
         manifest=folder / "manifest",
         clips=folder / clips,
         split="test",

@@ -52,12 +52,14 @@ def make_source(folder: Path) -> Source:
         sound = np.sin(np.arange(16_000) / 6)[None].astype(np.float32)
         (folder / "media").mkdir(exist_ok=True)
         write_media(folder / "media" / f"{name}.mp4", sound=0.5 * sound, rate=16_000)
+    scored = make_split(folder / "test", TEST)
     source = Source(
         results=folder / "results",
         runs=folder / "runs",
         folder=folder / "report",
         train_shards=make_split(folder / "train", TRAIN),
-        scored_shards=make_split(folder / "test", TEST),
+        scored_shards=scored,
+        scored_input=scored,
         manifest=manifest,
         clips=folder / "clips.csv",
         split="test",

@@ -63,6 +63,16 @@ class TrainingSettings(Settings):
     iterate: IterationSettings
     methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and the method's own settings
 
+    @property
+    def stores_features(self) -> bool:
+        """Whether the stage `features` stores what the visual backbone returns: it never changes, nor do frames, except for flips.
+
+        A frozen backbone without published weights differs between seeds, so its features are computed in every epoch.
+        """
+        visual, moved = self.encoder.visual, self.augmentation
+        is_fixed = visual.trainable == "none" and visual.weights is not None
+        return is_fixed and moved.shift_cells == 0 and moved.color_jitter == 0
+
     def method(self, name: str, kind: type[Iteration]) -> Iteration:
         """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values."""
         if name not in self.methods:

@@ -39,7 +39,7 @@ def localize_epochs(source: Source, method: Scored, clip_ids: Sequence[str]) -> 
 
     The maps of the last epoch are not computed again: they are the ones that were scored.
     """
-    earlier = checkpoint_maps(source.runs / method.name, source.scored_shards, clip_ids, device=source.device)
+    earlier = checkpoint_maps(source.runs / method.name, source.scored_input, clip_ids, device=source.device)
     rows = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
     return ScoredEpochs(earlier.epochs, np.concatenate([earlier.response, method.maps.response[rows][None]]))
 

@@ -1,0 +1,154 @@
+"""Compute the features of a split with a frozen visual backbone, one file per shard (stage `features`).
+
+A rerun keeps every intact file whose shard, backbone, weights and code (that of the import closure) are unchanged. A file's bytes depend
+only on these and on the device, not on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.cluster import run_tasks
+from pipeline.common.code import code_digest
+from pipeline.common.config import BackboneSettings, TrainingSettings
+from pipeline.common.console import report
+from pipeline.common.errors import ClusterError, FeatureError
+from pipeline.common.files import locked, remove_leftovers
+from pipeline.common.project import FEATURES_PATTERN, features_path, stage_name
+from pipeline.common.record import changed_code, read_record, write_record
+from pipeline.features.backbone import origin_of
+from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, storing, why_stale
+from pipeline.features.reader import n_views
+from pipeline.features.store import DIGEST, read_header
+from pipeline.model.inference import select_device
+from pipeline.shards.reader import ShardSet
+
+CODE = "pipeline.features.compute"  # where the code of this stage starts
+
+
+def compute_features(
+    shards: Path,
+    folder: Path,
+    *,
+    settings: TrainingSettings,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+) -> int:
+    """Compute the features of a split whose settings store them (`TrainingSettings.stores_features`).
+
+    Parameters
+    ----------
+    shards : Path
+        Folder of the split's shards.
+    folder : Path
+        Output folder, named like the split; created if absent.
+    settings : TrainingSettings
+    scheduler, workers
+        See `pipeline.common.cluster.run_tasks`; not used on CUDA, where one shard after the other is computed in this process.
+    device : str
+    fresh : bool
+        Compute everything again, even if nothing changed.
+
+    Returns
+    -------
+    int
+        Number of files that were computed; the others were kept.
+
+    Raises
+    ------
+    FeatureError
+        The folder cannot be written or another process writes to it, a worker died, or a feature exceeds the range of float16.
+        Finished files are kept, and the next run resumes from them.
+    ShardError
+        A shard is missing or damaged.
+    CheckpointError
+        The weights cannot be used.
+    ClusterError
+        The Dask scheduler cannot be reached.
+    """
+    # Workers of an external cluster have a different working directory.
+    shards, folder, visual = shards.absolute(), folder.absolute(), _absolute(settings.encoder.visual)
+    clips, where = ShardSet.open(shards), select_device(device)
+    origin = origin_of(visual.model_dump(mode="json"), frozen_model(visual).visual)
+    tasks = [
+        FeatureTask(
+            path=features_path(folder, shard),
+            shards=shards,
+            content=clips.content_digest,
+            shard=shard,
+            visual=visual,
+            views=n_views(settings, folder.name),
+            shard_digest=digest,
+            **origin,
+            device=str(where),
+        )
+        for shard, digest in enumerate(clips.digests)
+    ]
+    with storing(folder), locked(folder, FeatureError):
+        _clean(folder, tasks, fresh=fresh)
+        missing = [task for task in tasks if not task.path.exists()]
+        _run_all(missing, scheduler, workers, on_cpu=where.type == "cpu")
+        digests = {task.path.name: read_header(task.path)[DIGEST] for task in tasks}
+        write_record(folder, code=code_digest(CODE), files=digests)
+    if not missing:
+        report(
+            f"features {folder.name}: {len(tasks)} files unchanged, checksums verified, kept; to compute them again: "
+            f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage_name('features', folder)}"
+        )
+    return len(missing)
+
+
+def _run_all(tasks: Sequence[FeatureTask], scheduler: str | None, workers: int | None, *, on_cpu: bool) -> None:
+    if not on_cpu:
+        for task in tasks:
+            compute_file(task)
+        return
+    arguments = [(task,) for task in tasks]
+    label = f"features {tasks[0].path.parent.name}" if tasks else ""
+    try:
+        for _ in run_tasks(compute_file, arguments, scheduler=scheduler, workers=workers, label=label):
+            pass
+    except ClusterError as error:
+        if error.task is None:
+            raise
+        raise FeatureError(
+            f"{tasks[error.task].path}: the worker process died twice on this file: out of memory? Use fewer workers. Finished files "
+            "are kept"
+        ) from None
+
+
+def _clean(folder: Path, tasks: Sequence[FeatureTask], *, fresh: bool) -> None:
+    """Verify the files that are there; remove those that cannot be kept, and report why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record, code = read_record(folder), code_digest(CODE)
+    expected = {task.path: task for task in tasks}
+    recode = "SOUNDSPOT_FRESH is set" if fresh else changed_code(record, code)
+    removed: Counter[str] = Counter()
+    for path in folder.glob(FEATURES_PATTERN):
+        reason = recode or ("the shards changed" if path not in expected else why_stale(expected[path]))
+        if not reason and _was_modified(path, record):
+            reason = "modified after they had been computed"
+        if reason:
+            removed[reason] += 1
+            path.unlink()
+    for reason, count in removed.items():
+        report(f"features {folder.name}: removed {count} files, to be computed again: {reason}")
+    remove_leftovers(folder)
+    write_record(folder, code=code)
+
+
+def _was_modified(path: Path, record: Mapping[str, Any]) -> bool:
+    recorded = record.get("files", {})
+    return path.name in recorded and read_header(path)[DIGEST] != recorded[path.name]
+
+
+def _absolute(visual: BackboneSettings) -> BackboneSettings:
+    """Return the settings with an absolute path of the weights, if they are a file."""
+    if visual.weights is None or not Path(visual.weights).is_file():
+        return visual
+    return visual.model_copy(update={"weights": str(Path(visual.weights).absolute())})
