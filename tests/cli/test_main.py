@@ -7,6 +7,7 @@ import sys
 import click
 import h5py
 import pytest
+import yaml
 
 from pipeline.cli.main import soundspot
 from pipeline.common.console import run_command
@@ -45,6 +46,14 @@ def test_every_command_shows_an_example():
     for name, command in all_commands(soundspot, click.Context(soundspot)):
         assert "Example" in (command.help or ""), name
         assert "soundspot " in command.help, name
+
+
+def test_the_preset_of_the_demo(project, capsys):
+    assert run("import", "demo", "--name", "tiny", "--train", 4, "--test", 2, "--preset", "nothing") == 1
+    assert "demo, other, soundnet_flickr" in capsys.readouterr().err
+    assert not (project / "data_manifests").exists()
+    assert run("import", "demo", "--name", "tiny", "--train", 4, "--test", 2, "--preset", "other") == 0
+    assert yaml.safe_load((project / "params.yaml").read_text())["training"]["tiny"] == {"batch_size": 2}
 
 
 def test_help_imports_no_heavy_library():

@@ -12,7 +12,7 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, building_folder, card_text, write_dataset
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip, read_clips
-from tests.support.importing import PARAMS, make_project, tree
+from tests.support.importing import PARAMS, make_project, options, tree
 
 CARD = CardText(title="A set", source="here", license="none", image_size=64, protocol="paper256")
 
@@ -246,6 +246,22 @@ def test_missing_and_broken_settings(tmp_path):
     (tmp_path / "params.yaml").write_text("a: [")
     with pytest.raises(SettingsError, match="not readable as YAML"):
         params_with_block(tmp_path / "params.yaml", "own")
+
+
+def test_the_preset_is_the_block_that_is_copied(project):
+    chosen = options(project, "own", project, preset="other")
+    report = chosen.start()
+    write_dataset(Dataset.of(chosen, CARD, report, {"train": [Clip("a", video="a.mp4")]}, {}), project)
+    assert yaml.safe_load((project / "params.yaml").read_text())["training"]["own"] == {"batch_size": 2}
+    assert report.hints[0].startswith("params.yaml: added training.own with the settings of other")
+
+
+def test_an_unknown_preset_is_an_error_that_lists_the_blocks(project):
+    with pytest.raises(SettingsError, match=r"--preset tiny: .* demo, other, soundnet_flickr$"):
+        options(project, "own", project, preset="tiny").start()
+    (project / "params.yaml").unlink()
+    with pytest.raises(SettingsError, match="--preset demo: .*none"):
+        options(project, "own", project, preset="demo").start()
 
 
 def test_an_import_adds_the_block(project):

@@ -104,7 +104,7 @@ def import_mosaics(
         _split(PHOTOGRAPHS, seen, labels, settings, report),
         _split(RECORDINGS, heard, labels, settings, report),
     )
-    _check_counts(sides, labels)
+    _check_counts(sides, labels, report)
     if options.check_only:
         return report
     boxes = [read_pixel_boxes(found, report) for found in seen]
@@ -113,7 +113,7 @@ def import_mosaics(
     with temporary_folder(media / "composing") as folder:
         run = partial(run_tasks, scheduler=scheduler, workers=workers)
         sides, objects = _decode(sides, boxes, folder, settings, report, run)
-        _check_counts(sides, labels)
+        _check_counts(sides, labels, report)
         mosaics = _draw(sides, settings)
         compose = ComposeSettings(IMAGE_SIZE, AUDIO, settings.grid, settings.seed)
         every = [mosaic for drawn in mosaics.values() for mosaic in drawn]
@@ -172,7 +172,7 @@ def _split(
     return Side(what, {split: parts[split] for split in SPLITS if settings.counts[split]})
 
 
-def _check_counts(sides: tuple[Side, Side], labels: Sequence[str]) -> None:
+def _check_counts(sides: tuple[Side, Side], labels: Sequence[str], report: ImportReport) -> None:
     """Raise ManifestError if a class has no photograph or no recording in a split."""
     lacking = []
     for split in sides[0].parts:
@@ -181,9 +181,11 @@ def _check_counts(sides: tuple[Side, Side], labels: Sequence[str]) -> None:
             if not (photographs and recordings):
                 lacking.append(f"{label} has {photographs} {PHOTOGRAPHS} and {recordings} {RECORDINGS} for {split}")
     if lacking:
+        n_left_out = sum(map(len, report.left_out.values()))
+        why = f" ({n_left_out} files were left out; --report FILE lists the reasons)" if n_left_out else ""
         raise ManifestError(
-            f"{shortened(lacking, 4)}; every class needs both in every split: add files, change --shares, or choose classes with "
-            "--classes"
+            f"{shortened(lacking, 4)}{why}; every class needs both in every split: add files, change --shares, or choose classes "
+            "with --classes"
         )
 
 

@@ -92,7 +92,8 @@ def split_sources(
 def without_copies(sources: Sequence[Source], what: str, report: ImportReport) -> list[Source]:
     """Keep the first of files with the same bytes."""
     by_size: dict[int, list[Source]] = defaultdict(list)
-    for source in sources:
+    # A link to a missing file is reported when the files are decoded.
+    for source in [source for source in sources if source.path.is_file()]:
         by_size[source.path.stat().st_size].append(source)
     copies: set[int] = set()
     for same_size in by_size.values():
