@@ -17,6 +17,10 @@ class SettingsError(SoundspotError):
     """A setting in params.yaml or in a dataset card is unknown, of the wrong type, or out of range."""
 
 
+class PackageError(SoundspotError):
+    """A package that a setting requires is not installed, or cannot be imported."""
+
+
 class ManifestError(SoundspotError):
     """A clip list or box file is malformed or inconsistent, or splits share clips."""
 

@@ -11,7 +11,6 @@ projection, the BatchNorm, and receptive fields centered on their cells (see `pi
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,7 +20,6 @@ from torch.nn import functional as F
 from pipeline.common.config import EncoderSettings
 from pipeline.common.errors import SettingsError
 from pipeline.model.backbones.build import build_backbone
-from pipeline.model.pretrained import load_pretrained
 
 SILENCE_STD = 1.0e-5  # a log-mel with a smaller standard deviation counts as constant and becomes zeros
 
@@ -41,8 +39,8 @@ class AudioVisualModel(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.visual = build_backbone(settings.visual, channels_in=3, centered=True)
-        self.audio = build_backbone(settings.audio, channels_in=1, centered=False)
+        self.visual = build_backbone(settings.visual, channels_in=3, centered=True, setting="encoder.visual")
+        self.audio = build_backbone(settings.audio, channels_in=1, centered=False, setting="encoder.audio")
         self.audio_pooling: Literal["mean", "max"] = settings.audio_pooling
         self.visual_projection: nn.Module = nn.Identity()
         self.audio_projection: nn.Module = nn.Identity()
@@ -125,8 +123,8 @@ def build_model(settings: EncoderSettings) -> AudioVisualModel:
 
     Raises
     ------
-    SettingsError
-        The encoders' features differ in length and there is no projection.
+    SettingsError, PackageError
+        The encoders' features differ in length and there is no projection; or timm is missing, or has no such model.
     CheckpointError
         The weights of a backbone cannot be found, or do not match it.
     """
@@ -136,9 +134,6 @@ def build_model(settings: EncoderSettings) -> AudioVisualModel:
             f"encoder: features of visual have {model.visual.dim} channels and those of audio {model.audio.dim}; set embedding_dim, "
             "or choose backbones with equally many"
         )
-    for name, backbone in (("visual", settings.visual), ("audio", settings.audio)):
-        if backbone.weights is not None:
-            load_pretrained(getattr(model, name), Path(backbone.weights), setting=f"encoder.{name}.weights")
     return model
 
 

@@ -1,8 +1,6 @@
-"""Load published weights from a local file.
+"""Read a file of tensors: published weights, or a checkpoint of ours.
 
-The file is a torchvision ResNet state dict: a flat mapping of names to tensors of any floating type. The classifier (`fc.*`) is
-ignored. `num_batches_tracked` may be missing, as in files from before 2018. Files are loaded with `weights_only`, so one that would
-run code is rejected.
+The file is a flat mapping of names to tensors. It is loaded with `weights_only`, so one that would run code is rejected.
 
 Damage is detected by the checksums inside the file. Files of torch before 1.6 have none; there, the only evidence is the
 beginning of the SHA-256 that torch.hub puts into file names, such as ``resnet18-5c106cde.pth``.
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.common.access import raise_if_access_error
 from pipeline.common.console import note
@@ -79,47 +77,6 @@ def first_not_finite(content: Mapping[Any, Any]) -> str | None:
     return None
 
 
-def weights_advice(setting: str) -> str:
-    """Return what to do about published weights that are missing or do not match."""
-    return f"set {setting} to a torchvision ResNet state dict of the same shape, or to null for random weights"
-
-
-def load_pretrained(module: nn.Module, path: Path, *, setting: str) -> None:
-    """Copy published weights into a ResNet.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Its state dict has torchvision's names.
-    path : Path
-    setting : str
-        Setting that contains the path, for messages.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be loaded, or does not match the module; the message names the first key that differs.
-    """
-    advice = weights_advice(setting)
-    _compare_with_name(path)
-    content = load_tensors(path, advice=advice)
-    weights = {name: value for name, value in content.items() if not str(name).startswith("fc.")}
-    own = module.state_dict()
-    for name, target in own.items():
-        if name not in weights and name.endswith("num_batches_tracked"):
-            weights[name] = target
-        value = weights.get(name)
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: no tensor {name!r}, which the encoder requires; {advice}")
-        if value.shape != target.shape:
-            shapes = f"{tuple(value.shape)}, but the encoder's is {tuple(target.shape)}"
-            raise CheckpointError(f"{path}: {name!r} has shape {shapes}; {advice}")
-    unknown = [str(name) for name in weights if name not in own]
-    if unknown:
-        raise CheckpointError(f"{path}: {unknown[0]!r} is not part of the encoder; {advice}")
-    module.load_state_dict(weights)
-
-
 def _zip_damage(path: Path, *, headers_only: bool) -> str:
     """Return which entry of a zip file of torch.save is damaged; empty if none is. torch itself does not compare checksums."""
     with open(path, "rb") as file:
@@ -147,7 +104,7 @@ def _zip_damage(path: Path, *, headers_only: bool) -> str:
     return ""
 
 
-def _compare_with_name(path: Path) -> None:
+def compare_with_name(path: Path) -> None:
     """Compare a published file with the SHA-256 in its name. Raises CheckpointError if it differs."""
     named = _HASH_IN_NAME.search(path.name)
     if not path.is_file():

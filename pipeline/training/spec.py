@@ -23,8 +23,7 @@ from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import check_fills_batch
 from pipeline.methods.build import build_method, method_settings, method_spec
-from pipeline.model.backbones.build import backbone_stride
-from pipeline.model.pretrained import weights_advice
+from pipeline.model.backbones.build import backbone_stride, weights_digest
 from pipeline.pseudo_labels import artifact
 from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
@@ -125,9 +124,8 @@ def initialize_specs(
     iteration = IterationSettings(**settings.initialize.model_dump(), delta_v=INITIAL_DELTA_V, delta_a=INITIAL_DELTA_A)
     # The content of the weights counts, not their path.
     start = "".join(
-        _digest(Path(backbone.weights), advice=weights_advice(f"encoder.{name}.weights"))
-        for name, backbone in (("visual", settings.encoder.visual), ("audio", settings.encoder.audio))
-        if backbone.weights is not None
+        weights_digest(getattr(settings.encoder, name), channels_in=channels, setting=f"encoder.{name}")
+        for name, channels in (("visual", 3), ("audio", 1))
     )
     spec = partial(_spec, shards, settings, "initialize", "initial", iteration=iteration, start=start)
     return [spec(seed=seed, folder=seed_folder(folder, seeds, seed)) for seed in seeds]
@@ -246,10 +244,8 @@ def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | 
     return read_clip_classes(clips or Path(), TRAIN_SPLIT, shards.clip_ids, label_file=label_file)
 
 
-def _digest(path: Path, *, advice: str = "run initialize") -> str:
+def _digest(path: Path) -> str:
     try:
         return file_digest(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; {advice}") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}; {advice}") from None
+        raise CheckpointError(f"{path}: {error.strerror}; run initialize") from None

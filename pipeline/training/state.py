@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pipeline.common.config import AudioSettings
+from pipeline.common.config import AudioSettings, EncoderSettings, OptimizationSettings
 from pipeline.common.console import report
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
 from pipeline.common.hdf5 import verify_arrays
@@ -105,6 +106,30 @@ def finish(run: TrainingRun, state: TrainingState) -> None:
     run.folder.finish()
 
 
+def build_optimizer(
+    model: AudioVisualModel, encoder: EncoderSettings, settings: OptimizationSettings
+) -> torch.optim.AdamW:
+    """Return the optimizer of everything that is not frozen.
+
+    Backbones that start from published weights form a second group if `backbone_learning_rate` is set: fine-tuning them takes a rate at
+    which layers with random weights hardly learn. Raises TrainingError if all is frozen.
+    """
+    pretrained: set[Tensor] = set()
+    if settings.backbone_learning_rate is not None:
+        for name in ("visual", "audio"):
+            if getattr(encoder, name).weights is not None:
+                pretrained |= set(getattr(model, name).parameters())
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in trainable if each not in pretrained], "lr": settings.learning_rate},
+        {"params": [each for each in trainable if each in pretrained], "lr": settings.backbone_learning_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise TrainingError("encoder: both backbones are frozen, and there is nothing else to train; set embedding_dim")
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
 def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     spec, folder = run.spec, run.folder
     # All weights are in the state; the file of pretrained weights may no longer exist.
@@ -178,9 +203,7 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
     if isinstance(run.shards, FeatureSet):
         run.shards.check_model(model, spec.encoder.visual.model_dump(mode="json"), spec.folder.path)
     model.to(run.device)
-    settings = spec.iteration
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return TrainingState(model, optimizer, None, [])
+    return TrainingState(model, build_optimizer(model, spec.encoder, spec.iteration), None, [])
 
 
 def _model_content(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, Any]:

@@ -281,9 +281,9 @@ class TestPretrained:
         path = tmp_path / "weights.pth"
         torch.save(weights, path, _use_new_zipfile_serialization=zipped)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.build(path.rename(tmp_path / f"resnet18-{digest[:8]}.pth"))
+        self.build(path.rename(tmp_path / f"resnet18-{digest}.pth"))
         assert capsys.readouterr().err == ""
-        path = (tmp_path / f"resnet18-{digest[:8]}.pth").rename(tmp_path / "resnet18-5c106cde.pth")
+        path = (tmp_path / f"resnet18-{digest}.pth").rename(tmp_path / "resnet18-5c106cde.pth")
         with pytest.raises(CheckpointError, match=rf"resnet18-5c106cde\.pth.*SHA-256.*{digest[:8]}"):
             self.build(path)
         self.build(path.rename(tmp_path / "mine-20261128.pth"))  # a date

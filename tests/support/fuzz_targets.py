@@ -34,8 +34,8 @@ from pipeline.evaluation.calibration import Calibration, read_calibration, write
 from pipeline.manifests.boxes import read_boxes
 from pipeline.manifests.clips import read_clips
 from pipeline.media.clip import decode_clip, read_audio, read_frame
+from pipeline.model.backbones.weights import load_weights
 from pipeline.model.encoders import build_model
-from pipeline.model.pretrained import load_pretrained
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.map_file import ResponseMaps, read_maps, write_maps
 from pipeline.shards.reader import ShardSet, verify_shard
@@ -204,7 +204,7 @@ def _read_model(path: Path) -> Any:
 
 def _read_pretrained(path: Path) -> Any:
     encoder = build_model(ENCODER).visual
-    load_pretrained(encoder, path, setting="encoder.visual.weights")
+    load_weights(encoder, str(path), setting="encoder.visual")
     return _state(encoder)
 
 

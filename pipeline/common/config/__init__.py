@@ -9,6 +9,7 @@ base: the base class, types, reading. card: dataset.yaml. encoder: the encoders.
 from pipeline.common.config.base import Count, Fraction, NonNegative, OddCount, Positive, Settings
 from pipeline.common.config.card import AudioSettings, Card, EvaluationSettings, RenderSettings, load_card
 from pipeline.common.config.encoder import (
+    TIMM,
     BackboneSettings,
     EncoderSettings,
     Padding,
@@ -28,6 +29,7 @@ from pipeline.common.config.training import (
 )
 
 __all__ = [
+    "TIMM",
     "AudioSettings",
     "AugmentationSettings",
     "BackboneSettings",

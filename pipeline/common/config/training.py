@@ -29,6 +29,7 @@ class OptimizationSettings(Settings):
     epochs: Count
     temperature: Positive
     learning_rate: Positive
+    backbone_learning_rate: Positive | None = None  # of backbones that start from `weights`; None: learning_rate
     weight_decay: NonNegative
 
 
@@ -62,6 +63,19 @@ class TrainingSettings(Settings):
     initialize: OptimizationSettings
     iterate: IterationSettings
     methods: dict[str, dict[str, Any]]  # per method: overrides of `iterate`, and the method's own settings
+
+    @model_validator(mode="after")
+    def _has_a_pretrained_backbone(self) -> TrainingSettings:
+        encoder = self.encoder
+        learns = any(each.weights is not None and each.trainable != "none" for each in (encoder.visual, encoder.audio))
+        phases = {"initialize": self.initialize.backbone_learning_rate, "iterate": self.iterate.backbone_learning_rate}
+        phases |= {f"methods.{name}": own.get("backbone_learning_rate") for name, own in self.methods.items()}
+        for phase, rate in phases.items():
+            if rate is not None and not learns:
+                raise ValueError(
+                    f"{phase}.backbone_learning_rate: no backbone with `weights` is trained; remove the rate, or set `trainable`"
+                )
+        return self
 
     @property
     def stores_features(self) -> bool:
