@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One test process per core. The tests of a file run in the same process, because they share fixtures.
 PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test tables check format bench docs
+.PHONY: install demo test tables real folders-given check format bench docs
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed        ## virtual environment and packages only
@@ -24,6 +24,19 @@ TABLE_ROWS := $(TABLE_ROWS),mssl_stage1_eq2,mssl_stage1_unlabeled_eq2,mssl_stage
 
 tables: $(VENV)/.installed         ## the paper's tables on the demo dataset: all rows, three seeds each
 	SOUNDSPOT_SEEDS_AT_ONCE=$${SOUNDSPOT_SEEDS_AT_ONCE:-3} dvc exp run -S 'seeds=[0,1,2]' -S 'variants=[$(TABLE_ROWS)]'
+
+# Mosaics of real photographs and recordings. A test set of its own: TEST_PHOTOS=DIR TEST_SOUNDS=DIR.
+REAL_ROWS := initial,itr,itr_intra,itr_inter,iterative
+NAME ?= real
+
+real: folders-given $(VENV)/.installed-backbones   ## PHOTOS=DIR SOUNDS=DIR: from the folders to the report, three seeds each
+	soundspot import mosaic --name '$(NAME)' --preset real --force --photos '$(PHOTOS)' --sounds '$(SOUNDS)' \
+	    $(if $(TEST_PHOTOS),--test-photos '$(TEST_PHOTOS)')$(if $(TEST_SOUNDS), --test-sounds '$(TEST_SOUNDS)')
+	SOUNDSPOT_SEEDS_AT_ONCE=$${SOUNDSPOT_SEEDS_AT_ONCE:-3} dvc exp run -S 'dataset=$(NAME)' -S 'seeds=[0,1,2]' -S 'variants=[$(REAL_ROWS)]'
+	@echo 'Open the report in a browser: results/$(NAME)/report/index.html'
+
+folders-given:
+	$(if $(and $(PHOTOS),$(SOUNDS)),@:,$(error give the folders of photographs and recordings by class: make real PHOTOS=DIR SOUNDS=DIR [NAME=real]))
 
 check: $(VENV)/.installed-dev      ## check format, lint and types, and run the fast tests
 	ruff format --check .
@@ -47,6 +60,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-backbones: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet -e '.[backbones]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

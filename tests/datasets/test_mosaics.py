@@ -1,6 +1,7 @@
 """Mosaics of generated photographs and recordings: a color tells class and number, a pitch tells the class."""
 
 import csv
+import re
 import shutil
 import wave
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ from pipeline.common.errors import ManifestError
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import ImportOptions
 from pipeline.datasets.mosaics.build import AUDIO, MosaicSettings, import_mosaics
+from pipeline.datasets.mosaics.classes import CLASS_MAP, read_class_map
 from pipeline.datasets.mosaics.compose import loudest_window
 from pipeline.datasets.mosaics.files import Source
 from pipeline.datasets.mosaics.schedule import draw_mosaics
@@ -26,6 +28,7 @@ from pipeline.manifests.boxes import read_boxes
 from pipeline.manifests.clips import read_clips
 from pipeline.shards.reader import ShardSet
 from tests.support.importing import make_project, tree
+from tests.support.projects import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_worker")
 
@@ -287,6 +290,26 @@ def test_official_layouts(tmp_path: Path) -> None:
     assert report.n_boxes == 30
     labels = {clip.label for clip in read_clips(project / "data_manifests/m/test.csv")}
     assert labels == set(LABELS)
+
+
+def test_the_committed_class_map() -> None:
+    class_map = read_class_map(ROOT / CLASS_MAP)
+    assert set(class_map.tiny_imagenet.values()) == set(class_map.esc50.values())
+    assert {"dog", "cat", "bird", "cow", "sheep", "frog", "pig", "insect"} <= set(class_map.esc50.values())
+    assert all(re.fullmatch(r"n\d{8}", wnid) for wnid in class_map.tiny_imagenet)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dog: [n1]\n", "expected CLASS"),
+        ("a: &a {tiny_imagenet: [], esc50: [dog]}\nb: *a\n", "'dog' is in the classes 'a' and 'b'"),
+    ],
+)
+def test_malformed_class_maps(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "map.yaml").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        read_class_map(tmp_path / "map.yaml")
 
 
 def test_a_recording_in_two_folds_is_an_error(tmp_path: Path) -> None:

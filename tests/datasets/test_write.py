@@ -260,7 +260,7 @@ def test_an_unknown_preset_is_an_error_that_lists_the_blocks(project):
     with pytest.raises(SettingsError, match=r"--preset tiny: .* demo, other, soundnet_flickr$"):
         options(project, "own", project, preset="tiny").start()
     (project / "params.yaml").unlink()
-    with pytest.raises(SettingsError, match="--preset demo: .*none"):
+    with pytest.raises(SettingsError, match=r"--preset demo: .*none"):
         options(project, "own", project, preset="demo").start()
 
 

@@ -100,6 +100,7 @@ def test_every_command_that_is_not_run_is_still_documented():
         ("dvc repro train@demo-others", "no 'train@demo-others'"),
         ("dvc exp run -S training.demo.iterate.delta=1", r"training\.demo\.iterate\.delta .*params\.yaml"),
         ("make demos", "has no"),
+        ("make real PICTURES=a", "has no PICTURES=a"),
         ("python -m stages.train --variants iterative", "has no option --variants"),
         ("soundspot export iterative --format onnx", "Missing option"),
         ("soundspot export iterative --format tflite -o a", "is not one of"),
