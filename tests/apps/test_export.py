@@ -213,6 +213,22 @@ def test_a_constant_batch_size_is_detected(model, tmp_path, monkeypatch):
         assert not list(tmp_path.glob("out*"))
 
 
+def test_an_operator_that_onnx_lacks_is_one_line(model, tmp_path, monkeypatch, capfd):
+    own = Iterative.localize
+
+    def resized(self, model, frames, log_mel):
+        response, audio = own(self, model, frames, log_mel)
+        grown = torch.nn.functional.interpolate(response[:, None], size=(9, 9), mode="bicubic", antialias=True)
+        return grown[:, 0], audio
+
+    monkeypatch.setattr(Iterative, "localize", resized)
+    with pytest.raises(
+        ExportError, match=r"model\.pt: method 'iterative' cannot be exported as ONNX.*upsample_bicubic"
+    ):
+        export_model(model, tmp_path / "out.onnx", format="onnx")
+    assert capfd.readouterr().out == ""  # torch would print the whole graph
+
+
 def test_a_method_that_cannot_be_exported_is_reported(model, tmp_path, monkeypatch):
     def odd(self, model, frames, log_mel):
         if torch.jit.is_tracing():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.common.config import TimmSettings
 from pipeline.model.encoders import build_model
 from tests.support.synthetic import ENCODER, SMALL
 
@@ -50,3 +51,25 @@ def test_stored_features_take_the_place_of_frames():
     stored = features.half()
     assert torch.equal(model.visual_features(stored), stored.float())
     torch.testing.assert_close(model.eval().encode_frames(stored), model.encode_frames(FRAMES), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"])
+@pytest.mark.parametrize("trainable", ["last_stage", "none"])
+def test_the_last_stage_of_a_backbone_of_timm(name, trainable):
+    stride = 16 if name == "test_vit" else 32
+    model = encoders(trainable, TimmSettings(backbone=f"timm:{name}", stride=stride))
+    names = [key for key, _ in model.visual.net.named_parameters()]
+    changed = {key.removeprefix("visual.net.") for key in step(model) if key.startswith("visual.")}
+    if trainable == "none":
+        assert not changed
+        return
+    last = {
+        "test_resnet": "layer4",
+        "test_efficientnet": "blocks.4",
+        "test_convnext": "stages_3",
+        "test_vit": "model.blocks.5",
+    }
+    assert changed
+    assert all(key.startswith(last[name]) for key in changed)
+    learning = {key for key, parameter in model.visual.net.named_parameters() if parameter.requires_grad}
+    assert learning == {key for key in names if key.startswith(last[name])}

@@ -148,7 +148,7 @@ def export_model(
     with replacing(output) as temporary:
         try:
             frames, spectra = map(torch.from_numpy, example)
-            written = kind.write(temporary, Exportable(model).eval(), (frames, spectra), facts)
+            written = kind.write(temporary, Exportable(model, frames, spectra).eval(), (frames, spectra), facts)
             # Loaded from the file, so that writing and reading are verified too.
             found = [kind.open(temporary)(*batch) for batch in inputs_in_batches(inputs)]
         except (SoundspotError, OSError):

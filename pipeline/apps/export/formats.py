@@ -19,6 +19,7 @@ trace generalizes to other inputs is verified: see `pipeline.apps.export.export`
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -52,12 +53,16 @@ class Exportable(nn.Module):
     Parameters
     ----------
     model : TrainedModel
-        In evaluation mode.
+        In evaluation mode; copied.
+    frames, log_mel : Tensor
+        Example inputs, for their sizes.
     """
 
-    def __init__(self, model: TrainedModel) -> None:
+    def __init__(self, model: TrainedModel, frames: Tensor, log_mel: Tensor) -> None:
         super().__init__()
-        self.encoders = model.encoders
+        self.encoders = copy.deepcopy(model.encoders)
+        for backbone, images in ((self.encoders.visual, frames), (self.encoders.audio, log_mel)):
+            backbone.fix_size(*images.shape[-2:])
         self.method = model.method
 
     def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +195,13 @@ def _package(name: str) -> Any:
 
 @contextmanager
 def _quiet_trace() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings():
-        # Ignore warnings that branches become constants, which is intended, and that tracing is deprecated.
-        warnings.simplefilter("ignore")
-        yield
+    # Where an operator cannot be exported, it prints the whole graph to stdout before it raises.
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *values: None
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Ignore warnings that branches become constants, which is intended, and that tracing is deprecated.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch._C._jit_onnx_log = log

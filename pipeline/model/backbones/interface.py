@@ -38,6 +38,10 @@ class Backbone(nn.Module, ABC):
     def last_stage(self) -> Iterable[nn.Parameter]:
         """Return the parameters of the last stage."""
 
+    def fix_size(self, height: int, width: int) -> None:
+        """Prepare an export: from now on, all images are of this size."""
+        return
+
     def freeze(self, trainable: Trainable) -> None:
         """Let only a part of the net learn: all of it, its last stage, or nothing.
 

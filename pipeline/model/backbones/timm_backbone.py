@@ -93,6 +93,12 @@ class TimmBackbone(Backbone):
             )
         return self.extension.maps(features, size)
 
+    def fix_size(self, height: int, width: int) -> None:
+        # Resizes the position embedding now, and not with each image, for which ONNX has no operator.
+        inner: Any = getattr(self.net, "model", self.net)
+        if getattr(inner, "dynamic_img_size", False) and hasattr(inner, "set_input_size"):
+            inner.set_input_size(img_size=tuple(self.stride * self.extension.cells(side) for side in (height, width)))
+
     def last_stage(self) -> Iterator[nn.Parameter]:
         earlier = _names_before(self.name, self.level)
         return (parameter for name, parameter in self.net.named_parameters() if name not in earlier)
