@@ -110,7 +110,7 @@ def _client(address: str | None, workers: int | None, n_tasks: int, label: str) 
     if address is None:
         if workers is not None and workers < 1:
             raise ClusterError(f"{label}: {workers} workers; use at least 1")
-        with _local_client(min(workers or _available_cores(), n_tasks)) as client:
+        with _local_client(min(workers or available_cores(), n_tasks)) as client:
             yield client
         return
     try:
@@ -186,7 +186,8 @@ def _kill_workers(cluster: LocalCluster) -> None:
                 os.kill(nanny.pid, signal.SIGKILL)
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Return the number of cores available to this process, which is that of local workers."""
     if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -8,17 +8,20 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pipeline.apps.preflight import check as preflight
 from pipeline.apps.preflight import outputs
 from pipeline.apps.preflight.check import check_dataset
 from pipeline.apps.preflight.findings import human_bytes, human_seconds
 from pipeline.apps.preflight.memory import activation_bytes, peak, reset_peak
+from pipeline.apps.preflight.synthetic import SyntheticFeatures
 from pipeline.apps.preflight.timing import Profile, Throughput, profile_stages, stage_times
 from pipeline.cli.main import soundspot
 from pipeline.common.config import load_params
@@ -31,6 +34,7 @@ from pipeline.methods.registry import METHODS, MethodSpec
 from pipeline.model.encoders import build_model
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.train import initialize, train
+from tests.support.feature_world import frozen_settings, write_weights
 from tests.support.importing import tree
 from tests.support.localizing import AUDIO
 from tests.support.scored_world import FRAMES, MELS, SIZE, boxes_of, make_manifest, make_split
@@ -500,3 +504,52 @@ def test_units():
 def test_boxes_of_the_scored_split_are_enough(project):
     write_boxes(project / "data_manifests/squares/test_boxes.csv", boxes_of(TEST[0]))
     assert not check(project).problems
+
+
+def freeze(project):
+    """Give the project a frozen visual backbone with weights."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    encoder = params["training"]["squares"]["encoder"]
+    encoder["visual"] = encoder["visual"] | {"trainable": "none", "weights": str(project / "net.pth")}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    settings = load_params(project / "params.yaml").training["squares"]
+    write_weights(project / "net.pth", visual=settings.encoder.visual)
+    return settings
+
+
+def test_stored_features_are_forecast(project, monkeypatch):
+    read = Mock(wraps=SyntheticFeatures.read)
+    monkeypatch.setattr(SyntheticFeatures, "read", lambda *arguments, **options: read(*arguments, **options))
+    freeze(project)
+    found = check(project, n_batches=1)
+    assert found.problems == []
+    sizes = {output.folder: output.size for output in found.outputs if output.what == "features"}
+    # 64 channels in float16; mirrored frames for training alone
+    cells = (SIZE // 8) ** 2
+    assert sizes == {
+        "data/squares/features/train": 40 * 2 * 64 * cells * 2,
+        "data/squares/features/test": 6 * 64 * cells * 2,
+    }
+    stages = [time.stage for time in found.times]
+    assert stages == ["features", "initialize", "itr", "maps of itr"]
+    assert found.times[0].total_seconds > 0
+    assert read.call_count > 4, "the test run must train on features"
+
+
+def test_a_trained_backbone_stores_no_features(project):
+    found = check(project, n_batches=1)
+    assert not [output for output in found.outputs if output.what == "features"]
+    assert found.times[0].stage == "initialize"
+
+
+def test_the_time_of_the_features_is_shared_by_the_workers():
+    settings = frozen_settings(Path("net.pth"))
+    times = stage_times(
+        Profile({"initialize": Throughput(1.0, 1.0), "itr": Throughput(1.0, 1.0)}, 1, view_seconds=0.5),
+        {"train": SplitCoverage(40, 40), "test": SplitCoverage(10, 10)},
+        params=SimpleNamespace(seeds=[0, 1], score_split="test"),
+        settings=settings,
+        methods=["itr"],
+        workers=3,
+    )
+    assert (times[0].stage, times[0].total_seconds) == ("features", (2 * 40 + 10) * 0.5 / 3)

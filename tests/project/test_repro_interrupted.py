@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
-from tests.support.projects import DVC, digests, environment, repro
+from tests.support.projects import digests, kill_when, repro
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
-
-
-def kill_when(folder: Path, there: Path, *arguments: str) -> None:
-    """Start `dvc repro`, and kill it with all its children as soon as a file is there."""
-    process = subprocess.Popen(
-        [*DVC, "repro", *arguments],
-        cwd=folder,
-        env=environment() | {"SOUNDSPOT_FRESH": "1"},  # otherwise the stage restores its output from DVC's cache
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    end = time.monotonic() + 600
-    while not there.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    assert process.poll() is None, "the pipeline ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_extract_keeps_the_finished_shards(project):

@@ -6,8 +6,10 @@ import copy
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,24 @@ def repro(folder: Path, *arguments: str) -> list[str]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def kill_when(folder: Path, there: Path, *arguments: str) -> None:
+    """Start `dvc repro`, and kill it with all its children as soon as a file is there."""
+    process = subprocess.Popen(
+        [*DVC, "repro", *arguments],
+        cwd=folder,
+        env=environment() | {"SOUNDSPOT_FRESH": "1"},  # otherwise the stage restores its output from DVC's cache
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 600
+    while not there.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert process.poll() is None, "the pipeline ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def read_params(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.apps.preflight.findings import Preflight, human_bytes
 from pipeline.apps.preflight.memory import activation_bytes, available_bytes
 from pipeline.apps.preflight.outputs import check_disk, estimate_outputs, map_side
 from pipeline.apps.preflight.timing import profile_stages, stage_times
+from pipeline.common.cluster import available_cores
 from pipeline.common.config import Card, LabeledSettings, Params, TrainingSettings, load_card
 from pipeline.common.errors import SoundspotError
 from pipeline.common.project import manifest_folder
@@ -95,7 +96,15 @@ def check_dataset(
     if n_batches and not _fits(preflight, card, settings, model, device):
         return preflight
     _measure(
-        preflight, params, card, settings, trainable, labels, n_batches=n_batches, device=device, on_stage=on_stage
+        preflight,
+        params,
+        card,
+        settings,
+        trainable,
+        labels,
+        n_batches=n_batches,
+        device=device,
+        on_stage=on_stage,
     )
     return preflight
 
@@ -202,7 +211,14 @@ def _measure(
             f"{field}: a batch of {settings.batch_size} needs about {needed} on {chosen}, but only {available} are available; "
             f"lower it to about {smaller}, or use a machine with more memory"
         )
-    preflight.times = stage_times(profile, preflight.clips, params=params, settings=settings, methods=variants)
+    preflight.times = stage_times(
+        profile,
+        preflight.clips,
+        params=params,
+        settings=settings,
+        methods=variants,
+        workers=available_cores() if on_cpu else 1,
+    )
     if on_cpu and len(params.seeds) > 1:
         preflight.notes.append(
             "times are for seeds one after another; SOUNDSPOT_SEEDS_AT_ONCE trains them in parallel, which speeds up small models"

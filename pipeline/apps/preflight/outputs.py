@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.apps.preflight.findings import Output, Preflight, human_bytes
 from pipeline.common.config import Card, Params, TrainingSettings
 from pipeline.common.project import (
+    FEATURES_PATTERN,
     INITIAL_RUN,
     LABELS_FOLDER,
     LABELS_PATTERN,
@@ -24,10 +25,12 @@ from pipeline.common.project import (
     STATE_FILE,
     WEIGHTS_FOLDER,
     WEIGHTS_PATTERN,
+    features_folder,
     results_folder,
     runs_folder,
     shards_folder,
 )
+from pipeline.features.reader import n_views
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.methods.build import method_settings
 from pipeline.model.backbones.build import backbone_stride
@@ -35,6 +38,7 @@ from pipeline.model.encoders import AudioVisualModel
 
 _PATTERNS = {
     "shards": SHARD_PATTERN,
+    "features": FEATURES_PATTERN,
     "pseudo-labels": LABELS_PATTERN,
     MODEL_FILE: MODEL_FILE,
     "checkpoints": WEIGHTS_PATTERN,
@@ -52,6 +56,15 @@ def shard_output(params: Params, card: Card, dataset: str, split: str, n_clips: 
     size = n_clips * (3 * card.image_size**2 + 4 * card.audio.n_mels * card.audio.n_frames)
     count = math.ceil(n_clips / params.extract.clips_per_shard)
     return Output("shards", str(shards_folder(Path(), dataset, split)), count, size)
+
+
+def feature_output(
+    params: Params, settings: TrainingSettings, dataset: str, split: str, n_clips: int, *, side: int, channels: int
+) -> Output:
+    """Return the stored features of a split: float16, of each frame and, for training with flips, of the mirrored frame."""
+    size = n_clips * n_views(settings, split) * 2 * channels * side**2
+    count = math.ceil(n_clips / params.extract.clips_per_shard)
+    return Output("features", str(features_folder(Path(), dataset, split)), count, size)
 
 
 def map_output(params: Params, folder: Path, n_clips: int, *, side: int) -> Output:
@@ -73,6 +86,11 @@ def estimate_outputs(
     n_train, n_scored = preflight.n_found(TRAIN_SPLIT), preflight.n_found(params.score_split)
     for split, n_clips in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
         preflight.outputs.append(shard_output(params, card, preflight.dataset, split, n_clips))
+        if settings.stores_features:
+            channels = model.visual.dim
+            preflight.outputs.append(
+                feature_output(params, settings, preflight.dataset, split, n_clips, side=side, channels=channels)
+            )
     labels = n_train * (2 * side**2 + 2 * model.dim + 3 * 4)  # maps and embeddings float16, three float32 values
     weights = sum(value.nbytes for value in model.state_dict().values())
     moments = 2 * sum(value.nbytes for value in model.parameters())  # of AdamW

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 
 from pipeline.apps.preflight.findings import StageTime
 from pipeline.apps.preflight.memory import peak, reset_peak
+from pipeline.apps.preflight.synthetic import SyntheticFeatures, SyntheticShards, time_frozen
 from pipeline.common.config import AudioSettings, Params, TrainingSettings
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
@@ -28,6 +28,7 @@ from pipeline.common.processes import scratch_folder
 from pipeline.common.project import CLIPS_FILE, INITIAL_RUN, TIMINGS_FILE
 from pipeline.common.tables import read_records
 from pipeline.datasets.prepare import SplitCoverage
+from pipeline.features.reader import n_views
 from pipeline.manifests.clips import CLIP_COLUMNS, TRAIN_SPLIT
 from pipeline.methods.build import method_settings
 from pipeline.methods.dsol.method import DsolSettings
@@ -65,31 +66,13 @@ class Profile:
         By stage: "initialize" and each method.
     peak_bytes : int
         Peak memory: of this process on a CPU, of tensors on CUDA.
+    view_seconds : float
+        Time of the frozen visual backbone per frame on one core; 0 if its features are not stored.
     """
 
     throughput: dict[str, Throughput]
     peak_bytes: int
-
-
-class SyntheticShards:
-    """The part of `ShardSet` that training uses, filled with noise. One batch is kept in memory and served again and again."""
-
-    def __init__(self, n_clips: int, *, held: int, image_size: int, audio: AudioSettings) -> None:
-        random = np.random.default_rng(0)
-        self.image_size, self.log_mel_shape = image_size, (audio.n_mels, audio.n_frames)
-        self._frames = random.integers(0, 256, (held, image_size, image_size, 3), dtype=np.uint8)
-        self._log_mel = random.normal(-6, 3, (held, *self.log_mel_shape)).astype(np.float32)
-        self.clip_ids = [f"synthetic-{i:06d}" for i in range(n_clips)]
-        self.settings: dict[str, Any] = audio.model_dump()
-        self.fingerprint = self.content_digest = "synthetic"
-
-    def __len__(self) -> int:
-        return len(self.clip_ids)
-
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return frames (n, row, col, channel) uint8 and log-mels (n, mel, time) float32."""
-        rows = np.asarray(indices) % len(self._frames)
-        return self._frames[rows], self._log_mel[rows]
+    view_seconds: float = 0.0
 
 
 def profile_stages(
@@ -125,7 +108,10 @@ def profile_stages(
     """
     size = settings.batch_size
     noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, audio=audio)
-    shards = cast(ShardSet, noise)
+    shards, view_seconds = cast(ShardSet, noise), 0.0
+    if settings.stores_features:
+        view_seconds, shape = time_frozen(settings.encoder, image_size=image_size, device=device)
+        shards = SyntheticFeatures(noise, held=size, shape=shape)
     settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
     throughput = {}
@@ -153,7 +139,7 @@ def profile_stages(
                     device=str(device),
                 )
             throughput[method] = _read_throughput(folder / TIMINGS_FILE, len(shards))
-    return Profile(throughput, peak(device))
+    return Profile(throughput, peak(device), view_seconds)
 
 
 def stage_times(
@@ -163,6 +149,7 @@ def stage_times(
     params: Params,
     settings: TrainingSettings,
     methods: Sequence[str],
+    workers: int = 1,
 ) -> list[StageTime]:
     """Estimate stage durations from measured throughput.
 
@@ -177,16 +164,21 @@ def stage_times(
     settings : TrainingSettings
         Its epochs and batch size are used.
     methods : sequence of str
+    workers : int >= 1
+        Processes that compute features.
 
     Returns
     -------
     list of StageTime
-        The initialization, each method, and the response maps of each method.
+        The features if they are stored, the initialization, each method, and the response maps of each method.
     """
     n_train, n_scored = (clips[s].found if s in clips else 0 for s in (TRAIN_SPLIT, params.score_split))
     n_pairs = n_train // settings.batch_size * settings.batch_size  # an incomplete batch is dropped
     n_seeds = len(params.seeds)
     times = []
+    if profile.view_seconds:
+        views = n_train * n_views(settings, TRAIN_SPLIT) + n_scored * n_views(settings, params.score_split)
+        times.append(StageTime("features", 0, 0.0, 0.0, views * profile.view_seconds / workers))
     for stage in (INITIAL_RUN, *methods):
         measured = profile.throughput[stage]
         first = stage == INITIAL_RUN
