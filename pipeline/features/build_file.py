@@ -19,7 +19,9 @@ from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import inference
 from pipeline.shards.reader import ShardSet
 
-GROUP = 16  # clips encoded at once; fixed, because the last bits of a feature depend on the size of its batch
+# Clips encoded at once; fixed for a kind of device, because the last bits of a feature depend on the size of its batch. On a CPU, the
+# activations of more clips leave the cache: EfficientNet-Lite0 at 256 pixels takes a quarter longer with 16.
+GROUP = {"cpu": 4, "cuda": 64}
 _NO_AUDIO = ResNetSettings(blocks=(1, 1, 1, 1), width=1)  # only the visual encoder is used
 _CHANGED = {"shard": "the shards changed", "backbone": "the backbone changed", "weights": "its weights changed"}
 
@@ -84,8 +86,9 @@ def compute_file(task: FeatureTask) -> None:
         storing(task.path),
         FeatureWriter.create(task.path, clip_ids=ids, shape=tuple(shape), origin=task.origin) as file,
     ):
-        for start in range(0, len(rows), GROUP):
-            frames, log_mel = clips.read(rows[start : start + GROUP])
+        group = GROUP[device.type]
+        for start in range(0, len(rows), group):
+            frames, log_mel = clips.read(rows[start : start + group])
             features = encode(model, frames, views=task.views, device=device)
             for clip_id, feature in zip(ids[start:], features, strict=False):
                 if not np.isfinite(feature).all():

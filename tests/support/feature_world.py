@@ -55,7 +55,9 @@ def write_weights(path: Path, *, seed: int = 0, visual: ResNetSettings = VISUAL)
     """Write weights that a frozen net may have: random, with BatchNorm statistics other than the first ones."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = build_backbone(visual, channels_in=3, centered=True, setting="encoder.visual")
+        net = build_backbone(
+            visual.model_copy(update={"weights": None}), channels_in=3, centered=True, setting="encoder.visual"
+        )
         for name, value in net.state_dict().items():
             if name.endswith(("running_mean", "running_var")):
                 value.add_(torch.rand_like(value) / 4)

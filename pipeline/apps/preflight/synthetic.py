@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from pipeline.common.config import AudioSettings, EncoderSettings
-from pipeline.features.build_file import GROUP, encode
+from pipeline.features.build_file import GROUP, encode, frozen_model
 from pipeline.features.reader import FeatureSet
-from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.encoders import AudioVisualModel
 
 
 class SyntheticShards:
@@ -71,9 +71,10 @@ def time_frozen(
     shape : tuple of int
         Of its features: (row, col, channel).
     """
-    frames = np.random.default_rng(0).integers(0, 256, (GROUP, image_size, image_size, 3), dtype=np.uint8)
+    group = GROUP[device.type]
+    frames = np.random.default_rng(0).integers(0, 256, (group, image_size, image_size, 3), dtype=np.uint8)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(encoder.without_weights).to(device).eval()
+        model = frozen_model(encoder.without_weights.visual).to(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -84,4 +85,4 @@ def time_frozen(
     finally:
         torch.set_num_threads(threads)
     rows, cols, channels = features.shape[2:]
-    return seconds / GROUP, (rows, cols, channels)
+    return seconds / group, (rows, cols, channels)
