@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pipeline.common.config import AudioSettings, Count, EncoderSettings, Fraction, Settings
-from pipeline.common.errors import CheckpointError, SoundspotError
+from pipeline.common.errors import CheckpointError, PackageError, SoundspotError
 from pipeline.common.files import write_bytes
 from pipeline.common.reading import parse_json
 from pipeline.methods.build import build_method, settings_class
@@ -115,6 +115,8 @@ def load_model(path: Path | str) -> TrainedModel:
     ------
     CheckpointError
         The file is missing, damaged, or inconsistent.
+    PackageError
+        Its backbones require packages that are not installed.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -136,6 +138,8 @@ def load_model(path: Path | str) -> TrainedModel:
         with torch.random.fork_rng(devices=[]):
             model = build_model(encoder.without_weights)
             method.prepare(model, n_clips=description["n_clips"], classes=description["classes"])
+    except PackageError:
+        raise
     except (TypeError, ValueError, RuntimeError, RecursionError, SoundspotError) as error:
         raise CheckpointError(f"{path}: not a valid model ({' '.join(str(error).split())}); {RERUN}") from None
     load_weights(model, content, path)

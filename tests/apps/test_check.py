@@ -24,7 +24,7 @@ from pipeline.apps.preflight.memory import activation_bytes, peak, reset_peak
 from pipeline.apps.preflight.synthetic import SyntheticFeatures
 from pipeline.apps.preflight.timing import Profile, Throughput, profile_stages, stage_times
 from pipeline.cli.main import soundspot
-from pipeline.common.config import load_params
+from pipeline.common.config import TimmSettings, load_params
 from pipeline.common.console import run_command
 from pipeline.datasets.prepare import SplitCoverage
 from pipeline.manifests.boxes import write_boxes
@@ -144,6 +144,31 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
     assert len(problems) == 5
     assert "train: 1 of 40 clips have no media" in printed.out
     assert "cannot run yet (5 problems)" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("visual", "problem"),
+    [
+        (TimmSettings(backbone="timm:resnet81"), "'resnet81'"),
+        (TimmSettings(backbone="timm:test_maxvit"), "160 × 160 pixels only, got 32 × 32"),
+        (TimmSettings(backbone="timm:test_resnet", weights="pip:no-such-package"), "pip:no-such-package"),
+        (TimmSettings(backbone="timm:test_vit", stride=16), ""),
+    ],
+)
+def test_backbones_are_built_and_tried_on_frames_of_this_size(project, visual, problem):
+    params = load_params(project / "params.yaml")
+    block = params.training["squares"]
+    encoder = block.encoder.model_copy(update={"visual": visual})
+    training = {"squares": block.model_copy(update={"encoder": encoder})}
+    found = check_dataset(
+        project,
+        params.model_copy(update={"training": training}),
+        "squares",
+        variants=["itr"],
+        n_batches=0,
+        device="cpu",
+    )
+    assert [problem in each for each in found.problems] == ([True] if problem else [])
 
 
 def test_a_batch_that_cannot_be_filled_is_not_measured(project):

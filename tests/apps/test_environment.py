@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from pipeline.apps.preflight import environment as doctor
 from pipeline.cli.main import soundspot
-from pipeline.common.errors import ClusterError
+from pipeline.common.config import EncoderSettings, TimmSettings
+from pipeline.common.errors import ClusterError, PackageError
+from pipeline.model.backbones import torchvision_compat
 from tests.support.projects import ROOT
 
 
@@ -186,3 +188,18 @@ def test_the_exit_code_and_the_marks(quick, monkeypatch, tmp_path):
     assert done.exit_code == 1
     assert "✗ dvc: the command dvc is not installed" in done.output
     assert "\x1b" not in done.output  # no colors where the output is not a terminal
+
+
+def test_timm_is_looked_for_only_where_it_is_used(monkeypatch):
+    ours = EncoderSettings()
+    assert not list(doctor._backbones(ours))
+    other = ours.model_copy(update={"audio": TimmSettings(backbone="timm:resnet18")})
+    (finding,) = doctor._backbones(other)
+    assert (finding.state, "timm:resnet18" in finding.text) == ("good", True)
+    monkeypatch.setattr(torchvision_compat, "load_timm", _absent)
+    (finding,) = doctor._backbones(other)
+    assert (finding.state, finding.text) == ("bad", "no timm")
+
+
+def _absent():
+    raise PackageError("no timm")

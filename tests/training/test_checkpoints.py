@@ -3,7 +3,7 @@ import zipfile
 import pytest
 import torch
 
-from pipeline.common.errors import CheckpointError
+from pipeline.common.errors import CheckpointError, PackageError
 from pipeline.model.encoders import build_model
 from pipeline.training.checkpoints import (
     flatten_optimizer,
@@ -107,6 +107,17 @@ def test_optimizer_resumes_where_it_stopped(model, tmp_path):
     step(resumed, second, 3)
     for mine, other in zip(model.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_a_package_that_its_backbones_need_is_named(model, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "model.pt", model_content(model, describe()))
+    monkeypatch.setattr("pipeline.training.checkpoints.build_model", _without_timm)
+    with pytest.raises(PackageError, match=r"^no timm$"):
+        load_model(tmp_path / "model.pt")
+
+
+def _without_timm(encoder):
+    raise PackageError("no timm")
 
 
 def test_missing_damaged_and_other_files(model, tmp_path):

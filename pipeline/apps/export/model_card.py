@@ -165,12 +165,17 @@ def _settings(facts: Mapping[str, Any]) -> str:
 
 
 def _backbone(settings: BackboneSettings) -> str:
+    learned = {"all": "", "last_stage": ", only its last stage trained", "none": ", not trained"}[settings.trainable]
+    start = "" if settings.weights is None else f", starting from `{_plain(settings.weights)}`"
     if not isinstance(settings, ResNetSettings):
-        return f"`{settings.backbone}`, stride {settings.stride}"
+        return f"`{settings.backbone}`, stride {settings.stride}{start}{learned}"
     blocks, strides, kernels = (
         " ".join(map(str, each)) for each in (settings.blocks, settings.strides, settings.kernel_sizes)
     )
-    return f"ResNet with blocks {blocks}, width {settings.width}, strides {strides}, kernels {kernels}, padding {settings.padding}"
+    return (
+        f"ResNet with blocks {blocks}, width {settings.width}, strides {strides}, kernels {kernels}, padding {settings.padding}"
+        f"{start}{learned}"
+    )
 
 
 def _training(facts: Mapping[str, Any]) -> str:

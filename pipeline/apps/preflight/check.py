@@ -30,7 +30,7 @@ from pipeline.methods.base import Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.model.backbones.build import backbone_stride
 from pipeline.model.encoders import AudioVisualModel, build_model
-from pipeline.model.inference import select_device
+from pipeline.model.inference import inference, select_device
 from pipeline.training.class_labels import classes_of_clips
 
 
@@ -78,7 +78,7 @@ def check_dataset(
     train = found.get(TRAIN_SPLIT, [])
     if params.score_split in found:
         check_scored(preflight, manifest, card, params.score_split, found=found[params.score_split], train=train)
-    model = _check_encoders(preflight, settings)
+    model = _check_encoders(preflight, settings, card)
     trainable = [
         name for name in variants if preflight.attempt(partial(_check_method, settings, name, card, train)) is not None
     ]
@@ -109,13 +109,21 @@ def check_dataset(
     return preflight
 
 
-def _check_encoders(preflight: Preflight, settings: TrainingSettings) -> AudioVisualModel | None:
-    """Check encoder settings and weights. Return a model with random weights, None if the encoders do not fit together."""
+def _check_encoders(preflight: Preflight, settings: TrainingSettings, card: Card) -> AudioVisualModel | None:
+    """Check encoder settings and weights. Return a model with random weights, None if the encoders do not work with these clips."""
     with torch.random.fork_rng(devices=[]):
         # Size and speed do not depend on the weights, so a missing file does not end the check.
         model = preflight.attempt(lambda: build_model(settings.encoder.without_weights))
         if model is not None and settings.encoder != settings.encoder.without_weights:
             preflight.attempt(lambda: build_model(settings.encoder))
+    return None if model is None else preflight.attempt(lambda: _encodes(model, card))
+
+
+def _encodes(model: AudioVisualModel, card: Card) -> AudioVisualModel:
+    """Return the model. Raises SettingsError if a backbone does not take frames or spectrograms of this size."""
+    with inference():
+        model.visual_features(torch.zeros(1, 3, card.image_size, card.image_size))
+        model.audio_features(torch.zeros(1, card.audio.n_mels, card.audio.n_frames))
     return model
 
 

@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.apps.preflight.dvc_locks import left_locks
+
+if TYPE_CHECKING:
+    from pipeline.common.config import EncoderSettings
 
 PACKAGES = ("torch", "torchaudio", "av", "librosa", "h5py", "numpy", "pillow", "dask", "dvc", "click")
 CODECS = {"h264": "r", "hevc": "r", "vp9": "r", "aac": "rw", "mp3": "r", "opus": "r", "libx264": "w"}
@@ -171,6 +174,21 @@ def _project(project: Path) -> Iterator[Finding]:
         yield Finding("project", "bad", str(error), "fix the file that the message names")
         return
     yield Finding("project", "good", f"dataset {params.dataset} ({card.title}), variants {', '.join(params.variants)}")
+    yield from _backbones(params.training[params.dataset].encoder)
+
+
+def _backbones(encoder: EncoderSettings) -> Iterator[Finding]:
+    from pipeline.common.config import ResNetSettings
+    from pipeline.common.errors import PackageError
+    from pipeline.model.backbones.torchvision_compat import load_timm
+
+    names = [each.backbone for each in (encoder.visual, encoder.audio) if not isinstance(each, ResNetSettings)]
+    if not names:
+        return
+    try:
+        yield Finding("backbones", "good", f"timm {load_timm().__version__} loads, for {', '.join(names)}")
+    except PackageError as error:
+        yield Finding("backbones", "bad", str(error), "pip install -e '.[backbones]'")
 
 
 def _dvc(project: Path, fix: bool) -> Iterator[Finding]:
