@@ -1,7 +1,7 @@
 """Memory of extraction: the peak of one worker process for n clips and for 4n, in one shard and in four.
 
-Each row is a new process that builds shards as a Dask worker does, and reports its peak resident set size. Frames are 256×256
-with 5 s of audio at 22.05 kHz. A clip takes 0.25 MiB in a shard, enough to detect memory that grows with the number of clips.
+Each row is the peak resident set size of a process that builds shards as a Dask worker does. The first row is the process of the
+last one after its first shard. Frames are 256×256 with 5 s of audio at 22.05 kHz. A clip takes 0.25 MiB in a shard, enough to detect memory that grows with the number of clips.
 The reported ratio is the largest peak divided by that of the first row.
 
     python benchmarks/extraction_memory.py [--clips 128] [--output benchmarks/results/extraction_memory.json]
@@ -36,11 +36,11 @@ FPS, SECONDS, RATE = 10, 6, 22_050
 
 
 def write_video(path: Path, seed: int) -> None:
-    """Write 6 s of 160×120 H.264 and AAC, both noise."""
+    """Write 6 s of 160×120 H.264 with a keyframe per second, and AAC, both noise."""
     generator = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS)
-        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        video.width, video.height, video.pix_fmt, video.gop_size = 160, 120, "yuv420p", FPS
         audio = container.add_stream("aac", rate=RATE, layout="mono")
         for _ in range(FPS * SECONDS):
             pixels = generator.integers(0, 256, (120, 160, 3), dtype=np.uint8)
@@ -53,8 +53,9 @@ def write_video(path: Path, seed: int) -> None:
         container.mux(audio.encode(None))
 
 
-def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
-    """Build the shards in this process and return its peak resident set size in MiB."""
+def peaks_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> list[float]:
+    """Build the shards in this process and return its peak resident set size in MiB after each of them."""
+    peaks = []
     clips = [Clip(f"clip{n}", video=f"{n % N_FILES}.mp4") for n in range(clips_per_shard)]
     with tempfile.TemporaryDirectory() as folder:
         for index in range(n_shards):
@@ -63,6 +64,12 @@ def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
             if rejects:
                 raise RuntimeError(f"unexpected rejects: {rejects}")
             path.unlink()
+            peaks.append(peak_mib())
+    return peaks
+
+
+def peak_mib() -> float:
+    """Return the peak resident set size of this process in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage may report the peak of the parent process
         (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
@@ -72,16 +79,19 @@ def peak_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> float:
 
 
 def measure(n_clips: int) -> list[dict[str, float]]:
-    """Return the peak of each case, each measured in its own process."""
-    rows = []
+    """Return the peaks: n clips in one shard, 4n in one shard, and 4n in four shards."""
+    cases = {}
     with tempfile.TemporaryDirectory() as folder:
         for n in range(N_FILES):
             write_video(Path(folder) / f"{n}.mp4", n)
-        for n_shards, clips_per_shard in ((1, n_clips), (1, 4 * n_clips), (4, n_clips)):
+        for n_shards, clips_per_shard in ((4, n_clips), (1, 4 * n_clips)):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                peak = pool.apply(peak_mib, (Path(folder), n_shards, clips_per_shard))
-            rows.append({"shards": n_shards, "clips_per_shard": clips_per_shard, "peak_mib": round(peak, 1)})
-    return rows
+                peaks = pool.apply(peaks_mib, (Path(folder), n_shards, clips_per_shard))
+            cases |= {(1, clips_per_shard): peaks[0], (n_shards, clips_per_shard): peaks[-1]}
+    return [
+        {"shards": shards, "clips_per_shard": clips, "peak_mib": round(peak, 1)}
+        for (shards, clips), peak in sorted(cases.items())
+    ]
 
 
 def main() -> None:

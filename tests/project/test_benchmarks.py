@@ -29,7 +29,7 @@ def test_a_benchmark_says_what_it_takes(name, monkeypatch, capsys):
 SMALL = {
     "evaluation": ("--clips", "64", "--repeats", "1"),
     "extraction": ("--files", "1", "--passes", "1"),
-    "extraction_memory": ("--clips", "16"),
+    "extraction_memory": ("--clips", "4"),
     "localization": ("--seconds", "1", "--repeats", "1"),
     "scoring": ("--clips", "100", "--repeats", "1"),
     "training": ("--clips", "128", "--passes", "1"),
