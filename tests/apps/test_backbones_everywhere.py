@@ -35,7 +35,7 @@ BACKBONES = {
         TimmSettings(backbone="timm:test_efficientnet", stride=32),
     ),
     "a ConvNeXt beside itself": (TimmSettings(backbone="timm:test_convnext", stride=8),) * 2,
-    "a ViT beside itself": (TimmSettings(backbone="timm:test_vit", stride=16),) * 2,
+    "a ViT beside ours": (TimmSettings(backbone="timm:test_vit", stride=16), SMALL),
 }
 RULE = EvaluationSettings(protocol="paper256")
 

@@ -150,7 +150,7 @@ def test_everything_that_is_missing_is_one_line_with_what_to_do(project, capsys)
     ("visual", "problem"),
     [
         (TimmSettings(backbone="timm:resnet81"), "'resnet81'"),
-        (TimmSettings(backbone="timm:test_maxvit"), "160 × 160 pixels only, got 32 × 32"),
+        (TimmSettings(backbone="timm:levit_128s"), "224 × 224 pixels only, got 32 × 32"),
         (TimmSettings(backbone="timm:test_resnet", weights="pip:no-such-package"), "pip:no-such-package"),
         (TimmSettings(backbone="timm:test_vit", stride=16), ""),
     ],

@@ -121,8 +121,8 @@ def test_a_net_that_does_not_pad_is_refused(monkeypatch):
 
 
 def test_a_net_of_one_size_names_it():
-    net = build("test_maxvit", 32)
+    net = build("levit_128s", 32)
     with torch.no_grad():
-        assert net(torch.zeros(1, 3, 160, 160)).shape == (1, 128, 5, 5)
-        with pytest.raises(SettingsError, match=r"timm:test_maxvit.*160 × 160.*192 × 192.*image_size"):
+        assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 256, 7, 7)
+        with pytest.raises(SettingsError, match=r"timm:levit_128s.*224 × 224.*192 × 192.*image_size"):
             net(torch.zeros(1, 3, 192, 192))
