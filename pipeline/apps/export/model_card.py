@@ -166,7 +166,7 @@ def _settings(facts: Mapping[str, Any]) -> str:
 
 def _backbone(settings: BackboneSettings) -> str:
     learned = {"all": "", "last_stage": ", only its last stage trained", "none": ", not trained"}[settings.trainable]
-    start = "" if settings.weights is None else f", starting from `{_plain(settings.weights)}`"
+    start = "" if settings.weights is None else f", starting from {_plain(settings.weights)}"
     if not isinstance(settings, ResNetSettings):
         return f"`{settings.backbone}`, stride {settings.stride}{start}{learned}"
     blocks, strides, kernels = (
