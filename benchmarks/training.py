@@ -47,11 +47,18 @@ METHOD = build_method(
 )  # Eq. 1
 
 
-def write_shards(folder: Path, n_clips: int, *, clips_per_shard: int = 512) -> None:
+def write_shards(
+    folder: Path,
+    n_clips: int,
+    *,
+    clips_per_shard: int = 512,
+    image_size: int = IMAGE_SIZE,
+    audio: AudioSettings = AUDIO,
+) -> None:
     """Write shards of noise."""
     generator = np.random.default_rng(0)
-    settings = {"fingerprint": "0" * 32, **AUDIO.model_dump(), "image_size": IMAGE_SIZE}
-    mel_hz = np.linspace(0, AUDIO.sample_rate / 2, AUDIO.n_mels)
+    settings = {"fingerprint": "0" * 32, **audio.model_dump(), "image_size": image_size}
+    mel_hz = np.linspace(0, audio.sample_rate / 2, audio.n_mels)
     starts = range(0, n_clips, clips_per_shard)
     for index, start in enumerate(starts):
         clip_ids = [f"clip-{i:06d}" for i in range(start, min(start + clips_per_shard, n_clips))]
@@ -61,13 +68,13 @@ def write_shards(folder: Path, n_clips: int, *, clips_per_shard: int = 512) -> N
             settings=settings,
             capacity=n,
             mel_hz=mel_hz,
-            n_frames=AUDIO.n_frames,
+            n_frames=audio.n_frames,
             n_shards=len(starts),
         ) as shard:
             shard.append(
                 clip_ids,
-                frame=generator.integers(0, 256, (n, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
-                log_mel=generator.normal(-6, 2, (n, AUDIO.n_mels, AUDIO.n_frames)).astype(np.float32),
+                frame=generator.integers(0, 256, (n, image_size, image_size, 3), dtype=np.uint8),
+                log_mel=generator.normal(-6, 2, (n, audio.n_mels, audio.n_frames)).astype(np.float32),
                 source_time_s=np.zeros(n),
             )
     (folder / REJECTS_FILE).write_text("clip_id,reason\n")

@@ -30,6 +30,7 @@ SMALL = {
     "evaluation": ("--clips", "64", "--repeats", "1"),
     "extraction": ("--files", "1", "--passes", "1"),
     "extraction_memory": ("--clips", "4"),
+    "features": ("--clips", "64", "--passes", "1"),
     "localization": ("--seconds", "1", "--repeats", "1"),
     "scoring": ("--clips", "100", "--repeats", "1"),
     "training": ("--clips", "128", "--passes", "1"),
