@@ -122,7 +122,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), clips=arguments.clips, passes=arguments.passes)
 
-    targets = {"net_ms_per_frame_and_core": "≤ 40", f"epoch_of_{CLIPS}_on_features_s": "≤ 25", "times_faster": "≥ 5", "data_wait_fraction": "< 0.2"}
+    targets = {
+        "net_ms_per_frame_and_core": "≤ 40",
+        f"epoch_of_{CLIPS}_on_features_s": "≤ 25",
+        "times_faster": "≥ 5",
+        "data_wait_fraction": "< 0.2",
+    }
     for name, value in result.items():
         print(f"{name:<32}{value:>10}   {targets.get(name, '')}".rstrip())
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "machine": platform.machine()}

@@ -43,7 +43,9 @@ def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
         path.write_text("".join(line for line in path.open() if not line.startswith(last)))
     # Without the report, which takes as long as the other stages together.
     ran = repro(project, "evaluate")
-    assert ran == ["prepare@demo", "extract@demo-test", "baselines@demo", "evaluate@demo-iterative"]
+    # The order of stages that do not need each other is DVC's own.
+    assert ran[:2] == ["prepare@demo", "extract@demo-test"]
+    assert sorted(ran[2:]) == ["baselines@demo", "evaluate@demo-iterative", "features@demo-test"]
     metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
     assert metrics["n_clips"] == TEST - 1
 

@@ -13,7 +13,7 @@ from tests.support.prepared_project import GIT
 from tests.support.projects import DVC, digests, environment, read_params, repro, set_param
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
-TRAINED = ["prepare@own", "extract@own-train", "initialize@own", "train@own-iterative"]
+TRAINED = ["prepare@own", "extract@own-train", "features@own-train", "initialize@own", "train@own-iterative"]
 
 
 def run(folder: Path, *command: str) -> str:
