@@ -1,4 +1,4 @@
-"""Run the documentation's commands in a project, unchanged, except that sweeps are limited to two values.
+"""Run the documentation's commands in a project, unchanged, except that sweeps have two values and train one variant.
 
 `NOT_RUN` lists the commands that are not run, with the reason; `tests.support.command_checks` checks that these are valid.
 """
@@ -117,19 +117,23 @@ def run_soundspot(words: list[str]) -> int:
 
 def run_dvc(words: list[str]) -> int:
     # In a process of its own: DVC keeps writing to the output stream of the test that imported it.
-    code = run_process([*DVC, *(shortened(word) if "--queue" in words else word for word in words[1:])])
+    queued = "--queue" in words
+    code = run_process([*DVC, *(shortened(word, queued=queued) for word in words[1:])])
     if "--run-all" in words:
-        wait_for_workers()
+        stop_workers()
     return code
 
 
-def shortened(word: str) -> str:
-    """Keep two values of a sweep: `a.b=1,2,3` becomes `a.b=1,2`."""
-    return ",".join(word.split(",")[:2]) if "=" in word else word
+def shortened(word: str, *, queued: bool) -> str:
+    """Keep two values of a sweep, `a.b=1,2,3` becomes `a.b=1,2`; of several variants, keep the last one."""
+    if queued and "=" in word:
+        return ",".join(word.split(",")[:2])
+    return re.sub(r"^variants=\[.*,(\w+)\]$", r"variants=[\1]", word)
 
 
-def wait_for_workers() -> None:
-    """Wait for DVC's worker: it stays for some seconds after its last experiment, and would run what is queued next."""
+def stop_workers() -> None:
+    """Stop DVC's worker: it stays for some seconds after its last experiment, and would run what is queued next."""
+    assert run_process([*DVC, "queue", "stop"]) == 0
     for _ in range(30):
         done = subprocess.run([*DVC, "queue", "status"], capture_output=True, text=True, check=True)
         if "Worker status: 0 active, 0 idle" in done.stdout:
