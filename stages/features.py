@@ -1,4 +1,4 @@
-"""Stage `features@NAME-SPLIT`: compute the features of a frozen visual backbone, or none if the backbone is trained."""
+"""Stage `features@NAME-SPLIT`: compute the features of frozen backbones, or none if the visual backbone is trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(
 
     params = load_params(params_path)
     settings = params.training[params.dataset]
-    if not settings.stores_features:
+    if not settings.stored_features:
         # Most datasets. Without torch, which takes longer to load than all else here.
         from pipeline.features.nothing import store_nothing
 

@@ -83,7 +83,7 @@ def load_model_for(path: Path, shards: ShardSet) -> TrainedModel:
     description = model.description
     check_same_input({"image_size": description["image_size"], **description["audio"]}, shards.settings, path)
     if isinstance(shards, FeatureSet):
-        shards.check_model(model.encoders, description["encoder"]["visual"], path)
+        shards.check_model(model.encoders, description["encoder"], path)
     return model
 
 

@@ -1,27 +1,35 @@
-"""What determines the features of a frozen visual backbone: its settings and its weights."""
+"""What determines the features of frozen backbones: their settings and their weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from pipeline.common.config import Side
 from pipeline.common.files import fingerprint
+from pipeline.model.encoders import AudioVisualModel
 
 
-def origin_of(visual: Mapping[str, Any], backbone: nn.Module) -> dict[str, str]:
-    """Return the attributes ``backbone`` and ``weights`` of files of features.
+def origin_of(encoder: Mapping[str, Any], model: AudioVisualModel, sides: Sequence[Side]) -> dict[str, str]:
+    """Return the attributes ``SIDE_backbone`` and ``SIDE_weights`` of files of features.
 
     Parameters
     ----------
-    visual : mapping
-        Settings of the visual backbone, as JSON. Where its weights come from does not count, only what they are.
-    backbone : nn.Module
+    encoder : mapping
+        Settings of the encoders, as JSON. Where weights come from does not count, only what they are.
+    model : AudioVisualModel
+    sides : sequence of Side
+        The encoders whose features are stored.
     """
-    architecture = {name: value for name, value in visual.items() if name not in ("weights", "trainable")}
-    return {"backbone": fingerprint(architecture), "weights": _digest(backbone)}
+    origin = {}
+    for side in sides:
+        architecture = {name: value for name, value in encoder[side].items() if name not in ("weights", "trainable")}
+        origin[f"{side}_backbone"] = fingerprint(architecture)
+        origin[f"{side}_weights"] = _digest(getattr(model, side))
+    return origin
 
 
 def _digest(module: nn.Module) -> str:

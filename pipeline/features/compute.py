@@ -1,6 +1,6 @@
-"""Compute the features of a split with a frozen visual backbone, one file per shard (stage `features`).
+"""Compute the features of a split with frozen backbones, one file per shard (stage `features`).
 
-A rerun keeps every intact file whose shard, backbone, weights and code (that of the import closure) are unchanged. A file's bytes depend
+A rerun keeps every intact file whose shard, backbones, weights and code (that of the import closure) are unchanged. A file's bytes depend
 only on these and on the device, not on the number of workers.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.common.cluster import run_tasks
 from pipeline.common.code import code_digest
-from pipeline.common.config import BackboneSettings, TrainingSettings
+from pipeline.common.config import EncoderSettings, Side, TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, FeatureError
 from pipeline.common.files import locked, remove_leftovers
@@ -22,7 +22,7 @@ from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.features.backbone import origin_of
 from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, storing, why_stale
 from pipeline.features.reader import n_views
-from pipeline.features.store import DIGEST, read_header
+from pipeline.features.store import read_header
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
 
@@ -39,7 +39,7 @@ def compute_features(
     device: str = "auto",
     fresh: bool = False,
 ) -> int:
-    """Compute the features of a split whose settings store them (`TrainingSettings.stores_features`).
+    """Compute the features of a split whose settings store them (`TrainingSettings.stored_features`).
 
     Parameters
     ----------
@@ -72,19 +72,21 @@ def compute_features(
         The Dask scheduler cannot be reached.
     """
     # Workers of an external cluster have a different working directory.
-    shards, folder, visual = shards.absolute(), folder.absolute(), _absolute(settings.encoder.visual)
+    shards, folder, encoder = shards.absolute(), folder.absolute(), _absolute(settings.encoder)
+    sides = settings.stored_features
     clips, where = ShardSet.open(shards), select_device(device)
-    origin = origin_of(visual.model_dump(mode="json"), frozen_model(visual).visual)
+    backbones = origin_of(encoder.model_dump(mode="json"), frozen_model(encoder, sides), sides)
     tasks = [
         FeatureTask(
             path=features_path(folder, shard),
             shards=shards,
             content=clips.content_digest,
             shard=shard,
-            visual=visual,
+            encoder=encoder,
+            sides=sides,
             views=n_views(settings, folder.name),
             shard_digest=digest,
-            **origin,
+            backbones=tuple(backbones.items()),
             device=str(where),
         )
         for shard, digest in enumerate(clips.digests)
@@ -93,7 +95,7 @@ def compute_features(
         _clean(folder, tasks, fresh=fresh)
         missing = [task for task in tasks if not task.path.exists()]
         _run_all(missing, scheduler, workers, on_cpu=where.type == "cpu")
-        digests = {task.path.name: read_header(task.path)[DIGEST] for task in tasks}
+        digests = {task.path.name: read_header(task.path).digest for task in tasks}
         write_record(folder, code=code_digest(CODE), files=digests)
     if not missing:
         report(
@@ -144,11 +146,14 @@ def _clean(folder: Path, tasks: Sequence[FeatureTask], *, fresh: bool) -> None:
 
 def _was_modified(path: Path, record: Mapping[str, Any]) -> bool:
     recorded = record.get("files", {})
-    return path.name in recorded and read_header(path)[DIGEST] != recorded[path.name]
+    return path.name in recorded and read_header(path).digest != recorded[path.name]
 
 
-def _absolute(visual: BackboneSettings) -> BackboneSettings:
-    """Return the settings with an absolute path of the weights, if they are a file."""
-    if visual.weights is None or not Path(visual.weights).is_file():
-        return visual
-    return visual.model_copy(update={"weights": str(Path(visual.weights).absolute())})
+def _absolute(encoder: EncoderSettings) -> EncoderSettings:
+    """Return the settings with absolute paths of those weights that are files."""
+    update = {}
+    for side in get_args(Side):
+        backbone = getattr(encoder, side)
+        if backbone.weights is not None and Path(backbone.weights).is_file():
+            update[side] = backbone.model_copy(update={"weights": str(Path(backbone.weights).absolute())})
+    return encoder.model_copy(update=update)

@@ -3,27 +3,32 @@
 ``features-NNNNN.h5`` has the clips of ``shard-NNNNN.h5``, in the same order:
 
 - ``clip_id``: fixed-length bytes;
-- ``feature``: float16 (clip, view, row, col, channel), what the visual backbone returns. View 0 is the frame, view 1 the mirrored frame;
-- ``crc32``: uint32 (clip, view), of the bytes of ``feature``, as stored;
+- ``visual_feature``: float16 (clip, view, row, col, channel), what the visual backbone returns. View 0 is the frame, view 1 the mirrored
+  frame;
+- ``audio_feature``: float16 (clip, audio_channel, mel, time), what the audio backbone returns; only if it is frozen, too;
+- ``visual_crc32``: uint32 (clip, view), and ``audio_crc32``: uint32 (clip,), of the bytes of the features, as stored;
 - ``log_mel_crc32``: uint32 (clip,), of the shard's ``log_mel``, which can then be read and checked without the frame.
 
-A chunk is one view of one clip, uncompressed, with a Fletcher-32 checksum. Attributes: ``format_version``; ``shard``, the digest of the
-shard; ``backbone`` and ``weights`` (`pipeline.features.backbone`); and ``digest``, the `content_digest` of everything except
-``feature``. Nothing else is stored, so equal input gives equal bytes.
+A chunk is what has one CRC-32, uncompressed, with a Fletcher-32 checksum. Attributes: ``format_version``; ``shard``, the digest of the
+shard; ``visual_backbone`` and ``visual_weights`` (`pipeline.features.backbone`), and the same for audio; and ``digest``, the
+`content_digest` of everything except features. Nothing else is stored, so equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
 
+from pipeline.common.config import Side
 from pipeline.common.errors import FeatureError
 from pipeline.common.hdf5 import (
     add_bare_dimension,
@@ -39,41 +44,70 @@ from pipeline.common.project import stage_name
 from pipeline.shards.storage import storage_errors, streamed_file
 
 FORMAT_VERSION = 1
-DIGEST, FEATURE = "digest", "feature"
-ORIGIN = ("shard", "backbone", "weights")  # attributes that say what the features were computed from
+DIGEST = "digest"
+ORIGIN = ("shard", *(f"{side}_{what}" for side in get_args(Side) for what in ("backbone", "weights")))
 AXES = {
     "clip_id": ("clip",),
-    FEATURE: ("clip", "view", "row", "col", "channel"),
-    "crc32": ("clip", "view"),
+    "visual_feature": ("clip", "view", "row", "col", "channel"),
+    "visual_crc32": ("clip", "view"),
+    "audio_feature": ("clip", "audio_channel", "mel", "time"),
+    "audio_crc32": ("clip",),
     "log_mel_crc32": ("clip",),
 }
 _MARGIN = 4096  # bytes reserved per clip for everything but the features
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything in a file except the features.
+
+    Attributes
+    ----------
+    digest : str
+    origin : dict
+        The attributes ORIGIN, without those of features that the file does not have.
+    clip_ids : list of str
+    shapes : dict of Side to tuple of int
+        Of the features that the file has.
+    crc32 : dict of Side to np.ndarray uint32
+    log_mel_crc32 : np.ndarray (clip,) uint32
+    """
+
+    digest: str
+    origin: dict[str, str]
+    clip_ids: list[str]
+    shapes: dict[Side, Shape]
+    crc32: dict[Side, np.ndarray]
+    log_mel_crc32: np.ndarray
 
 
 class FeatureWriter:
     """Writer for one file, created by `FeatureWriter.create`."""
 
-    def __init__(self, file: h5py.File, clip_ids: Sequence[str], shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, file: h5py.File, clip_ids: Sequence[str], shapes: Mapping[Side, Shape]) -> None:
         self._file, self._clip_ids = file, clip_ids
-        self._checksums: list[list[int]] = []
+        self._checksums: dict[Side, list[np.ndarray]] = {side: [] for side in shapes}
         self._log_mel_checksums: list[int] = []
         # For equal bytes, objects stay open and the file is flushed at fixed points, as in shards.
         self._objects: dict[str, h5py.HLObject] = {}
-        # HDF5 cannot chunk an empty array, but one that may grow.
-        largest = (max(1, len(clip_ids)), *shape)
-        self._create(
-            FEATURE,
-            shape=(len(clip_ids), *shape),
-            maxshape=largest,
-            chunks=(1, 1, *shape[1:]),
-            dtype="float16",
-            fletcher32=True,
-        )
+        for side, shape in shapes.items():
+            whole = (len(clip_ids), *shape)
+            inner = len(AXES[f"{side}_crc32"])
+            self._create(
+                f"{side}_feature",
+                shape=whole,
+                maxshape=(max(1, len(clip_ids)), *shape),  # HDF5 cannot chunk an empty array, but one that may grow
+                chunks=(*[1] * inner, *whole[inner:]),
+                dtype="float16",
+                fletcher32=True,
+            )
 
     @classmethod
     @contextmanager
     def create(
-        cls, path: Path, *, clip_ids: Sequence[str], shape: tuple[int, int, int, int], origin: Mapping[str, str]
+        cls, path: Path, *, clip_ids: Sequence[str], shapes: Mapping[Side, Shape], origin: Mapping[str, str]
     ) -> Iterator[FeatureWriter]:
         """Yield a writer; the file is moved to `path` atomically if the block ends without an error.
 
@@ -82,31 +116,33 @@ class FeatureWriter:
         path : Path
         clip_ids : sequence of str
             Clips of the shard; all must be appended.
-        shape : tuple of int
-            Of the features of a clip: (view, row, col, channel).
+        shapes : mapping of Side to tuple of int
+            Of the features of a clip: (view, row, col, channel) for visual; (channel, mel, time) for audio.
         origin : mapping
-            The attributes ORIGIN.
+            Attributes, among ORIGIN.
 
         Raises
         ------
         OSError
             The file cannot be written.
         """
-        room = len(clip_ids) * (2 * int(np.prod(shape)) + _MARGIN) + 16 * _MARGIN
+        room = len(clip_ids) * (2 * sum(map(math.prod, shapes.values())) + _MARGIN) + 16 * _MARGIN
         with streamed_file(path, room=room) as file:
             with storage_errors():
-                writer = cls(file, clip_ids, shape)
+                writer = cls(file, clip_ids, shapes)
             yield writer
             with storage_errors():
                 writer._finish(origin)
 
-    def append(self, feature: np.ndarray, log_mel: np.ndarray) -> None:
-        """Append features (clip, view, row, col, channel) float16, and the checksums of the log-mels (clip, mel, time) float32."""
-        start = len(self._checksums)
+    def append(self, features: Mapping[Side, np.ndarray], log_mel: np.ndarray) -> None:
+        """Append features (clip, …) float16 of each side, and the checksums of the log-mels (clip, mel, time) float32."""
+        start = len(self._log_mel_checksums)
         with storage_errors():
-            self._objects[FEATURE][start : start + len(feature)] = feature
+            for side, values in features.items():
+                self._objects[f"{side}_feature"][start : start + len(values)] = values
             self._file.flush()
-        self._checksums += [[checksum(view) for view in views] for views in feature]
+        for side, values in features.items():
+            self._checksums[side].append(checksums(side, values))
         self._log_mel_checksums += [checksum(spectrum) for spectrum in log_mel]
 
     def _create(self, name: str, **what: Any) -> None:
@@ -114,22 +150,28 @@ class FeatureWriter:
         self._objects[name] = self._file.create_dataset(name, track_times=False, **what)
 
     def _finish(self, origin: Mapping[str, str]) -> None:
-        n, views = self._objects[FEATURE].shape[:2]
-        if len(self._checksums) != n:
-            raise ValueError(f"{len(self._checksums)} of {n} clips were appended")
+        n = len(self._clip_ids)
+        if len(self._log_mel_checksums) != n:
+            raise ValueError(f"{len(self._log_mel_checksums)} of {n} clips were appended")
         columns = {
             "clip_id": ascii_ids(self._clip_ids) if n else np.empty(0, "S1"),
-            "crc32": np.array(self._checksums, np.uint32).reshape(n, views),
             "log_mel_crc32": np.array(self._log_mel_checksums, np.uint32),
         }
+        for side, parts in self._checksums.items():
+            shape = self._objects[f"{side}_feature"].shape[: len(AXES[f"{side}_crc32"])]
+            columns[f"{side}_crc32"] = np.concatenate([np.empty((0, *shape[1:]), np.uint32), *parts])
         for name, values in columns.items():
             self._create(name, data=values, **({"chunks": values.shape, "fletcher32": True} if n else {}))
-        for name, length in zip(AXES[FEATURE], self._objects[FEATURE].shape, strict=True):
+        axes = {name: names for name, names in AXES.items() if name in self._objects}
+        lengths: dict[str, int] = {}
+        for name, names in axes.items():
+            lengths |= dict(zip(names, self._objects[name].shape, strict=True))
+        for name, length in lengths.items():
             self._objects[name] = add_bare_dimension(self._file, name, length)
-        name_axes(self._objects, AXES)
-        write_attributes(self._file, {"format_version": FORMAT_VERSION, **{name: origin[name] for name in ORIGIN}})
+        name_axes(self._objects, axes)
+        write_attributes(self._file, {"format_version": FORMAT_VERSION, **origin})
         self._file.flush()
-        write_attributes(self._file, {DIGEST: content_digest(self._file, attribute=DIGEST, only_layout=(FEATURE,))[0]})
+        write_attributes(self._file, {DIGEST: _content(self._file)[0]})
         self._file.flush()
 
 
@@ -138,13 +180,14 @@ def checksum(values: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data)
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Read everything except the features.
+def checksums(side: Side, values: np.ndarray) -> np.ndarray:
+    """Return the CRC-32 of each chunk of features (clip, …): uint32, (clip, view) for visual, (clip,) for audio."""
+    outer = values.shape[: len(AXES[f"{side}_crc32"])]
+    return np.array([checksum(values[index]) for index in np.ndindex(outer)], np.uint32).reshape(outer)
 
-    Returns
-    -------
-    dict
-        The attributes ORIGIN and ``digest``; ``clip_ids``, ``crc32``, ``log_mel_crc32``; ``shape``, of the features.
+
+def read_header(path: Path) -> Header:
+    """Read everything except the features.
 
     Raises
     ------
@@ -160,20 +203,26 @@ def read_header(path: Path) -> dict[str, Any]:
             raise FeatureError(
                 f"{path}: format version {version}, this program reads {FORMAT_VERSION}; {rerun(path.parent)}"
             )
-        digest, values = content_digest(file, attribute=DIGEST, only_layout=(FEATURE,))
+        digest, values = _content(file)
         if attributes[DIGEST] != digest:
             raise ValueError("its content does not match its digest")
-        shape = file[FEATURE].shape
-        if {len(values[name]) for name in ("clip_id", "log_mel_crc32")} != {shape[0]} or len(shape) != 5:
-            raise ValueError(f"fields of unequal length, for features of shape {shape}")
-        if values["crc32"].shape != shape[:2]:
-            raise ValueError(f"checksums of shape {values['crc32'].shape}, for features of shape {shape}")
-        return {
-            **{name: str(attributes[name]) for name in (*ORIGIN, DIGEST)},
-            **{name: values[name] for name in ("crc32", "log_mel_crc32")},
-            "clip_ids": decode_ids(values["clip_id"]),
-            "shape": shape,
-        }
+        sides: tuple[Side, ...] = ("visual", "audio") if "audio_feature" in file else ("visual",)
+        shapes = {side: file[f"{side}_feature"].shape for side in sides}
+        clip_ids = decode_ids(values["clip_id"])
+        for side, shape in shapes.items():
+            crc32 = values[f"{side}_crc32"]
+            if len(shape) != len(AXES[f"{side}_feature"]) or crc32.shape != shape[: crc32.ndim]:
+                raise ValueError(f"{side} features of shape {shape}, with checksums of shape {crc32.shape}")
+        if {len(values["log_mel_crc32"]), *(shape[0] for shape in shapes.values())} != {len(clip_ids)}:
+            raise ValueError(f"fields of unequal length, for features of shape {shapes}")
+        return Header(
+            digest=digest,
+            origin={name: str(attributes[name]) for name in ORIGIN if name.startswith(("shard", *sides))},
+            clip_ids=clip_ids,
+            shapes=shapes,
+            crc32={side: values[f"{side}_crc32"] for side in sides},
+            log_mel_crc32=values["log_mel_crc32"],
+        )
 
 
 def verify_features(path: Path) -> None:
@@ -182,10 +231,11 @@ def verify_features(path: Path) -> None:
     where = ""
     with reading(path, lambda reason: damaged(path, f"{where}{reason}"), sealed=False) as file:
         # Clip by clip, so that memory stays small and the error names the clip.
-        for row, clip_id in enumerate(header["clip_ids"]):
-            where = f"clip {clip_id!r}: "
-            if [checksum(view) for view in file[FEATURE][row]] != header["crc32"][row].tolist():
-                raise ValueError("does not match its checksum")
+        for row, clip_id in enumerate(header.clip_ids):
+            for side, expected in header.crc32.items():
+                where = f"clip {clip_id!r}: {side} features: "
+                if (checksums(side, file[f"{side}_feature"][row : row + 1])[0] != expected[row]).any():
+                    raise ValueError("do not match their checksum")
 
 
 def damaged(path: Path, reason: str) -> FeatureError:
@@ -199,3 +249,7 @@ def damaged(path: Path, reason: str) -> FeatureError:
 def rerun(folder: Path) -> str:
     """Return the advice to compute the features in a folder again."""
     return f"run `dvc repro {stage_name('features', folder)}`"
+
+
+def _content(file: h5py.File) -> tuple[str, dict[str, np.ndarray]]:
+    return content_digest(file, attribute=DIGEST, only_layout=[f"{side}_feature" for side in get_args(Side)])

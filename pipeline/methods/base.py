@@ -30,6 +30,7 @@ class Batch:
     frames : Tensor (k, 3, H, W) uint8 or float32, 0..255
         Or stored features of a frozen backbone, (k, channels, h, w) float16; `AudioVisualModel.visual_features` takes both.
     log_mel : Tensor (k, mel, time) float32
+        Or stored features of a frozen backbone, (k, channels, mel', time') float16; `AudioVisualModel.audio_maps` takes both.
     rows : np.ndarray (k,) int64
         Indices of the clips in the shards.
     previous_response : Tensor (k, h, w) float32 in [0, 1], or None
@@ -123,8 +124,8 @@ class Method(Protocol):
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.
 
-        One call returns both: pseudo-labels store both, and nearly every map is computed from the embedding. `frames` are frames or
-        stored features, as in a `Batch`.
+        One call returns both: pseudo-labels store both, and nearly every map is computed from the embedding. `frames` and
+        `log_mel` may be stored features, as in a `Batch`.
         """
         ...
 

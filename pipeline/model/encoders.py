@@ -70,11 +70,16 @@ class AudioVisualModel(nn.Module):
         return features
 
     def audio_features(self, log_mel: Tensor) -> Tensor:
-        """Return raw features of the audio backbone, pooled over mel and time: (n, mel, time) → (n, channels)."""
+        """Return raw features of the audio backbone, pooled over mel and time: what `audio_maps` takes → (n, channels)."""
         return self.pool_audio(self.audio_maps(log_mel))
 
     def audio_maps(self, log_mel: Tensor) -> Tensor:
-        """Return raw features of the audio backbone before pooling: (n, mel, time) → (n, channels, mel', time')."""
+        """Return raw features of the audio backbone before pooling: (n, mel, time) → (n, channels, mel', time') float32.
+
+        Features of a frozen backbone, (n, channels, mel', time'), are returned as float32.
+        """
+        if log_mel.ndim == 4:
+            return log_mel.float()
         features: Tensor = self.audio(standardize(log_mel).unsqueeze(1))
         return features
 
@@ -111,7 +116,7 @@ class AudioVisualModel(nn.Module):
         return F.normalize(self.project_frames(self.visual_features(frames)), dim=1)
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
-        """Return a of Eq. 1-7, L2-normalized: (n, mel, time) floating → (n, d) float32.
+        """Return a of Eq. 1-7, L2-normalized: what `audio_maps` takes → (n, d) float32.
 
         The length of a does not change Eq. 1 after min-max, but Eq. 6 requires the normalization.
         """

@@ -2,9 +2,9 @@
 
 Conventions
 -----------
-A batch has k pairs: frames (k, 3, H, W) in 0..255, or stored features of frames and mirrored frames; and log-mels (k, mel, time). After the initialization it also has the previous
-epoch's R̃ (k, h, w), augmented like the frames, and y (k, k) of Eq. 6. Frames keep the shards' memory format, channels_last. The order of
-the clips and all augmentation follow from the epoch's RNG key.
+A batch has k pairs: frames (k, 3, H, W) in 0..255 and log-mels (k, mel, time), or stored features of either (see `Batch`). After the
+initialization it also has the previous epoch's R̃ (k, h, w), augmented like the frames, and y (k, k) of Eq. 6. Frames keep the shards'
+memory format, channels_last. The order of the clips and all augmentation follow from the epoch's RNG key.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
     if isinstance(run.shards, FeatureSet):
-        run.shards.check_model(model, spec.encoder.visual.model_dump(mode="json"), spec.folder.path)
+        run.shards.check_model(model, spec.encoder.model_dump(mode="json"), spec.folder.path)
     model.to(run.device)
     return TrainingState(model, build_optimizer(model, spec.encoder, spec.iteration), None, [])
 

@@ -63,7 +63,7 @@ def run_everything(tmp_path, visual, audio, augmentation):
     for split, count in (("train", 16), ("test", 8)):
         shards = write_shards(tmp_path / "shards" / split, counts=(count,), seed=count)
         features = tmp_path / "features" / split
-        if settings.stores_features:
+        if settings.stored_features:
             compute_features(tmp_path / "shards" / split, features, settings=settings, workers=1, device="cpu")
         clips[split] = open_clips(shards, features, settings)
     initialize(clips["train"], tmp_path / "initialize", settings=settings, seeds=[0], device="cpu")

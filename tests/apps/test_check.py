@@ -570,11 +570,15 @@ def test_a_trained_backbone_stores_no_features(project):
 def test_the_time_of_the_features_is_shared_by_the_workers():
     settings = frozen_settings(Path("net.pth"))
     times = stage_times(
-        Profile({"initialize": Throughput(1.0, 1.0), "itr": Throughput(1.0, 1.0)}, 1, view_seconds=0.5),
+        Profile(
+            {"initialize": Throughput(1.0, 1.0), "itr": Throughput(1.0, 1.0)},
+            1,
+            frozen_seconds={"visual": 0.5, "audio": 0.25},
+        ),
         {"train": SplitCoverage(40, 40), "test": SplitCoverage(10, 10)},
         params=SimpleNamespace(seeds=[0, 1], score_split="test"),
         settings=settings,
         methods=["itr"],
         workers=3,
     )
-    assert (times[0].stage, times[0].total_seconds) == ("features", (2 * 40 + 10) * 0.5 / 3)
+    assert (times[0].stage, times[0].total_seconds) == ("features", ((2 * 40 + 10) * 0.5 + (40 + 10) * 0.25) / 3)

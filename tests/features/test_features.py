@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +36,12 @@ COUNTS = (20, 0, 13)  # clips of each shard: the second has none
 CPU = torch.device("cpu")
 
 
-def run_here(function: Callable[..., Any], tasks: list[tuple[Any, ...]], **_: Any) -> Iterator[tuple[int, Any]]:
-    for index, task in enumerate(tasks):
-        yield index, function(*task)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Dask takes seconds; the test of the command does it."""
-    monkeypatch.setattr("pipeline.features.compute.run_tasks", run_here)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards, weights and features, not to be changed."""
     folder = tmp_path_factory.mktemp("features")
     write_shards(folder / "shards" / "train", counts=COUNTS)
-    settings = frozen_settings(write_weights(folder / "weights.pth"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.features.compute.run_tasks", run_here)
-        stored(folder, settings)
+    stored(folder, frozen_settings(write_weights(folder / "weights.pth")))
     return folder
 
 
@@ -183,7 +168,7 @@ def test_the_scored_split_has_no_mirrored_view(world: Path) -> None:
 def test_xarray_opens_a_file_with_named_axes(made: Path) -> None:
     path = made / "features/train/features-00000.h5"
     with xarray.open_dataset(path, engine="h5netcdf") as file:
-        assert dict(file["feature"].sizes) == {"clip": 20, "view": 2, "row": 8, "col": 8, "channel": 64}
+        assert dict(file["visual_feature"].sizes) == {"clip": 20, "view": 2, "row": 8, "col": 8, "channel": 64}
 
 
 def test_a_set_can_be_pickled(made: Path) -> None:
@@ -225,7 +210,7 @@ def test_any_flipped_byte_is_found(world: Path) -> None:
 def test_damage_names_the_clip_and_what_to_do(world: Path) -> None:
     path = world / "features/train/features-00000.h5"
     with h5py.File(path, "r+", locking=False) as file:
-        file["feature"][4] = 0  # with valid checksums of HDF5
+        file["visual_feature"][4] = 0  # with valid checksums of HDF5
     with pytest.raises(FeatureError, match=r"features-00000\.h5.*clip-0004.*dvc repro features"):
         opened(world).read([3, 4])
     with pytest.raises(FeatureError, match="clip-0004"):
@@ -256,12 +241,14 @@ class TestStale:
     def test_weights(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         old = opened(world).read([0])[0]
         write_weights(world / "weights.pth", seed=1)
-        assert "removed 3 files, to be computed again: its weights changed" in self.reported(world, capsys)
+        assert "removed 3 files, to be computed again: the weights of the visual backbone changed" in self.reported(
+            world, capsys
+        )
         assert not np.array_equal(opened(world).read([0])[0], old)
 
     def test_backbone(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         other = VISUAL.model_copy(update={"padding": "replicate"})
-        assert "the backbone changed" in self.reported(world, capsys, visual=other)
+        assert "the visual backbone changed" in self.reported(world, capsys, visual=other)
 
     def test_flip(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "`flip` changed" in self.reported(world, capsys, flip=False)
@@ -315,13 +302,13 @@ def test_features_beyond_float16_are_refused_with_the_clip(world: Path) -> None:
 
 def test_what_is_stored_and_when(made: Path) -> None:
     settings = settings_of(made)
-    assert settings.stores_features
+    assert settings.stored_features
     visual = settings.encoder.visual
     for changes in ({"trainable": "all"}, {"trainable": "last_stage"}, {"weights": None}):
         encoder = settings.encoder.model_copy(update={"visual": visual.model_copy(update=changes)})
-        assert not settings.model_copy(update={"encoder": encoder}).stores_features
+        assert not settings.model_copy(update={"encoder": encoder}).stored_features
     for moved in (AugmentationSettings(shift_cells=1), AugmentationSettings(color_jitter=0.1)):
-        assert not settings.model_copy(update={"augmentation": moved}).stores_features
+        assert not settings.model_copy(update={"augmentation": moved}).stored_features
     trained = settings.model_copy(update={"augmentation": AugmentationSettings(shift_cells=1)})
     shards = ShardSet.open(made / "shards/train")
     assert open_clips(shards, Path("nowhere"), trained) is shards

@@ -51,12 +51,15 @@ def write_shards(folder: Path, *, counts: tuple[int, ...], seed: int = 0) -> Sha
     return ShardSet.open(folder)
 
 
-def write_weights(path: Path, *, seed: int = 0, visual: ResNetSettings = VISUAL) -> Path:
+def write_weights(path: Path, *, seed: int = 0, visual: ResNetSettings = VISUAL, channels_in: int = 3) -> Path:
     """Write weights that a frozen net may have: random, with BatchNorm statistics other than the first ones."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = build_backbone(
-            visual.model_copy(update={"weights": None}), channels_in=3, centered=True, setting="encoder.visual"
+            visual.model_copy(update={"weights": None}),
+            channels_in=channels_in,
+            centered=channels_in == 3,
+            setting="encoder.visual",
         )
         for name, value in net.state_dict().items():
             if name.endswith(("running_mean", "running_var")):
@@ -65,11 +68,14 @@ def write_weights(path: Path, *, seed: int = 0, visual: ResNetSettings = VISUAL)
     return path
 
 
-def frozen_settings(weights: Path, *, flip: bool = True, visual: ResNetSettings = VISUAL) -> TrainingSettings:
-    """Settings that store features, for the tiny world."""
+def frozen_settings(
+    weights: Path, *, flip: bool = True, visual: ResNetSettings = VISUAL, audio: ResNetSettings = SMALL
+) -> TrainingSettings:
+    """Settings that store features, for the tiny world; those of the audio backbone, too, if it is frozen."""
     visual = visual.model_copy(update={"weights": str(weights)})
-    encoder = EncoderSettings(visual=visual, audio=SMALL, embedding_dim=16, batch_norm=True)
-    return make_settings(encoder=encoder, augmentation=AugmentationSettings(flip=flip, roll_audio=True))
+    encoder = EncoderSettings(visual=visual, audio=audio, embedding_dim=16, batch_norm=True)
+    augmentation = AugmentationSettings(flip=flip, roll_audio=not audio.is_fixed)
+    return make_settings(encoder=encoder, augmentation=augmentation)
 
 
 def stored(folder: Path, settings: TrainingSettings, *, split: str = "train", workers: int = 1) -> FeatureSet:

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from pipeline.apps.preflight.findings import Output, Preflight, human_bytes
 from pipeline.common.config import Card, Params, TrainingSettings
 from pipeline.common.project import (
@@ -35,6 +37,7 @@ from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.methods.build import method_settings
 from pipeline.model.backbones.build import backbone_stride
 from pipeline.model.encoders import AudioVisualModel
+from pipeline.model.inference import inference
 
 _PATTERNS = {
     "shards": SHARD_PATTERN,
@@ -59,10 +62,20 @@ def shard_output(params: Params, card: Card, dataset: str, split: str, n_clips: 
 
 
 def feature_output(
-    params: Params, settings: TrainingSettings, dataset: str, split: str, n_clips: int, *, side: int, channels: int
+    params: Params,
+    card: Card,
+    settings: TrainingSettings,
+    dataset: str,
+    split: str,
+    n_clips: int,
+    model: AudioVisualModel,
 ) -> Output:
-    """Return the stored features of a split: float16, of each frame and, for training with flips, of the mirrored frame."""
-    size = n_clips * n_views(settings, split) * 2 * channels * side**2
+    """Return the stored features of a split: float16, of each frame and, for training with flips, of the mirrored frame; of audio."""
+    values = n_views(settings, split) * model.visual.dim * map_side(card, settings) ** 2
+    if "audio" in settings.stored_features:
+        with inference():
+            values += model.audio_maps(torch.zeros(1, card.audio.n_mels, card.audio.n_frames)).numel()
+    size = n_clips * 2 * values
     count = math.ceil(n_clips / params.extract.clips_per_shard)
     return Output("features", str(features_folder(Path(), dataset, split)), count, size)
 
@@ -86,11 +99,8 @@ def estimate_outputs(
     n_train, n_scored = preflight.n_found(TRAIN_SPLIT), preflight.n_found(params.score_split)
     for split, n_clips in {TRAIN_SPLIT: n_train, params.score_split: n_scored}.items():
         preflight.outputs.append(shard_output(params, card, preflight.dataset, split, n_clips))
-        if settings.stores_features:
-            channels = model.visual.dim
-            preflight.outputs.append(
-                feature_output(params, settings, preflight.dataset, split, n_clips, side=side, channels=channels)
-            )
+        if settings.stored_features:
+            preflight.outputs.append(feature_output(params, card, settings, preflight.dataset, split, n_clips, model))
     labels = n_train * (2 * side**2 + 2 * model.dim + 3 * 4)  # maps and embeddings float16, three float32 values
     weights = sum(value.nbytes for value in model.state_dict().values())
     moments = 2 * sum(value.nbytes for value in model.parameters())  # of AdamW

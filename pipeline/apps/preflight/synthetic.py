@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.common.config import AudioSettings, EncoderSettings
+from pipeline.common.config import AudioSettings, EncoderSettings, Side
 from pipeline.features.build_file import GROUP, encode, frozen_model
 from pipeline.features.reader import FeatureSet
 from pipeline.model.encoders import AudioVisualModel
@@ -40,9 +40,12 @@ class SyntheticShards:
 class SyntheticFeatures(FeatureSet):
     """The part of `FeatureSet` that training uses, filled with noise."""
 
-    def __init__(self, noise: SyntheticShards, *, held: int, shape: tuple[int, int, int]) -> None:
+    def __init__(self, noise: SyntheticShards, *, held: int, shapes: Mapping[Side, tuple[int, ...]]) -> None:
         self._noise = noise
-        self._features = np.random.default_rng(0).normal(0, 1, (held, *shape)).astype(np.float16)
+        random = np.random.default_rng(0)
+        self._features = {
+            side: random.normal(0, 1, (held, *shape)).astype(np.float16) for side, shape in shapes.items()
+        }
         self.image_size, self.settings = noise.image_size, noise.settings
         self.clip_ids, self.fingerprint = noise.clip_ids, noise.fingerprint
 
@@ -52,37 +55,40 @@ class SyntheticFeatures(FeatureSet):
         return self._noise.content_digest
 
     def read(self, indices: Sequence[int], mirrored: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return features (n, row, col, channel) float16 and log-mels (n, mel, time) float32."""
-        return self._features[np.asarray(indices) % len(self._features)], self._noise.read(indices)[1]
+        """Return the same shapes and types as `FeatureSet.read`."""
+        visual = self._features["visual"]
+        rows = np.asarray(indices) % len(visual)
+        audio = self._features["audio"][rows] if "audio" in self._features else self._noise.read(indices)[1]
+        return visual[rows], audio
 
-    def check_model(self, encoders: AudioVisualModel, visual: Mapping[str, Any], where: Path) -> None:
+    def check_model(self, encoders: AudioVisualModel, settings: Mapping[str, Any], where: Path) -> None:
         """Accept every model: noise is of none."""
 
 
 def time_frozen(
-    encoder: EncoderSettings, *, image_size: int, device: torch.device
-) -> tuple[float, tuple[int, int, int]]:
-    """Run a frozen visual backbone on noise, as the stage `features` does: with one thread on a CPU.
+    encoder: EncoderSettings, sides: Sequence[Side], *, image_size: int, audio: AudioSettings, device: torch.device
+) -> dict[Side, tuple[float, tuple[int, ...]]]:
+    """Run frozen backbones on noise, as the stage `features` does: with one thread on a CPU.
 
     Returns
     -------
-    seconds : float
-        Per frame.
-    shape : tuple of int
-        Of its features: (row, col, channel).
+    dict of Side to (seconds, shape)
+        Time per frame or per spectrogram, and the shape of its features: (row, col, channel) for visual, (channel, mel, time) for audio.
     """
     group = GROUP[device.type]
-    frames = np.random.default_rng(0).integers(0, 256, (group, image_size, image_size, 3), dtype=np.uint8)
+    frames, log_mel = SyntheticShards(group, held=group, image_size=image_size, audio=audio).read(range(group))
     with torch.random.fork_rng(devices=[]):
-        model = frozen_model(encoder.without_weights.visual).to(device)
+        model = frozen_model(encoder.without_weights, sides).to(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    measured: dict[Side, tuple[float, tuple[int, ...]]] = {}
     try:
-        encode(model, frames, views=1, device=device)  # warms up
-        start = time.perf_counter()
-        features = encode(model, frames, views=1, device=device)
-        seconds = time.perf_counter() - start
+        for side in sides:
+            encode(model, frames, log_mel, sides=[side], views=1, device=device)  # warms up
+            start = time.perf_counter()
+            features = encode(model, frames, log_mel, sides=[side], views=1, device=device)[side]
+            seconds = (time.perf_counter() - start) / group
+            measured[side] = seconds, features.shape[2 if side == "visual" else 1 :]
     finally:
         torch.set_num_threads(threads)
-    rows, cols, channels = features.shape[2:]
-    return seconds / group, (rows, cols, channels)
+    return measured

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +21,7 @@ import torch
 from pipeline.apps.preflight.findings import StageTime
 from pipeline.apps.preflight.memory import peak, reset_peak
 from pipeline.apps.preflight.synthetic import SyntheticFeatures, SyntheticShards, time_frozen
-from pipeline.common.config import AudioSettings, Params, TrainingSettings
+from pipeline.common.config import AudioSettings, Params, Side, TrainingSettings
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.common.processes import scratch_folder
@@ -66,13 +66,13 @@ class Profile:
         By stage: "initialize" and each method.
     peak_bytes : int
         Peak memory: of this process on a CPU, of tensors on CUDA.
-    view_seconds : float
-        Time of the frozen visual backbone per frame on one core; 0 if its features are not stored.
+    frozen_seconds : dict of Side to float
+        Time of each backbone whose features are stored, per frame or spectrogram, on one core.
     """
 
     throughput: dict[str, Throughput]
     peak_bytes: int
-    view_seconds: float = 0.0
+    frozen_seconds: dict[Side, float] = field(default_factory=dict)
 
 
 def profile_stages(
@@ -108,10 +108,10 @@ def profile_stages(
     """
     size = settings.batch_size
     noise = SyntheticShards(size * n_batches, held=size, image_size=image_size, audio=audio)
-    shards, view_seconds = cast(ShardSet, noise), 0.0
-    if settings.stores_features:
-        view_seconds, shape = time_frozen(settings.encoder, image_size=image_size, device=device)
-        shards = SyntheticFeatures(noise, held=size, shape=shape)
+    frozen = time_frozen(settings.encoder, settings.stored_features, image_size=image_size, audio=audio, device=device)
+    shards = cast(ShardSet, noise)
+    if frozen:
+        shards = SyntheticFeatures(noise, held=size, shapes={side: shape for side, (_, shape) in frozen.items()})
     settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
     throughput = {}
@@ -139,7 +139,7 @@ def profile_stages(
                     device=str(device),
                 )
             throughput[method] = _read_throughput(folder / TIMINGS_FILE, len(shards))
-    return Profile(throughput, peak(device), view_seconds)
+    return Profile(throughput, peak(device), {side: seconds for side, (seconds, _) in frozen.items()})
 
 
 def stage_times(
@@ -176,9 +176,11 @@ def stage_times(
     n_pairs = n_train // settings.batch_size * settings.batch_size  # an incomplete batch is dropped
     n_seeds = len(params.seeds)
     times = []
-    if profile.view_seconds:
+    if profile.frozen_seconds:
         views = n_train * n_views(settings, TRAIN_SPLIT) + n_scored * n_views(settings, params.score_split)
-        times.append(StageTime("features", 0, 0.0, 0.0, views * profile.view_seconds / workers))
+        runs = {"visual": views, "audio": n_train + n_scored}
+        seconds = sum(runs[side] * each for side, each in profile.frozen_seconds.items())
+        times.append(StageTime("features", 0, 0.0, 0.0, seconds / workers))
     for stage in (INITIAL_RUN, *methods):
         measured = profile.throughput[stage]
         first = stage == INITIAL_RUN

@@ -14,6 +14,7 @@ from pipeline.common.config.encoder import (
     EncoderSettings,
     Padding,
     ResNetSettings,
+    Side,
     TimmSettings,
     Trainable,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "RenderSettings",
     "ResNetSettings",
     "Settings",
+    "Side",
     "TimmSettings",
     "Trainable",
     "TrainingSettings",

@@ -10,12 +10,18 @@ from pipeline.common.config.base import Count, FourCounts, OddCount, Settings
 
 Padding = Literal["zeros", "replicate"]
 Trainable = Literal["all", "last_stage", "none"]
+Side = Literal["visual", "audio"]
 TIMM = "timm:"  # prefix of a backbone that is a model of timm
 
 
 class _CommonSettings(Settings):
     weights: str | None = None  # a file, pip:PACKAGE, or timm for timm's own; None starts from random weights
     trainable: Trainable = "all"  # a frozen part keeps its BatchNorm statistics too
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the net is the same in all epochs and for all seeds."""
+        return self.trainable == "none" and self.weights is not None
 
 
 class ResNetSettings(_CommonSettings):

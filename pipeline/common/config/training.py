@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, model_validator
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, Positive, Settings, read_settings, validated
-from pipeline.common.config.encoder import EncoderSettings
+from pipeline.common.config.encoder import EncoderSettings, Side
 from pipeline.common.errors import SettingsError
 
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
@@ -78,14 +78,17 @@ class TrainingSettings(Settings):
         return self
 
     @property
-    def stores_features(self) -> bool:
-        """Whether the stage `features` stores what the visual backbone returns: it never changes, nor do frames, except for flips.
+    def stored_features(self) -> tuple[Side, ...]:
+        """The encoders whose features the stage `features` stores: none, visual, or both.
 
-        A frozen backbone without published weights differs between seeds, so its features are computed in every epoch.
+        Features of the visual backbone are stored if they never change: it is frozen, and frames do not, except for flips. Then those of
+        the audio backbone are stored as well if the same holds for it and spectrograms. A frozen backbone without published weights
+        differs between seeds, so its features are computed in every epoch.
         """
-        visual, moved = self.encoder.visual, self.augmentation
-        is_fixed = visual.trainable == "none" and visual.weights is not None
-        return is_fixed and moved.shift_cells == 0 and moved.color_jitter == 0
+        moved = self.augmentation
+        if not self.encoder.visual.is_fixed or moved.shift_cells or moved.color_jitter:
+            return ()
+        return ("visual", "audio") if self.encoder.audio.is_fixed and not moved.roll_audio else ("visual",)
 
     def method(self, name: str, kind: type[Iteration]) -> Iteration:
         """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values."""
