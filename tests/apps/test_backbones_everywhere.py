@@ -46,8 +46,9 @@ def test_every_stage_localize_and_export(name, tmp_path):
 
 
 @pytest.mark.slow  # a whole EfficientNet, and workers that import timm
-def test_everything_with_the_weights_of_lite0_and_stored_features(tmp_path):
-    run_everything(tmp_path, LITE0, SMALL, AugmentationSettings(flip=True))
+@pytest.mark.parametrize("audio", [SMALL, LITE0], ids=["ours", "lite0"])
+def test_everything_with_the_weights_of_lite0_and_stored_features(tmp_path, audio):
+    run_everything(tmp_path, LITE0, audio, AugmentationSettings(flip=True))
     assert list((tmp_path / "features").rglob("*.h5"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -531,29 +532,33 @@ def test_boxes_of_the_scored_split_are_enough(project):
     assert not check(project).problems
 
 
-def freeze(project):
-    """Give the project a frozen visual backbone with weights."""
+def freeze(project, *, audio=False):
+    """Give the project a frozen visual backbone with weights, and a frozen audio backbone if `audio`."""
     params = yaml.safe_load((project / "params.yaml").read_text())
     encoder = params["training"]["squares"]["encoder"]
-    encoder["visual"] = encoder["visual"] | {"trainable": "none", "weights": str(project / "net.pth")}
+    for side in ("visual", "audio") if audio else ("visual",):
+        encoder[side] = encoder[side] | {"trainable": "none", "weights": str(project / f"{side}.pth")}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     settings = load_params(project / "params.yaml").training["squares"]
-    write_weights(project / "net.pth", visual=settings.encoder.visual)
-    return settings
+    write_weights(project / "visual.pth", visual=settings.encoder.visual)
+    if audio:
+        write_weights(project / "audio.pth", visual=settings.encoder.audio, channels_in=1)
 
 
-def test_stored_features_are_forecast(project, monkeypatch):
+@pytest.mark.parametrize("audio", [False, True], ids=["visual", "visual and audio"])
+def test_stored_features_are_forecast(project, monkeypatch, audio):
     read = Mock(wraps=SyntheticFeatures.read)
     monkeypatch.setattr(SyntheticFeatures, "read", lambda *arguments, **options: read(*arguments, **options))
-    freeze(project)
+    freeze(project, audio=audio)
     found = check(project, n_batches=1)
     assert found.problems == []
     sizes = {output.folder: output.size for output in found.outputs if output.what == "features"}
     # 64 channels in float16; mirrored frames for training alone
     cells = (SIZE // 8) ** 2
+    heard = math.ceil(MELS / 8) * math.ceil(FRAMES / 8) if audio else 0
     assert sizes == {
-        "data/squares/features/train": 40 * 2 * 64 * cells * 2,
-        "data/squares/features/test": 6 * 64 * cells * 2,
+        "data/squares/features/train": 40 * 64 * (2 * cells + heard) * 2,
+        "data/squares/features/test": 6 * 64 * (cells + heard) * 2,
     }
     stages = [time.stage for time in found.times]
     assert stages == ["features", "initialize", "itr", "maps of itr"]
