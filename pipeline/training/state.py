@@ -80,6 +80,9 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
 def start(run: TrainingRun) -> TrainingState:
     """Return the state before the first epoch: the initial model with its pseudo-labels, or new encoders."""
     state = _new_state(run) if run.spec.initial_folder is None else _initial_state(run, run.spec.initial_folder)
+    if isinstance(run.shards, FeatureSet):
+        # Only here: a run that resumes has the same fingerprint, which includes the digest of the features.
+        run.shards.check_model(state.model, run.spec.encoder.model_dump(mode="json"), run.folder.path)
     state.history.append(start_row(run.diagnose(state.model)))
     return state
 
@@ -200,8 +203,6 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         torch.manual_seed(derive_seed(spec.seed, spec.stage, "weights"))
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
-    if isinstance(run.shards, FeatureSet):
-        run.shards.check_model(model, spec.encoder.model_dump(mode="json"), spec.folder.path)
     model.to(run.device)
     return TrainingState(model, build_optimizer(model, spec.encoder, spec.iteration), None, [])
 
