@@ -87,14 +87,17 @@ def test_weights_of_one_channel_are_added_up_over_the_colors(tmp_path):
 
 def test_tensors_are_matched_in_order_if_their_names_differ(tmp_path):
     state = build(SMALL).state_dict()
-    renamed = {f"_{number}": value for number, (name, value) in enumerate(state.items()) if "num_batches" not in name}
+    renamed = {f"_{name}": value for name, value in state.items() if "num_batches" not in name}
     torch.save({**renamed, "head.weight": torch.zeros(7, 64), "head.bias": torch.zeros(7)}, tmp_path / "other.pth")
     loaded = build(SMALL.model_copy(update={"weights": str(tmp_path / "other.pth")})).state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in state.items())
-    renamed["_0"] = renamed["_0"][:, :2]
-    torch.save(renamed, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth.*'conv1\.weight'"):
-        build(SMALL.model_copy(update={"weights": str(tmp_path / "other.pth")}))
+    # Another shape; and the four tensors of a BatchNorm, which have the same shape, in another order.
+    names = list(renamed)
+    names[1:5] = ["_bn1.bias", "_bn1.running_mean", "_bn1.running_var", "_bn1.weight"]
+    for other in ({**renamed, names[0]: renamed[names[0]][:, :2]}, {name: renamed[name] for name in names}):
+        torch.save(other, tmp_path / "other.pth")
+        with pytest.raises(CheckpointError, match=r"other\.pth.*'conv1\.weight'"):
+            build(SMALL.model_copy(update={"weights": str(tmp_path / "other.pth")}))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 A source is a file, ``pip:PACKAGE`` for the file of weights in an installed package, or ``timm`` for the weights that timm downloads. A
 file is a flat mapping of names to tensors of any floating type, loaded with `weights_only`. The tensors are matched by name; or in
-order, if their number and all their shapes agree, because packages that reimplement a net often name its layers in their own way. The
-classifier is ignored, and `num_batches_tracked` may be missing, as in files from before 2018.
+order, if their number, all their shapes and the last parts of all names (`weight`, `running_mean`, …) agree, because packages that
+reimplement a net often name its layers in their own way. The classifier is ignored, and `num_batches_tracked` may be missing, as in
+files from before 2018.
 """
 
 from __future__ import annotations
@@ -141,10 +142,22 @@ def load_weights(module: nn.Module, source: str, *, setting: str, classifiers: C
 
 
 def _in_order(content: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return the tensors of a file in the order of the net, if all their shapes agree; weight and bias of a classifier may follow."""
-    values = [value for name, value in content.items() if not str(name).endswith(_COUNTER)]
+    """Return the tensors of a file in the order of the net, if they agree; weight and bias of a classifier may follow.
+
+    Shapes and the last parts of the names must agree. The latter tell the tensors of a BatchNorm apart, which all have one shape: a
+    file whose names are sorted has them in another order.
+    """
+    given = [(str(name), value) for name, value in content.items() if not str(name).endswith(_COUNTER)]
     names = [name for name in wanted if not name.endswith(_COUNTER)]
-    if not all(isinstance(value, Tensor) for value in values) or not 0 <= len(values) - len(names) <= 2:
+    if not 0 <= len(given) - len(names) <= 2:
         return None
-    ordered = dict(zip(names, values, strict=False))
-    return ordered if all(value.shape == wanted[name].shape for name, value in ordered.items()) else None
+    ordered: dict[str, Tensor] = {}
+    for name, (other, value) in zip(names, given, strict=False):
+        if not isinstance(value, Tensor) or value.shape != wanted[name].shape or _part(other) != _part(name):
+            return None
+        ordered[name] = value
+    return ordered
+
+
+def _part(name: str) -> str:
+    return name.rpartition(".")[2]
