@@ -1,4 +1,4 @@
-"""A frozen visual backbone runs once: from `dvc repro` to the report on stored features, and what reruns when its weights change."""
+"""Frozen backbones run once: from `dvc repro` to the report on stored features, and what reruns when files are lost."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from tests.support.prepared_project import EPOCHS, N_SHARDS, TEST, TRAIN
 from tests.support.projects import digests, kill_when, repro, set_param
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
-WEIGHTS = "weights.pth"
 SPLITS = ("train", "test")
 ON_FEATURES = ["initialize@demo", "train@demo-iterative", "evaluate@demo-iterative", "report@demo"]
 
 
-def test_a_frozen_backbone_runs_once(project):
+def freeze(project, side):
+    backbone = getattr(load_params(project / "params.yaml").training["demo"].encoder, side)
+    weights = write_weights(project / f"{side}.pth", visual=backbone, channels_in={"visual": 3, "audio": 1}[side])
+    frozen = {**backbone.model_dump(mode="json"), "weights": weights.name, "trainable": "none"}
+    set_param(project, f"training.demo.encoder.{side}", frozen)
+
+
+def test_frozen_backbones_run_once(project):
     for split in SPLITS:  # the demo's backbone is trained
         assert [path.name for path in (project / "data/demo/features" / split).iterdir()] == [".record.json"]
-    visual = load_params(project / "params.yaml").training["demo"].encoder.visual
-    write_weights(project / WEIGHTS, visual=visual)
-    frozen = {**visual.model_dump(mode="json"), "weights": WEIGHTS, "trainable": "none"}
-    set_param(project, "training.demo.encoder.visual", frozen)
+    for side in ("visual", "audio"):
+        freeze(project, side)
+    set_param(project, "training.demo.augmentation.roll_audio", False)
     features = project / "data/demo/features"
 
     # Killed after its first file, the stage keeps that file and resumes.
@@ -42,7 +47,7 @@ def test_a_frozen_backbone_runs_once(project):
         shards = ShardSet.open(project / "data/demo/shards" / split)
         clips = open_clips(shards, features / split, settings)
         assert isinstance(clips, FeatureSet)
-        assert (len(clips), clips.n_views) == (n_clips, views)
+        assert (len(clips), clips.n_views, clips.sides) == (n_clips, views, ("visual", "audio"))
     assert len(sorted(features.glob("train/*.h5"))) == N_SHARDS
     assert len(sorted((project / "runs/demo/iterative/pseudo_labels").glob("*.h5"))) == EPOCHS + 1
     metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
