@@ -27,9 +27,10 @@ tables: $(VENV)/.installed         ## the paper's tables on the demo dataset: al
 
 # Mosaics of real photographs and recordings. A test set of its own: TEST_PHOTOS=DIR TEST_SOUNDS=DIR.
 REAL_ROWS := initial,itr,itr_intra,itr_inter,iterative
-NAME ?= real
+# Not ?=: some shells export NAME.
+NAME := real
 
-real: folders-given $(VENV)/.installed-backbones   ## PHOTOS=DIR SOUNDS=DIR: from the folders to the report, three seeds each
+real: folders-given $(VENV)/.installed   ## PHOTOS=DIR SOUNDS=DIR: from the folders to the report, three seeds each
 	soundspot import mosaic --name '$(NAME)' --preset real --force --photos '$(PHOTOS)' --sounds '$(SOUNDS)' \
 	    $(if $(TEST_PHOTOS),--test-photos '$(TEST_PHOTOS)')$(if $(TEST_SOUNDS), --test-sounds '$(TEST_SOUNDS)')
 	SOUNDSPOT_SEEDS_AT_ONCE=$${SOUNDSPOT_SEEDS_AT_ONCE:-3} dvc exp run -S 'dataset=$(NAME)' -S 'seeds=[0,1,2]' -S 'variants=[$(REAL_ROWS)]'
@@ -60,10 +61,6 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet -e '.[test]'
-	touch $@
-
-$(VENV)/.installed-backbones: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet -e '.[backbones]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
