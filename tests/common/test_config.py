@@ -49,6 +49,16 @@ def test_a_method_overrides_the_common_settings(tmp_path):
         ("training.demo.iterate.delta_x", 0.5, ["unknown setting", "training.demo.iterate.delta_x"]),
         ("training.demo.encoder.visual.kernel_sizes", [3, 3, 2, 3], ["kernel_sizes", "2", "even"]),
         (
+            "training.demo.encoder.visual.backbone",
+            "vgg",
+            ["training.demo.encoder.visual.backbone", "'vgg'", "timm:NAME"],
+        ),
+        (
+            "training.demo.encoder.audio",
+            {"backbone": "timm:resnet18", "width": 8},
+            ["unknown setting 'training.demo.encoder.audio.width'"],
+        ),
+        (
             "training.demo.encoder",
             {"visual": {}},
             ["training.demo.encoder", "no audio, audio_pooling, batch_norm"],

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipeline.common.errors import SettingsError
 from pipeline.common.reading import read_yaml
 
+VARIANT = (
+    "variant:"  # prefix of the tags of a union, which pydantic puts into paths of settings, and messages leave out
+)
 _MAX_FAULTS, _MAX_SHOWN = 10, 200  # faults and characters of a value in one message
 
 
@@ -65,7 +68,7 @@ def validated(model: type[Model], value: Any, where: str) -> Model:
 
 
 def _explain(error: Any, where: str) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(part for part in map(str, error["loc"]) if not part.startswith(VARIANT))
     if error["type"] == "value_error":
         return f"{where}: {key}{': ' if key else ''}{error['ctx']['error']}"
     if error["type"] == "extra_forbidden":

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from pipeline.common.config.base import Count, FourCounts, OddCount, Settings
+from pipeline.common.config.base import VARIANT, Count, FourCounts, OddCount, Settings
 
 Padding = Literal["zeros", "replicate"]
 Trainable = Literal["all", "last_stage", "none"]
 Side = Literal["visual", "audio"]
 TIMM = "timm:"  # prefix of a backbone that is a model of timm
+_RESNET_TAG, _TIMM_TAG = f"{VARIANT}resnet", f"{VARIANT}timm"
 
 
 class _CommonSettings(Settings):
@@ -24,10 +25,16 @@ class _CommonSettings(Settings):
         return self.trainable == "none" and self.weights is not None
 
 
+def _resnet(name: Any) -> Any:
+    if name != "resnet":
+        raise ValueError(f"unknown backbone {name!r}; set resnet, or timm:NAME for a model of timm")
+    return name
+
+
 class ResNetSettings(_CommonSettings):
     """Architecture of a ResNet with basic blocks. ResNet-18 has blocks 2 2 2 2, width 64, strides 1 2 2 2, kernels 3 3 3 3."""
 
-    backbone: Literal["resnet"] = "resnet"
+    backbone: Annotated[Literal["resnet"], BeforeValidator(_resnet)] = "resnet"
     blocks: FourCounts = (2, 2, 2, 2)
     width: Count = 64  # channels of the first stage; doubled by each later stage
     strides: FourCounts = (1, 2, 2, 1)
@@ -44,12 +51,12 @@ class TimmSettings(_CommonSettings):
 
 def _kind(settings: Any) -> str:
     backbone = settings.get("backbone") if isinstance(settings, dict) else getattr(settings, "backbone", None)
-    return "timm" if isinstance(backbone, str) and backbone.startswith(TIMM) else "resnet"
+    return _TIMM_TAG if isinstance(backbone, str) and backbone.startswith(TIMM) else _RESNET_TAG
 
 
 BackboneSettings = ResNetSettings | TimmSettings
 _Backbone = Annotated[
-    Annotated[ResNetSettings, Tag("resnet")] | Annotated[TimmSettings, Tag("timm")], Discriminator(_kind)
+    Annotated[ResNetSettings, Tag(_RESNET_TAG)] | Annotated[TimmSettings, Tag(_TIMM_TAG)], Discriminator(_kind)
 ]
 
 
