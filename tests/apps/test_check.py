@@ -560,6 +560,12 @@ def test_stored_features_are_forecast(project, monkeypatch, audio):
         "data/squares/features/train": 40 * 64 * (2 * cells + heard) * 2,
         "data/squares/features/test": 6 * 64 * (cells + heard) * 2,
     }
+    # AdamW has no moments of a frozen net.
+    model = build_model(load_params(project / "params.yaml").training["squares"].encoder)
+    trained = ("visual_projection", "audio_projection") if audio else ("visual_projection", "audio_projection", "audio")
+    moments = 2 * sum(v.nbytes for name, v in model.named_parameters() if name.split(".")[0] in trained)
+    (state,) = [output.size for output in found.outputs if output.what.startswith("state.pt")]
+    assert state == sum(value.nbytes for value in model.state_dict().values()) + moments
     stages = [time.stage for time in found.times]
     assert stages == ["features", "initialize", "itr", "maps of itr"]
     assert found.times[0].total_seconds > 0

@@ -103,7 +103,7 @@ def estimate_outputs(
             preflight.outputs.append(feature_output(params, card, settings, preflight.dataset, split, n_clips, model))
     labels = n_train * (2 * side**2 + 2 * model.dim + 3 * 4)  # maps and embeddings float16, three float32 values
     weights = sum(value.nbytes for value in model.state_dict().values())
-    moments = 2 * sum(value.nbytes for value in model.parameters())  # of AdamW
+    moments = 2 * sum(value.nbytes for value in model.parameters() if value.requires_grad)  # of AdamW
     for name in (INITIAL_RUN, *variants):
         own = method_settings(settings, name) if name in variants else None
         count = n_seeds * (own.epochs + 1 if own else 1)
