@@ -75,10 +75,11 @@ def test_resnet18_of_torchvision_of_timm_and_ours_are_equal(tmp_path):
             assert (net.dim, net.stride, net.mean) == (512, 32, (0.485, 0.456, 0.406))
 
 
-def test_weights_of_one_channel_are_added_up_over_the_colors(tmp_path):
-    whole = load_timm().create_model("test_resnet")
+@pytest.mark.parametrize("settings", [TINY, SMALL], ids=["timm", "ours"])
+def test_weights_of_one_channel_are_added_up_over_the_colors(tmp_path, settings):
+    whole = load_timm().create_model("test_resnet") if settings is TINY else build(settings)
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
-    settings = TINY.model_copy(update={"weights": str(tmp_path / "weights.pth")})
+    settings = settings.model_copy(update={"weights": str(tmp_path / "weights.pth")})
     color, gray = build(settings), build(settings, channels_in=1)
     one = images(64, channels=1)
     with torch.no_grad():

@@ -25,6 +25,7 @@ PIP = "pip:"
 TIMM_WEIGHTS = "timm"
 _ENDINGS = (".pth", ".pt", ".bin")  # of weights in a package
 _COUNTER = "num_batches_tracked"
+_FIRST = "conv1.weight"  # of a ResNet
 
 
 def weights_advice(setting: str) -> str:
@@ -133,12 +134,16 @@ def matched(
     return given
 
 
-def load_weights(module: nn.Module, source: str, *, setting: str, classifiers: Collection[str] = ("fc",)) -> None:
-    """Copy the weights of a source, FILE or pip:PACKAGE, into a net. Raises CheckpointError if they cannot be read or do not match."""
-    content = read_weights(source, setting=setting)
-    module.load_state_dict(
-        matched(content, module.state_dict(), source=source, setting=setting, classifiers=classifiers)
-    )
+def load_weights(resnet: nn.Module, source: str, *, setting: str) -> None:
+    """Copy the weights of a source, FILE or pip:PACKAGE, into our ResNet. Raises CheckpointError if they cannot be read or do not match.
+
+    If it takes one channel, the weights of the first layer are added up over the colors.
+    """
+    content, own = read_weights(source, setting=setting), resnet.state_dict()
+    value = content.get(_FIRST)
+    if isinstance(value, Tensor) and value.ndim == 4 and own[_FIRST].shape[1] == 1:
+        content[_FIRST] = value.sum(dim=1, keepdim=True)
+    resnet.load_state_dict(matched(content, own, source=source, setting=setting, classifiers=("fc",)))
 
 
 def _in_order(content: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
