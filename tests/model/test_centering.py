@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -65,9 +66,15 @@ def test_frames_are_extended_and_maps_cropped(offset, before, cropped):
         extended = extension.images(frame)
         assert extended.shape[-1] % 32 == 0
         assert torch.equal(extended[..., before : before + side, before : before + side], frame)
-        assert (extended[..., :before, :before] == frame[0, 0, 0, 0]).all()
+        assert torch.equal(
+            extended[0, 0], torch.from_numpy(np.pad(frame[0, 0], _widths(extended, side, before), mode="reflect"))
+        )
         cells = extension.maps(extended[..., ::32, ::32], (side, side))
         assert cells.shape[-2:] == (math.ceil(side / 32),) * 2
+
+
+def _widths(extended: torch.Tensor, side: int, before: int) -> tuple[int, int]:
+    return before, extended.shape[-1] - side - before
 
 
 @pytest.mark.parametrize(("name", "stride"), [("tf_efficientnet_lite0", 32), ("resnet18", 32), ("test_convnext", 16)])

