@@ -71,6 +71,11 @@ def test_ctrl_c_takes_effect_after_the_block():
             command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"]
             codes.append(subprocess.run(command, check=False).returncode)
 
-    with pytest.raises(KeyboardInterrupt):
-        block()
+    # Tests that run in the background of a shell start with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert codes == [0]  # a process that is started in the block does not see it
