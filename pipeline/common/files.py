@@ -177,3 +177,15 @@ def locked(folder: Path, error: type[SoundspotError], *, inside: bool = False) -
             yield
     except Timeout:
         raise error(f"{folder}: another process is writing here ({path} is locked); wait for it") from None
+
+
+@contextmanager
+def storing(path: Path, error: type[SoundspotError]) -> Iterator[None]:
+    """Convert a failure to write one of many files, at or under `path`, into an `error` that tells the user what to do."""
+    try:
+        yield
+    except OSError as reason:
+        raise error(
+            f"{path}: cannot be written ({reason.strerror or reason}); free disk space or fix the permissions, and rerun: "
+            "finished files are kept"
+        ) from None

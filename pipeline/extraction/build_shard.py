@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import AccessError, ExtractionError, MediaError, ShardError
-from pipeline.common.files import fingerprint
+from pipeline.common.files import fingerprint, storing
 from pipeline.common.text_table import printable
 from pipeline.manifests.clips import Clip, clip_row, media_path
 from pipeline.media.clip import DecodedClip, decode_clip
@@ -87,24 +86,12 @@ def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
         n_frames=task.audio.n_frames,
         n_shards=task.n_shards,
     )
-    with storing(task.path), writing as shard:
+    with storing(task.path, ExtractionError), writing as shard:
         for group in _groups(task, rejects):
             _append(shard, group, task.audio)
         for clip_id, reason in rejects.items():
             shard.reject(clip_id, reason)
     return False, rejects
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Convert a failure to write under `path` into an ExtractionError that tells the user what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise ExtractionError(
-            f"{path}: cannot be written ({error.strerror or error}); free disk space or fix the permissions, and rerun: "
-            "finished shards are kept"
-        ) from None
 
 
 def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:

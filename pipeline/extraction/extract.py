@@ -22,10 +22,10 @@ from pipeline.common.code import code_digest
 from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
-from pipeline.common.files import fingerprint, locked, remove_leftovers, write_csv, write_text
+from pipeline.common.files import fingerprint, locked, remove_leftovers, storing, write_csv, write_text
 from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
 from pipeline.common.record import changed_code, read_record, write_record
-from pipeline.extraction.build_shard import ShardTask, build_shard, storing
+from pipeline.extraction.build_shard import ShardTask, build_shard
 from pipeline.manifests.clips import Clip, media_path
 from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint, shard_digest
 
@@ -118,7 +118,7 @@ def extract_split(
     rejects: dict[str, str] = {}
     n_kept = 0
     with ExitStack() as stack:
-        with storing(folder):
+        with storing(folder, ExtractionError):
             stack.enter_context(locked(folder, ExtractionError))
             n_before = _clean(folder, tasks, fresh=fresh)
         for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
@@ -128,7 +128,7 @@ def extract_split(
             if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
                 rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
                 raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
-        with storing(folder):
+        with storing(folder, ExtractionError):
             digests = {task.path.name: shard_digest(task.path) for task in tasks}
             write_record(folder, code=code_digest(CODE), files=digests)
         _write_rejects(folder / REJECTS_FILE, clips, rejects)
@@ -233,7 +233,7 @@ def _has_rejects(path: Path) -> bool:
 
 def _write_rejects(path: Path, clips: Sequence[Clip], rejects: dict[str, str]) -> list[tuple[str, str]]:
     rows = [(clip.clip_id, rejects[clip.clip_id]) for clip in clips if clip.clip_id in rejects]
-    with storing(path):
+    with storing(path, ExtractionError):
         write_csv(path, ("clip_id", "reason"), rows)
     return rows
 

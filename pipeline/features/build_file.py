@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from pipeline.common.config import EncoderSettings, ResNetSettings, Side
 from pipeline.common.errors import FeatureError
+from pipeline.common.files import storing
 from pipeline.features.backbone import origin_of
 from pipeline.features.store import FeatureWriter, read_header, verify_features
 from pipeline.model.encoders import AudioVisualModel, build_model
@@ -95,7 +95,7 @@ def compute_file(task: FeatureTask) -> None:
     shapes = {side: features.shape[1:] for side, features in encoded.items()}
     ids = [clips.clip_ids[row] for row in rows]
     with (
-        storing(task.path),
+        storing(task.path, FeatureError),
         FeatureWriter.create(task.path, clip_ids=ids, shapes=shapes, origin=task.origin) as file,
     ):
         group = GROUP[device.type]
@@ -171,18 +171,6 @@ def frozen_model(encoder: EncoderSettings, sides: Sequence[Side]) -> AudioVisual
     """Return a model with the backbones of some sides and their weights, in evaluation mode. Raises CheckpointError as `build_model`."""
     used = {side: getattr(encoder, side) for side in sides}
     return build_model(EncoderSettings(**{"visual": _UNUSED, "audio": _UNUSED, **used}, embedding_dim=1)).eval()
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Convert a failure to write under `path` into a FeatureError that tells the user what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise FeatureError(
-            f"{path}: cannot be written ({error.strerror or error}); free disk space or fix the permissions, and rerun: "
-            "finished files are kept"
-        ) from None
 
 
 # A worker computes several files. The digests are part of the keys: what a path leads to may change.

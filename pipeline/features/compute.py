@@ -16,11 +16,11 @@ from pipeline.common.code import code_digest
 from pipeline.common.config import EncoderSettings, Side, TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, FeatureError
-from pipeline.common.files import locked, remove_leftovers
+from pipeline.common.files import locked, remove_leftovers, storing
 from pipeline.common.project import FEATURES_PATTERN, features_path, stage_name
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.features.backbone import origin_of
-from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, storing, why_stale
+from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, why_stale
 from pipeline.features.reader import n_views
 from pipeline.features.store import read_header
 from pipeline.model.inference import select_device
@@ -91,7 +91,7 @@ def compute_features(
         )
         for shard, digest in enumerate(clips.digests)
     ]
-    with storing(folder), locked(folder, FeatureError):
+    with storing(folder, FeatureError), locked(folder, FeatureError):
         _clean(folder, tasks, fresh=fresh)
         missing = [task for task in tasks if not task.path.exists()]
         _run_all(missing, scheduler, workers, on_cpu=where.type == "cpu")

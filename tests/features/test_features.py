@@ -26,10 +26,15 @@ from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import build_model
 from pipeline.shards.reader import ShardSet
 from pipeline.training.batches import training_batches
-from pipeline.training.checkpoints import load_model
-from pipeline.training.history import read_history
-from pipeline.training.train import initialize, train
-from tests.support.feature_world import VISUAL, frozen_settings, stored, write_shards, write_weights
+from pipeline.training.train import initialize
+from tests.support.feature_world import (
+    VISUAL,
+    check_training_is_equal,
+    frozen_settings,
+    stored,
+    write_shards,
+    write_weights,
+)
 from tests.support.projects import ROOT
 
 COUNTS = (20, 0, 13)  # clips of each shard: the second has none
@@ -124,24 +129,9 @@ def test_a_flip_selects_the_features_of_the_mirrored_frame(made: Path) -> None:
 
 
 def test_training_from_features_equals_training_from_frames(made: Path, tmp_path: Path) -> None:
-    settings = settings_of(made)
-    initial, losses, weights = tmp_path / "features", {}, {}
-    for name, clips in (("features", opened(made)), ("frames", ShardSet.open(made / "shards/train"))):
-        initialize(clips, tmp_path / name, settings=settings, seeds=[0], device="cpu")
-        # From the same pseudo-labels: they pass a threshold, which would turn a difference of rounding into one of a whole cell.
-        folder = tmp_path / f"{name}-iterative"
-        train(clips, initial, folder, method="iterative", settings=settings, seeds=[0], device="cpu")
-        rows = [*read_history(tmp_path / name / "history.csv")[1:], read_history(folder / "history.csv")[1]]
-        losses[name] = [row["loss"] for row in rows]
-        weights[name] = load_model(tmp_path / name / "model.pt").encoders.state_dict()
-    assert len(losses["frames"]) == 3
-    np.testing.assert_allclose(losses["features"], losses["frames"], rtol=2e-3)
-    for name, value in weights["frames"].items():
-        if name.startswith("visual."):
-            torch.testing.assert_close(weights["features"][name], value, rtol=0, atol=0)  # frozen
-        # A bias before BatchNorm has no gradient but rounding errors, which Adam scales up.
-        elif name.endswith(".weight"):
-            assert (weights["features"][name].float() - value.float()).abs().mean() < 1e-3, name
+    check_training_is_equal(
+        tmp_path, settings_of(made), opened(made), ShardSet.open(made / "shards/train"), ["visual."]
+    )
 
 
 def test_bytes_do_not_depend_on_what_was_kept(world: Path) -> None:

@@ -20,6 +20,9 @@ from pipeline.features.reader import FeatureSet, open_clips
 from pipeline.model.backbones.build import build_backbone
 from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from pipeline.shards.writer import ShardWriter
+from pipeline.training.checkpoints import load_model
+from pipeline.training.history import read_history
+from pipeline.training.train import initialize, train
 from tests.support.synthetic import SMALL, make_settings, make_world
 
 SIZE, MELS, TIME = 64, 16, 32
@@ -85,3 +88,26 @@ def stored(folder: Path, settings: TrainingSettings, *, split: str = "train", wo
     clips = open_clips(ShardSet.open(shards), features, settings)
     assert isinstance(clips, FeatureSet)
     return clips
+
+
+def check_training_is_equal(
+    folder: Path, settings: TrainingSettings, features: ShardSet, frames: ShardSet, frozen: list[str]
+) -> None:
+    """Train both stages on stored features, then on what they were computed from, and compare losses and weights."""
+    initial, losses, weights = folder / "features", {}, {}
+    for name, clips in (("features", features), ("frames", frames)):
+        initialize(clips, folder / name, settings=settings, seeds=[0], device="cpu")
+        # From the same pseudo-labels: they pass a threshold, which would turn a difference of rounding into one of a whole cell.
+        run = folder / f"{name}-iterative"
+        train(clips, initial, run, method="iterative", settings=settings, seeds=[0], device="cpu")
+        rows = [*read_history(folder / name / "history.csv")[1:], read_history(run / "history.csv")[1]]
+        losses[name] = [row["loss"] for row in rows]
+        weights[name] = load_model(folder / name / "model.pt").encoders.state_dict()
+    assert len(losses["frames"]) == 3
+    np.testing.assert_allclose(losses["features"], losses["frames"], rtol=2e-3)
+    for name, value in weights["frames"].items():
+        if name.startswith(tuple(frozen)):
+            torch.testing.assert_close(weights["features"][name], value, rtol=0, atol=0)
+        # A bias before BatchNorm has no gradient but rounding errors, which Adam scales up.
+        elif name.endswith(".weight"):
+            assert (weights["features"][name] - value).abs().mean() < 1e-3, name

@@ -54,7 +54,7 @@ class Extension:
         below, right = (self.cells(side) * self.stride - self.before - side for side in sizes)
         if not (self.before or below or right):
             return x
-        # Repeating the border instead makes stripes, which no photograph has: 3 points less quadrant accuracy on mosaics.
+        # Repeating the border instead makes stripes, which are unlike any photograph.
         rows, cols = (
             _mirrored(side, self.before, after, device=x.device)
             for side, after in zip(sizes, (below, right), strict=True)
