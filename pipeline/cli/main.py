@@ -21,8 +21,8 @@ COMMANDS = {
     "evaluate": "pipeline.cli.evaluate:evaluate",
     "protocols": "pipeline.cli.evaluate:protocols",
     "sensitivity": "pipeline.cli.sensitivity:sensitivity",
-    "pseudo-labels": "pipeline.cli.pseudo_labels:pseudo_labels",
-    "pl": "pipeline.cli.pseudo_labels:pl",  # alias
+    "pseudo-labels": "pipeline.cli.pseudo_labels.commands:pseudo_labels",
+    "pl": "pipeline.cli.pseudo_labels.commands:pl",  # alias
 }
 
 

@@ -112,7 +112,11 @@ def test_the_title_of_a_report_is_one_heading() -> None:
 
 def test_printing_goes_through_one_module() -> None:
     """A name that is printed elsewhere reaches the terminal as it is."""
-    allowed = {"pipeline/common/console.py": 1, "pipeline/cli/pseudo_labels.py": 1, "pipeline/cli/doctor.py": 1}
+    allowed = {
+        "pipeline/common/console.py": 1,
+        "pipeline/cli/pseudo_labels/commands.py": 1,
+        "pipeline/cli/doctor.py": 1,
+    }
     found: dict[str, int] = {}
     for path in sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]):
         text = path.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import PATH
-from pipeline.cli.pseudo_label_options import (
+from pipeline.cli.pseudo_labels.options import (
     check_ending,
     epoch_option,
     frames_of,

@@ -1,6 +1,6 @@
 """`soundspot pseudo-labels`, or `soundspot pl`: inspect the pseudo-labels that each epoch's model gave the training set.
 
-`export` and `verify` are in `pipeline.cli.pseudo_label_files`.
+`export` and `verify` are in `pipeline.cli.pseudo_labels.files`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.pseudo_label_files import export, verify
-from pipeline.cli.pseudo_label_options import (
+from pipeline.cli.pseudo_labels.files import export, verify
+from pipeline.cli.pseudo_labels.options import (
     center_of,
     center_option,
     check_ending,
