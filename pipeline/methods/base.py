@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.common.config import IterationSettings
+from pipeline.common.config import ADDITIONS, IterationSettings
 from pipeline.common.hdf5 import NamedArray
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -41,6 +41,8 @@ class Batch:
         Class labels of the clips; None for methods that learn without class labels.
     generator : torch.Generator
         For the method's own random draws; on the CPU.
+    epoch : int
+        The epoch that the batch is part of; the first is 1.
     """
 
     frames: Tensor
@@ -50,6 +52,7 @@ class Batch:
     relation: Tensor | None
     targets: Tensor | None
     generator: torch.Generator
+    epoch: int = 1
 
 
 class Method(Protocol):
@@ -66,6 +69,11 @@ class Method(Protocol):
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
     normalization: Literal["min-max", "relu-max"] | None = None
+
+    @classmethod
+    def unread(cls, **switches: bool) -> frozenset[str]:
+        """Return which of `ADDITIONS` (our additions to Eq. 4–7) the method does not read with these constructor switches."""
+        return frozenset(ADDITIONS)
 
     def check(self, *, n_clips: int, cells: int) -> None:
         """Raise SettingsError if the settings do not suit the data. Called before anything is trained.

@@ -33,7 +33,7 @@ def settings_class(name: str) -> type[IterationSettings]:
 
 def method_settings(settings: TrainingSettings, name: str) -> IterationSettings:
     """Return the validated settings of one method. Raises SettingsError for an unknown method or an invalid setting."""
-    return settings.method(name, settings_class(name))
+    return settings.method(name, settings_class(name), unread=method_class(name).unread(**method_spec(name).switches))
 
 
 def check_methods(settings: TrainingSettings) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pipeline.common.config import IterationSettings
@@ -12,6 +13,9 @@ from pipeline.methods.base import Batch, Method
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import iterative_loss, non_sounding_cells, sample_features, sounding_cells
 from pipeline.model.inference import localize_by_response
+
+SILENT = ("delta_v_silent",)
+RELATION = ("relation_share", "relation_from")
 
 
 class Iterative(Method):
@@ -27,11 +31,14 @@ class Iterative(Method):
     """
 
     def __init__(self, settings: IterationSettings, *, intra: bool, inter: bool) -> None:
-        self.temperature = settings.temperature
-        self.delta_v = settings.delta_v
-        self.cells = settings.cells
+        self.settings = settings
         self.intra = intra
         self.inter = inter
+
+    @classmethod
+    def unread(cls, **switches: bool) -> frozenset[str]:
+        """Return the settings of x⁻ without intra-frame sampling, and those of y without the inter-frame relation."""
+        return frozenset([*(() if switches["intra"] else SILENT), *(() if switches["inter"] else RELATION)])
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
         """Return Eq. 7 on one batch."""
@@ -40,19 +47,27 @@ class Iterative(Method):
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         # Eq. 4, 5: cells that the previous epoch's model marked as sounding, and as not sounding.
-        sounding = sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁺ (k, h, w)
-        silent = non_sounding_cells(batch.previous_response, delta_v=self.delta_v)  # x⁻ (k, h, w)
-        # Every variant samples both, so that a switch changes the loss but not the random draws.
-        positive, negative = (
-            sample_features(features, mask, cells=self.cells, generator=batch.generator) for mask in (sounding, silent)
-        )  # v⁺, v⁻ (k, d)
-        return iterative_loss(
-            positive,
-            audio,
-            temperature=self.temperature,
-            negative=negative if self.intra else None,
-            relation=batch.relation if self.inter else None,  # Eq. 6
-        )
+        delta_v, settings = self.settings.delta_v_at(batch.epoch), self.settings
+        below = delta_v if settings.delta_v_silent is None else settings.delta_v_silent
+        sounding = sounding_cells(batch.previous_response, delta_v=delta_v)  # x⁺ (k, h, w)
+        silent = non_sounding_cells(batch.previous_response, delta_v=below)  # x⁻ (k, h, w)
+        losses = []
+        for _ in range(settings.draws):
+            # Every variant samples both, so that a switch changes the loss but not the random draws.
+            positive, negative = (
+                sample_features(features, mask, cells=settings.cells, generator=batch.generator)
+                for mask in (sounding, silent)
+            )  # v⁺, v⁻ (k, d)
+            losses.append(
+                iterative_loss(
+                    positive,
+                    audio,
+                    temperature=settings.temperature,
+                    negative=negative if self.intra else None,
+                    relation=batch.relation if self.inter else None,  # Eq. 6
+                )
+            )
+        return torch.stack(losses).mean()
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return Eq. 1 before min-max, and a."""

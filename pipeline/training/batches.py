@@ -54,6 +54,7 @@ def training_batches(
     previous: PreviousEpoch | None,
     targets: np.ndarray | None = None,
     device: torch.device,
+    epoch: int = 1,
 ) -> Iterator[Batch]:
     """Yield one epoch of augmented batches in random order, without an incomplete last batch.
 
@@ -70,6 +71,8 @@ def training_batches(
     previous : PreviousEpoch, optional
     targets : np.ndarray (len(shards), classes) float32, optional
     device : torch.device
+    epoch : int
+        Passed on with each batch.
     """
     # Each purpose has its own generator, so that the read-ahead thread cannot change the order of draws.
     order = torch.randperm(len(shards), generator=generator(*key, "order")).numpy()
@@ -100,6 +103,7 @@ def training_batches(
             **_previous(previous, rows, changes, device),
             targets=None if targets is None else torch.from_numpy(targets[rows]).to(device, non_blocking=True),
             generator=generator(*key, "cells", number),
+            epoch=epoch,
         )
 
 

@@ -74,6 +74,7 @@ class TrainingRun:
             previous=self._previous_epoch(labels),
             targets=spec.classes.targets if spec.classes else None,
             device=self.device,
+            epoch=epoch,
         )
 
     def diagnose(self, model: AudioVisualModel) -> dict[str, float]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from pipeline.common.config import AugmentationSettings, IterationSettings, OptimizationSettings
+from pipeline.common.config import ADDITIONS, AugmentationSettings, IterationSettings, OptimizationSettings
+from pipeline.common.errors import SettingsError
+from pipeline.methods import iterative
 from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
+from pipeline.model.equations import sample_features
 from tests.support.easy_world import BACKGROUND, SHARP, easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import make_settings
 
@@ -92,3 +98,121 @@ def test_the_loss_is_eq_7_by_loops(name):
             every += sum(power(silent, audio[j]) for j in range(4))
         terms.append(-np.log(sum(power(sounding, audio[j]) for j in related) / every))
     assert loss == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def small_batch(*, epoch=1, seed=0):
+    """Return a batch of four clips with random R̃ and two related pairs, whose generator has a seed."""
+    response = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0))
+    relation = torch.eye(4, dtype=torch.bool)
+    relation[0, 2] = relation[2, 0] = relation[1, 3] = relation[3, 1] = True
+    batch = whole_batch(make_easy_world(4, 0, size=32)[0], previous_response=response, relation=relation)
+    return replace(batch, epoch=epoch, generator=torch.Generator().manual_seed(seed))
+
+
+def loss_of(name, batch, **changes):
+    """Return the loss with some settings changed, of one untrained model."""
+    torch.manual_seed(0)
+    settings = SETTINGS.model_copy(update={"methods": {name: changes}})
+    with torch.no_grad():
+        return build_method(name, method_settings(settings, name)).loss(build_model(SHARP).eval(), batch).item()
+
+
+class TestDraws:
+    def test_the_loss_is_the_mean_of_eq_7_over_independent_draws(self):
+        batch, single = small_batch(), []
+        for _ in range(5):  # one generator goes on, so each of these losses has draws of its own
+            single.append(loss_of("iterative", batch))
+        assert len(set(single)) == 5
+        assert loss_of("iterative", small_batch(), draws=5) == pytest.approx(np.mean(single), rel=1e-6)
+
+    def test_one_draw_is_the_default_to_the_bit(self):
+        assert loss_of("iterative", small_batch(), draws=1) == loss_of("iterative", small_batch())
+
+    def test_with_many_draws_two_seeds_agree(self):
+        """The mean of 400 draws has a twentieth of the spread of one."""
+        one, many = (
+            np.std([loss_of("iterative", small_batch(seed=seed), draws=draws) for seed in range(8)])
+            for draws in (1, 400)
+        )
+        assert many < one / 8
+
+    def test_draws_of_a_mean_over_all_cells_are_refused(self):
+        with pytest.raises(SettingsError, match=r"methods\.itr.*draws 2.*cells 0"):
+            loss_of("itr", small_batch(), draws=2, cells=0)
+
+
+class TestIgnoreBand:
+    @pytest.mark.parametrize("silent", [0.2, 0.5])
+    def test_cells_between_the_thresholds_are_in_neither_set(self, monkeypatch, silent):
+        batch, seen = small_batch(), []
+
+        def sample(features, mask, **rest):
+            seen.append(mask)
+            return sample_features(features, mask, **rest)
+
+        monkeypatch.setattr(iterative, "sample_features", sample)
+        loss_of("iterative", batch, delta_v_silent=silent)
+        sounding, not_sounding = seen
+        for clip, response in enumerate(batch.previous_response):
+            for row, col in np.ndindex(4, 4):
+                value = float(response[row, col])
+                assert bool(sounding[clip, row, col]) == (value > 0.7)
+                assert bool(not_sounding[clip, row, col]) == (value < silent or value == float(response.min()))
+
+    def test_at_delta_v_nothing_changes(self):
+        assert loss_of("iterative", small_batch(), delta_v_silent=0.7) == loss_of("iterative", small_batch())
+        assert loss_of("iterative", small_batch(), delta_v_silent=0.2) != loss_of("iterative", small_batch())
+
+    @pytest.mark.parametrize("changes", [{"delta_v": 0.5}, {"delta_v_start": 0.55}])
+    def test_above_delta_v_is_refused(self, changes):
+        with pytest.raises(SettingsError, match=r"methods\.iterative.*delta_v_silent 0\.6.*0\.5"):
+            loss_of("iterative", small_batch(), delta_v_silent=0.6, **changes)
+
+
+class TestSchedule:
+    def test_it_is_linear_from_the_first_epoch_to_the_last(self):
+        settings = IterationSettings(
+            epochs=4, learning_rate=1e-3, **OPTIMIZER, delta_v=0.8, delta_a=0.9, delta_v_start=0.95
+        )
+        assert [settings.delta_v_at(epoch) for epoch in (1, 2, 3, 4)] == pytest.approx([0.95, 0.9, 0.85, 0.8])
+        assert settings.model_copy(update={"epochs": 1}).delta_v_at(1) == 0.8
+        assert settings.model_copy(update={"delta_v_start": None}).delta_v_at(1) == 0.8
+
+    def test_each_epoch_samples_at_its_own_threshold(self):
+        for epoch, delta_v in ((1, 0.9), (4, 0.6)):
+            scheduled = loss_of("iterative", small_batch(epoch=epoch), delta_v=0.6, delta_v_start=0.9)
+            assert scheduled == loss_of("iterative", small_batch(), delta_v=delta_v)
+        assert loss_of("iterative", small_batch(), delta_v=0.6) != loss_of("iterative", small_batch(), delta_v=0.9)
+
+
+class TestUnread:
+    @pytest.mark.parametrize(
+        ("name", "changes"),
+        [
+            ("initial", {"draws": 8}),
+            ("attention", {"teacher_decay": 0.9}),
+            ("dsol", {"delta_v_start": 0.9}),
+            ("itr", {"delta_v_silent": 0.5}),
+            ("itr_inter", {"delta_v_silent": 0.5}),
+            ("itr_intra", {"relation_share": 0.1}),
+            ("itr", {"relation_from": "either"}),
+        ],
+    )
+    def test_a_setting_that_a_method_does_not_read_is_refused(self, name, changes):
+        (setting,) = changes
+        with pytest.raises(SettingsError, match=rf"methods\.{name}.*does not read.*{setting}"):
+            method_settings(SETTINGS.model_copy(update={"methods": {name: changes}}), name)
+
+    def test_shared_settings_reach_the_methods_that_read_them(self):
+        iterate = SETTINGS.iterate.model_copy(update={"draws": 8, "relation_share": 0.1, "delta_v_silent": 0.4})
+        settings = SETTINGS.model_copy(update={"iterate": iterate})
+        found = {name: method_settings(settings, name) for name in ROWS}
+        assert [each.draws for each in found.values()] == [1, 8, 8, 8, 8]
+        assert [each.delta_v_silent for each in found.values()] == [None, None, 0.4, None, 0.4]
+        assert [each.relation_share for each in found.values()] == [None, None, None, 0.1, 0.1]
+
+    def test_settings_at_their_defaults_leave_no_trace(self):
+        """So that files and fingerprints of the paper's equations are the same as before there were additions."""
+        assert not set(ADDITIONS) & set(json.loads(SETTINGS.iterate.model_dump_json()))
+        changed = SETTINGS.iterate.model_copy(update={"draws": 8})
+        assert type(changed).model_validate_json(changed.model_dump_json()) == changed

@@ -19,6 +19,7 @@ from pipeline.common.config.encoder import (
     Trainable,
 )
 from pipeline.common.config.training import (
+    ADDITIONS,
     AugmentationSettings,
     ExtractSettings,
     IterationSettings,
@@ -30,6 +31,7 @@ from pipeline.common.config.training import (
 )
 
 __all__ = [
+    "ADDITIONS",
     "TIMM",
     "AudioSettings",
     "AugmentationSettings",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, Positive, Settings, read_settings, validated
 from pipeline.common.config.encoder import EncoderSettings, Side
 from pipeline.common.errors import SettingsError
 
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+# Settings of IterationSettings that are ours: at their defaults, Eq. 4 to 7 are the paper's. `Method.unread` names those that a
+# method does not read.
+ADDITIONS = ("draws", "delta_v_silent", "delta_v_start", "relation_share", "relation_from", "teacher_decay")
 
 
 class AugmentationSettings(Settings):
@@ -34,7 +38,10 @@ class OptimizationSettings(Settings):
 
 
 class IterationSettings(OptimizationSettings):
-    """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do."""
+    """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do.
+
+    The last six are ours (ADDITIONS): docs/parts.md explains them and shows what they change.
+    """
 
     delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
     delta_a: Fraction  # threshold of the audio similarity, Eq. 6
@@ -43,6 +50,43 @@ class IterationSettings(OptimizationSettings):
     keep_epochs: Annotated[int, Field(ge=2)] = (
         5  # number of epochs whose weights are kept, including the first and the last
     )
+    draws: Count = 1  # independent draws of v⁺ and v⁻ from each frame; the loss is the mean of Eq. 7 over them
+    delta_v_silent: Fraction | None = (
+        None  # x⁻ is R̃ below this, so cells from here to δ_v are in neither set; None: δ_v
+    )
+    delta_v_start: Fraction | None = None  # δ_v of the first epoch, from where it moves linearly to delta_v at the last
+    relation_share: Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # Eq. 6 relates this share of the pairs; None: δ_a
+    )
+    relation_from: Literal["previous", "initialization", "either"] = "previous"  # the epoch whose ã gives y
+    teacher_decay: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # of the average of weights that gives R̃ and ã; 0: no average
+    )
+
+    @model_validator(mode="after")
+    def _additions_fit(self) -> IterationSettings:
+        if self.draws > 1 and not self.cells:
+            raise ValueError(
+                f"draws {self.draws} with cells 0: there is nothing to draw in a mean over all cells; set one of them to 1"
+            )
+        for name in ("delta_v", "delta_v_start"):
+            threshold = getattr(self, name)
+            if None not in (threshold, self.delta_v_silent) and self.delta_v_silent > threshold:
+                raise ValueError(f"delta_v_silent {self.delta_v_silent:g} is above {name} {threshold:g}; lower it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_additions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The files and fingerprints of a run that uses no addition do not depend on which additions exist.
+        fields = type(self).model_fields
+        return {k: v for k, v in handler(self).items() if k not in ADDITIONS or v != fields[k].default}
+
+    def delta_v_at(self, epoch: int) -> float:
+        """Return δ_v of an epoch, from 1 to `epochs`. A single epoch has `delta_v`."""
+        if self.delta_v_start is None or self.epochs == 1:
+            return self.delta_v
+        done = (epoch - 1) / (self.epochs - 1)
+        return (1 - done) * self.delta_v_start + done * self.delta_v
 
 
 class LabeledSettings(IterationSettings):
@@ -90,11 +134,17 @@ class TrainingSettings(Settings):
             return ()
         return ("visual", "audio") if self.encoder.audio.is_fixed and not moved.roll_audio else ("visual",)
 
-    def method(self, name: str, kind: type[Iteration]) -> Iteration:
-        """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values."""
+    def method(self, name: str, kind: type[Iteration], *, unread: Collection[str] = ()) -> Iteration:
+        """Return the settings of one method as an instance of `kind`: `iterate`, overridden by the method's own values.
+
+        Settings in `unread` stay at their defaults, whatever `iterate` has. Raises SettingsError if the method's own values have one.
+        """
         if name not in self.methods:
             raise SettingsError(f"methods: no entry for {name!r}; available: {', '.join(self.methods)}")
-        return validated(kind, {**self.iterate.model_dump(), **self.methods[name]}, f"methods.{name}")
+        if refused := sorted(self.methods[name].keys() & set(unread)):
+            raise SettingsError(f"methods.{name}: {name} does not read {', '.join(refused)}; remove it")
+        shared = {key: value for key, value in self.iterate.model_dump().items() if key not in unread}
+        return validated(kind, {**shared, **self.methods[name]}, f"methods.{name}")
 
 
 class ExtractSettings(Settings):
