@@ -9,7 +9,7 @@ memory format, channels_last. The order of the clips and all augmentation follow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.features.reader import FeatureSet
 from pipeline.methods.base import Batch
 from pipeline.model.equations import audio_relation
 from pipeline.model.inference import as_tensors, read_ahead
+from pipeline.model.relation import relation_by_share
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.augmentation import Changes, draw_changes, jitter_colors, move_frames, move_maps, roll_log_mel
@@ -32,16 +33,39 @@ class PreviousEpoch:
     """The pseudo-labels of the previous epoch in the order of the shards, and the parameters of Eq. 6."""
 
     response: np.ndarray  # (n, h, w) float32, R̃
-    audio_embedding: Tensor  # (n, d) float32, ã
-    center: Tensor | None  # (d,) float32, subtracted from ã
+    audio: tuple[
+        tuple[Tensor, Tensor | None], ...
+    ]  # ã (n, d) float32 and what is subtracted from it (d,); y is true where one of them says so
     delta_a: float
+    share: float | None  # of related pairs, in place of delta_a
 
     @classmethod
-    def of(cls, labels: PseudoLabels, shards: ShardSet, *, delta_a: float, center_audio: bool) -> PreviousEpoch:
-        """Align an artifact with the shards. Raises PseudoLabelError if a clip has no pseudo-labels."""
-        rows = labels.rows(shards.clip_ids)
-        embedding = torch.from_numpy(labels.audio_embedding[rows])
-        return cls(labels.response[rows], embedding, embedding.mean(dim=0) if center_audio else None, delta_a)
+    def of(
+        cls,
+        labels: PseudoLabels,
+        shards: ShardSet,
+        *,
+        delta_a: float,
+        center_audio: bool,
+        share: float | None = None,
+        related_by: Sequence[PseudoLabels] = (),
+    ) -> PreviousEpoch:
+        """Align an artifact with the shards; y is from its own ã, or from those of `related_by`. PseudoLabelError if a clip is missing."""
+        audio = []
+        for each in related_by or [labels]:
+            embedding = torch.from_numpy(each.audio_embedding[each.rows(shards.clip_ids)])
+            audio.append((embedding, embedding.mean(dim=0) if center_audio else None))
+        return cls(labels.response[labels.rows(shards.clip_ids)], tuple(audio), delta_a, share)
+
+    def relation(self, rows: np.ndarray) -> Tensor:
+        """Return y of a batch, (k, k) bool: Eq. 6, or the share of its pairs."""
+        relations = [
+            audio_relation(embedding[rows], delta_a=self.delta_a, center=center)
+            if self.share is None
+            else relation_by_share(embedding[rows], share=self.share, center=center)
+            for embedding, center in self.audio
+        ]
+        return torch.stack(relations).any(dim=0)
 
 
 def training_batches(
@@ -114,8 +138,7 @@ def _previous(
         return {"previous_response": None, "relation": None}
     response = torch.from_numpy(move_maps(previous.response[rows], changes))
     # Augmentation does not change which clips sound alike, so y is computed from the un-augmented embeddings.
-    relation = audio_relation(previous.audio_embedding[rows], delta_a=previous.delta_a, center=previous.center)
     return {
         "previous_response": response.to(device, non_blocking=True),
-        "relation": relation.to(device, non_blocking=True),
+        "relation": previous.relation(rows).to(device, non_blocking=True),
     }

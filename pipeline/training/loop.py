@@ -101,7 +101,7 @@ def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> Ps
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
         raise TrainingError(f"{run.spec.name}, epoch {epoch}: the responses are not finite; lower the learning rate")
     path = run.folder.labels(run.spec.labels_epoch(epoch))
-    attributes = run.spec.label_attributes(epoch)
+    attributes = run.spec.label_attributes(epoch, audio)
     write_pseudo_labels(path, PseudoLabels.from_responses(run.shards.clip_ids, response, audio, **attributes))
     return PseudoLabels.open(path)
 

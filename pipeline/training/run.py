@@ -90,4 +90,14 @@ class TrainingRun:
         if labels is None:
             return None
         iteration = self.spec.iteration
-        return PreviousEpoch.of(labels, self.shards, delta_a=iteration.delta_a, center_audio=iteration.center_audio)
+        related_by = [labels] if iteration.relation_from != "initialization" else []
+        if iteration.relation_from != "previous":
+            related_by.append(PseudoLabels.open(self.folder.labels(0)))
+        return PreviousEpoch.of(
+            labels,
+            self.shards,
+            delta_a=iteration.delta_a,
+            center_audio=iteration.center_audio,
+            share=iteration.relation_share,
+            related_by=related_by,
+        )

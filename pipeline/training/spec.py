@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from pipeline.common.code import code_digest
 from pipeline.common.config import (
     AugmentationSettings,
@@ -24,6 +27,7 @@ from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import check_fills_batch
 from pipeline.methods.build import build_method, method_settings, method_spec
 from pipeline.model.backbones.build import backbone_stride, weights_digest
+from pipeline.model.relation import equivalent_delta_a
 from pipeline.pseudo_labels import artifact
 from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
@@ -103,15 +107,24 @@ class RunSpec:
         """Return the number of the artifact written after an epoch; 0 in the initialization."""
         return epoch if self.stage == "train" else 0
 
-    def label_attributes(self, epoch: int) -> dict[str, Any]:
-        """Return the attributes of the artifact written after an epoch."""
+    def label_attributes(self, epoch: int, audio: np.ndarray) -> dict[str, Any]:
+        """Return the attributes of the artifact written after an epoch, with embeddings `audio` (n, d) float32.
+
+        With `relation_share`, `delta_a` is the threshold that relates this share, so that readers of the file need not know about shares.
+        """
+        settings = self.iteration
+        delta_a = settings.delta_a
+        if settings.relation_share is not None:
+            delta_a = equivalent_delta_a(
+                torch.from_numpy(audio), share=settings.relation_share, center_audio=settings.center_audio
+            )
         return {
             "epoch": self.labels_epoch(epoch),
             "stage": self.stage,
             "objective": self.method,
-            "delta_v": self.iteration.delta_v,
-            "delta_a": self.iteration.delta_a,
-            "temperature": self.iteration.temperature,
+            "delta_v": settings.delta_v,
+            "delta_a": delta_a,
+            "temperature": settings.temperature,
             "fingerprint": self.folder.fingerprint,
             "shards": self.shards,
         }

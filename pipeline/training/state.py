@@ -176,7 +176,7 @@ def _initial_state(run: TrainingRun, initial_folder: Path) -> TrainingState:
     labels.rows(run.shards.clip_ids)  # raises if a clip has no pseudo-labels
     state = _new_state(run, initial.encoders)
     # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
-    attributes = {**spec.label_attributes(0), "stage": "initialize", "objective": "initial"}
+    attributes = {**spec.label_attributes(0, labels.audio_embedding), "stage": "initialize", "objective": "initial"}
     write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
     state.labels = PseudoLabels.open(run.folder.labels(0))
     keep_weights(run, state, 0)
