@@ -37,8 +37,9 @@ class Batch:
         R̃ of the previous epoch, augmented like `frames`; None if there are no pseudo-labels yet.
     relation : Tensor (k, k) bool, or None
         y of Eq. 6, from the previous epoch's audio embeddings.
-    targets : Tensor (k, classes) float32 in [0, 1], or None
-        Class labels of the clips; None for methods that learn without class labels.
+    targets : Tensor (k, 2, classes) float32 in [0, 1], or None
+        Class labels of the frames, ``[:, 0]``, and of the audio, ``[:, 1]``; NaN where unknown. None for methods that learn without
+        class labels.
     generator : torch.Generator
         For the method's own random draws; on the CPU.
     epoch : int
@@ -95,7 +96,7 @@ class Method(Protocol):
         n_clips : int
             Number of training clips.
         classes : sequence of str
-            Class names, in the order of the columns of `Batch.targets`.
+            Class names, in the order of the last axis of `Batch.targets`.
         """
         return
 

@@ -93,7 +93,7 @@ def training_batches(
     key : tuple
         RNG key of the epoch, such as (seed, stage, epoch); determines everything random.
     previous : PreviousEpoch, optional
-    targets : np.ndarray (len(shards), classes) float32, optional
+    targets : np.ndarray (len(shards), 2, classes) float32, optional
     device : torch.device
     epoch : int
         Passed on with each batch.

@@ -2,10 +2,16 @@
 
 Conventions
 -----------
-Targets (clip, class) are float32 in [0, 1], with classes in alphabetical order. The column ``label`` of a clip list names the classes of
-a clip, separated by ``+``. A label file is a separate CSV file. It either has the columns ``clip_id, label``, in the same notation, or
-``clip_id`` and one column of probabilities per class, such as the output of a pretrained tagger. Clips outside the training set are
-ignored.
+Targets (clip, side, class) are float32 in [0, 1], with classes in alphabetical order; side 0 is what is seen in the frame, side 1 what is
+heard. NaN marks a side of a clip that is unknown. The column ``label`` of a clip list names the classes of a clip, separated by ``+``; it
+is the target of both sides. A label file is a separate CSV file with ``clip_id`` and one of:
+
+- ``label``, in the same notation;
+- one column of probabilities per class, for both sides;
+- the columns ``seen:CLASS`` and ``heard:CLASS`` for every class. If all cells of a side are
+  empty, that side of the clip is unknown.
+
+Clips outside the training set are ignored.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from pipeline.manifests.clips import Clip
 from pipeline.manifests.prepared import read_prepared_clips
 
 SEPARATOR = "+"
+SIDES = ("seen", "heard")  # prefixes of the columns of a label file with two targets, in the order of the sides
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,8 @@ class ClipClasses:
     ----------
     names : tuple of str
         Class names, sorted.
-    targets : np.ndarray (clip, class) float32 in [0, 1]
-        In the order of the shards.
+    targets : np.ndarray (clip, side, class) float32 in [0, 1], or NaN
+        In the order of the shards; see the module docstring.
     """
 
     names: tuple[str, ...]
@@ -124,7 +131,7 @@ def _from_names(labels: Mapping[str, Sequence[str]], clip_ids: Sequence[str], wh
     targets = np.zeros((len(clip_ids), len(names)), dtype=np.float32)
     for row, clip_id in enumerate(clip_ids):
         targets[row, [column[name] for name in labels[clip_id]]] = 1
-    return ClipClasses(tuple(names), targets)
+    return ClipClasses(tuple(names), np.stack([targets] * len(SIDES), axis=1))
 
 
 def _require_labels(without: Sequence[str], clip_ids: Sequence[str], where: str) -> None:
@@ -168,17 +175,36 @@ def _wanted_rows(table: Table, header: Sequence[str], clip_ids: Sequence[str]) -
 
 
 def _from_probabilities(
-    wanted: Iterator[tuple[int, list[str], str]], names: Sequence[str], clip_ids: Sequence[str], path: Path
+    wanted: Iterator[tuple[int, list[str], str]], header: Sequence[str], clip_ids: Sequence[str], path: Path
 ) -> ClipClasses:
     """Convert a tagger's probabilities to targets; the columns may be in any order."""
-    # Sorted, so that the order of the file's columns does not affect training.
-    order = sorted(range(len(names)), key=lambda i: names[i])
-    targets = np.full((len(clip_ids), len(names)), np.nan, dtype=np.float32)  # NaN marks clips without a row
+    names, sides = _columns(header, path)
+    targets = np.full((len(clip_ids), len(SIDES), len(names)), np.nan, dtype=np.float32)
     for index, cells, where in wanted:
-        targets[index] = [_probability(cells[i], names[i], where) for i in order]
-    missing = np.flatnonzero(np.isnan(targets[:, 0])).tolist()
-    _require_labels([clip_ids[index] for index in missing], clip_ids, str(path))
-    return ClipClasses(tuple(names[i] for i in order), targets)
+        for side, columns in enumerate(sides):
+            # Only in a file with two targets: an empty cell elsewhere is an error.
+            if sides[0] == sides[1] or any(cells[column] for column in columns):
+                targets[index, side] = [_probability(cells[column], header[column], where) for column in columns]
+    without = np.flatnonzero(np.isnan(targets).all(axis=(1, 2))).tolist()
+    _require_labels([clip_ids[index] for index in without], clip_ids, str(path))
+    return ClipClasses(names, targets)
+
+
+def _columns(header: Sequence[str], path: Path) -> tuple[tuple[str, ...], list[list[int]]]:
+    """Return the classes, sorted, and the columns of each side in their order."""
+    prefixes = [f"{side}:" for side in SIDES]
+    with_side = [name for name in header if name.startswith(tuple(prefixes))]
+    if not with_side:
+        names = sorted(header)
+        return tuple(names), [[header.index(name) for name in names]] * len(SIDES)
+    names = sorted({name.partition(":")[2] for name in with_side})
+    wanted = {prefix + name for prefix in prefixes for name in names}
+    if odd := sorted(wanted.symmetric_difference(header)):
+        raise ManifestError(
+            f"{path}:1: {odd[0]!r} is {'missing' if odd[0] in wanted else 'unexpected'}; a file with two targets has the columns "
+            "seen:CLASS and heard:CLASS for every class, and no others"
+        )
+    return tuple(names), [[header.index(prefix + name) for name in names] for prefix in prefixes]
 
 
 def _names(label: str) -> list[str]:

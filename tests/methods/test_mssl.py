@@ -97,9 +97,28 @@ class TestClassification:
             terms.append(-target * math.log(probability) - (1 - target) * math.log(1 - probability))
         assert float(classification_loss(logits, targets)) == pytest.approx(sum(terms) / 12)
 
-    def test_shapes(self):
-        with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 4\)"):
-            classification_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+    def test_unknown_targets_are_left_out(self):
+        logits, targets = random(3, 4), torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+        logits.requires_grad_()
+        unknown = targets.clone()
+        unknown[1] = torch.nan
+        loss = classification_loss(logits, unknown)
+        loss.backward()
+        known = [0, 2]
+        assert loss.item() == pytest.approx(classification_loss(logits[known], targets[known]).item())
+        assert logits.grad[known].all()
+        assert not logits.grad[1].any()
+        assert classification_loss(logits, torch.full_like(targets, torch.nan)).item() == 0
+
+    @pytest.mark.parametrize("shape", [(64, 10), (7, 3)])
+    def test_without_unknown_targets_it_is_the_plain_mean_to_the_last_bit(self, shape):
+        maker = torch.Generator().manual_seed(2)
+        logits = torch.randn(shape, generator=maker).requires_grad_()
+        targets = torch.rand(shape, generator=maker)
+        losses = [loss(logits, targets) for loss in (classification_loss, F.binary_cross_entropy_with_logits)]
+        gradients = [torch.autograd.grad(loss, logits)[0] for loss in losses]
+        assert torch.equal(*losses)
+        assert torch.equal(*gradients)
 
 
 class TestActivation:
@@ -322,6 +341,22 @@ class TestRows:
         with pytest.raises(ValueError, match=r"batch\.targets"):
             method.loss(model, whole_batch(make_easy_world(8, 3, size=32)[0]))
 
+    def test_each_side_learns_its_own_labels(self, batch):
+        """The gradient of each class layer is that of its own target."""
+        method, model = make("mssl_stage1")
+        model.eval()
+        other = batch.targets.clone()
+        other[:, 1] = other[:, 1].roll(1, dims=0)
+        gradients = []
+        for targets in (batch.targets, other):
+            model.zero_grad()
+            method.loss(model, replace(batch, targets=targets)).backward()
+            heads = model.heads[HEADS]
+            gradients.append((heads.visual_classes.weight.grad.clone(), heads.audio_classes.weight.grad.clone()))
+        (seen, heard), (seen_again, heard_otherwise) = gradients
+        assert torch.equal(seen, seen_again)
+        assert not torch.allclose(heard, heard_otherwise)
+
     @pytest.mark.parametrize("name", ROWS)
     def test_maps_and_embeddings(self, batch, name):
         method, model = make(name, **(SMALL_HEADS if name == "mssl" else {}))
@@ -378,7 +413,7 @@ class TestStages:
                 (heads.visual_classes, features, heads.visual_projection),
             ):
                 maps = layer(cells)
-                expected += float(classification_loss(maps.mean(dim=(2, 3)), batch.targets))
+                expected += float(classification_loss(maps.mean(dim=(2, 3)), batch.targets[:, 0]))
                 points = projection(activated_features(cells, F.relu(maps)))
                 of_class.append((points / points.norm(dim=2, keepdim=True), present(maps, threshold=0.3)))
             assert one == pytest.approx(expected, rel=1e-5)

@@ -42,8 +42,8 @@ def make_easy_world(n, seed, *, size=64):
 
 
 def targets_of(labels):
-    """Return class labels as `Batch.targets`, float32 (n, class)."""
-    return np.eye(len(COLORS), dtype=np.float32)[labels]
+    """Return class labels as `Batch.targets`, float32 (n, side, class): the same for frame and audio."""
+    return np.eye(len(COLORS), dtype=np.float32)[labels][:, None].repeat(2, axis=1)
 
 
 def write_easy_clips(path, labels):

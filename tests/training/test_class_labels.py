@@ -19,11 +19,16 @@ def clip_list(tmp_path, *rows):
     return path
 
 
+def both_sides(targets):
+    """The targets of one classifier, for frame and audio."""
+    return np.stack([np.float32(targets)] * 2, axis=1)
+
+
 def test_the_clip_lists_labels_in_the_requested_order(tmp_path):
     path = clip_list(tmp_path, ("train", "a", "drum"), ("train", "b", "bell + drum"), ("test", "c", "gong"))
     found = read_clip_classes(path, "train", ["b", "a"], label_file=None)
     assert found.names == ("bell", "drum")
-    np.testing.assert_array_equal(found.targets, np.float32([[1, 1], [0, 1]]))
+    np.testing.assert_array_equal(found.targets, both_sides([[1, 1], [0, 1]]))
 
 
 def test_a_label_file_of_names(tmp_path):
@@ -31,7 +36,7 @@ def test_a_label_file_of_names(tmp_path):
     path.write_text("\ufeffclip_id,label\r\na,drum\r\nother,flute\r\nb,bell+drum\r\n", encoding="utf-8", newline="")
     found = read_clip_classes(tmp_path / "none.csv", "train", ["a", "b"], label_file=path)
     assert found.names == ("bell", "drum")
-    np.testing.assert_array_equal(found.targets, np.float32([[0, 1], [1, 1]]))
+    np.testing.assert_array_equal(found.targets, both_sides([[0, 1], [1, 1]]))
 
 
 def test_a_label_file_of_probabilities(tmp_path):
@@ -39,7 +44,17 @@ def test_a_label_file_of_probabilities(tmp_path):
     path.write_text("clip_id,drum,bell\na,0.25,1\n")
     found = read_clip_classes(tmp_path / "none.csv", "train", ["a"], label_file=path)
     assert found.names == ("bell", "drum")
-    np.testing.assert_array_equal(found.targets, np.float32([[1, 0.25]]))
+    np.testing.assert_array_equal(found.targets, both_sides([[1, 0.25]]))
+
+
+def test_a_label_file_with_two_targets(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("clip_id,heard:drum,seen:drum,seen:bell,heard:bell\na,0.1,0.2,0.3,0.4\nb,,1,0,\n")
+    found = read_clip_classes(tmp_path / "none.csv", "train", ["b", "a"], label_file=path)
+    assert found.names == ("bell", "drum")
+    # The audio of b is unknown.
+    expected = np.float32([[[0, 1], [np.nan, np.nan]], [[0.3, 0.2], [0.4, 0.1]]])
+    np.testing.assert_array_equal(found.targets, expected)
 
 
 def test_a_large_label_file_is_never_entirely_in_memory(tmp_path):
@@ -56,7 +71,7 @@ def test_a_large_label_file_is_never_entirely_in_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.names == tuple(sorted(names))
-    np.testing.assert_array_equal(found.targets, values[wanted][:, np.argsort(names)].astype(np.float32))
+    np.testing.assert_array_equal(found.targets, both_sides(values[wanted][:, np.argsort(names)]))
     assert found.targets.dtype == np.float32
     # All cells as Python strings would take 20 MB.
     assert peak < 1e6
@@ -80,6 +95,11 @@ def test_clips_without_a_label_are_counted_and_named(tmp_path):
         ("clip_id,x,y\na,1,nan\n", ":2: y .*'nan'"),
         ("clip_id,label\nb,x\n", "1 of 1 .*'a'"),
         ("clip_id,x,y\nb,0,0\n", "1 of 1 .*'a'"),
+        ("clip_id,x,y\na,,\n", ":2: x .*''"),
+        ("clip_id,seen:x,heard:y\na,0,0\n", ":1: 'heard:x' is missing"),
+        ("clip_id,seen:x,heard:x,y\na,0,0,0\n", ":1: .*'y'"),
+        ("clip_id,seen:x,heard:x\na,,\n", "1 of 1 .*'a'"),
+        ("clip_id,seen:x,seen:y,heard:x,heard:y\na,,0.5,1,0\n", ":2: seen:x .*''"),
     ],
 )
 def test_a_wrong_label_file_is_named(tmp_path, content, message):

@@ -315,7 +315,7 @@ class TestMixedPrecision:
         model = load_model(trained / "initialize/model.pt").encoders
         labels = PseudoLabels.open(trained / "iterative/pseudo_labels/epoch_000.h5")
         previous = PreviousEpoch.of(labels, world, delta_a=0.8, center_audio=True)
-        targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+        targets = np.eye(3, dtype=np.float32)[np.arange(24) % 3][:, None].repeat(2, axis=1)
         built = build_method(method, method_settings(make_settings(), method))
         built.prepare(model, n_clips=24, classes=("bell", "drum", "gong"))
         built.start_epoch(model, world, labels, epoch=1, seed=0)

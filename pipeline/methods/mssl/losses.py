@@ -44,12 +44,12 @@ def correspondence_loss(logits: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the binary cross-entropy, averaged over clips and classes.
+    """Return the binary cross-entropy, averaged over the clips and classes whose target is known; 0 if none is.
 
     Parameters
     ----------
     logits : Tensor (k, C) floating
-    targets : Tensor (k, C) floating, in [0, 1]
+    targets : Tensor (k, C) floating, in [0, 1], or NaN where unknown
 
     Raises
     ------
@@ -58,8 +58,10 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.shape != targets.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the same shape")
-    logits = _wide(logits)
-    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
+    logits, known = _wide(logits), ~targets.isnan()
+    # As a weight, not as a sum over a selection: if all targets are known, the gradient has the bits of the plain mean.
+    weight = known * (known.numel() / known.sum().clamp_min(1))
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype).nan_to_num(), weight=weight)
 
 
 def activated_features(features: Tensor, activation: Tensor) -> Tensor:

@@ -164,8 +164,8 @@ class MSSL(Method):
                     raise ValueError("this row of MSSL requires class labels, but batch.targets is None")
                 features, sounds = features.float(), sounds.float()
                 seen, heard = heads.visual_classes(features), heads.audio_classes(sounds)
-                for maps in (seen, heard):
-                    loss = loss + classification_loss(maps.mean(dim=(2, 3)), batch.targets)
+                for maps, targets in zip((seen, heard), batch.targets.unbind(1), strict=True):
+                    loss = loss + classification_loss(maps.mean(dim=(2, 3)), targets)
                 if self.second and heads.stage_two:
                     # Detached: the alignment trains the features, not the activations that weight them.
                     loss = loss + alignment_loss(
