@@ -4,8 +4,8 @@ Conventions
 -----------
 ``model.pt`` is self-contained: weights as "model.NAME"; format_version, method, stage, seed, epoch, fingerprint, image_size, delta_v,
 n_clips; and, as JSON, the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer state and no
-timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer and the history, and only exists while a run is
-unfinished. Reading compares the checksums in the file and rejects weights that are not finite.
+timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer, the history and, if there is one, the teacher's weights as "teacher.NAME", and
+only exists while a run is unfinished. Reading compares the checksums in the file and rejects weights that are not finite.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DESCRIPTION = {
     "encoder": str, "iteration": str, "audio": str, "n_clips": int, "classes": str,
 }  # fmt: skip
 WEIGHTS = "model."
+TEACHER = "teacher."
 RERUN = "if it belongs to a run of this project, remove the run's folder and run its stage again"
 
 
@@ -86,9 +87,9 @@ def model_content(model: AudioVisualModel, description: Mapping[str, Any]) -> di
     return {**description, **{WEIGHTS + name: value for name, value in model.state_dict().items()}}
 
 
-def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path) -> None:
+def load_weights(model: AudioVisualModel, content: Mapping[str, Any], path: Path, *, prefix: str = WEIGHTS) -> None:
     """Copy the weights of a checkpoint into a model. Raises CheckpointError if they do not match."""
-    weights = {name[len(WEIGHTS) :]: value for name, value in content.items() if name.startswith(WEIGHTS)}
+    weights = {name[len(prefix) :]: value for name, value in content.items() if name.startswith(prefix)}
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         mine, value = own.get(name), weights.get(name)

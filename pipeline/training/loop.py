@@ -89,14 +89,16 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
+        if state.teacher is not None:
+            state.teacher.update_parameters(state.model)
         if batch.relation is not None:
             positives.append(float(batch.relation.sum()) / len(batch.relation) - 1)
     return float(np.mean(losses)), float(np.mean(positives)) if positives else math.nan
 
 
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:
-    """Label the training set with the current weights (Eq. 1), write the artifact, and open it."""
-    model = TrainedModel(state.model, run.method)
+    """Label the training set with the current weights (Eq. 1), or their average; write the artifact, and open it."""
+    model = TrainedModel(state.labeler, run.method)
     response, audio = model.predict(run.shards, batch_size=run.spec.batch_size, device=run.device)
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
         raise TrainingError(f"{run.spec.name}, epoch {epoch}: the responses are not finite; lower the learning rate")

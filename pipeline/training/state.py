@@ -1,4 +1,4 @@
-"""The state of a training run: weights, optimizer, pseudo-labels of the last epoch, history.
+"""The state of a training run: weights, their average, optimizer, pseudo-labels of the last epoch, history.
 
 It is stored in ``state.pt`` and the last epoch's artifact, from which an interrupted run resumes.
 """
@@ -9,12 +9,13 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.common.config import AudioSettings, EncoderSettings, OptimizationSettings
+from pipeline.common.config import AudioSettings, EncoderSettings, IterationSettings, OptimizationSettings
 from pipeline.common.console import report
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
 from pipeline.common.hdf5 import verify_arrays
@@ -42,17 +43,25 @@ class TrainingState:
         Pseudo-labels of the last epoch; None if there are none yet.
     history : list of dict
         Row 0, and one row per completed epoch, see `pipeline.training.history`.
+    teacher : AveragedModel or None
+        The exponential moving average of the weights over the steps, with `teacher_decay`; None if that is 0.
     """
 
     model: AudioVisualModel
     optimizer: torch.optim.Optimizer
     labels: PseudoLabels | None
     history: list[dict[str, float]]
+    teacher: AveragedModel | None = None
 
     @property
     def epoch(self) -> int:
         """The last completed epoch."""
         return len(self.history) - 1
+
+    @property
+    def labeler(self) -> AudioVisualModel:
+        """The weights that label the training set: the teacher's, or the present ones as in the paper."""
+        return self.model if self.teacher is None else cast(AudioVisualModel, self.teacher.module)
 
 
 def resume_or_start(run: TrainingRun) -> TrainingState:
@@ -94,6 +103,8 @@ def save(run: TrainingRun, state: TrainingState) -> None:
     content = {f"history.{name}": [row[name] for row in state.history] for name in LOGGED}
     content |= {checkpoints.WEIGHTS + name: value for name, value in state.model.state_dict().items()}
     content |= checkpoints.flatten_optimizer(state.optimizer)
+    if state.teacher is not None:
+        content |= {checkpoints.TEACHER + name: value for name, value in state.labeler.state_dict().items()}
     checkpoints.write_checkpoint(run.folder.state, {"fingerprint": run.folder.fingerprint, **content})
 
 
@@ -139,6 +150,8 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     encoder = spec.encoder.without_weights
     state = _new_state(run, build_model(encoder))
     checkpoints.load_weights(state.model, saved, folder.state)
+    if state.teacher is not None:
+        checkpoints.load_weights(state.labeler, saved, folder.state, prefix=checkpoints.TEACHER)
     try:
         checkpoints.restore_optimizer(state.optimizer, saved)
         columns = [saved[f"history.{name}"] for name in LOGGED]
@@ -204,7 +217,18 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
     model.to(run.device)
-    return TrainingState(model, build_optimizer(model, spec.encoder, spec.iteration), None, [])
+    optimizer = build_optimizer(model, spec.encoder, spec.iteration)
+    return TrainingState(model, optimizer, None, [], _new_teacher(model, spec.iteration))
+
+
+def _new_teacher(model: AudioVisualModel, settings: IterationSettings) -> AveragedModel | None:
+    if not settings.teacher_decay:
+        return None
+    # The running statistics of BatchNorm belong to the weights, so they are averaged as well.
+    teacher = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.teacher_decay), use_buffers=True)
+    # The first update copies. Done here, so that the first step is averaged with the weights before it.
+    teacher.update_parameters(model)
+    return teacher
 
 
 def _model_content(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, Any]:

@@ -572,6 +572,17 @@ def test_stored_features_are_forecast(project, monkeypatch, audio):
     assert read.call_count > 4, "the test run must train on features"
 
 
+def test_the_forecast_of_an_unfinished_run_includes_its_teacher(project):
+    def forecast():
+        return [output.size for output in check(project, n_batches=1).outputs if output.what.startswith("state.pt")]
+
+    (plain,), params = forecast(), yaml.safe_load((project / "params.yaml").read_text())
+    params["training"]["squares"]["iterate"]["teacher_decay"] = 0.9
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    model = build_model(load_params(project / "params.yaml").training["squares"].encoder)
+    assert forecast() == [plain + sum(value.nbytes for value in model.state_dict().values())]
+
+
 def test_a_trained_backbone_stores_no_features(project):
     found = check(project, n_batches=1)
     assert not [output for output in found.outputs if output.what == "features"]

@@ -636,6 +636,8 @@ class TestWhenToResume:
 def work(folder, kill_before_write):
     """Initialize (once, like `dvc repro`) and train; send SIGKILL to itself before the given write to disk."""
     world, settings = make_world(24, size=32)[0], make_settings()
+    # With a teacher, whose weights are one thing more to resume from.
+    settings = settings.model_copy(update={"iterate": settings.iterate.model_copy(update={"teacher_decay": 0.7})})
     writes = 0
     replace = os.replace
 

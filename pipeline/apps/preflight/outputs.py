@@ -112,7 +112,9 @@ def estimate_outputs(
         if own:
             kept = n_seeds * (min(own.epochs + 1, own.keep_epochs) - 1)
             preflight.outputs.append(Output("checkpoints", str(root / name / WEIGHTS_FOLDER), kept, kept * weights))
-    preflight.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, weights + moments))
+    averaged = any(method_settings(settings, name).teacher_decay for name in variants)
+    state = weights + moments + averaged * weights
+    preflight.outputs.append(Output(f"{STATE_FILE}, while training", str(root), 1, state))
     maps = results_folder(Path(), preflight.dataset) / MAPS_FOLDER
     preflight.outputs += [map_output(params, maps / name, n_scored, side=side) for name in variants]
 
