@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "pipeline.cli.evaluate:evaluate",
     "protocols": "pipeline.cli.evaluate:protocols",
     "sensitivity": "pipeline.cli.sensitivity:sensitivity",
+    "evidence": "pipeline.cli.evidence:evidence",
     "pseudo-labels": "pipeline.cli.pseudo_labels.commands:pseudo_labels",
     "pl": "pipeline.cli.pseudo_labels.commands:pl",  # alias
 }

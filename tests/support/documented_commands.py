@@ -52,6 +52,7 @@ NOT_RUN = {
     r"README.md: soundspot sensitivity delta_v": "after the sweep of experiments.md",
     r"dvc exp run --queue .*(delta_a=|=0\.05,|=0\.7,).*": "the sweep of delta_v is enough",
     r"soundspot sensitivity (?!delta_v$).*": "as above; tests/apps/test_sensitivity.py tests more",
+    r"soundspot evidence demo real": "needs two datasets; tests/report/test_evidence.py makes some",
     r"soundspot calibrate iterative": "for data without boxes; tests/evaluation/test_calibration.py has none",
     r"dvc queue (start|logs).*": "continues in the background",
     r"dvc exp (apply|remove) NAME": "NAME is the name of an experiment",
