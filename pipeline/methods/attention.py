@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.common.config import IterationSettings, Positive
 from pipeline.methods.base import Batch, Method
+from pipeline.methods.heads import ResidualLayers
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
 
@@ -46,9 +47,9 @@ class Attention(Method):
         self.margin = settings.margin
 
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
-        """Add the layers that compute h and f."""
-        model.heads[QUERY] = _two_layers(model.dim)
-        model.heads[EMBEDDING] = _two_layers(model.dim)
+        """Add the layers that compute h and f; both start as the identity."""
+        model.heads[QUERY] = ResidualLayers(model.dim)
+        model.heads[EMBEDDING] = ResidualLayers(model.dim)
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
         """Compare f to the audio of its own and of another clip ("triplet"), or the audio to f of both frames ("contrastive")."""
@@ -60,6 +61,14 @@ class Attention(Method):
         if self.kind == "triplet":
             return triplet_loss(visual, audio, audio[other])
         return margin_loss(visual, self._embed(model, features[other], query), audio, margin=self.margin)
+
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> float:
+        """Return ½ for "triplet", where both distances are equal, and m²/8 for "contrastive", where all distances are m/2.
+
+        A distance d of all pairs costs (d² + (m - d)²) / 4, which is least at m/2. The encoders reach this by mapping all audio to one
+        point, at the distance m/2 from the constant f.
+        """
+        return 0.5 if self.kind == "triplet" else self.margin**2 / 8
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the attention's logits ⟨V, h⟩, and a.
@@ -151,10 +160,6 @@ def another_clip(n: int, *, generator: torch.Generator) -> Tensor:
     if n < 2:
         raise ValueError(f"negatives require at least 2 clips per batch, got {n}")
     return (torch.arange(n) + torch.randint(1, n, (n,), generator=generator)) % n
-
-
-def _two_layers(dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
 
 def _query(model: AudioVisualModel, audio: Tensor) -> Tensor:

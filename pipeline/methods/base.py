@@ -6,6 +6,7 @@ implements `Method`, and add an entry to `pipeline.methods.registry`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -129,6 +130,15 @@ class Method(Protocol):
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
         """Return the scalar to minimize on one batch."""
         ...
+
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor | float:
+        """Return the value of `loss` for a model that knows nothing, in closed form; NaN if there is none.
+
+        Such a model returns the same features for every frame, cell and audio, with what is free chosen to minimize the loss: for a
+        margin loss the distance of all pairs, for a classifier the class frequencies of the batch. It is the yardstick of `loss`,
+        which differs between methods and settings: training that ends there has collapsed, or has not begun to learn.
+        """
+        return math.nan
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw response maps R (n, h, w) and L2-normalized audio embeddings a (n, d) of un-augmented pairs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from pipeline.common.config import IterationSettings
@@ -22,6 +24,10 @@ class Contrastive(Method):
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         return contrastive_loss(phi(features), audio, temperature=self.temperature)
+
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> float:
+        """Return log k: all cosines are equal, so each of the k audio clips is equally likely."""
+        return math.log(len(batch.rows))
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return Eq. 1 before min-max, and a."""

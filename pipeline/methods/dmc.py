@@ -1,6 +1,6 @@
 """Deep multimodal clustering (Hu et al., CVPR 2019): the row DMC of Table 1.
 
-The cells of a frame are clustered into the sources and a background, those of its audio into the sources. Each audio center must be
+The cells of a frame are clustered into the sources and the background, those of its audio into the sources. Each audio center must be
 close to a center of its own frame, and far from those of the other frames in the batch. Our choices and their reasons:
 docs/methods.md, "DMC".
 
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from pipeline.common.config import Count, IterationSettings, Positive
 from pipeline.methods.base import Batch, Method
+from pipeline.methods.heads import identity_layer
 from pipeline.model.encoders import AudioVisualModel
 
 # Lower bound of squared distances: the gradient of the square root is infinite at 0, and in float32 a difference of inner
@@ -33,7 +34,10 @@ SMALLEST_SQUARE = 1.0e-6
 class DmcSettings(IterationSettings):
     """Settings of the clustering. Of the inherited ones, only the optimizer's are used."""
 
-    sources: Count = 1  # clusters of the audio; the frame has one more for the background
+    sources: Count = 1  # clusters of the audio
+    # Clusters that the frame has in addition. 1 in the sources; a frame whose background has several parts needs more, because the
+    # object is then no cluster of its own: docs/methods.md.
+    background: Count = 1
     # z in the softmax over distances. With 30, as in public code, one outlying cell can remain a cluster of its own.
     sharpness: Positive = 10.0
     rounds: Count = 4  # of k-means
@@ -47,6 +51,7 @@ class Dmc(Method):
 
     def __init__(self, settings: DmcSettings) -> None:
         self.sources = settings.sources
+        self.background = settings.background
         self.sharpness = settings.sharpness
         self.rounds = settings.rounds
         self.margin = settings.margin
@@ -54,16 +59,17 @@ class Dmc(Method):
     def prepare(self, model: AudioVisualModel, *, n_clips: int, classes: Sequence[str]) -> None:
         """Add one fully connected layer per modality, initialized to the identity."""
         for name in ("dmc_visual", "dmc_audio"):
-            layer = nn.Linear(model.dim, model.dim)
-            nn.init.eye_(layer.weight)
-            nn.init.zeros_(layer.bias)
-            model.heads[name] = layer
+            model.heads[name] = identity_layer(model.dim)
 
     def loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
         """Return the contrastive loss on the distances of all pairs in the batch."""
         visual, _, _ = self._cluster_frames(model, batch.frames)
         audio = self._cluster_audio(model, batch.log_mel)
         return margin_loss(pair_distances(visual, audio), margin=self.margin)
+
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> float:
+        """Return m²/4: a distance d of all pairs costs ½ (d² + (m - d)²), which is least at m/2."""
+        return self.margin**2 / 4
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the assignments to the sounding clusters, and the mean of the audio centers as audio embedding."""
@@ -75,7 +81,7 @@ class Dmc(Method):
     def _cluster_frames(self, model: AudioVisualModel, frames: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         features = model.project_frames(model.visual_features(frames))  # n d h w
         cells = features.flatten(2).transpose(1, 2)  # n p d
-        centers, assignments = self._cluster(model.heads["dmc_visual"], cells, self.sources + 1)
+        centers, assignments = self._cluster(model.heads["dmc_visual"], cells, self.sources + self.background)
         return centers, assignments, (features.shape[2], features.shape[3])
 
     def _cluster_audio(self, model: AudioVisualModel, log_mel: Tensor) -> Tensor:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,18 @@ class Iterative(Method):
                 )
             )
         return torch.stack(losses).mean()
+
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
+        """Return log n - mean log |y_i|: all cosines are equal, among n = k logits per frame, or 2k with intra-frame sampling.
+
+        |y_i| is the number of audio clips related to frame i by Eq. 6, itself included; 1 without the inter-frame relation. With
+        intra-frame sampling, a model that tells sounding from silent cells, but no audio from another, is already below this value.
+        """
+        k = len(batch.rows)
+        related = torch.eye(k, dtype=torch.bool)
+        if self.inter and batch.relation is not None:
+            related = batch.relation | related.to(batch.relation.device)
+        return math.log(2 * k if self.intra else k) - related.sum(dim=1).log().mean()
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return Eq. 1 before min-max, and a."""

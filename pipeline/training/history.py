@@ -1,9 +1,10 @@
 """Log of a run: ``history.csv``, which is reproducible, and ``timings.csv``, which is not.
 
-Columns of the history: steps of the optimizer so far; mean loss; mean IoU of the sounding masks with those of the previous epoch; mean
-fraction of sounding cells; mean number of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Row 0,
-before the first epoch, has the diagnostics only. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of
-training spent waiting for batches; fraction of the epoch spent labeling the training set.
+Columns of the history: steps of the optimizer so far; mean loss; the same as a share of the loss of a model that knows nothing
+(`Method.uninformed_loss`); mean IoU of the sounding masks with those of the previous epoch; mean fraction of sounding cells; mean number
+of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Row 0, before the first epoch, has the
+diagnostics only. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of training spent waiting for
+batches; fraction of the epoch spent labeling the training set.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pipeline.training.diagnostics import COLUMNS as DIAGNOSTICS
 from pipeline.training.diagnostics import collapse
 
 # Timings have their own file, so that all other files of a run are reproducible byte by byte.
-HISTORY = ("epoch", "steps", "loss", "mask_iou_previous", "sounding_fraction", "positives_per_clip", *DIAGNOSTICS)
+OF_LABELS = ("mask_iou_previous", "sounding_fraction", "positives_per_clip")
+HISTORY = ("epoch", "steps", "loss", "loss_share", *OF_LABELS, *DIAGNOSTICS)
 TIMINGS = ("epoch", "seconds", "pairs_per_second", "data_wait_fraction", "label_pass_fraction")
 LOGGED = HISTORY + TIMINGS[1:]
 

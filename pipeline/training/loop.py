@@ -41,14 +41,14 @@ def train_run(run: TrainingRun) -> None:
         # Each batch contains R̃ of the previous epoch, and the relation y (Eq. 6) computed from ã.
         batches = timer.waiting(run.batches(epoch, cell_stride=state.model.cell_stride, labels=state.labels))
         # One step per batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
-        loss, positives = train_epoch(run, state, batches, epoch)
+        measured = train_epoch(run, state, batches, epoch)
         timer.trained()
         # Eq. 1 with the new weights gives the pseudo-labels for the next epoch.
         previous = state.labels
         if run.spec.writes_labels(epoch):
             state.labels = label_training_set(run, state, epoch)
         timer.labeled()
-        row = {"epoch": epoch, "steps": epoch * run.n_steps, "loss": loss, "positives_per_clip": positives}
+        row = {"epoch": epoch, "steps": epoch * run.n_steps, **measured}
         # Collapsed? Measured on a sample, without boxes.
         row |= label_measures(state.labels, previous) | run.diagnose(state.model)
         state.history.append({**row, **timer.timings(run.n_pairs)})
@@ -71,16 +71,17 @@ def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
         write_arrays(run.folder.start(epoch), {**clip_ids, **arrays}, attributes)
 
 
-def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch], epoch: int) -> tuple[float, float]:
-    """Take one step per batch; return the mean loss, and the mean number of other clips that Eq. 6 relates to a clip."""
+def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
+    """Take one step per batch; return what `history.csv` has about the batches: `loss`, `loss_share` and `positives_per_clip`."""
     state.model.train()
-    losses, positives = [], []
+    losses, uninformed, positives = [], [], []
     name = f"{run.spec.name}, epoch {epoch}/{run.epochs}"
     progress = tqdm(batches, desc=printable(name), unit="batch", leave=False, disable=progress_disabled())
     for number, batch in enumerate(progress, start=1):
         with _autocast(run.device):
             loss = run.method.loss(state.model, batch)
         losses.append(loss.item())
+        uninformed.append(float(run.method.uninformed_loss(state.model, batch)))
         if not math.isfinite(losses[-1]):
             raise TrainingError(
                 f"{name}, batch {number}: the loss is {losses[-1]}; lower the learning rate or raise the temperature. "
@@ -93,7 +94,12 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
             state.teacher.update_parameters(state.model)
         if batch.relation is not None:
             positives.append(float(batch.relation.sum()) / len(batch.relation) - 1)
-    return float(np.mean(losses)), float(np.mean(positives)) if positives else math.nan
+    loss_of_nothing = float(np.mean(uninformed))
+    return {
+        "loss": float(np.mean(losses)),
+        "loss_share": float(np.mean(losses)) / loss_of_nothing if loss_of_nothing else math.nan,
+        "positives_per_clip": float(np.mean(positives)) if positives else math.nan,
+    }
 
 
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:

@@ -13,10 +13,11 @@ from pipeline.methods.attention import EMBEDDING, QUERY, another_clip, attend, m
 from pipeline.methods.build import build_method, method_settings
 from pipeline.model.encoders import build_model
 from pipeline.training.batches import training_batches
+from pipeline.training.history import read_history
 from tests.support.easy_world import easy_scores, make_easy_world, overfit, train_easily, whole_batch
 from tests.support.synthetic import CELL, ENCODER, make_settings, make_world
 
-OWN = {"temperature": 1.0}
+OWN = {"temperature": 0.1}
 FORMS = ("contrastive", "triplet")
 
 
@@ -179,6 +180,9 @@ class TestMethod:
     def test_every_layer_of_the_heads_and_both_encoders_learn(self, form):
         shards, _, _ = make_easy_world(8, 0)
         method, model = make(loss=form)
+        # The first layers of the heads get a gradient from the second step on, because the last ones start at zero.
+        overfit(method, model, whole_batch(shards), steps=1, learning_rate=1e-3)
+        model.zero_grad()
         method.loss(model.train(), next(batches(shards, size=8))).backward()
         still = {name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()}
         assert not {name for name in still if name.startswith("heads.")}
@@ -195,10 +199,20 @@ class TestMethod:
         visual, sound = model.eval().encode_frames(batch.frames), model.encode_audio(batch.log_mel)
         query = torch.nn.functional.normalize(model.heads[QUERY](sound), dim=1)
         right, wrong = (
-            model.heads[EMBEDDING](attend(cells, query, temperature=1.0)) for cells in (visual, visual[other])
+            model.heads[EMBEDDING](attend(cells, query, temperature=0.1)) for cells in (visual, visual[other])
         )
         expected = margin_loss(right, wrong, sound, margin=1.5)
         torch.testing.assert_close(method.loss(model, batch), expected)
+
+    @torch.no_grad()
+    def test_training_starts_from_the_initialization(self):
+        """Both heads are the identity, so the map is that of Eq. 1."""
+        shards, _, _ = make_easy_world(6, 0)
+        method, model = make()
+        frames, log_mel = (torch.from_numpy(part) for part in shards.read(range(6)))
+        frames = frames.permute(0, 3, 1, 2)
+        maps, audio = method.localize(model.eval(), frames, log_mel)
+        torch.testing.assert_close(maps, torch.einsum("kdhw,kd->khw", model.encode_frames(frames), audio))
 
     @torch.no_grad()
     def test_maps_are_the_logits_of_the_attention(self):
@@ -243,10 +257,13 @@ class TestLearning:
             Box(clip_id, "", "test", True, *(value / 64 for value in (left, top, right, bottom)))
             for clip_id, (top, left, bottom, right) in zip(unseen.clip_ids, corners, strict=True)
         ]
-        world, scores = make_world(192)[0], []
+        world, scores, shares = make_world(192)[0], [], []
         for seed in range(3):
             folder, settings = tmp_path / f"{seed}", easy_settings(start=8, epochs=10)
             scores.append(easy_scores(train_easily(folder, "attention", world, settings, seed=seed), unseen, boxes))
+            shares.append(read_history(folder / "attention/history.csv")[-1]["loss_share"])
+        # Heads with random weights end at 1: all audio at one point, half a margin from the constant f.
+        assert max(shares) < 0.9
         found, shuffled, blind = np.mean(scores, axis=0)
         # One run, its initial weights perturbed by 1e-6, is 0.078 ± 0.027 above blind and 0.077 ± 0.024 above shuffled; with the
         # query of another clip it is 0 above shuffled. The mean of three varies by a factor of √3 less.

@@ -33,7 +33,9 @@ def table_rows(text):
 
 
 def test_the_numbers_are_those_of_the_histories(tmp_path):
-    source = make_source(tmp_path, initial=[{}, {}], iterative=[{"audio_gap": math.nan}, {"border_peaks": 0.5}])
+    source = make_source(
+        tmp_path, initial=[{}, {}], iterative=[{"audio_gap": math.nan}, {"border_peaks": 0.5, "loss_share": 0.9123}]
+    )
     histories = read_histories(source)
     section = diagnostics_section(source, histories)
     rows = list(csv.DictReader((source.folder / section.data[0]).open()))
@@ -43,8 +45,8 @@ def test_the_numbers_are_those_of_the_histories(tmp_path):
     assert [row["border_peaks"] for row in rows] == ["0.25"] * 5 + ["0.5"] + ["0.25"] * 2
     assert [rows[4][column] for column in COLUMNS] == ["0.25", "0.4375", "0.31", "", "12", "40"]
     first, last = table_rows(section.text)[2:4]
-    assert first == ["0", "25.0", "43.8", "0.31", "–", "12.0", "40.0"]
-    assert last == ["1", "50.0", "43.8", "0.31", "0.12", "12.0", "40.0"]
+    assert first == ["0", "–", "25.0", "43.8", "0.31", "–", "12.0", "40.0"]
+    assert last == ["1", "91.2", "50.0", "43.8", "0.31", "0.12", "12.0", "40.0"]
     assert table_rows(section.text)[-1] == ["iterative (Eq. 7)", *last[1:]]
     assert collapse_warnings(histories) == []
 
@@ -53,7 +55,7 @@ def test_a_run_that_ended_collapsed_is_named(tmp_path):
     bad = {"border_peaks": 0.999}
     source = make_source(tmp_path, initial=[{}, bad, {}], iterative=[bad, {}, bad])
     assert collapse_warnings(read_histories(source)) == [
-        f"**Warning:** iterative (Eq. 7), seed 0: {collapse({'epoch': 2, 'steps': 0, **HEALTHY, **bad})}."
+        f"**Warning:** iterative (Eq. 7), seed 0: {collapse({'epoch': 2, 'steps': 0, 'loss_share': math.nan, **HEALTHY, **bad})}."
     ]
 
 

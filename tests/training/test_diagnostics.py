@@ -53,7 +53,7 @@ def make_model(name="initial", *, seed=0, n_clips=24, encoder=ENCODER):
 
 def row(**values):
     """Return a row of a healthy run after its first epoch."""
-    healthy = {"border_peaks": 0.3, "border_cells": 0.4, "audio_cosine": 0.3, "audio_gap": 0.1}
+    healthy = {"border_peaks": 0.3, "border_cells": 0.4, "audio_cosine": 0.3, "audio_gap": 0.1, "loss_share": 0.9}
     return {"epoch": 1, "steps": 50, **healthy, "audio_rank": 20.0, "visual_rank": 40.0, **values}
 
 
@@ -207,13 +207,13 @@ class TestDiagnose:
         assert {name for name, value in found.items() if math.isnan(value)} == {
             "audio_cosine", "audio_gap", "audio_rank",
         }  # fmt: skip
-        assert not collapse({"epoch": 1, "steps": 50, **found, "border_peaks": 0.0})
+        assert not collapse({**row(), **found, "border_peaks": 0.0})
 
     def test_one_cell(self):
         found = diagnose(make_model(), make_world(6, size=8)[0], batch_size=8, device=CPU)
         assert (found["border_peaks"], found["border_cells"]) == (1, 1)
         assert math.isnan(found["audio_gap"])
-        assert not collapse({"epoch": 1, "steps": 50, **found, "audio_cosine": 0.3})
+        assert not collapse({**row(), **found, "audio_cosine": 0.3})
 
     def test_weights_that_are_not_finite_measure_nothing(self):
         model = make_model()
@@ -222,7 +222,7 @@ class TestDiagnose:
         found = diagnose(model, make_world(6, size=32)[0], batch_size=8, device=CPU)
         assert math.isnan(found["border_peaks"])
         assert math.isnan(found["audio_rank"])
-        assert not collapse({"epoch": 1, "steps": 50, **found})
+        assert not collapse({**row(), **found})
 
 
 class Repeated(MemoryShards):
@@ -250,6 +250,7 @@ class TestCollapse:
             ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
             ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
             ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "audio gap is undefined"]),
+            ({"loss_share": 0.9904}, ["the loss is 99.0 %", "knows nothing", "`temperature`", "`margin`"]),
         ],
     )
     def test_names_what_was_measured_and_where_to_read_on(self, values, named):
@@ -262,13 +263,15 @@ class TestCollapse:
         [
             {},
             {"steps": 49, "audio_gap": 0.0, "audio_cosine": 0.99, "audio_rank": 1.0},  # BatchNorm does not follow yet
+            {"steps": 49, "loss_share": 1.2},  # starts there
+            {"loss_share": 0.98},
             {"border_peaks": 0.6},  # a set whose objects are often near the border
             {"border_peaks": 0.97, "border_cells": 0.75},  # maps of 4 x 4 cells: nearly all are on the border
             {"border_peaks": 1.0, "border_cells": 1.0},
             {"audio_gap": -0.01, "audio_rank": 2.0, "audio_cosine": 0.87},  # has not learned anything yet
             {"audio_gap": 0.2, "audio_rank": 1.0, "visual_rank": 1.0},  # two kinds, at two opposite points
             {"audio_gap": 0.2, "audio_cosine": 0.95},  # non-negative features that tell sounds apart
-            dict.fromkeys(COLUMNS, math.nan),
+            dict.fromkeys((*COLUMNS, "loss_share"), math.nan),
         ],
     )
     def test_no_collapse(self, values):
@@ -360,6 +363,11 @@ class TestRuns:
             read_history(tmp_path / "itr/history.csv")[0],
         )
         assert {column: last[column] for column in COLUMNS} == {column: first[column] for column in COLUMNS}
+
+    def test_the_loss_is_compared_with_knowing_nothing(self, world, tmp_path):
+        run_all(tmp_path, world)
+        for row in read_history(tmp_path / "initialize/history.csv")[1:]:
+            assert row["loss_share"] == pytest.approx(row["loss"] / math.log(8), rel=1e-5)  # batches of 8
 
     def test_the_history_is_that_of_the_stored_model(self, world, tmp_path):
         run_all(tmp_path, world)

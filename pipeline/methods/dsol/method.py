@@ -13,6 +13,7 @@ scale w, m are the class masks, p_so the classes that sound in the frame, p_a th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, cast
 
@@ -36,6 +37,7 @@ from pipeline.shards.reader import ShardSet
 
 HEAD = "dsol"
 INITIAL_SCALE = 5.0  # w at first, as in the public code
+LOG_2 = math.log(2)
 BEFORE, STAGE_ONE, STAGE_TWO = range(3)
 
 
@@ -235,6 +237,19 @@ class Dsol(Method):
         followed = F.cross_entropy(self._heard(head, audio.detach()), heard)
         return match + self.settings.correspondence_weight * correspondence + followed
 
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
+        """Return log 2 + 2 H(p) in stage one, and 2 H(p̄) - mean H(p_a) + λ log 2 in stage two.
+
+        Correspondence: every location logit is 0, which costs log 2. Classification: every clip gets the frequencies p of the
+        pseudo-classes in the batch, or the mean p̄ of its p_a; the divergence from p_a then is H(p̄) - mean H(p_a). H is the entropy.
+        """
+        head = dsol_head(model)
+        rows = torch.from_numpy(batch.rows).to(head.pseudo_class.device)
+        if head.stage != STAGE_TWO:
+            return 2 * _entropy(F.one_hot(head.pseudo_class[rows], self.settings.clusters).float().mean(dim=0)) + LOG_2
+        heard = head.audio_distribution[rows]
+        return 2 * _entropy(heard.mean(dim=0)) - _entropy(heard).mean() + self.settings.correspondence_weight * LOG_2
+
     def _heard(self, head: DsolHead, audio: Tensor) -> Tensor:
         """Return logits of p_a, (n, c)."""
         logits: Tensor = head.audio_classes(audio) / self.settings.class_temperature
@@ -268,6 +283,10 @@ class Dsol(Method):
     def audio_clusters(self, model: AudioVisualModel) -> np.ndarray:
         """Return p_a of every training clip, (clip, cluster); rows sum to 1 from stage two on."""
         return np.asarray(dsol_head(model).audio_distribution.cpu())
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(dim=-1)
 
 
 def dsol_head(model: AudioVisualModel) -> DsolHead:

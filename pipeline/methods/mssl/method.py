@@ -177,6 +177,20 @@ class MSSL(Method):
                     )
         return loss
 
+    def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
+        """Return log 2 + 2 H + m²/2; without class labels only the first term, before stage II only the first two.
+
+        Correspondence: every pair has logit 0. Classification of frames and of audio: every clip gets the class frequencies p of the
+        batch, which cost H = -mean_c (p_c log p_c + (1 - p_c) log(1 - p_c)) each. Alignment: all features are at the distance m/2.
+        """
+        loss = torch.tensor(math.log(2))
+        if batch.targets is not None:
+            frequency = batch.targets.float().mean(dim=0)
+            loss = loss + 2 * F.binary_cross_entropy(frequency, frequency)
+            if self.second and _heads(model).stage_two:
+                loss = loss + self.second.margin**2 / 2
+        return loss
+
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the row's map before normalization, and a."""
         if self.eq2:

@@ -17,7 +17,16 @@ from pipeline.training.diagnostics import COLUMNS, SAMPLE, collapse
 
 TITLE = "Training diagnostics"
 FILE = "training_diagnostics.csv"
-HEADER = ("peaks on the border, %", "cells, %", "cosine of audio", "audio gap", "rank of audio", "rank of frames")
+MEASURES = ("loss_share", *COLUMNS)
+HEADER = (
+    "loss, % of knowing nothing",
+    "peaks on the border, %",
+    "cells, %",
+    "cosine of audio",
+    "audio gap",
+    "rank of audio",
+    "rank of frames",
+)
 Rows = Sequence[Mapping[str, float]]
 Histories = Mapping[tuple[str, int], Rows]  # by variant and seed
 
@@ -31,9 +40,9 @@ def diagnostics_section(source: Source, histories: Histories) -> Section:
     """Write the diagnostics of every variant, seed and epoch."""
     write_csv(
         source.folder / FILE,
-        ["variant", "seed", "epoch", *COLUMNS],
+        ["variant", "seed", "epoch", *MEASURES],
         [
-            [name, seed, int(row["epoch"]), *("" if math.isnan(row[key]) else f"{row[key]:.6g}" for key in COLUMNS)]
+            [name, seed, int(row["epoch"]), *("" if math.isnan(row[key]) else f"{row[key]:.6g}" for key in MEASURES)]
             for (name, seed), rows in histories.items()
             for row in rows
         ],
@@ -42,7 +51,7 @@ def diagnostics_section(source: Source, histories: Histories) -> Section:
     last = {label_of(name): histories[name, source.seed][-1] for name in source.variants}
     parts = [
         f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
-        "clips: the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
+        "clips: the loss, relative to that of a model that knows nothing; the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
         "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
         f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. Seed {source.seed}.",
         f"“{label_of(source.shown)}” by epoch:",
@@ -68,11 +77,17 @@ def _history(source: Source, name: str, seed: int) -> Rows:
 
 
 def _table(corner: str, lines: Mapping[str, Mapping[str, float]]) -> str:
-    cells = [(label, *(_cell(row[key], key) for key in COLUMNS)) for label, row in lines.items()]
+    cells = [(label, *(_cell(row[key], key) for key in MEASURES)) for label, row in lines.items()]
     return Table((corner, *HEADER), tuple(cells)).markdown().strip()
 
 
 def _cell(value: float, key: str) -> str:
     if math.isnan(value):
         return MISSING
-    return f"{100 * value:.1f}" if key.startswith("border") else f"{value:.1f}" if "rank" in key else f"{value:.2f}"
+    return (
+        f"{100 * value:.1f}"
+        if key.startswith(("border", "loss"))
+        else f"{value:.1f}"
+        if "rank" in key
+        else f"{value:.2f}"
+    )
