@@ -111,15 +111,16 @@ def test_dmc_at_half_the_margin(margin):
 
 def test_mssl_with_class_frequencies_and_equal_pairs():
     method, model, batch = build("mssl", margin=1.2)
-    batch = replace(batch, targets=batch.targets * 0.9)
+    batch = replace(batch, targets=batch.targets * torch.tensor([0.9, 0.6])[None, :, None])
+    p = batch.targets.mean(dim=0)  # of frames and of audio
     heads = model.heads["mssl"]
     nn.init.zeros_(heads.pair_logit.weight)
     nn.init.zeros_(heads.pair_logit.bias)
-    for layer in (heads.visual_classes, heads.audio_classes):
+    for layer, frequency in zip((heads.visual_classes, heads.audio_classes), p, strict=True):
         nn.init.zeros_(layer.weight)
-        layer.bias.data = torch.logit(batch.targets.mean(dim=0))
+        layer.bias.data = torch.logit(frequency)
     loss, closed = found(method, model, batch)
-    p = batch.targets.mean(dim=0).numpy()
+    p = p.numpy()
     entropy = -np.mean(p * np.log(p) + (1 - p) * np.log(1 - p))
     assert closed == pytest.approx(math.log(2) + 2 * entropy)
     assert loss == pytest.approx(closed)

@@ -181,11 +181,11 @@ class MSSL(Method):
         """Return log 2 + 2 H + m²/2; without class labels only the first term, before stage II only the first two.
 
         Correspondence: every pair has logit 0. Classification of frames and of audio: every clip gets the class frequencies p of the
-        batch, which cost H = -mean_c (p_c log p_c + (1 - p_c) log(1 - p_c)) each. Alignment: all features are at the distance m/2.
+        batch, which cost H = -mean_c (p_c log p_c + (1 - p_c) log(1 - p_c)), here the mean of the two. Alignment: all features are at the distance m/2.
         """
         loss = torch.tensor(math.log(2))
         if batch.targets is not None:
-            frequency = batch.targets.float().mean(dim=0)
+            frequency = batch.targets.float().mean(dim=0)  # (2, C)
             loss = loss + 2 * F.binary_cross_entropy(frequency, frequency)
             if self.second and _heads(model).stage_two:
                 loss = loss + self.second.margin**2 / 2
