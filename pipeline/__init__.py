@@ -3,7 +3,7 @@
 Data: `manifests` (clip lists and boxes), `datasets` (importers and the demo), `media` (decoding), `extraction` (clips →
 shards), `shards` (their file format). Training: `model` (encoders and equations), `features` (of a frozen encoder,
 stored), `pseudo_labels`, `methods` (losses), `training`. Results: `scoring` (maps and boxes → metrics), `evaluation` (model → scores), `figures`, `report`.
-Around them: `common` (settings, files, paths), `apps` (checking, localizing, exporting), `cli` (the `soundspot` command).
+Around them: `common` (settings, files, paths), `apps` (checking, localizing, exporting), `search` (settings for all rows), `cli` (the `soundspot` command).
 """
 
 import os

@@ -1,7 +1,7 @@
 """The `soundspot` command: arguments, help and output only; the work is done by the library.
 
 `main` lists all commands in `COMMANDS` and imports a command's module when it is called. Most modules are named after their
-command: `calibrate`, `check`, `doctor`, `evaluate` (also `protocols`), `evidence`, `export`, `import`, `import_mosaics`, `localize`
-and `sensitivity`; `pseudo_labels` is a package.
+command: `calibrate`, `check`, `doctor`, `evaluate` (also `protocols`), `evidence`, `export`, `import`, `import_mosaics`,
+`localize`, `search` and `sensitivity`; `pseudo_labels` is a package.
 `options` has the shared options, and `targets` resolves a path or the name of a variant to a model or pseudo-labels.
 """

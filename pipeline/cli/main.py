@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "pipeline.cli.export:export",
     "evaluate": "pipeline.cli.evaluate:evaluate",
     "protocols": "pipeline.cli.evaluate:protocols",
+    "search": "pipeline.cli.search:search",
     "sensitivity": "pipeline.cli.sensitivity:sensitivity",
     "evidence": "pipeline.cli.evidence:evidence",
     "pseudo-labels": "pipeline.cli.pseudo_labels.commands:pseudo_labels",

@@ -57,6 +57,14 @@ class TrainingError(SoundspotError):
     """Training cannot continue: non-finite loss, run locked by another process, or batch larger than the training set."""
 
 
+class DivergenceError(TrainingError):
+    """The loss or the responses of a model are not finite: with other settings, training would go on."""
+
+
+class SearchError(SoundspotError):
+    """Settings cannot be searched, or trials cannot be compared: other settings or data, or unequal numbers of trials."""
+
+
 class EvaluationError(SoundspotError):
     """Scores cannot be computed: no boxes, unknown protocol, or maps and boxes that do not match."""
 

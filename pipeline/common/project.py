@@ -12,6 +12,7 @@ PROJECT/results/DATASET/             baselines.json
                       …/VARIANT/     metrics.json  scores.csv  success_curve.csv
                       …/maps/VARIANT/          maps.h5  calibration.json  (further seeds: …/seed_N/)
                       …/on/OTHER/    the same layout, scored on the dataset OTHER
+PROJECT/search/DATASET/ROW/          the trials of `soundspot search`; the table of all is docs/search/DATASET.csv
 ```
 Most functions take a folder and not the project, because a stage gets its folders as options.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 
 PARAMS_FILE = "params.yaml"
 MANIFESTS_FOLDER, DATA_FOLDER, RUNS_FOLDER, RESULTS_FOLDER = "data_manifests", "data", "runs", "results"
+SEARCH_FOLDER = "search"
 CARD_FILE = "dataset.yaml"
 CLIPS_FILE = "clips.csv"
 SHARD_PATTERN, FEATURES_PATTERN = "shard-*.h5", "features-*.h5"

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from pipeline.common.console import progress_disabled
-from pipeline.common.errors import TrainingError
+from pipeline.common.errors import DivergenceError
 from pipeline.common.hdf5 import ascii_ids, write_arrays
 from pipeline.common.text_table import printable
 from pipeline.methods.base import Batch
@@ -52,6 +52,7 @@ def train_run(run: TrainingRun) -> None:
         # Collapsed? Measured on a sample, without boxes.
         row |= label_measures(state.labels, previous) | run.diagnose(state.model)
         state.history.append({**row, **timer.timings(run.n_pairs)})
+        run.on_epoch(epoch, TrainedModel(state.model, run.method))
         # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
         save(run, state)
         report_epoch(run.spec.name, state.history)
@@ -83,7 +84,7 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
         losses.append(loss.item())
         uninformed.append(float(run.method.uninformed_loss(state.model, batch)))
         if not math.isfinite(losses[-1]):
-            raise TrainingError(
+            raise DivergenceError(
                 f"{name}, batch {number}: the loss is {losses[-1]}; lower the learning rate or raise the temperature. "
                 f"Earlier epochs in {run.folder.path} are kept"
             )
@@ -107,7 +108,7 @@ def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> Ps
     model = TrainedModel(state.labeler, run.method)
     response, audio = model.predict(run.shards, batch_size=run.spec.batch_size, device=run.device)
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
-        raise TrainingError(f"{run.spec.name}, epoch {epoch}: the responses are not finite; lower the learning rate")
+        raise DivergenceError(f"{run.spec.name}, epoch {epoch}: the responses are not finite; lower the learning rate")
     path = run.folder.labels(run.spec.labels_epoch(epoch))
     attributes = run.spec.label_attributes(epoch, audio)
     write_pseudo_labels(path, PseudoLabels.from_responses(run.shards.clip_ids, response, audio, **attributes))

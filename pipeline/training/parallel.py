@@ -21,7 +21,9 @@ from pipeline.common.errors import TrainingError
 from pipeline.common.processes import interrupts_deferred
 
 
-def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> None:
+def run_in_parallel(
+    tasks: Sequence[Callable[[], object]], *, n_parallel: int, limited_by: str = "SOUNDSPOT_SEEDS_AT_ONCE"
+) -> None:
     """Call each task in its own process, `n_parallel` of them at a time, and wait for all.
 
     Parameters
@@ -32,6 +34,8 @@ def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> 
         Each process gets an equal share of this process's threads, at least one. Results that depend on the number of threads
         therefore depend on `n_parallel`, but not on the number of tasks. A script must call this under
         ``if __name__ == "__main__":``, because each process imports the script again.
+    limited_by : str
+        Where the user has set `n_parallel`, for the message.
 
     Raises
     ------
@@ -57,8 +61,8 @@ def run_in_parallel(tasks: Sequence[Callable[[], None]], *, n_parallel: int) -> 
             future.result()
     except BrokenProcessPool:
         raise TrainingError(
-            f"a training process terminated unexpectedly: out of memory ({n_parallel} run in parallel; lower SOUNDSPOT_SEEDS_AT_ONCE), "
-            "killed, or unable to start (see above). Run the stage again: it resumes"
+            f"a training process terminated unexpectedly: out of memory ({n_parallel} run in parallel; lower {limited_by}), "
+            "killed, or unable to start (see above). Run the command again: it resumes"
         ) from None
     except BaseException:
         for child in set(multiprocessing.active_children()) - children_before:

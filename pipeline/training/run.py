@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,12 @@ from pipeline.training.diagnostics import diagnose
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.spec import RunSpec
 
+EpochHook = Callable[[int, TrainedModel], None]  # gets an epoch that ends, before it is saved, and the model
+
+
+def no_hook(epoch: int, model: TrainedModel) -> None:
+    """Do nothing at the end of an epoch."""
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -31,11 +37,14 @@ class TrainingRun:
     shards : ShardSet
         The training split.
     device : torch.device
+    on_epoch : callable
+        Called at the end of each epoch. It may raise to end the run; the model must stay as it is.
     """
 
     spec: RunSpec
     shards: ShardSet
     device: torch.device
+    on_epoch: EpochHook = no_hook
 
     @property
     def folder(self) -> RunFolder:

@@ -26,7 +26,7 @@ from pipeline.shards.reader import ShardSet
 from pipeline.training.loop import train_run
 from pipeline.training.parallel import run_in_parallel
 from pipeline.training.relabel import relabel_from_checkpoints
-from pipeline.training.run import TrainingRun
+from pipeline.training.run import EpochHook, TrainingRun, no_hook
 from pipeline.training.run_folder import Status
 from pipeline.training.spec import RunSpec, initialize_specs, train_specs
 
@@ -83,6 +83,7 @@ def train(
     device: str = "auto",
     n_parallel: int = 1,
     fresh: bool = False,
+    on_epoch: EpochHook = no_hook,
 ) -> None:
     """Train one method from the initial model and its pseudo-labels.
 
@@ -102,6 +103,8 @@ def train(
         ``clips.csv``, for a method that learns from class labels.
     device, n_parallel, fresh
         As in `initialize`.
+    on_epoch : callable
+        See `pipeline.training.run.TrainingRun`.
 
     Raises
     ------
@@ -115,11 +118,18 @@ def train(
         The method learns from class labels, and a clip has none.
     """
     specs = train_specs(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, on_epoch=on_epoch)
 
 
 def _train_all(
-    specs: Sequence[RunSpec], shards: ShardSet, folder: Path, device_name: str, *, n_parallel: int, fresh: bool
+    specs: Sequence[RunSpec],
+    shards: ShardSet,
+    folder: Path,
+    device_name: str,
+    *,
+    n_parallel: int,
+    fresh: bool,
+    on_epoch: EpochHook = no_hook,
 ) -> None:
     device = select_device(device_name)
     # Two processes in one folder would overwrite each other's files.
@@ -127,7 +137,8 @@ def _train_all(
         _remove_other_seeds(folder, specs)
         if fresh:  # train, even where the weights of another run would serve
             specs = [replace(spec, reuses_weights_of=None) for spec in specs]
-        tasks = [partial(_carry_out, TrainingRun(spec, shards, device)) for spec in specs if not _is_kept(spec, fresh)]
+        todo = [TrainingRun(spec, shards, device, on_epoch) for spec in specs if not _is_kept(spec, fresh)]
+        tasks = [partial(_carry_out, run) for run in todo]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))
         if device.type == "cpu" and n_parallel > 1:

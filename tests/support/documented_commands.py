@@ -55,6 +55,7 @@ NOT_RUN = {
     r"soundspot evidence demo real": "needs two datasets; tests/report/test_evidence.py makes some",
     r"soundspot calibrate iterative": "for data without boxes; tests/evaluation/test_calibration.py has none",
     r"dvc queue (start|logs).*": "continues in the background",
+    r"soundspot search.*": "trains hundreds of models; tests/search runs some",
     r"dvc exp (apply|remove) NAME": "NAME is the name of an experiment",
 }
 

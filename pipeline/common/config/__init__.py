@@ -3,7 +3,7 @@
 A setting that is unknown, of the wrong type or out of range raises SettingsError with the file, the key and the value.
 The models document what each setting means; the values and the reasons for them are in params.yaml and in the cards.
 
-base: the base class, types, reading. card: dataset.yaml. encoder: the encoders. training: params.yaml.
+base: the base class, types, reading. card: dataset.yaml. encoder: the encoders. training: params.yaml. search: its block `search`.
 """
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, OddCount, Positive, Settings
@@ -18,6 +18,7 @@ from pipeline.common.config.encoder import (
     TimmSettings,
     Trainable,
 )
+from pipeline.common.config.search import SearchRange, SearchSettings, Space
 from pipeline.common.config.training import (
     ADDITIONS,
     AugmentationSettings,
@@ -52,8 +53,11 @@ __all__ = [
     "Positive",
     "RenderSettings",
     "ResNetSettings",
+    "SearchRange",
+    "SearchSettings",
     "Settings",
     "Side",
+    "Space",
     "TimmSettings",
     "Trainable",
     "TrainingSettings",

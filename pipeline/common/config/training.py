@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, Positive, Settings, read_settings, validated
 from pipeline.common.config.encoder import EncoderSettings, Side
+from pipeline.common.config.search import SearchSettings
 from pipeline.common.errors import SettingsError
 
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
@@ -167,6 +168,7 @@ class Params(Settings):
     )  # scored too, never used for training
     extract: ExtractSettings
     training: dict[str, TrainingSettings]
+    search: SearchSettings = SearchSettings()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
