@@ -36,6 +36,19 @@ def method_settings(settings: TrainingSettings, name: str) -> IterationSettings:
     return settings.method(name, settings_class(name), unread=method_class(name).unread(**method_spec(name).switches))
 
 
+def check_temperature(settings: TrainingSettings, name: str) -> None:
+    """Raise SettingsError if a row does not have the temperature of the row that it is compared with (`MethodSpec.temperature_of`)."""
+    other = method_spec(name).temperature_of
+    if other is None or other not in settings.methods:
+        return
+    own, expected = (method_settings(settings, each).temperature for each in (name, other))
+    if own != expected:
+        raise SettingsError(
+            f"methods.{name}: temperature {own:g} is not that of {other!r}, {expected:g}, with which the row is compared; set it to "
+            f"{expected:g}"
+        )
+
+
 def check_methods(settings: TrainingSettings) -> None:
     """Validate every entry of `methods` in params.yaml. Raises SettingsError like `method_settings`."""
     for name in settings.methods:

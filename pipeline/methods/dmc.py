@@ -41,7 +41,9 @@ class DmcSettings(IterationSettings):
     # z in the softmax over distances. With 30, as in public code, one outlying cell can remain a cluster of its own.
     sharpness: Positive = 10.0
     rounds: Count = 4  # of k-means
-    margin: Annotated[float, Field(gt=0, le=2)] = 1.4  # distance beyond which a wrong pair costs nothing
+    # Distance beyond which a wrong pair costs nothing. Ours: the largest distance. Knowing nothing costs m²/4; with a smaller margin that is
+    # less than the loss of the initialization, so training goes there.
+    margin: Annotated[float, Field(gt=0, le=2)] = 2.0
 
 
 class Dmc(Method):

@@ -25,6 +25,8 @@ class MethodSpec:
         Constructor arguments that select this row.
     trains_as : str or None
         A row that trains to identical weights under equal settings; the two differ only in how a map is read.
+    temperature_of : str or None
+        A row whose `temperature` this one must have.
     table_1, table_2 : str or None
         Name of the row in the paper's tables; None if a table does not have it. Rows are in the order of METHODS.
     """
@@ -33,6 +35,7 @@ class MethodSpec:
     label: str
     switches: Mapping[str, Any] = field(default_factory=dict)
     trains_as: str | None = None
+    temperature_of: str | None = None
     table_1: str | None = None
     table_2: str | None = None
 
@@ -68,8 +71,16 @@ METHODS: dict[str, MethodSpec] = {
     ),
     "dsol": MethodSpec(_DSOL, "DSOL, stage two with CAM", {"two_stage": False}, table_1="DSOL"),
     "dsol_two_stage": MethodSpec(_DSOL, "DSOL, two stages", {"two_stage": True}),
+    "untouched": MethodSpec(
+        "pipeline.methods.contrastive:Untouched", "initialized, untouched",
+        table_1="Initialized, untouched", table_2="Initialized, untouched",
+    ),
     "initial": MethodSpec(
         "pipeline.methods.contrastive:Contrastive", "initial (Eq. 3)", table_2="Ours: initial"
+    ),
+    "initial_matched": MethodSpec(
+        "pipeline.methods.contrastive:Contrastive", "initial, τ of iterative",
+        table_2="Ours: initial, τ of the last row", temperature_of="iterative",
     ),
     "itr": MethodSpec(
         _ITERATIVE, "itr", {"intra": False, "inter": False}, table_2="Ours: Itr ✓ Intra × Inter ×"

@@ -7,7 +7,7 @@ import time
 
 from pipeline.common.errors import TrainingError
 from pipeline.training import checkpoints
-from pipeline.training.history import TIMINGS, label_measures, read_history, report_epoch, write_history
+from pipeline.training.history import TIMINGS, label_measures, read_history, report_epoch
 from pipeline.training.loop import label_training_set
 from pipeline.training.run import TrainingRun
 from pipeline.training.run_folder import RunFolder
@@ -38,5 +38,4 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
         state.history.append({**row, **measured, **timings})
         keep_weights(run, state, epoch)
         report_epoch(run.spec.name, state.history)
-    write_history(run.folder.history, run.folder.timings, state.history)
     finish(run, state)

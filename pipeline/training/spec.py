@@ -25,7 +25,7 @@ from pipeline.common.files import file_digest, fingerprint
 from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import check_fills_batch
-from pipeline.methods.build import build_method, method_settings, method_spec
+from pipeline.methods.build import build_method, check_temperature, method_settings, method_spec
 from pipeline.model.backbones.build import backbone_stride, weights_digest
 from pipeline.model.relation import equivalent_delta_a
 from pipeline.pseudo_labels import artifact
@@ -155,6 +155,7 @@ def train_specs(
     clips: Path | None = None,
 ) -> list[RunSpec]:
     """Return the specifications of the runs of `train` for one method, one per seed."""
+    check_temperature(settings, method)
     iteration = method_settings(settings, method)
     classes = _read_classes(iteration, shards, clips)
     other = method_with_same_weights(settings, method)

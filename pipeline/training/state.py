@@ -115,7 +115,8 @@ def keep_weights(run: TrainingRun, state: TrainingState, epoch: int) -> None:
 
 
 def finish(run: TrainingRun, state: TrainingState) -> None:
-    """Write ``model.pt`` and the checksums, which mark the run as finished."""
+    """Write the history, ``model.pt`` and the checksums, which mark the run as finished."""
+    write_history(run.folder.history, run.folder.timings, state.history)
     checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, run.epochs))
     run.folder.finish()
 

@@ -220,7 +220,8 @@ class TestMethod:
     # 0.10 ± 0.02 and 0.26 ± 0.05 (most 0.40) in 15 runs disturbed as below.
     @pytest.mark.parametrize(("sources", "falls_to"), [(1, 0.2), (2, 0.5)])
     def test_loss_falls_on_a_few_clips(self, sources, falls_to):
-        method, batch = method_of(sources=sources), whole_batch(make_easy_world(16, 0, size=32)[0])
+        method = method_of(sources=sources, margin=1.4)  # with 2, the kinds cannot all be far enough apart
+        batch = whole_batch(make_easy_world(16, 0, size=32)[0])
         model = model_with(method)
         losses = overfit(method, model, batch, steps=25, learning_rate=2e-3)
         assert losses[-1] < falls_to * losses[0]

@@ -31,7 +31,7 @@ def test_a_method_is_made_from_its_own_settings(name):
     [
         ({"itr": {"delta_w": 1}}, "methods.itr.*'delta_w'"),
         ({"itr": {}, "iterative": {"delta_v": 2}}, "methods.iterative.*'delta_v'.*2"),
-        ({"dreaming": {}}, "'dreaming'.*initial, itr"),
+        ({"dreaming": {}}, "'dreaming'.*itr, itr_intra"),
     ],
 )
 def test_a_wrong_entry_is_named(methods, message):

@@ -139,8 +139,54 @@ class TestMethods:
     def test_every_method_trains_from_the_same_initial_model(self, trained, world, tmp_path, method):
         settings, clips = make_settings(), write_clip_list(tmp_path / "clips.csv", world.clip_ids)
         train(world, trained / "initialize", tmp_path / "run", method=method, settings=settings, seeds=[0], clips=clips)
-        assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == 3
+        epochs = 0 if method == "untouched" else 2
+        assert len(list((tmp_path / "run/pseudo_labels").glob("epoch_*.h5"))) == epochs + 1
+        assert len(read_history(tmp_path / "run")) == epochs + 1
         assert load_model(tmp_path / "run/model.pt").description["method"] == method
+
+    def test_untouched_is_the_initial_model(self, trained, world, tmp_path, monkeypatch, capsys):
+        def once():
+            train(
+                world, trained / "initialize", tmp_path / "run", method="untouched", settings=make_settings(), seeds=[0]
+            )
+
+        once()
+        before, after = (
+            load_model(folder / "model.pt").encoders.state_dict()
+            for folder in (trained / "initialize", tmp_path / "run")
+        )
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+        labels, initial = (
+            PseudoLabels.open(folder / "pseudo_labels/epoch_000.h5")
+            for folder in (tmp_path / "run", trained / "initialize")
+        )
+        assert np.array_equal(labels.response, initial.response)
+        assert not (tmp_path / "run/state.pt").exists()
+        capsys.readouterr()
+        once()
+        assert "finished and unchanged" in capsys.readouterr().err
+        # Killed before the record of the checksums: the run starts again.
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.training.state.write_history", lambda *_: 1 / 0)
+            (tmp_path / "run/model.pt").unlink()
+            with pytest.raises(ZeroDivisionError):
+                once()
+        once()
+        assert (tmp_path / "run/model.pt").exists()
+
+    def test_only_untouched_has_no_epoch(self):
+        settings = make_settings(methods={"untouched": {}, "initial": {"epochs": 0}})
+        assert method_settings(settings, "untouched").epochs == 0
+        with pytest.raises(SettingsError, match=r"methods\.initial.*'epochs'.*0"):
+            method_settings(settings, "initial")
+        with pytest.raises(SettingsError, match=r"methods\.untouched.*'epochs'.*2"):
+            method_settings(make_settings(methods={"untouched": {"epochs": 2}}), "untouched")
+
+    def test_initial_matched_has_the_temperature_of_iterative(self, trained, world, tmp_path):
+        settings = make_settings(methods={"initial_matched": {}, "iterative": {"temperature": 0.07}})
+        with pytest.raises(SettingsError, match=r"methods\.initial_matched.* 0\.3 .*'iterative', 0\.07"):
+            train(world, trained / "initialize", tmp_path, method="initial_matched", settings=settings, seeds=[0])
 
     def test_methods_see_the_same_batches(self, trained, world, tmp_path, monkeypatch):
         def seen(method):
@@ -166,7 +212,7 @@ class TestMethods:
         assert not torch.equal(batches[0].frames, batches[3].frames)
 
     def test_unknown_method(self, trained, world, tmp_path):
-        with pytest.raises(SettingsError, match=r"'dreaming'.*initial, itr"):
+        with pytest.raises(SettingsError, match=r"'dreaming'.*itr, itr_intra"):
             train(world, trained / "initialize", tmp_path, method="dreaming", settings=make_settings(), seeds=[0])
 
     def test_no_labels(self, trained, world, tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -41,8 +41,11 @@ class OptimizationSettings(Settings):
 class IterationSettings(OptimizationSettings):
     """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do.
 
-    The last six are ours (ADDITIONS): docs/parts.md explains them and shows what they change.
+    The last six are ours (ADDITIONS): docs/parts.md explains them and shows what they change. FIXED has values that a method has in place
+    of those of `iterate`.
     """
+
+    FIXED: ClassVar[Mapping[str, Any]] = {}
 
     delta_v: Fraction  # threshold of the response, Eq. 2, 4, 5
     delta_a: Fraction  # threshold of the audio similarity, Eq. 6
@@ -145,7 +148,7 @@ class TrainingSettings(Settings):
         if refused := sorted(self.methods[name].keys() & set(unread)):
             raise SettingsError(f"methods.{name}: {name} does not read {', '.join(refused)}; remove it")
         shared = {key: value for key, value in self.iterate.model_dump().items() if key not in unread}
-        return validated(kind, {**shared, **self.methods[name]}, f"methods.{name}")
+        return validated(kind, {**shared, **kind.FIXED, **self.methods[name]}, f"methods.{name}")
 
 
 class ExtractSettings(Settings):
