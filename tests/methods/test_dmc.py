@@ -280,7 +280,7 @@ def test_localizes_an_easy_set(tmp_path):
         encoder=SHARP,
         augmentation=AugmentationSettings(flip=True),
         initialize=OptimizationSettings(epochs=2, temperature=0.1, learning_rate=2e-3, weight_decay=1e-4),
-        methods={"dmc": {"epochs": 2, "learning_rate": 2e-3}},
+        methods={"dmc": {"epochs": 2, "learning_rate": 2e-3, "margin": 1.4}},
     )
     model = train_easily(tmp_path, "dmc", make_easy_world(96, 0)[0], settings)
     unseen, boxes, _ = make_easy_world(48, 1)
