@@ -36,6 +36,10 @@ def evidence(datasets: tuple[str, ...], out: Path, note: str) -> None:
         raise EvaluationError(f"{out}: the file name must end in .md")
     folders = [Path(name) if "/" in name else results_folder(Path(), name) for name in datasets]
     results = [read_results(folder) for folder in folders]
-    command = shlex.join(["soundspot", "evidence", *datasets])
+    # Names, not paths: the page is for other machines as well.
+    names = [each.name for each in results]
+    if len(set(names)) < len(names):
+        raise EvaluationError(f"{' '.join(datasets)}: two results have the same name; give each dataset once")
+    command = shlex.join(["soundspot", "evidence", *names])
     for path in write_evidence(out, results, command=command, note=note):
         echo(f"wrote {path}")

@@ -150,11 +150,11 @@ def test_content_free_maps_and_the_rows_that_are_not_above_them(tmp_path):
 
 def test_another_rule_moves_the_scores(tmp_path):
     folder = make(tmp_path / "demo", iterative=(30, 30))
-    write_row(folder / "dmc", successes(10, 10), median=successes(36, 36))
+    write_row(folder / "dmc", successes(10, 10), median=successes(38, 38))
     text = rules_sentence(read_results(folder))
     assert "instead of 0.5" in text
-    assert "iterative (Eq. 7) from 75.0% to 0.0% and centered Gaussian from 20.0% to 70.0%" in text
-    assert "The best row is DMC with 90.0%; it was iterative (Eq. 7) with 75.0%." in text
+    assert "iterative (Eq. 7) from 75.0% to 0.0% and all ones from 10.0% to 90.0%" in text
+    assert "The best row is DMC with 95.0%; it was iterative (Eq. 7) with 75.0%." in text
 
 
 def test_shuffled_audio_is_compared_by_clip(tmp_path):
@@ -183,7 +183,7 @@ def test_what_happens_over_the_epochs(tmp_path):
     folder = make(tmp_path / "demo", iterative=(30, 31), initial=(10, 10))
     results = read_results(folder)
     assert regions_settle(results) is None
-    other = ["initial,0,1,0.1,0.1,0.1,0.1", "iterative,5,1,0.1,0.1,0.1,0.1"]  # another row; a seed without scores
+    other = ["initial,0,9,0.1,0.1,0.1,0.1", "iterative,5,1,0.1,0.1,0.1,0.1"]  # another row; a seed without scores
     first = ["iterative,0,0,0.9,0.4,0.2,", "iterative,0,1,0.8,0.5,0.2,0.4", "iterative,0,3,0.7,0.6,0.2,0.7"]
     write_epochs(folder, [*other, *first, "iterative,1,1,0.8,0.5,0.2,0.5", "iterative,1,3,0.9,0.8,0.2,0.7"])
     regions, relation = regions_settle(results), audio_is_related(results)
@@ -272,7 +272,7 @@ def test_the_numbers_beside_the_figures_are_those_of_the_page(written):
     assert intra["verdict"] == "holds"
 
 
-@pytest.mark.parametrize("arguments", [["nowhere"], ["demo", "--out", "page.html"]])
+@pytest.mark.parametrize("arguments", [["nowhere"], ["demo", "--out", "page.html"], ["real", "demo", "results/demo"]])
 def test_mistakes_are_one_line(written, monkeypatch, capsys, arguments):
     monkeypatch.chdir(written.parent)
     with pytest.raises(SystemExit) as ended:
