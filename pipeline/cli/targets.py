@@ -8,6 +8,8 @@ from pipeline.apps.inspection.views import Artifacts, find_artifacts
 from pipeline.common.config import load_params
 from pipeline.common.errors import CheckpointError, PseudoLabelError, SoundspotError
 from pipeline.common.project import (
+    CLIPS_FILE,
+    DATA_FOLDER,
     LABELS_FOLDER,
     MODEL_FILE,
     RUNS_FOLDER,
@@ -17,7 +19,9 @@ from pipeline.common.project import (
     shards_folder,
 )
 from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.shards.reader import ShardSet
+from pipeline.training.class_labels import read_label_sets
 
 
 def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
@@ -86,12 +90,47 @@ def open_shards(run: Path, folder: Path | None) -> ShardSet | None:
     """
     if folder is not None:
         return ShardSet.open(folder)
+    project, dataset = _project_of(run)
+    found = shards_folder(project, dataset, TRAIN_SPLIT) if dataset else None
+    return ShardSet.open(found) if found and any(found.glob(SHARD_PATTERN)) else None
+
+
+def training_labels(run: Path, clips: Path | None) -> dict[str, frozenset[str]]:
+    """Read the class labels of the clips that a run was trained on.
+
+    Parameters
+    ----------
+    run : Path
+        For ``PROJECT/runs/DATASET/…`` the labels are in ``PROJECT/data/DATASET/clips.csv``.
+    clips : Path, optional
+        Overrides the clip list.
+
+    Returns
+    -------
+    dict of str to frozenset of str
+        By clip; empty if `clips` is not given and there is no clip list.
+
+    Raises
+    ------
+    ManifestError
+        The clip list is malformed, or `clips` does not exist.
+    """
+    if clips is None:
+        project, dataset = _project_of(run)
+        clips = project / DATA_FOLDER / dataset / CLIPS_FILE if dataset else None
+        if clips is None or not clips.is_file():
+            return {}
+    listed = [clip.clip_id for clip in read_prepared_clips(clips, TRAIN_SPLIT)]
+    return dict(zip(listed, read_label_sets(clips, TRAIN_SPLIT, listed), strict=True))
+
+
+def _project_of(run: Path) -> tuple[Path, str | None]:
+    """Return PROJECT and DATASET of ``PROJECT/runs/DATASET/…``; a run elsewhere has no dataset."""
     run = run.resolve()
     for runs in run.parents:
         if runs.name == RUNS_FOLDER:
-            found = shards_folder(runs.parent, run.relative_to(runs).parts[0], TRAIN_SPLIT)
-            return ShardSet.open(found) if any(found.glob(SHARD_PATTERN)) else None
-    return None
+            return runs.parent, run.relative_to(runs).parts[0]
+    return run, None
 
 
 def _resolve(

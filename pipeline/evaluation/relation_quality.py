@@ -93,20 +93,26 @@ def measured_clips(label_sets: Sequence[frozenset[str]], *, most: int = MOST_CLI
 
 
 def relation_of_labels(
-    labels: PseudoLabels, clip_ids: Sequence[str], positions: Sequence[int], *, center_audio: bool
+    labels: PseudoLabels,
+    clip_ids: Sequence[str],
+    positions: Sequence[int],
+    *,
+    center_audio: bool,
+    delta_a: float | None = None,
 ) -> np.ndarray:
     """Return the relation y that training derives from the pseudo-labels of one epoch, bool (n, n).
 
     Parameters
     ----------
     labels : PseudoLabels
-        The attribute `delta_a` is δ_a of Eq. 6.
     clip_ids : sequence of str
         The whole training set; its mean embedding is the center.
     positions : sequence of int
         Clips to return, as positions in `clip_ids`.
     center_audio : bool
         Whether training subtracts the mean embedding before the cosines.
+    delta_a : float, optional
+        δ_a of Eq. 6; default: the attribute `delta_a` of `labels`.
 
     Raises
     ------
@@ -115,9 +121,8 @@ def relation_of_labels(
     """
     embedding = torch.from_numpy(labels.audio_embedding[labels.rows(clip_ids)])
     center = embedding.mean(dim=0) if center_audio else None
-    relation: np.ndarray = audio_relation(
-        embedding[list(positions)], delta_a=labels.attrs["delta_a"], center=center
-    ).numpy()
+    delta_a = labels.attrs["delta_a"] if delta_a is None else delta_a
+    relation: np.ndarray = audio_relation(embedding[list(positions)], delta_a=delta_a, center=center).numpy()
     return relation
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.common.errors import EvaluationError
 from pipeline.common.project import HISTORY_FILE, stage_name
 from pipeline.evaluation.relation_quality import relation_of_labels, relation_quality
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.artifacts import artifact_paths, centers_audio
+from pipeline.training.artifacts import artifact_paths, centers_audio, relation_from
 from pipeline.training.history import read_history
 
 RELATION = ("precision", "recall", "alike", "related")
@@ -71,7 +72,9 @@ def measure_run(
         The run has no pseudo-labels or no ``history.csv``.
     """
     paths = artifact_paths(folder)
-    center = centers_audio(folder)
+    center, source = centers_audio(folder), relation_from(folder)
+    relation_at = partial(relation_of_labels, clip_ids=clip_ids, positions=positions, center_audio=center)
+    first = relation_at(PseudoLabels.open(paths[0])) if source != "previous" else None
     history = _history_by_epoch(folder / HISTORY_FILE)
     rows = []
     for path in paths:
@@ -79,7 +82,9 @@ def measure_run(
         epoch = int(labels.attrs["epoch"])
         values = dict.fromkeys(COLUMNS, math.nan)
         if len(positions) > 1:
-            relation = relation_of_labels(labels, clip_ids, positions, center_audio=center)
+            # y as the next epoch reads it.
+            relation = relation_at(labels) if source != "initialization" or first is None else first
+            relation = relation if first is None else relation | first
             quality = relation_quality(relation, alike)
             values |= {key: getattr(quality, key) for key in RELATION}
         values |= {key: history.get(epoch, {}).get(key, math.nan) for key in (LOSS, "mask_iou_previous")}

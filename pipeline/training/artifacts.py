@@ -1,9 +1,10 @@
-"""Locate the pseudo-labels of a trained run, and read one setting of its model."""
+"""Locate the pseudo-labels of a trained run, and read settings of its model."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, stage_name
@@ -63,12 +64,29 @@ def centers_audio(run: Path) -> bool:
     CheckpointError
         The file is missing, damaged, or lacks the setting.
     """
+    return bool(_setting(run, "center_audio"))
+
+
+def relation_from(run: Path) -> str:
+    """Return the setting `relation_from` of a run, according to its ``model.pt``; raises like `centers_audio`."""
+    return str(_setting(run, "relation_from", default="previous"))
+
+
+def _setting(run: Path, name: str, default: Any = None) -> Any:
+    """Return a setting from the ``model.pt`` of a run, which does not contain all defaults.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or lacks the setting.
+    """
     # This imports torch, which takes a second, and most commands that list artifacts do not need it.
     from pipeline.training.checkpoints import RERUN, read_checkpoint
 
     path = run / MODEL_FILE
     content = read_checkpoint(path, mmap=True)  # the weights, maybe hundreds of megabytes, are not needed
     try:
-        return bool(parse_json(content["iteration"], str(path), CheckpointError)["center_audio"])
-    except (KeyError, TypeError, CheckpointError):
-        raise CheckpointError(f"{path}: no readable setting `center_audio`; {RERUN}") from None
+        settings = parse_json(content["iteration"], str(path), CheckpointError)
+        return settings[name] if default is None else settings.get(name, default)
+    except (KeyError, TypeError, AttributeError, CheckpointError):
+        raise CheckpointError(f"{path}: no readable setting `{name}`; {RERUN}") from None

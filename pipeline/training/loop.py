@@ -90,9 +90,7 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
             )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        state.optimizer.step()
-        if state.teacher is not None:
-            state.teacher.update_parameters(state.model)
+        state.step()
         if batch.relation is not None:
             positives.append(float(batch.relation.sum()) / len(batch.relation) - 1)
     loss_of_nothing = float(np.mean(uninformed))

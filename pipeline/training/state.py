@@ -58,6 +58,12 @@ class TrainingState:
         """The last completed epoch."""
         return len(self.history) - 1
 
+    def step(self) -> None:
+        """Take a step of the optimizer, and move the average of the weights."""
+        self.optimizer.step()
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.model)
+
     @property
     def labeler(self) -> AudioVisualModel:
         """The weights that label the training set: the teacher's, or the present ones as in the paper."""

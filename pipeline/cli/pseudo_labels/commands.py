@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.cli.options import PATH
 from pipeline.cli.pseudo_labels.files import export, verify
 from pipeline.cli.pseudo_labels.options import (
     center_of,
@@ -232,6 +233,37 @@ def histogram(
     )
     if output:
         save_figure(histogram_figure(both), output)
+
+
+@pseudo_labels.command()
+@with_target
+@targeted
+@center_option
+@click.option("--clips", type=PATH, help="Clip list with class labels. Default: data/DATASET/clips.csv.")
+@output_option("Write the values as CSV.")
+@json_option
+def relation(artifacts: Artifacts, center: bool | None, clips: Path | None, output: Path | None, as_json: bool) -> None:
+    """Show the audio relation (Eq. 6) of each epoch, at its δ_a and at a recommended one.
+
+    The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
+    the training set that are related to a clip and, if clips have class labels, precision and recall of the relation. The
+    recommended δ_a does not use the labels: it is where a pair belongs more probably than not to the most similar pairs.
+
+    Example: soundspot pl relation iterative -o relation.csv
+    """
+    from pipeline.apps.inspection.relation import relation_epochs, relation_rows, relation_text
+    from pipeline.cli.targets import training_labels
+    from pipeline.common.files import write_csv
+
+    check_ending(output, ".csv")
+    label_sets = training_labels(artifacts.run, clips)
+    if not any(label_sets.values()):
+        note("note: no class labels of these clips, so the relation is shown without precision and recall")
+    epochs = list(relation_epochs(artifacts, center=center_of(artifacts, center), label_sets=label_sets))
+    show_value([asdict(each) for each in epochs], lambda: relation_text(epochs, plain=is_plain()), as_json)
+    if output:
+        write_csv(output, *relation_rows(epochs))
+        note(f"wrote {output}")
 
 
 for command in (export, verify):

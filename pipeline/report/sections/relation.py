@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pipeline.common.files import write_csv
 from pipeline.common.project import seed_folder
 from pipeline.common.text_table import MISSING, Table
+from pipeline.evaluation.audio_similarity import LEVELS, percentiles, recommended_delta_a, sampled_cosines
 from pipeline.evaluation.labels import label_of
 from pipeline.evaluation.relation_quality import measured_clips, share_a_label
 from pipeline.figures.lines import Line, LinePanel, line_panels
 from pipeline.figures.style import COLORS, save
 from pipeline.manifests.clips import TRAIN_SPLIT
+from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.epoch_quality import (
     COLUMNS,
     LOSS,
@@ -24,6 +26,7 @@ from pipeline.report.epoch_quality import (
 )
 from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
 from pipeline.report.source import ABLATION, OURS, Source
+from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
 
 STEM = "relation_quality"
@@ -56,7 +59,7 @@ def relation_section(source: Source) -> Section:
     save(line_panels(figure_panels(means, measured=len(positions) > 1)), source.folder / f"{STEM}.png")
     return Section(
         "Pseudo-labels by epoch",
-        relation_text(source, means, n_labeled=sum(map(bool, label_sets)), n_measured=len(positions)),
+        f"{relation_text(source, means, n_labeled=sum(map(bool, label_sets)), n_measured=len(positions))}\n\n{similarity_text(source)}",
         f"{STEM}.png",
         (f"{STEM}.csv",),
         kind="relation",
@@ -139,6 +142,23 @@ def relation_text(source: Source, means: Mapping[str, Means], *, n_labeled: int,
         parts.append("All variants after their last epoch (positives per clip: during that epoch):")
         parts.append(_markdown_table("", by_variant, keys))
     return "\n\n".join(parts)
+
+
+def similarity_text(source: Source) -> str:
+    """Return a table of the cosines of ã by epoch, for the first seed of the variant that is shown, and the δ_a that they suggest."""
+    run = seed_folder(source.runs / source.shown, source.seeds, source.seeds[0])
+    center, rows = centers_audio(run), []
+    for path in artifact_paths(run):
+        labels = PseudoLabels.open(path)
+        cosines = sampled_cosines(labels, center_audio=center)
+        values = [*percentiles(cosines).values(), labels.attrs["delta_a"], recommended_delta_a(cosines)]
+        rows.append((str(labels.attrs["epoch"]), *(_cell(value, "cosine") for value in values)))
+    header = ("epoch", *(f"{level} %" for level in LEVELS), "δ_a", "recommended δ_a")
+    title = (
+        f"Percentiles of the cosines of “{label_of(source.shown)}” (seed {source.seeds[0]}) over pairs of clips, by epoch, and the δ_a "
+        "above which a pair belongs more probably than not to the most similar pairs; that needs no class labels:"
+    )
+    return f"{title}\n\n{Table(header, tuple(rows)).markdown().strip()}"
 
 
 def _markdown_table(corner: str, lines: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> str:
