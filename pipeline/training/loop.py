@@ -62,9 +62,8 @@ def train_run(run: TrainingRun) -> None:
 def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
     """Let the method prepare an epoch, and store the arrays that it returns."""
     spec = run.spec
-    arrays = run.method.start_epoch(
-        state.model.eval(), run.shards, state.labels, epoch=epoch, seed=run.start_seed(epoch)
-    )
+    model, seed = state.model.eval(), run.start_seed(epoch)
+    arrays = run.method.start_epoch(model, run.shards, state.labels, epoch=epoch, seed=seed)
     if arrays:
         attributes: dict[str, str | int] = {"epoch": epoch, "method": spec.method}
         attributes |= {"fingerprint": run.folder.fingerprint, "shards": spec.shards}
