@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.evidence.estimates import Estimate, estimate, over_seeds, unpaired_difference
-from pipeline.report.evidence.wording import cell, compared, interval, seeds_ahead, signed
+from pipeline.report.evidence.wording import cell, compared, interval, seeds_ahead, signed, spread
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,8 @@ def test_numbers_are_points():
     found = Estimate(-0.0123, -0.05, 0.0004, (-0.02, 0.003, -0.02))
     assert (signed(0.174), signed(-0.0123), signed(0.0004), signed(-0.0004)) == ("+17.4", "-1.2", "0.0", "0.0")
     assert interval(found) == "-5.0 to 0.0"
-    assert interval(over_seeds([0.1])) == "no interval"
+    assert spread(found) == "95% interval -5.0 to 0.0; 1 of 3 seeds ahead"
+    assert spread(over_seeds([0.1])) == "one seed, so no interval"
     assert seeds_ahead(found) == "1 of 3 seeds ahead"
     assert seeds_ahead(over_seeds([0.1])) == "one seed"
     assert cell(found) == "does not show, -1.2"

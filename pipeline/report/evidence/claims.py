@@ -74,7 +74,7 @@ class Finding:
     differences : mapping of str to Estimate
         Metric → difference, the primary metric first; empty if the claim was not measured.
     missing : tuple of str
-        Rows of the claim that have no scores. The others are compared without them.
+        Rows of the claim that have no scores.
     """
 
     other: str
@@ -88,11 +88,11 @@ class Finding:
 
 
 def check(claim: Claim, results: Results) -> Finding:
-    """Return what the scores on one dataset show about a claim."""
+    """Return what the scores on one dataset show about a claim. It is measured only if every variant that it names was trained."""
     present = [name for name in claim.others if name in results.rows or name in results.content_free]
     # A dataset need not have every content-free baseline: the mean of the boxes needs boxes of another split.
     missing = tuple(n for n in (claim.row, *claim.others) if n not in results.rows and n not in BASELINE_LABELS)
-    if claim.row not in results.rows or not present:
+    if missing or not present:
         return Finding("", {}, missing)
     other = max(present, key=lambda name: _score(results, name, results.primary))
     return Finding(

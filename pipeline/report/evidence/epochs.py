@@ -13,7 +13,7 @@ from pipeline.common.errors import EvaluationError
 from pipeline.common.tables import read_records
 from pipeline.report.evidence.estimates import Estimate, over_seeds
 from pipeline.report.evidence.results import Results
-from pipeline.report.evidence.wording import interval, percent, seeds_ahead, signed
+from pipeline.report.evidence.wording import percent, signed, spread
 from pipeline.report.sections.relation import STEM
 from pipeline.report.source import OURS
 
@@ -77,7 +77,7 @@ EPOCH_CLAIMS = (
 
 def _change(found: EpochFinding) -> str:
     change = found.difference
-    return f"difference {signed(change.value)} points, 95% interval {interval(change)}; {seeds_ahead(change)}"
+    return f"difference {signed(change.value)} points, {spread(change)}"
 
 
 def _measured(results: Results, column: str) -> list[dict[int, float]]:

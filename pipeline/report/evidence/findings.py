@@ -30,7 +30,7 @@ def content_free_sentence(results: Results) -> str:
     text = f"The best content-free map, {label_of(best)}, reaches {_scores(results, results.content_free[best])}."
     if not level:
         return f"{text} Every trained row is above it."
-    return f"{text} Not shown to be above it in {METRIC_NAMES[primary]}: {', '.join(level)}."
+    return f"{text} Not shown to be above it in {METRIC_NAMES[primary]}: {'; '.join(level)}."
 
 
 def rules_sentence(results: Results) -> str:
@@ -52,10 +52,10 @@ def rules_sentence(results: Results) -> str:
             max(((name, scores[name]) for name in after), key=lambda item: item[1])
             for scores in ({name: metrics[SUCCESS] for name, metrics in every.items()}, after)
         )
+        was = "as before" if best == best_after else f"instead of {label_of(best)} with {percent(success)}"
         sentences.append(
             f"With {meaning} as the threshold of the sounding region instead of {_own_rule(results)}, the success rate changes for "
-            f"{changes}. The best row is {label_of(best_after)} with {percent(success_after)}; it was {label_of(best)} with "
-            f"{percent(success)}."
+            f"{changes}. The best row is {label_of(best_after)} with {percent(success_after)}, {was}."
         )
     return " ".join(sentences)
 
@@ -93,11 +93,11 @@ def below_start_sentence(results: Results) -> str:
     for name in results.rows:
         change = difference(results, name, UNTOUCHED, metric)
         if name != UNTOUCHED and change.verdict == "fails":
-            below[name] = f"{label_of(name)} ({signed(change.value)}; {seeds_ahead(change)})"
+            below[name] = f"{label_of(name)} ({signed(change.value)}, {seeds_ahead(change)})"
     start = (
         f"The initialization alone reaches {percent(results.rows[UNTOUCHED].metrics[metric])} {METRIC_NAMES[metric]}."
     )
-    return f"{start} Training makes it worse for: {', '.join(below.values()) or 'none of the rows'}."
+    return f"{start} Training makes it worse for: {'; '.join(below.values()) or 'none of the rows'}."
 
 
 def _scores(results: Results, metrics: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pipeline.report.evidence.findings import (
     shuffled_sentence,
 )
 from pipeline.report.evidence.results import METRIC_NAMES, Results
-from pipeline.report.evidence.wording import cell, compared, interval, percent, seeds_ahead, signed
+from pipeline.report.evidence.wording import cell, compared, interval, percent, signed, spread
 
 HOW_TO_READ = (
     "Each dot is one seed. Strokes are means, bars 95% intervals over clips. Each panel has its own data and its own scale. The paper's "
@@ -150,16 +150,14 @@ def _cell(finding: Finding) -> str:
 
 
 def _sentence(claim: Claim, finding: Finding) -> str:
-    absent = ", ".join(map(label_of, finding.missing))
     if not finding.differences:
-        return f"not measured.** Not trained: {absent}."
+        return f"not measured.** Not trained: {'; '.join(map(label_of, finding.missing))}."
     (metric, first), *others = finding.differences.items()
     rival = f"the best of the others, {label_of(finding.other)}," if len(claim.others) > 1 else label_of(finding.other)
     further = "".join(f"; {METRIC_NAMES[name]} {signed(each.value)} ({interval(each)})" for name, each in others)
     return (
         f"{first.verdict}.** {compared(label_of(claim.row), rival, first, METRIC_NAMES[metric])} "
-        f"(95% interval {interval(first)}; {seeds_ahead(first)}){further}."
-        + (f" Not trained: {absent}." if absent else "")
+        f"({spread(first)}){further}."
     )
 
 
@@ -175,7 +173,7 @@ def _beside(datasets: Sequence[Results]) -> list[str]:
 def _missing(datasets: Sequence[Results], claims: Sequence[Claim]) -> list[str]:
     lines = []
     for results in datasets:
-        names = ", ".join(map(label_of, results.missing))
+        names = "; ".join(map(label_of, results.missing))
         lines.append(f"**{results.name}**: {f'rows not trained: {names}' if names else 'every row was trained'}.")
     if claims:
         lines.append(f"Claims that no dataset measures: {'; '.join(claim.title for claim in claims)}.")

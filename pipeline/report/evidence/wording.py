@@ -19,9 +19,7 @@ def signed(fraction: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """Return ``13.9 to 20.9``, in points, or that there is no interval."""
-    if math.isnan(estimate.low):
-        return "no interval"
+    """Return ``13.9 to 20.9``, in points."""
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}".replace("-0.0", "0.0")
 
 
@@ -31,6 +29,13 @@ def seeds_ahead(estimate: Estimate) -> str:
     if len(of_seeds) == 1:
         return "one seed"
     return f"{sum(each > 0 for each in of_seeds)} of {len(of_seeds)} seeds ahead"
+
+
+def spread(estimate: Estimate) -> str:
+    """Return ``95% interval 13.9 to 20.9; 4 of 5 seeds ahead``, or that there is no interval."""
+    if math.isnan(estimate.low):
+        return f"{seeds_ahead(estimate)}, so no interval"
+    return f"95% interval {interval(estimate)}; {seeds_ahead(estimate)}"
 
 
 def cell(estimate: Estimate) -> str:
