@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.config import OptimizationSettings
 from pipeline.common.errors import SearchError
 from pipeline.common.files import write_csv
 from pipeline.common.project import INITIAL_RUN
@@ -23,6 +23,8 @@ from pipeline.search.study import Trial
 
 COLUMNS = ("row", "trial", "state", "epochs", "metric", "score", "seconds", "conditions", "settings")
 STATES = ("complete", "pruned", "failed")
+# Rows that are not searched: they are trained as the winner of another row, so that the two differ in one thing.
+FOLLOWERS = {"initial_matched": "iterative"}
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,23 @@ def winners(path: Path) -> dict[str, Winner]:
     return found
 
 
-def _check_equal(path: Path, what: str, values: Sequence[tuple[str, Any]]) -> None:
-    counts = Counter(value for _, value in values)
-    if len(counts) > 1:
-        usual = counts.most_common(1)[0][0]
-        others = ", ".join(f"{row} {value}" for row, value in dict.fromkeys(values) if value != usual)
-        raise SearchError(
-            f"{path}: rows with different {what} ({others}; the others {usual}); search them again, with the same"
-        )
+def settings_to_write(found: Mapping[str, Winner]) -> dict[str, dict[str, Any]]:
+    """Return the settings of all winners by row, and those of the rows that follow one (FOLLOWERS)."""
+    settings = {row: dict(winner.trial.settings) for row, winner in found.items()}
+    shared = OptimizationSettings.model_fields
+    for row, leader in FOLLOWERS.items():
+        if leader in settings:
+            settings[row] = {name: value for name, value in settings[leader].items() if name in shared}
+    return settings
+
+
+def _check_equal(path: Path, what: str, values: Iterable[tuple[str, Any]]) -> None:
+    rows: dict[Any, list[str]] = {}
+    for row, value in dict.fromkeys(values):
+        rows.setdefault(value, []).append(row)
+    if len(rows) > 1:
+        groups = "; ".join(f"{value}: {', '.join(names)}" for value, names in rows.items())
+        raise SearchError(f"{path}: rows with different {what} ({groups}); search them again, with the same")
 
 
 def _line(cells: Mapping[str, Any], where: str) -> Line:

@@ -14,9 +14,9 @@ from pipeline.common.errors import PackageError, SearchError, SettingsError
 from pipeline.common.files import write_text
 from pipeline.common.project import INITIAL_RUN
 from pipeline.common.reading import parse_yaml
-from pipeline.search.results import Winner
+from pipeline.search.results import FOLLOWERS, Winner, settings_to_write
 
-_EARLIER = re.compile(r"(^#|;) winner of \d+ trials on validation, \S+$")
+_EARLIER = re.compile(r"(^#|;) winner of \d+ trials on validation( of \w+)?, \S+$")
 _WIDTH = 10**6  # characters of a line before ruamel.yaml breaks it
 
 
@@ -49,9 +49,11 @@ def write_winners(params_path: Path, dataset: str, winners: Mapping[str, Winner]
     yaml = _round_trip()
     content = yaml.load(text)
     block = content["training"][dataset]
-    for row, winner in winners.items():
-        values = dict(winner.trial.settings)
-        note = f"winner of {winner.n_trials} trials on validation, {table}"
+    for row, values in settings_to_write(winners).items():
+        if row in FOLLOWERS and row not in block["methods"]:
+            continue
+        leader = FOLLOWERS.get(row, row)
+        note = f"winner of {winners[leader].n_trials} trials on validation{f' of {leader}' if leader != row else ''}, {table}"
         parent = block if row == INITIAL_RUN else block["methods"]
         _set(parent, row, values, note)
         changed = wanted["training"][dataset] if row == INITIAL_RUN else wanted["training"][dataset]["methods"]
@@ -68,22 +70,30 @@ def write_winners(params_path: Path, dataset: str, winners: Mapping[str, Winner]
 
 
 def _set(parent: Any, row: str, values: Mapping[str, Any], note: str) -> None:
-    """Replace the settings of a row by a new mapping on one line, because the old one may also belong to other rows (an alias)."""
-    maps = import_module("ruamel.yaml.comments")
-    fresh = maps.CommentedMap({**(parent.get(row) or {}), **values})
+    """Change the settings of a row, with a note behind them."""
+    old = parent.get(row)
+    if old and not old.fa.flow_style() and old.anchor.value is None:
+        # Over several lines: in place, because comments between the lines belong to it.
+        old.update(values)
+        _annotate(old, next(iter(values)), note)
+        return
+    # On one line: a new mapping, because the old one may also belong to other rows (an alias).
+    fresh = import_module("ruamel.yaml.comments").CommentedMap({**(old or {}), **values})
     fresh.fa.set_flow_style()
-    kept = parent.ca.items.get(row)
-    behind, below = "", ""
-    if kept and kept[2]:
-        # The comment behind the row; further lines belong to what follows.
-        behind, _, below = kept[2].value.partition("\n")
-    behind = _EARLIER.sub("", behind.rstrip())
     parent[row] = fresh
-    tokens = import_module("ruamel.yaml.tokens")
-    marks = import_module("ruamel.yaml.error")
+    _annotate(parent, row, note)
+
+
+def _annotate(mapping: Any, key: str, note: str) -> None:
+    """Put a note behind a key's value, after the comment that is there; an earlier note is replaced."""
+    kept = mapping.ca.items.get(key) or [None, None, None, None]
+    # Lines after the first belong to what follows.
+    behind, _, below = kept[2].value.partition("\n") if kept[2] else ("", "", "")
+    behind = _EARLIER.sub("", behind.rstrip())
     text = f"{behind}; {note}" if behind else f"# {note}"
-    token = tokens.CommentToken(f"  {text}\n{below}", marks.CommentMark(0), None)
-    parent.ca.items[row] = [kept[0] if kept else None, kept[1] if kept else None, token, None]
+    mark = import_module("ruamel.yaml.error").CommentMark(0)
+    token = import_module("ruamel.yaml.tokens").CommentToken(f"  {text}\n{below}", mark, None)
+    mapping.ca.items[key] = [kept[0], kept[1], token, kept[3]]
 
 
 def _round_trip() -> Any:
