@@ -2,6 +2,6 @@
 
 `main` lists all commands in `COMMANDS` and imports a command's module when it is called. Most modules are named after their
 command: `calibrate`, `check`, `doctor`, `evaluate` (also `protocols`), `evidence`, `export`, `import`, `import_mosaics`,
-`localize`, `search` and `sensitivity`; `pseudo_labels` is a package.
+`localize`, `search`, `sensitivity` and `tag`; `pseudo_labels` is a package.
 `options` has the shared options, and `targets` resolves a path or the name of a variant to a model or pseudo-labels.
 """

@@ -18,6 +18,7 @@ COMMANDS = {
     "localize": "pipeline.cli.localize:localize",
     "calibrate": "pipeline.cli.calibrate:calibrate",
     "export": "pipeline.cli.export:export",
+    "tag": "pipeline.cli.tag:tag",
     "evaluate": "pipeline.cli.evaluate:evaluate",
     "protocols": "pipeline.cli.evaluate:protocols",
     "search": "pipeline.cli.search:search",

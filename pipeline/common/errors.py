@@ -73,6 +73,10 @@ class LocalizationError(SoundspotError):
     """Media cannot be localized as requested: two inputs have the same output path, or another process writes there."""
 
 
+class TaggingError(SoundspotError):
+    """Clips cannot be labeled by pretrained classifiers: unusable classifier, names or groups, or too many unreadable clips."""
+
+
 class ExportError(SoundspotError):
     """A model cannot be exported: missing package, rejected output path, or an exported model that gives other maps."""
 

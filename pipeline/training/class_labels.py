@@ -8,7 +8,7 @@ is the target of both sides. A label file is a separate CSV file with ``clip_id`
 
 - ``label``, in the same notation;
 - one column of probabilities per class, for both sides;
-- the columns ``seen:CLASS`` and ``heard:CLASS`` for every class. If all cells of a side are
+- the columns ``seen:CLASS`` and ``heard:CLASS`` for every class, such as those that `soundspot tag` writes. If all cells of a side are
   empty, that side of the clip is unknown.
 
 Clips outside the training set are ignored.

@@ -43,6 +43,7 @@ NOT_RUN = {
     r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
     r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project; the tests' videos are inside",
     r"soundspot import mosaic (?!--help).*": "needs photographs and recordings; tests/datasets/test_mosaics.py makes some",
+    r"soundspot tag .*": "needs an imported dataset; tests/apps/tag/test_run.py has one",
     r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
     r"dvc exp run -S training.demo.iterate.delta_v=0.9": "test_repro_changes.py reruns after a changed threshold",
     r"dvc exp run .*dataset=.*": "needs another dataset's media; tests/datasets/test_importers_end_to_end.py has some",

