@@ -13,6 +13,7 @@ from pipeline.common.files import write_text
 from pipeline.common.text_table import printable
 from pipeline.report.page.page import PAGE, headline, write_page
 from pipeline.report.section import Section
+from pipeline.report.sections.clusters import cluster_sections
 from pipeline.report.sections.curves import success_section
 from pipeline.report.sections.diagnostics import collapse_warnings, diagnostics_section, read_histories
 from pipeline.report.sections.examples import ablation_section, epochs_section, methods_section
@@ -41,6 +42,7 @@ def write_report(source: Source) -> None:
         ablation_section(source),
         epochs_section(source),
         relation_section(source),
+        *cluster_sections(source),
         diagnostics_section(source, histories),
         retrieval_section(source),
     ]
