@@ -39,7 +39,9 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "preset_on_mosaics"])  # that one has its own tests
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("parts", "preset_on_mosaics")]
+)  # have their own tests
 def test_a_benchmark_runs_to_its_end(name, tmp_path):
     output = tmp_path / "result.json"
     command = [sys.executable, f"benchmarks/{name}.py", *SMALL[name], "--output", str(output)]
