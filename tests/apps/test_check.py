@@ -432,6 +432,19 @@ def test_methods_with_stages_and_clusters_are_measured(changes):
     assert found.throughput["dsol_two_stage"].pair_seconds > 0
 
 
+def test_a_row_without_epochs_takes_no_training():
+    settings = make_settings()
+    shape = {"image_size": 32, "audio": AUDIO, "n_batches": 1, "device": CPU}
+    found = profile_stages(settings, ["untouched"], **shape, on_stage=lambda stage: None)
+    params = SimpleNamespace(seeds=[0, 1], score_split="test")
+    clips = {"train": SimpleNamespace(found=80), "test": SimpleNamespace(found=10)}
+    times = {
+        each.stage: each for each in stage_times(found, clips, params=params, settings=settings, methods=["untouched"])
+    }
+    assert (times["untouched"].epochs, times["untouched"].total_seconds) == (0, 0)
+    assert times["maps of untouched"].total_seconds > 0
+
+
 def test_a_device_that_runs_out_of_memory(project, monkeypatch):
     def too_much(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -112,6 +112,7 @@ def profile_stages(
     shards = cast(ShardSet, noise)
     if frozen:
         shards = SyntheticFeatures(noise, held=size, shapes={side: shape for side, (_, shape) in frozen.items()})
+    untrained = [method for method in methods if not method_settings(settings, method).epochs]
     settings = _shortened(settings, methods, n_clips=len(noise))
     reset_peak(device)
     throughput = {}
@@ -125,6 +126,9 @@ def profile_stages(
         _write_labels(clips, shards.clip_ids)
         for method in methods:
             on_stage(method)
+            if method in untrained:  # its maps are those of the initialization
+                throughput[method] = throughput[INITIAL_RUN]
+                continue
             # Each run in its own parent folder: next to another one it would reuse that run's weights and not train.
             folder = scratch / method / "run"
             with redirect_stderr(io.StringIO()):
