@@ -24,7 +24,7 @@ from pipeline.search.study import Trial
 COLUMNS = ("row", "trial", "state", "epochs", "metric", "score", "seconds", "conditions", "settings")
 STATES = ("complete", "pruned", "failed")
 # Rows that are not searched: they are trained as the winner of another row, so that the two differ in one thing.
-FOLLOWERS = {"initial_matched": "iterative"}
+FOLLOWERS = {name: spec.temperature_of for name, spec in METHODS.items() if spec.temperature_of}
 
 
 @dataclass(frozen=True)
