@@ -79,6 +79,7 @@ TWO_STAGES = ("dsol_two_stage", "mssl")  # these use a different map before thei
 
 # Rows that export the same net as another of their class: they differ in the loss, or in the normalization of the map.
 SAME_NET = {
+    "initial_matched": "initial",
     "itr": "iterative",
     "itr_intra": "iterative",
     "itr_inter": "iterative",
