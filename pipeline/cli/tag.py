@@ -87,7 +87,7 @@ def tag(
         raise click.UsageError("--sounds requires --sound-labels")
     params = load_params(params_path)
     frames = FrameModel(classifier, weights, frame_labels, tiles, str(select_device(device))) if classifier else None
-    sounds = SoundModel(tagger.absolute(), sound_labels, sample_rate, sound_logits) if tagger and sound_labels else None
+    sounds = SoundModel(tagger, sound_labels, sample_rate, sound_logits) if tagger and sound_labels else None
     tagged = run(
         Split(
             Path(),

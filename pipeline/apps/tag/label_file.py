@@ -131,12 +131,19 @@ def _rows(results: Mapping[str, Part]) -> Iterator[list[str]]:
 
 
 def _side(facts: SideFacts, part: Part) -> dict[str, Any]:
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(facts.model).items()}
+    settings = vars(facts.model).items()
     return {
-        "classifier": {**settings, "digest": facts.digest},
+        "classifier": {**{name: _without_folder(value) for name, value in settings}, "digest": facts.digest},
         "members": {name: list(numbers) for name, numbers in facts.members.items()},
         "present": (part.probability > PRESENT).sum(axis=0).tolist(),
     }
+
+
+def _without_folder(value: Any) -> Any:
+    # Where a file was is no property of the labels; the digest tells which it was.
+    return (
+        Path(value).name if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()) else value
+    )
 
 
 def _tagged(output: Path, record: Mapping[str, Any], *, kept: bool) -> Tagged:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def tag(
         See `FrameModel.load`, `ShardSet.open` and `read_prepared_clips`.
     """
     models: dict[str, Model] = {
-        side: model for side, model in zip(SIDES, (_absolute(frames), sounds), strict=True) if model is not None
+        side: _absolute(model) for side, model in zip(SIDES, (frames, sounds), strict=True) if model is not None
     }
     if not models:
         raise TaggingError("no classifier: give one of frames (--frames), one of audio (--sounds), or both")
@@ -122,11 +123,12 @@ def tag(
     return written
 
 
-def _absolute(frames: FrameModel | None) -> FrameModel | None:
-    # Workers of an external cluster have a different working directory.
-    if frames is not None and Path(frames.weights).is_file():
-        return replace(frames, weights=str(Path(frames.weights).absolute()))
-    return frames
+def _absolute(model: Model) -> Model:
+    """Return a model with absolute paths: workers of an external cluster have a different working directory."""
+    update: dict[str, Any] = {name: value.absolute() for name, value in vars(model).items() if isinstance(value, Path)}
+    if isinstance(model, FrameModel) and Path(model.weights).is_file():
+        update["weights"] = str(Path(model.weights).absolute())
+    return replace(model, **update)
 
 
 def _groups(classes: Mapping[str, ClassList], path: Path | None) -> dict[str, Groups]:

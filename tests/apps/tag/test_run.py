@@ -112,7 +112,17 @@ class TestTag:
         assert record["sha256"] == file_digest(project / "labels.csv")
         assert record["sides"]["seen"]["classifier"]["name"] == NAME
         assert record["sides"]["heard"]["members"] == {"a": [0], "b": [1]}
+        assert record["sides"]["heard"]["classifier"]["path"] == "tagger.onnx"
+        assert str(project) not in (project / "labels.csv.json").read_text()
         assert not (project / "labels.csv.parts").exists()
+
+    def test_of_several_tiles_the_largest_probability_of_a_group_counts(self, project, models):
+        frames = replace(models["frames"], tiles=2)
+        path = tag_both(project, {"frames": frames}).path
+        pixels = ShardSet.open(project / "data/tiny/shards/train").read(range(9))[0]
+        expected = frames.load()(pixels).reshape(9, 4, 2, 500).sum(axis=3).max(axis=1)
+        found = np.array([[float(row["a"]), float(row["b"])] for row in read(path)])
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
     def test_one_classifier_gives_one_target(self, project, models):
         tag_both(project, {"frames": models["frames"]})
