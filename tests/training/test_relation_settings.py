@@ -56,6 +56,7 @@ def cosines(labels, run, rows):
 def test_a_share_of_each_batchs_pairs_is_related(world, initial, tmp_path):
     run, labels = trained(world, initial, tmp_path / "run", changed(relation_share=0.25))
     for batch in batches(run, 2, labels):
+        assert batch.epoch == 2
         upper = np.triu_indices(8, 1)
         values = cosines(labels[1], run, batch.rows)[upper]
         related = batch.relation.numpy()[upper]
