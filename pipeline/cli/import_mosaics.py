@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--classes", default="", help="Use only these classes, separated by commas. Default: all.")
 @click.option("--grid", type=click.IntRange(2, 8), default=2, show_default=True, help="Photographs along a side.")
 @click.option("--sounding", type=click.IntRange(1, 2), default=1, show_default=True, help="How many of them sound.")
-@click.option("--train", type=click.IntRange(min=0), default=6000, show_default=True, help="Training clips.")
+@click.option("--train", type=click.IntRange(min=0), default=3000, show_default=True, help="Training clips.")
 @click.option("--validation", type=click.IntRange(min=0), default=800, show_default=True, help="Validation clips.")
 @click.option("--test", type=click.IntRange(min=0), default=800, show_default=True, help="Test clips.")
 @click.option(

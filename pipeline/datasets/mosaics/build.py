@@ -44,7 +44,7 @@ IMAGE_SIZE = 384
 class MosaicSettings:
     """Size and rules of the dataset; all ours."""
 
-    train: int = 6000
+    train: int = 3000
     validation: int = 800
     test: int = 800
     grid: int = 2  # cells along a side
