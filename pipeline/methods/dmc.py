@@ -36,7 +36,7 @@ class DmcSettings(IterationSettings):
 
     sources: Count = 1  # clusters of the audio
     # Clusters that the frame has in addition. 1 in the sources; a frame whose background has several parts needs more, because the
-    # object is then no cluster of its own: docs/methods.md.
+    # object is no cluster of its own otherwise: docs/methods.md.
     background: Count = 1
     # z in the softmax over distances. With 30, as in public code, one outlying cell can remain a cluster of its own.
     sharpness: Positive = 10.0

@@ -136,6 +136,23 @@ def test_mssl_with_class_frequencies_and_equal_pairs():
     assert loss - of_ones == pytest.approx(closed - 2 * entropy, rel=1e-4)
 
 
+@pytest.mark.parametrize("unknown", [slice(2), slice(K)])
+def test_mssl_with_unknown_targets(unknown):
+    """The audio of some clips, or of all, has no class labels."""
+    method, model, batch = build("mssl_stage1")
+    targets = batch.targets * torch.tensor([0.9, 0.6])[None, :, None]
+    targets[unknown, 1] = torch.nan
+    heads = model.heads["mssl"]
+    nn.init.zeros_(heads.pair_logit.weight)
+    nn.init.zeros_(heads.pair_logit.bias)
+    for layer, side in zip((heads.visual_classes, heads.audio_classes), targets.unbind(1), strict=True):
+        nn.init.zeros_(layer.weight)
+        layer.bias.data = torch.logit(side.nanmean(dim=0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6))
+    loss, closed = found(method, model, replace(batch, targets=targets))
+    assert loss == pytest.approx(closed, rel=1e-5)
+    assert closed > math.log(2) + 0.1
+
+
 def test_mssl_without_labels():
     method, model, batch = build("mssl_stage1_unlabeled")
     batch = replace(batch, targets=None)

@@ -139,6 +139,9 @@ def test_our_own_rows_have_no_published_values(tmp_path):
         place = labels.index("Initialized, untouched")
         assert labels[place + 1 : place + 1 + len(follows)] == follows
         assert rows[place][3:] == ["–", "–"]
+    assert "“Initialized, untouched”" in (tmp_path / "table1.md").read_text().split("|")[0]
+    paper_sections(source(tmp_path))
+    assert "untouched" not in (tmp_path / "table1.md").read_text()
 
 
 def test_rows_with_neither_a_model_nor_a_published_value_are_left_out(tmp_path):

@@ -178,15 +178,19 @@ class MSSL(Method):
         return loss
 
     def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor:
-        """Return log 2 + 2 H + m²/2; without class labels only the first term, before stage II only the first two.
+        """Return log 2 + H_frames + H_audio + m²/2; without class labels only the first term, before stage II without the last.
 
-        Correspondence: every pair has logit 0. Classification of frames and of audio: every clip gets the class frequencies p of the
-        batch, which cost H = -mean_c (p_c log p_c + (1 - p_c) log(1 - p_c)), here the mean of the two. Alignment: all features are at the distance m/2.
+        Correspondence: every pair has logit 0. Classification: every clip gets the class frequencies p of the batch, which cost
+        H = -mean_c (p_c log p_c + (1 - p_c) log(1 - p_c)), over the clips whose target is known. Alignment: all features are at the
+        distance m/2.
         """
         loss = torch.tensor(math.log(2))
         if batch.targets is not None:
-            frequency = batch.targets.float().mean(dim=0)  # (2, C)
-            loss = loss + 2 * F.binary_cross_entropy(frequency, frequency)
+            known = (~batch.targets.isnan()).sum(dim=0)  # (2, C)
+            frequency = batch.targets.float().nansum(dim=0) / known.clamp_min(1)
+            entropy = F.binary_cross_entropy(frequency, frequency, reduction="none")
+            # Weighted like `classification_loss`, whose mean is over the known targets; a side without any costs 0.
+            loss = loss + ((known * entropy).sum(dim=1) / known.sum(dim=1).clamp_min(1)).sum()
             if self.second and _heads(model).stage_two:
                 loss = loss + self.second.margin**2 / 2
         return loss
