@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -68,25 +69,27 @@ def search(
     """
     from pipeline.common.config import load_params
     from pipeline.search.results import table_path
+    from pipeline.search.space import row_spaces
 
     params = load_params(params_path)
     dataset = dataset or params.dataset
     table = table_path(Path(), dataset)
     if write:
-        write_found(table, dataset, params_path)
+        write_found(table, dataset, params_path, rows=[space.row for space in row_spaces(params, dataset)])
         return
 
     from pipeline.search.data import open_data
     from pipeline.search.search import Search, start_over
-    from pipeline.search.space import row_spaces
     from pipeline.search.study import load_optuna
 
     load_optuna()  # before hours of extraction
-    spaces = row_spaces(params, dataset, [row.strip() for row in rows.split(",")] if rows else ())
+    chosen = [row.strip() for row in rows.split(",")] if rows else []
+    spaces = row_spaces(params, dataset, chosen)
     folder = Path(SEARCH_FOLDER) / dataset
     train, validation = open_data(Path(), dataset, params, metric=metric, device=device, workers=workers)
     if fresh:
-        start_over(folder, [space.row for space in spaces])
+        # The initialization only if it is named: a new one would make the trials of all other rows useless.
+        start_over(folder, chosen or [space.row for space in spaces])
     task = Search(
         folder=folder,
         table=table,
@@ -126,12 +129,17 @@ def show(table: Path) -> None:
     echo(f"wrote {table}, .png; `soundspot search --write` writes the winners to the settings file")
 
 
-def write_found(table: Path, dataset: str, params_path: Path) -> None:
-    """Write the winners of a table to the settings file, and say what changed."""
+def write_found(table: Path, dataset: str, params_path: Path, *, rows: Sequence[str]) -> None:
+    """Write the winners of a table to the settings file, and say what changed. Raises SearchError if it lacks one of `rows`."""
+    from pipeline.common.errors import SearchError
     from pipeline.search.results import winners
     from pipeline.search.winners_file import write_winners
 
     found = winners(table)
+    if missing := [row for row in rows if row not in found]:
+        raise SearchError(
+            f"{table}: no trials of {', '.join(missing)}; all rows need the same budget: search them, or remove them from search.spaces"
+        )
     write_winners(params_path, dataset, found, table=table.as_posix())
     for winner in found.values():
         values = ", ".join(f"{name} {value}" for name, value in winner.trial.settings.items())

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from pipeline.common.config import Card, Params, load_card
 from pipeline.common.errors import FeatureError, SearchError
-from pipeline.common.project import CLIPS_FILE, DATA_FOLDER, features_folder, manifest_folder, shards_folder
+from pipeline.common.project import (
+    CLIPS_FILE,
+    DATA_FOLDER,
+    features_folder,
+    manifest_folder,
+    shards_folder,
+    stage_name,
+)
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.extraction.extract import extract_split
 from pipeline.features.compute import compute_features
@@ -43,7 +50,8 @@ def open_data(
     Raises
     ------
     SearchError
-        The dataset has no validation split with boxes, or the metric is unknown.
+        The dataset has no validation split with boxes, the metric is unknown, or shards were extracted with other settings than the
+        card's.
     ManifestError, EvaluationError, ExtractionError, FeatureError, ShardError
         As in the stages.
     """
@@ -99,6 +107,12 @@ def _open_split(
             media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
         )
     shards = ShardSet.open(folder)
+    for name, value in {**card.audio.model_dump(), "image_size": card.image_size}.items():
+        if shards.settings.get(name) != value:
+            raise SearchError(
+                f"{folder}: extracted with {name} {shards.settings.get(name)}, but the dataset's card has {value}; run "
+                f"`dvc repro {stage_name('extract', folder)}`"
+            )
     try:
         return open_clips(shards, features, settings)
     except FeatureError:

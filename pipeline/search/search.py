@@ -167,8 +167,10 @@ class _FromStart:
             for each in trials
             if each.state != "running"
         ]
-        with FileLock(search.folder / ".table.lock"):
-            update_table(search.table, space.row, lines)
+        # Until a first trial is finished, a table that was committed keeps its lines.
+        if lines:
+            with FileLock(search.folder / ".table.lock"):
+                update_table(search.table, space.row, lines)
         return trials
 
 

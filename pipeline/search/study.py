@@ -22,7 +22,7 @@ from pipeline.common.seeding import derive_seed
 from pipeline.search.space import RowSpace
 
 STUDY_FILE = "study.db"
-# TPE models the scores after this many trials; before, it draws at random. Ours: Optuna's 10 would leave little of a small budget.
+# TPE models the scores after this many trials with a score, the first included; before, it draws at random. Ours: Optuna's 10 would leave little of a small budget.
 RANDOM_TRIALS = 5
 MOST_DRAWS = 20  # a repeated setting would waste a trial, but a small list of choices can be used up
 DIGITS = 3  # of sampled numbers, so that params.yaml has exactly what was trained

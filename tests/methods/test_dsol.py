@@ -14,7 +14,7 @@ import xarray
 from pipeline.apps.inspection.verify import verify_artifacts
 from pipeline.apps.inspection.views import find_artifacts
 from pipeline.common.config import AugmentationSettings, OptimizationSettings
-from pipeline.common.errors import CheckpointError, SettingsError, TrainingError
+from pipeline.common.errors import CheckpointError, DivergenceError, SettingsError
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.dsol.clusters import cluster, dictionary, linear_classifier, match_clusters
 from pipeline.methods.dsol.losses import category_logits, class_masks, correspondence_loss, matching_loss
@@ -149,7 +149,7 @@ class TestClusters:
         assert not np.array_equal(first, other)
 
     def test_nothing_to_cluster(self):
-        with pytest.raises(TrainingError, match="learning rate"):
+        with pytest.raises(DivergenceError, match="learning rate"):
             cluster(np.ones((9, 4), dtype=np.float32), clusters=3, seed=0)
 
     def test_matching_takes_the_best_of_all_renumberings(self):

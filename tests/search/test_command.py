@@ -10,7 +10,9 @@ from pipeline.common.config import load_params
 from pipeline.common.console import run_command
 from pipeline.datasets.demo.dataset import write_manifest
 from pipeline.search import search as search_module
-from pipeline.search.results import read_table, winners
+from pipeline.search.results import Line, read_table, winners, write_table
+from pipeline.search.study import Trial
+from tests.support.feature_world import write_shards
 from tests.support.projects import ROOT, read_params, shrunk, write_params
 
 SPACES = {
@@ -75,6 +77,34 @@ def test_without_a_table_nothing_is_written(project, capsys):
     assert run("--write") == 1
     assert "docs/search/demo.csv: no such file" in capsys.readouterr().err
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_winners_need_the_same_budget_for_every_row(project, capsys):
+    before = (project / "params.yaml").read_bytes()
+    lines = [
+        Line(row, Trial(0, "complete", {"temperature": 0.2}, 0.5), 2, "auc", "abc") for row in ("initialize", "itr")
+    ]
+    write_table(project / "docs/search/demo.csv", lines)
+    assert run("--write") == 1
+    assert "no trials of mssl_stage1;" in capsys.readouterr().err
+    assert (project / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(["--rows", "itr"], ["initialize", "mssl_stage1"]), ([], [])])
+def test_starting_a_row_over_keeps_the_others(project, monkeypatch, rows, kept):
+    for row in SPACES:
+        (project / "search/demo" / row).mkdir(parents=True)
+    monkeypatch.setattr("pipeline.search.data.open_data", lambda *_, **__: (None, None))
+    monkeypatch.setattr(search_module.Search, "run", lambda *_, **__: None)
+    assert run("--fresh", *rows) == 0
+    assert sorted(path.name for path in (project / "search/demo").iterdir() if path.is_dir()) == kept
+
+
+def test_shards_of_another_card_are_refused(project, capsys):
+    write_shards(project / "data/demo/shards/train", counts=(8,))
+    (project / "data/demo/clips.csv").write_text("split,clip_id,video,frame,audio,centre_s,label\ntrain,a,a.mp4,,,,\n")
+    assert run() == 1
+    assert "demo/shards/train: extracted with" in capsys.readouterr().err
 
 
 def test_only_a_validation_split_with_boxes_is_searched_on(project, capsys):

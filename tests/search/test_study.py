@@ -62,7 +62,7 @@ class TestSampler:
         late, early = [], []
         for seed in range(4):
             scores = [each.score for each in trials_of(SPACE, 24, seed=seed)]
-            early += scores[1 : RANDOM_TRIALS + 1]
+            early += scores[1:RANDOM_TRIALS]
             late += scores[-8:]
         assert sum(late) / len(late) > sum(early) / len(early) + 0.1
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.common.errors import TrainingError
+from pipeline.common.errors import DivergenceError
 
 KMEANS_STARTS = 10
 MAX_STEPS = 1000  # iterations of the logistic regression
@@ -20,7 +20,7 @@ REGULARIZATION = 1.0  # inverse strength; scikit-learn's default, which assumes 
 
 
 def cluster(features: np.ndarray, *, clusters: int, seed: int) -> np.ndarray:
-    """Return pseudo-classes: k-means of the L2-normalized features. Raises TrainingError if all features are equal."""
+    """Return pseudo-classes: k-means of the L2-normalized features. Raises DivergenceError if all features are equal."""
     from sklearn.cluster import KMeans  # the import takes a second
 
     points = normalize(features)
@@ -65,7 +65,7 @@ def dictionary(features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int)
 def linear_classifier(
     features: np.ndarray, pseudo_class: np.ndarray, *, clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a multinomial logistic regression. Raises TrainingError if all features are equal.
+    """Fit a multinomial logistic regression. Raises DivergenceError if all features are equal.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def linear_classifier(
     return normalize(weights).astype(np.float32), probabilities.astype(np.float32)
 
 
-def _all_equal() -> TrainingError:
-    return TrainingError(
+def _all_equal() -> DivergenceError:
+    return DivergenceError(
         "the features of all training clips are equal, so they cannot be clustered; lower the learning rate of `initialize` "
         "and run it again"
     )

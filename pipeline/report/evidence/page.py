@@ -32,8 +32,9 @@ MEASURES = {
     "mean response is one that sounds. Photographs chosen at random reach {chance}.",
 }
 RULE = (
-    "A claim says that one row scores above another. Their difference is paired by seed and clip. Its 95% interval covers the variation "
-    "over test clips (bootstrap) and over seeds (Student's t). A claim **holds** if the interval is above 0 and **fails** if it is below 0. "
+    "A claim says that one row scores above another, each with its own settings. Their difference is paired by seed and clip, except "
+    "for that from content-free maps. Its 95% interval covers the variation over test clips (bootstrap) and over seeds (Student's t). "
+    "A claim **holds** if the interval is above 0 and **fails** if it is below 0. "
     "Otherwise the results **do not show** it, which is no evidence against it. Of so many intervals, about one in twenty misses its value."
 )
 FINDINGS: Mapping[str, Callable[[Results], str]] = {
