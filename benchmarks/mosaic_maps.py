@@ -2,7 +2,7 @@
 
 So a figure of a dataset whose photographs may not be published can be. The clips are drawn at random, not chosen.
 
-    python benchmarks/mosaic_maps.py --dataset real --variants initial itr_inter [--clips 8] [--seed 0] [--output docs/images/real-maps.png]
+    python benchmarks/mosaic_maps.py --dataset real --variants initial itr_inter [--clips 6] [--seed 0] [--output docs/images/real-maps.png]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.figures.style import FONT_SIZE, new_figure, save
 from pipeline.manifests.boxes import Box, boxes_path, read_boxes
 from pipeline.scoring.map_file import read_maps
 
-SIDE = 1.5  # inches
+SIDE = 1.25  # inches
 GRAY = 120
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="real")
     parser.add_argument("--variants", nargs="+", default=["initial", "itr_inter"])
     parser.add_argument("--split", default="test")
-    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--output", type=Path, default=Path("docs/images/real-maps.png"))
