@@ -40,7 +40,7 @@ SMALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in ("parts", "preset_on_mosaics")]
+    "name", [name for name in NAMES if name not in ("mosaic_maps", "parts", "preset_on_mosaics")]
 )  # have their own tests
 def test_a_benchmark_runs_to_its_end(name, tmp_path):
     output = tmp_path / "result.json"
