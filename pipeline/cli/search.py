@@ -111,14 +111,13 @@ def search(
 def show(table: Path) -> None:
     """Draw the plot, and print the best trial of each row."""
     from pipeline.common.text_table import Table
-    from pipeline.figures.style import save
-    from pipeline.search.figure import search_figure
+    from pipeline.search.figure import draw_trials
     from pipeline.search.results import best_trial, figure_path, read_table
 
     lines = read_table(table) if table.is_file() else []
     if not lines:
         return
-    save(search_figure(lines), figure_path(table))
+    draw_trials(lines, figure_path(table))
     rows = []
     for row in dict.fromkeys(line.row for line in lines):
         trials = [line.trial for line in lines if line.row == row]

@@ -1,51 +1,18 @@
-"""The plot of a search: for each row its trials as dots, and the best so far as a line."""
+"""The plot of a search."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from pipeline.figures.style import COLORS, FONT_SIZE, GRAY, GRID_GRAY, new_figure
+from pipeline.figures.style import save
+from pipeline.figures.trials import TrialDot, trial_panels
 from pipeline.search.results import Line
 
-COLUMNS = 4
 
-
-def search_figure(lines: Sequence[Line]) -> Figure:
-    """Return one panel per row, on a common scale in percent. A cross is a trial that failed, an open dot one that was pruned."""
-    rows = list(dict.fromkeys(line.row for line in lines))
-    n_columns = min(COLUMNS, len(rows))
-    n_lines = math.ceil(len(rows) / n_columns)
-    figure = new_figure(width=2.5 * n_columns + 0.6, height=1.9 * n_lines + 0.5, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(n_lines, n_columns, sharex=True, sharey=True)).ravel()
-    for axes, row in zip(panels, rows, strict=False):
-        _draw(axes, [line for line in lines if line.row == row])
-        axes.set_title(row, fontsize=FONT_SIZE)
-    for axes in panels[len(rows) :]:
-        axes.set_visible(False)
-    figure.supxlabel("trial; 0 has the settings of params.yaml", fontsize=FONT_SIZE)
-    figure.supylabel(f"{lines[0].metric} on validation, %", fontsize=FONT_SIZE)
-    return figure
-
-
-def _draw(axes: Axes, lines: Sequence[Line]) -> None:
-    def points(state: str) -> tuple[list[int], list[float]]:
-        trials = [line.trial for line in lines if line.trial.state == state]
-        return [each.number for each in trials], [100 * (each.score or 0) for each in trials]
-
-    numbers, scores = points("complete")
-    axes.scatter(numbers, scores, s=16, color=COLORS[0], zorder=3)
-    axes.scatter(*points("pruned"), s=16, facecolors="none", edgecolors=COLORS[0], zorder=3)
-    axes.scatter(*points("failed"), s=22, marker="x", color=COLORS[1], zorder=3, clip_on=False)
-    if scores:
-        axes.step(numbers, np.maximum.accumulate(scores), where="post", color=GRAY, linewidth=1.2)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=FONT_SIZE - 1)
-    axes.grid(color=GRID_GRAY, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+def draw_trials(lines: Sequence[Line], path: Path) -> None:
+    """Draw the trials of a table, in its order."""
+    rows: dict[str, list[TrialDot]] = {}
+    for line in lines:
+        rows.setdefault(line.row, []).append(TrialDot(line.trial.number, line.trial.state, line.trial.score))
+    save(trial_panels(rows, metric=lines[0].metric), path)

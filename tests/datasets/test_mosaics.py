@@ -123,14 +123,14 @@ def test_clips_show_and_sound_like_the_files_that_the_table_names(built: Path) -
     for split in SPLITS:
         for clip in read_clips(built / f"data_manifests/m/{split}.csv"):
             image = np.asarray(Image.open(built / "media" / clip.frame))
-            assert image.shape == (256, 256, 3)
+            assert image.shape == (384, 384, 3)
             sound = read_wav(built / "media" / clip.audio)
             cells = rows[clip.clip_id]
             assert len({row["class"] for row in cells}) == 4
             for row in cells:
                 y, x = divmod(int(row["cell"]), 2)
                 label, number = row["photograph"].removesuffix(".png").split("/")
-                cell = image[128 * y : 128 * y + 128, 128 * x : 128 * x + 128]
+                cell = image[192 * y : 192 * y + 192, 192 * x : 192 * x + 192]
                 assert (cell == (40 * LABELS.index(label), 20 * int(number), 77)).all()
                 assert row["class"] == label
             (sounding,) = [row for row in cells if row["sounding"] == "1"]
@@ -201,7 +201,7 @@ def test_same_files_give_the_same_bytes_anywhere_and_another_seed_other_ones(
 
 def test_extraction_reads_the_clips(built: Path, tmp_path: Path) -> None:
     card = load_card(built / "data_manifests/m")
-    assert (card.image_size, card.evaluation.grid, card.evaluation.protocol) == (256, 2, "paper256")
+    assert (card.image_size, card.evaluation.grid, card.evaluation.protocol) == (384, 2, "paper256")
     clips = read_clips(built / "data_manifests/m/test.csv")[:6]
     summary = extract_split(
         clips, media_root=built / "media", folder=tmp_path / "shards", audio=card.audio, image_size=card.image_size,
@@ -231,7 +231,8 @@ def test_two_recordings_are_mixed_at_equal_energy(files: Path, tmp_path: Path) -
     assert Counter(box.clip_id for box in truth if box.sounding) == {f"test-{i:05d}": 2 for i in range(8)}
 
 
-def test_a_grid_that_does_not_divide_the_image(tmp_path: Path) -> None:
+def test_a_grid_that_does_not_divide_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.datasets.mosaics.build.IMAGE_SIZE", 256)
     names = [*LABELS, "gnu", "hen", "ibis"]
     for label in names:
         for number in range(3):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from pipeline.common.project import features_folder, shards_folder
 from pipeline.features.reader import FeatureSet
 from pipeline.search import data
-from tests.support.feature_world import frozen_settings, write_shards, write_weights
+from tests.support.feature_world import AUDIO, SIZE, frozen_settings, write_shards, write_weights
 from tests.support.searching import make_params
 
 
@@ -18,8 +20,10 @@ def test_missing_features_are_computed_once(tmp_path, monkeypatch):
     settings = frozen_settings(write_weights(tmp_path / "weights.pth"))
     params = make_params().model_copy(update={"training": {"easy": settings}})
 
+    card = SimpleNamespace(audio=AUDIO, image_size=SIZE)
+
     def open_split():
-        return data._open_split(tmp_path, "easy", "validation", params, None, device="cpu", workers=1)
+        return data._open_split(tmp_path, "easy", "validation", params, card, device="cpu", workers=1)
 
     assert isinstance(open_split(), FeatureSet)
     (path,) = features_folder(tmp_path, "easy", "validation").glob("*.h5")

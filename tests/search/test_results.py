@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.common.config import load_params
 from pipeline.common.errors import SearchError
-from pipeline.search.figure import search_figure
+from pipeline.search.figure import draw_trials
 from pipeline.search.results import Line, best_trial, read_table, settings_to_write, update_table, winners, write_table
 from pipeline.search.space import row_settings
 from pipeline.search.study import Trial
@@ -125,8 +125,12 @@ def test_a_malformed_table(tmp_path):
         read_table(tmp_path / "none.csv")
 
 
-def test_the_plot_has_a_panel_for_each_row_and_a_dot_for_each_trial(tmp_path):
-    figure = search_figure(read_table(made(tmp_path / "easy.csv")))
+def test_the_plot_has_a_panel_for_each_row_and_a_dot_for_each_trial(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("pipeline.search.figure.save", lambda figure, path: drawn.append((figure, path)))
+    draw_trials(read_table(made(tmp_path / "easy.csv")), tmp_path / "easy.png")
+    ((figure, path),) = drawn
+    assert path == tmp_path / "easy.png"
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
     assert list(panels) == ["initialize", "dmc", "itr"]
     complete, _, failed = (each.get_offsets() for each in panels["dmc"].collections)

@@ -39,6 +39,7 @@ NOT_RUN = {
     r"make .*": INSTALLS,
     r"(mkdocs serve|dask (scheduler|worker) .*)": SERVER,
     r"python benchmarks/preset_on_mosaics.py .*": "test_benchmark_preset.py runs it",
+    r"python benchmarks/parts.py .*": "test_benchmark_parts.py runs it",
     r"dvc import-url https:.*": NETWORK,
     r"export DASK_SCHEDULER_ADDRESS=.*": "there is no scheduler",
     r"export SOUNDSPOT_MEDIA_ROOT_STREET=.*": "for videos outside the project; the tests' videos are inside",
