@@ -60,7 +60,7 @@ def test_mosaics_are_judged_by_quadrant_accuracy(tmp_path):
     np.testing.assert_array_equal(results.rows["iterative"].values["quadrant_accuracy"], successes(20, 30)[:, ::-1])
 
 
-@pytest.mark.parametrize("damage", ["no seed", "twice", "other", "text", "column", "split", "clips"])
+@pytest.mark.parametrize("damage", ["no seed", "twice", "other", "text", "column", "split", "no baselines", "clips"])
 def test_damaged_or_mixed_results_are_refused(tmp_path, damage):
     folder = make(tmp_path / "demo", iterative=(20, 30), initial=(10, 20))
     path = folder / "iterative" / "scores.csv"
@@ -79,6 +79,8 @@ def test_damaged_or_mixed_results_are_refused(tmp_path, damage):
     elif damage == "split":
         metrics = folder / "iterative" / "metrics.json"
         metrics.write_text(metrics.read_text().replace('"test"', '"validation"'))
+    elif damage == "no baselines":
+        (folder / "baselines.json").write_text("{}")
     else:
         for name in ("metrics.json", "scores.csv"):
             file = folder / "iterative" / name

@@ -115,17 +115,21 @@ def test_the_first_epoch_trains_as_without_a_teacher(world, initial, tmp_path):
     assert not torch.equal(*second)
 
 
-def test_an_interrupted_run_resumes_to_the_same_bytes(world, initial, tmp_path, monkeypatch):
-    values = {"teacher_decay": DECAY, "epochs": 3, "draws": 2, "relation_from": "either", "delta_v_start": 0.9}
-    whole = run(world, initial, tmp_path / "whole", **values)
+def interrupt_after_each_epoch(patch):
     saved = loop.save
 
     def interrupted(run, state):
         saved(run, state)
         raise KeyboardInterrupt
 
+    patch.setattr(loop, "save", interrupted)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(world, initial, tmp_path, monkeypatch):
+    values = {"teacher_decay": DECAY, "epochs": 3, "draws": 2, "relation_from": "either", "delta_v_start": 0.9}
+    whole = run(world, initial, tmp_path / "whole", **values)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save", interrupted)
+        interrupt_after_each_epoch(patch)
         for _ in range(6):  # three epochs of two seeds
             with pytest.raises(KeyboardInterrupt):
                 run(world, initial, tmp_path / "part", **values)
@@ -134,14 +138,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(world, initial, tmp_path, 
 
 
 def test_a_state_without_the_teacher_starts_from_scratch(world, initial, tmp_path, monkeypatch, capsys):
-    saved = loop.save
-
-    def interrupted(run, state):
-        saved(run, state)
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save", interrupted)
+        interrupt_after_each_epoch(patch)
         with pytest.raises(KeyboardInterrupt):
             run(world, initial, tmp_path / "part", teacher_decay=DECAY)
     path = tmp_path / "part/state.pt"

@@ -104,6 +104,10 @@ def read_results(folder: Path) -> Results:
     ordered = [*(name for name in METHODS if name in scored), *sorted(scored - METHODS.keys())]
     rows = {name: read_row(folder / name) for name in ordered}
     content_free = read_baselines(folder / BASELINES_FILE)
+    if not content_free:
+        raise EvaluationError(
+            f"{folder / BASELINES_FILE}: no baselines; run `dvc repro -f -s baselines@{folder.resolve().name}`"
+        )
     _check_alike(folder, rows, content_free)
     return Results(folder.resolve().name, folder, rows, content_free)
 
