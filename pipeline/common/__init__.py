@@ -6,5 +6,5 @@
   write it. `text_table`: tables of text for a terminal, and characters that are safe to print.
 - `code`: digest of the code of a stage. `record`: which code wrote a folder, and the digests of its files.
 - `seeding`: keyed random generators. `cluster`: tasks on Dask. `processes`: child processes and temporary folders that end
-  with the program. `console`: progress, errors and exit codes.
+  with the program. `console`: progress, errors and exit codes. `packages`: packages of an extra.
 """

@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.common.config import SearchRange, Space
-from pipeline.common.errors import PackageError, SearchError
+from pipeline.common.errors import SearchError
+from pipeline.common.packages import load_package
 from pipeline.common.seeding import derive_seed
 from pipeline.search.space import RowSpace
 
@@ -59,11 +60,7 @@ class Trial:
 
 def load_optuna() -> ModuleType:
     """Import Optuna. Raises PackageError if it is not installed."""
-    try:
-        optuna = import_module("optuna")
-    except ImportError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PackageError(f"the search requires optuna ({reason}); pip install -e '.[search]'") from None
+    optuna = load_package("optuna", purpose="the search", extra="search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

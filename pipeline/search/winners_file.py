@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.errors import PackageError, SearchError, SettingsError
+from pipeline.common.errors import SearchError, SettingsError
 from pipeline.common.files import write_text
+from pipeline.common.packages import load_package
 from pipeline.common.project import INITIAL_RUN
 from pipeline.common.reading import parse_yaml
 from pipeline.search.results import FOLLOWERS, Winner, settings_to_write
@@ -97,13 +98,9 @@ def _annotate(mapping: Any, key: str, note: str) -> None:
 
 
 def _round_trip() -> Any:
-    try:
-        ruamel = import_module("ruamel.yaml")
-    except ImportError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PackageError(f"writing params.yaml requires ruamel.yaml ({reason}); pip install -e '.[search]'") from None
+    ruamel: Any = load_package("ruamel.yaml", purpose="writing params.yaml", extra="search")
 
-    class Representer(ruamel.RoundTripRepresenter):  # type: ignore[name-defined]
+    class Representer(ruamel.RoundTripRepresenter):
         """Writes 1e-05 as 1.0e-05: without the point, other YAML readers take it for text."""
 
     def number(representer: Any, value: float) -> Any:

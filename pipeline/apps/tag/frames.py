@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,9 +22,9 @@ from torch.nn import functional as F
 
 from pipeline.apps.tag.classes import ClassList, read_class_names
 from pipeline.common.config import TIMM
-from pipeline.common.errors import CheckpointError, TaggingError
+from pipeline.common.errors import TaggingError
 from pipeline.model.backbones.torchvision_compat import load_timm
-from pipeline.model.backbones.weights import TIMM_WEIGHTS, matched, read_weights, weights_advice
+from pipeline.model.backbones.weights import TIMM_WEIGHTS, downloading, matched, read_weights
 from pipeline.model.inference import inference
 
 _WEIGHTS_OPTION = "--weights"
@@ -122,16 +123,8 @@ def _load(model: FrameModel) -> nn.Module:
             + (f"; close: {', '.join(TIMM + each for each in close)}" if close else "")
         )
     downloaded = model.weights == TIMM_WEIGHTS
-    try:
+    with downloading(name, setting=_WEIGHTS_OPTION) if downloaded else nullcontext():
         net: nn.Module = timm.create_model(name, pretrained=downloaded)
-    except Exception as error:
-        if not downloaded:
-            raise
-        # The hub, the network and the cache raise errors of many types.
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"timm has no weights for {name!r}, or cannot download them ({reason}); {weights_advice(_WEIGHTS_OPTION)}"
-        ) from None
     if not downloaded:
         # Unlike for a backbone, the classifier counts.
         content, own = read_weights(model.weights, setting=_WEIGHTS_OPTION), net.state_dict()

@@ -9,13 +9,13 @@ with which converters mark a waveform of any length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.common.errors import PackageError, TaggingError
+from pipeline.common.packages import load_package
 
 Shape = tuple[int | None, ...]
 
@@ -42,7 +42,7 @@ class OnnxModel:
     """A model in an ``.onnx`` file, run on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        runtime = _package("onnxruntime")
+        runtime = load_package("onnxruntime", purpose="this tagger", extra="tag")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # only fatal errors: others are raised
         options.intra_op_num_threads = 1  # there is one worker per core
@@ -62,7 +62,9 @@ class TfliteModel:
     """A model in a ``.tflite`` file, run on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        self._interpreter = _package("ai_edge_litert.interpreter").Interpreter(model_path=str(path), num_threads=1)
+        self._interpreter = load_package("ai_edge_litert.interpreter", purpose="this tagger", extra="tag").Interpreter(
+            model_path=str(path), num_threads=1
+        )
         port = _only(path, self._interpreter.get_input_details())
         _check_type(path, np.dtype(port["dtype"]).name, "float32")
         self._index = port["index"]
@@ -137,12 +139,3 @@ def _check_type(path: Path, found: str, expected: str) -> None:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise PackageError(
-            f"this tagger requires the package {name.partition('.')[0]}, which cannot be imported ({error}); pip install -e '.[tag]'"
-        ) from None

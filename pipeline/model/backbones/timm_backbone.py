@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -20,7 +21,7 @@ from pipeline.common.errors import CheckpointError, SettingsError
 from pipeline.model.backbones.centering import Extension, receptive_field_offset
 from pipeline.model.backbones.interface import Backbone
 from pipeline.model.backbones.torchvision_compat import load_timm
-from pipeline.model.backbones.weights import TIMM_WEIGHTS, matched, read_weights, weights_advice
+from pipeline.model.backbones.weights import TIMM_WEIGHTS, downloading, matched, read_weights
 
 _PROBE_CELLS = 8  # side of the map on which the structure is measured
 
@@ -62,16 +63,8 @@ class TimmBackbone(Backbone):
         facts = _facts(self.name)
         self.mean, self.std = ((0.0,), (1.0,)) if channels_in == 1 else (tuple(facts.mean), tuple(facts.std))
         downloaded = settings.weights == TIMM_WEIGHTS
-        try:
+        with downloading(self.name, setting=setting) if downloaded else nullcontext():
             self.net = _features(self.name, self.level.index, in_chans=channels_in, pretrained=downloaded)
-        except Exception as error:
-            if not downloaded:
-                raise
-            # The hub, the network and the cache raise errors of many types.
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"timm has no weights for {self.name!r}, or cannot download them ({reason}); {weights_advice(setting)}"
-            ) from None
         self.fixed_size = None if _resizes(self.net) else tuple(facts.input_size[-2:])
         # A frame of fixed size cannot be extended.
         movable = centered and self.fixed_size is None

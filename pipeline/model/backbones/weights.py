@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,19 @@ def weights_advice(setting: str) -> str:
     if name == setting:
         return f"give {name} weights of the same architecture"
     return f"set {name} to weights of the same architecture, or to null for random weights"
+
+
+@contextmanager
+def downloading(name: str, *, setting: str) -> Iterator[None]:
+    """Report any error while timm downloads the weights of a model as CheckpointError."""
+    try:
+        yield
+    except Exception as error:
+        # The hub, the network and the cache raise errors of many types.
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"timm has no weights for {name!r}, or cannot download them ({reason}); {weights_advice(setting)}"
+        ) from None
 
 
 def _option(setting: str) -> str:
