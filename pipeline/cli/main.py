@@ -12,18 +12,18 @@ import click
 from pipeline.common.console import LazyGroup, configure_output, echo, run_command
 
 COMMANDS = {
-    "import": "pipeline.cli.import_:imports",
+    "import": "pipeline.cli.importing.commands:imports",
     "doctor": "pipeline.cli.doctor:doctor",
     "check": "pipeline.cli.check:check",
     "localize": "pipeline.cli.localize:localize",
     "calibrate": "pipeline.cli.calibrate:calibrate",
     "export": "pipeline.cli.export:export",
     "tag": "pipeline.cli.tag:tag",
-    "evaluate": "pipeline.cli.evaluate:evaluate",
-    "protocols": "pipeline.cli.evaluate:protocols",
-    "search": "pipeline.cli.search:search",
-    "sensitivity": "pipeline.cli.sensitivity:sensitivity",
-    "evidence": "pipeline.cli.evidence:evidence",
+    "evaluate": "pipeline.cli.scoring.evaluate:evaluate",
+    "protocols": "pipeline.cli.scoring.evaluate:protocols",
+    "search": "pipeline.cli.scoring.search:search",
+    "sensitivity": "pipeline.cli.scoring.sensitivity:sensitivity",
+    "evidence": "pipeline.cli.scoring.evidence:evidence",
     "pseudo-labels": "pipeline.cli.pseudo_labels.commands:pseudo_labels",
     "pl": "pipeline.cli.pseudo_labels.commands:pl",  # alias
 }

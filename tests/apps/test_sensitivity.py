@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.apps.compare.sensitivity import compare, sensitivity_figure, sensitivity_rows, sensitivity_table
 from pipeline.cli.main import soundspot
-from pipeline.cli.sensitivity import sensitivity
+from pipeline.cli.scoring.sensitivity import sensitivity
 from pipeline.common.console import run_command
 from pipeline.common.errors import EvaluationError
 from tests.support.projects import DVC, ROOT, environment
@@ -223,7 +223,7 @@ def run(*arguments):
 def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     every = [experiment(f"e{i}", delta_v=0.6 + i / 10, success=0.2 + i / 10) for i in range(3)]
-    monkeypatch.setattr("pipeline.cli.sensitivity.list_experiments", lambda *, all_commits: shown(*every))
+    monkeypatch.setattr("pipeline.cli.scoring.sensitivity.list_experiments", lambda *, all_commits: shown(*every))
     assert run("delta_v", "--dataset", "tiny") == 0
     assert "iterative (Eq. 7)      0.7  30.0 (25.0–34.0)" in capsys.readouterr().out
     folder = tmp_path / "results" / "tiny" / "sensitivity"

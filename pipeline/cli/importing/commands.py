@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pipeline.datasets.importers.write import ImportOptions
 
 ELSEWHERE = {  # command name → module:attribute
-    "mosaic": "pipeline.cli.import_mosaics:mosaic",
-    "music-synthetic": "pipeline.cli.import_mosaics:music_synthetic",
-    "music-synthetic-build": "pipeline.cli.import_mosaics:music_synthetic_build",
+    "mosaic": "pipeline.cli.importing.mosaics:mosaic",
+    "music-synthetic": "pipeline.cli.importing.mosaics:music_synthetic",
+    "music-synthetic-build": "pipeline.cli.importing.mosaics:music_synthetic_build",
 }
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.import_ import PATH, importer, scheduler_option, seed_option, workers_option
+from pipeline.cli.importing.commands import PATH, importer, scheduler_option, seed_option, workers_option
 
 if TYPE_CHECKING:
     from pipeline.datasets.importers.report import ImportReport

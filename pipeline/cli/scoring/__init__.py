@@ -1,0 +1,1 @@
+"""Commands that score models: `evaluate` (also `protocols`), `evidence`, `search` and `sensitivity`."""
