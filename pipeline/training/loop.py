@@ -11,21 +11,18 @@ stage, epoch). A run that is killed at any time and started again produces the s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from pipeline.common.console import progress_disabled
 from pipeline.common.errors import DivergenceError
 from pipeline.common.hdf5 import ascii_ids, write_arrays
-from pipeline.common.text_table import printable
 from pipeline.methods.base import Batch
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.training.history import EpochTimer, label_measures, report_epoch
+from pipeline.training.live.steps import EpochSteps
 from pipeline.training.run import TrainingRun
 from pipeline.training.state import TrainingState, finish, resume_or_start, save
 
@@ -74,30 +71,17 @@ def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
 def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
     """Take one step per batch; return what `history.csv` has about the batches: `loss`, `loss_share` and `positives_per_clip`."""
     state.model.train()
-    losses, uninformed, positives = [], [], []
-    name = f"{run.spec.name}, epoch {epoch}/{run.epochs}"
-    progress = tqdm(batches, desc=printable(name), unit="batch", leave=False, disable=progress_disabled())
-    for number, batch in enumerate(progress, start=1):
-        with _autocast(run.device):
-            loss = run.method.loss(state.model, batch)
-        losses.append(loss.item())
-        uninformed.append(float(run.method.uninformed_loss(state.model, batch)))
-        if not math.isfinite(losses[-1]):
-            raise DivergenceError(
-                f"{name}, batch {number}: the loss is {losses[-1]}; lower the learning rate or raise the temperature. "
-                f"Earlier epochs in {run.folder.path} are kept"
-            )
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.step()
-        if batch.relation is not None:
-            positives.append(float(batch.relation.sum()) / len(batch.relation) - 1)
-    loss_of_nothing = float(np.mean(uninformed))
-    return {
-        "loss": float(np.mean(losses)),
-        "loss_share": float(np.mean(losses)) / loss_of_nothing if loss_of_nothing else math.nan,
-        "positives_per_clip": float(np.mean(positives)) if positives else math.nan,
-    }
+    name, kept = f"{run.spec.name}, epoch {epoch}/{run.epochs}", f"Earlier epochs in {run.folder.path} are kept"
+    with EpochSteps(name, n_pairs=run.n_pairs, kept=kept) as after_step:
+        for batch in batches:
+            with _autocast(run.device):
+                loss = run.method.loss(state.model, batch)
+            # A GPU is still computing here: nothing may read a tensor before the step, nor wait for one.
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.step()
+            after_step(batch, loss, run.method.uninformed_loss(state.model, batch))
+    return after_step.measures()
 
 
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:
