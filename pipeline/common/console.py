@@ -27,6 +27,7 @@ from pipeline.common.text_table import printable, printable_lines
 # tqdm's own variable. Unlike a Python flag it is inherited by worker processes and by DVC's stages.
 QUIET_VARIABLE = "TQDM_DISABLE"
 _LONGEST_ERROR = 4000  # characters
+_silent = False  # see `be_silent`
 INTERRUPTED = 130  # 128 + SIGINT, the shell convention; with 0 a caller would take the work for complete
 # Problems of the environment rather than bugs: missing permissions, full or read-only disk, quota, file size limit; a path
 # from the user that is a folder instead of a file or vice versa, or is too long.
@@ -74,6 +75,13 @@ def is_quiet() -> bool:
 def is_verbose() -> bool:
     """Whether user errors are shown with their traceback."""
     return logging.getLogger().isEnabledFor(logging.INFO)
+
+
+def be_silent() -> None:
+    """Print nothing but errors from now on. For all but one of several processes that do the same work."""
+    global _silent
+    _silent = True
+    os.environ[QUIET_VARIABLE] = "1"
 
 
 def progress_disabled() -> bool | None:
@@ -153,7 +161,8 @@ class _Formatter(logging.Formatter):
 
 def report(message: str) -> None:
     """Print one line to stderr, above a progress bar if there is one."""
-    tqdm.write(printable(message), file=sys.stderr)
+    if not _silent:
+        tqdm.write(printable(message), file=sys.stderr)
 
 
 class LazyGroup(click.Group):

@@ -26,6 +26,9 @@ from pipeline.shards.reader import ShardSet
 class Batch:
     """k training pairs.
 
+    If several ranks train together, `frames` and `log_mel` have this rank's part of the pairs. The backbones of a model in training mode
+    return the features of all (see `pipeline.model.ranks`), and everything else in a batch has all pairs as well.
+
     Attributes
     ----------
     frames : Tensor (k, 3, H, W) uint8 or float32, 0..255

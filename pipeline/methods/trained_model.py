@@ -61,6 +61,7 @@ class TrainedModel:
         batch_size: int,
         device: str | torch.device = "auto",
         audio_order: Sequence[int] | None = None,
+        clips: range | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Localize all clips; return raw maps (n, h, w) and audio embeddings (n, d), float32, in the order of the shards.
 
@@ -72,6 +73,8 @@ class TrainedModel:
         device : str or torch.device
         audio_order : sequence of int, optional
             Pairs frame i with the audio of clip audio_order[i].
+        clips : range, optional
+            Only these.
 
         Raises
         ------
@@ -80,7 +83,9 @@ class TrainedModel:
         """
         device = select_device(device) if isinstance(device, str) else device
         self.to(device)
-        return predict(self.localize, shards, batch_size=batch_size, device=device, audio_order=audio_order)
+        return predict(
+            self.localize, shards, batch_size=batch_size, device=device, audio_order=audio_order, clips=clips
+        )
 
     def response_maps(
         self,

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from pipeline.common.config import EncoderSettings
 from pipeline.common.errors import SettingsError
 from pipeline.model.backbones.build import build_backbone
+from pipeline.model.ranks import gather
 
 SILENCE_STD = 1.0e-5  # a log-mel with a smaller standard deviation counts as constant and becomes zeros
 
@@ -65,9 +66,9 @@ class AudioVisualModel(nn.Module):
         # Shards are channels_last. With that memory format, oneDNN's backward pass corrupts memory in narrow networks (torch 2.13,
         # CPU).
         if frames.shape[1] == self.visual.dim:
-            return frames.float().contiguous()
+            return self._of_whole_batch(frames.float().contiguous())
         features: Tensor = self.visual(((frames.float() - self.mean) / self.std).contiguous())
-        return features
+        return self._of_whole_batch(features)
 
     def audio_features(self, log_mel: Tensor) -> Tensor:
         """Return raw features of the audio backbone, pooled over mel and time: what `audio_maps` takes → (n, channels)."""
@@ -79,9 +80,13 @@ class AudioVisualModel(nn.Module):
         Features of a frozen backbone, (n, channels, mel', time'), are returned as float32.
         """
         if log_mel.ndim == 4:
-            return log_mel.float()
+            return self._of_whole_batch(log_mel.float())
         features: Tensor = self.audio(standardize(log_mel).unsqueeze(1))
-        return features
+        return self._of_whole_batch(features)
+
+    def _of_whole_batch(self, features: Tensor) -> Tensor:
+        # Several ranks share out the batches of training only.
+        return gather(features) if self.training else features
 
     def pool_audio(self, features: Tensor) -> Tensor:
         """Pool raw audio features over mel and time (mean or max): (n, channels, mel', time') → (n, channels)."""

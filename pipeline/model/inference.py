@@ -76,6 +76,7 @@ def predict(
     batch_size: int,
     device: torch.device,
     audio_order: Sequence[int] | None = None,
+    clips: range | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Localize all clips.
 
@@ -88,6 +89,8 @@ def predict(
     device : torch.device
     audio_order : sequence of int, optional
         Pairs frame i with the audio of clip audio_order[i].
+    clips : range, optional
+        Only these.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def predict(
     """
     if audio_order is not None and len(audio_order) != len(shards):
         raise ValueError(f"audio_order has {len(audio_order)} entries for {len(shards)} clips")
-    batches = plain_batches(shards, batch_size=batch_size, device=device, audio_order=audio_order)
+    batches = plain_batches(shards, batch_size=batch_size, device=device, audio_order=audio_order, clips=clips)
     with inference():
         parts = [localize(frames, log_mel) for frames, log_mel in batches]
     response, audio = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
@@ -111,16 +114,22 @@ def predict(
 
 
 def plain_batches(
-    shards: ShardSet, *, batch_size: int, device: torch.device, audio_order: Sequence[int] | None = None
+    shards: ShardSet,
+    *,
+    batch_size: int,
+    device: torch.device,
+    audio_order: Sequence[int] | None = None,
+    clips: range | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all frames and log-mels in the order of the shards, un-augmented.
 
-    `audio_order` pairs frame i with the audio of clip audio_order[i].
+    `audio_order` pairs frame i with the audio of clip audio_order[i]. `clips` limits them to a range.
     """
-    starts = range(0, len(shards), batch_size)  # the last batch may be smaller: every clip is needed
+    chosen = range(len(shards)) if clips is None else clips
+    starts = chosen[::batch_size]  # the last batch may be smaller: every clip is needed
 
     def read(start: int) -> tuple[Tensor, Tensor]:
-        rows = range(start, min(start + batch_size, len(shards)))
+        rows = range(start, min(start + batch_size, chosen.stop))
         frames, log_mel = shards.read(rows)
         if audio_order is not None:
             log_mel = shards.read([int(audio_order[row]) for row in rows])[1]

@@ -40,6 +40,10 @@ class Changes:
     roll: np.ndarray
     color: Tensor
 
+    def of(self, part: slice) -> Changes:
+        """Return the transformations of some of the pairs."""
+        return Changes(self.flip[part], self.down[part], self.right[part], self.roll[part], self.color[part])
+
     def moved_cells(self, height: int, width: int, *, scale: int = 1) -> np.ndarray:
         """Return, for each position in n grids, the flat index of the position that moves there: (n, height, width) int64.
 

@@ -22,6 +22,7 @@ from pipeline.features.reader import FeatureSet
 from pipeline.methods.base import Batch
 from pipeline.model.equations import audio_relation
 from pipeline.model.inference import as_tensors, read_ahead
+from pipeline.model.ranks import own_part
 from pipeline.model.relation import relation_by_share
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
@@ -101,12 +102,13 @@ def training_batches(
     # Each purpose has its own generator, so that the read-ahead thread cannot change the order of draws.
     order = torch.randperm(len(shards), generator=generator(*key, "order")).numpy()
     batches = [order[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    # All is drawn for the whole batch. With several ranks, each reads and transforms its own part of the frames and log-mels.
+    own = own_part(batch_size)
 
     def read(numbered: tuple[int, np.ndarray]) -> tuple[int, Changes, Tensor, Tensor]:
         number, rows = numbered
-        changes = draw_changes(
-            len(rows), **augmentation.model_dump(), generator=generator(*key, "augmentation", number)
-        )
+        drawn = draw_changes(len(rows), **augmentation.model_dump(), generator=generator(*key, "augmentation", number))
+        rows, changes = rows[own], drawn.of(own)
         if isinstance(shards, FeatureSet):
             frames, log_mel = shards.read(rows.tolist(), mirrored=changes.flip)
         else:
@@ -115,13 +117,13 @@ def training_batches(
                 frames = move_frames(frames, changes, cell_stride=cell_stride)
         if augmentation.roll_audio:
             log_mel = roll_log_mel(log_mel, changes)
-        return number, changes, *as_tensors(frames, log_mel, pin=device.type == "cuda")
+        return number, drawn, *as_tensors(frames, log_mel, pin=device.type == "cuda")
 
     for number, changes, frames, log_mel in read_ahead(read, enumerate(batches)):
         rows = batches[number]
         frames = frames.to(device, non_blocking=True)
         yield Batch(
-            frames=jitter_colors(frames, changes) if augmentation.color_jitter else frames,
+            frames=jitter_colors(frames, changes.of(own)) if augmentation.color_jitter else frames,
             log_mel=log_mel.to(device, non_blocking=True),
             rows=rows,
             **_previous(previous, rows, changes, device),
