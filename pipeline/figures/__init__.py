@@ -3,7 +3,8 @@
 - `curves`: success curves. `lines`: line plots over epochs or a setting. `dots`: rows of a comparison, with seeds and intervals.
 - `trials`: the trials of a search.
 - `overlays`: grids of frames with heat maps, regions and boxes.
-- `heatmap`: heat maps blended over images and video frames at full resolution.
+- `heatmap`: the colors and the opacity of every heat map, and heat maps blended over images and video frames at full resolution.
+- `labels`: the color bar and notices on such images.
 - `style`: colors, fonts and the PNG writer.
 """
 

@@ -14,21 +14,20 @@ blending there gives the same result and saves two conversions per video frame.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from pipeline.scoring.upsampling import upsampling_matrix
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
 COLORMAP = "inferno"
-# A weak response is more transparent, so that the image stays recognizable where nothing sounds.
-LOWEST_OPACITY, HIGHEST_OPACITY = 0.25, 0.80
+HIGHEST_OPACITY = 0.65  # objects remain recognizable below the strongest response
+_CURVE = 1.5  # above 1, so that weak responses neither tint nor darken the image
 _LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}  # of red and of blue
 _BYTES_AT_ONCE = 1 << 16  # fits in the CPU cache
-_BADGE_WEIGHT = 90  # of 256: share of the image that remains visible behind a notice
 
 
 class Layer(NamedTuple):
@@ -92,22 +91,6 @@ def yuv420_layer(heatmap: np.ndarray, *, height: int, width: int, matrix: Matrix
     return layer
 
 
-def rgb_notice(text: str, *, height: int, width: int) -> Layer:
-    """Return a layer that draws one line of text in the upper left corner of RGB images."""
-    back, ink = _notice(text, height, width)
-    weight, paint = _notice_plane(back, ink, dark=0, bright=255)
-    return Layer(np.repeat(weight, 3), np.repeat(paint, 3))
-
-
-def yuv420_notice(text: str, *, height: int, width: int) -> Layer:
-    """Return a layer that draws one line of text in the upper left corner of packed yuv420p images."""
-    back, ink = _notice(text, height, width)
-    luma = _notice_plane(back, ink, dark=16, bright=235)
-    chroma = _notice_plane(back[::2, ::2], ink[::2, ::2], dark=128, bright=128)
-    weights, paints = zip(luma, chroma, chroma, strict=True)
-    return Layer(np.concatenate(weights), np.concatenate(paints))
-
-
 def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Return a copy of an RGB image (row, col, 3) uint8 with a heat map blended over it."""
     result = np.array(image, order="C")
@@ -116,13 +99,27 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def opacity(heatmap: np.ndarray) -> np.ndarray:
-    """Return the opacity at each value of a heat map in [0, 1], same shape."""
-    return LOWEST_OPACITY + (HIGHEST_OPACITY - LOWEST_OPACITY) * heatmap
+    """Return the opacity at each value of a heat map in [0, 1], same shape: it grows with the response, from 0."""
+    return HIGHEST_OPACITY * heatmap**_CURVE
+
+
+def painted(heatmap: np.ndarray) -> np.ndarray:
+    """Return a heat map in [0, 1] as colors with opacity: uint8 (row, col, 4) RGBA. All heat maps get their colors here."""
+    return heatmap_rgba()[np.rint(255 * np.clip(heatmap, 0, 1)).astype(np.uint8)]
+
+
+@lru_cache(maxsize=1)
+def heatmap_rgba() -> np.ndarray:
+    """Return the colors of a heat map from 0 to 1 with their opacity: uint8 (256, 4) RGBA, read-only."""
+    alpha = np.rint(255 * opacity(np.arange(256) / 255)).astype(np.uint8)
+    rgba = np.column_stack([heatmap_colors(), alpha])
+    rgba.flags.writeable = False
+    return rgba
 
 
 @lru_cache(maxsize=1)
 def heatmap_colors() -> np.ndarray:
-    """Return the colors of a heat map from 0 to 1: uint8 (256, 3) RGB, read-only."""
+    """Return the opaque colors of a heat map from 0 to 1: uint8 (256, 3) RGB, read-only."""
     # Imported here because the localizer does not need matplotlib otherwise.
     from matplotlib import colormaps
 
@@ -148,46 +145,33 @@ def _index(heatmap: np.ndarray, height: int, width: int) -> Image.Image:
     return Image.fromarray(index.astype(np.uint8))
 
 
-def _plane(index: Image.Image, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and paint of one channel, flat, from its 256 colors."""
-    # A lookup table is several times faster in Pillow than in NumPy.
-    weight = np.asarray(index.point(_weights().tolist())).ravel().astype(np.uint16)
-    paint = np.asarray(index.point(colors.tolist())).ravel() * (256 - weight)
-    paint += 128  # half a unit, because blending truncates
-    return weight, paint
-
-
-@lru_cache(maxsize=1)
-def _weights() -> np.ndarray:
-    """Return the weight of the image, of 256, at each colormap index; uint8 (256,)."""
-    return np.round(256 * (1 - opacity(np.arange(256) / 255))).astype(np.uint8)
-
-
-@lru_cache(maxsize=8)
-def _yuv_colors(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the colormap as Y, Cb and Cr, each uint8 (256,)."""
+def to_yuv(rgb: np.ndarray, matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return RGB values (..., 3) as Y, Cb and Cr of limited range, each uint8 (...)."""
     red, blue = _LUMA[matrix]
-    rgb = heatmap_colors().astype(np.float64)
-    y = rgb @ np.array([red, 1 - red - blue, blue])
-    u, v = (rgb[:, 2] - y) / (2 * (1 - blue)), (rgb[:, 0] - y) / (2 * (1 - red))
+    values = rgb.astype(np.float64)
+    y = values @ np.array([red, 1 - red - blue, blue])
+    u, v = (values[..., 2] - y) / (2 * (1 - blue)), (values[..., 0] - y) / (2 * (1 - red))
     y, u, v = 16 + y * 219 / 255, u * 224 / 255, v * 224 / 255
     y, u, v = (np.round(channel).clip(0, 255).astype(np.uint8) for channel in (y, 128 + u, 128 + v))
     return y, u, v
 
 
-def _notice(text: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the background box of a text, bool, and its ink, float in [0, 1], both (height, width)."""
-    font: Any = ImageFont.load_default(size=max(9, height // 24))
-    left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
-    pad = max(2, height // 90)
-    ink, back = Image.new("L", (width, height)), np.zeros((height, width), dtype=bool)
-    ImageDraw.Draw(ink).text((2 * pad - left, 2 * pad - top), text, fill=255, font=font)
-    back[pad : bottom - top + 3 * pad, pad : right - left + 3 * pad] = True
-    return back, np.asarray(ink) / 255.0 * back
+def _plane(index: Image.Image, colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and paint of one channel, flat, from its 256 colors."""
+    # A lookup table is several times faster in Pillow than in NumPy.
+    share = np.asarray(index.point(_shares().tolist())).ravel().astype(np.uint16)
+    paint = np.asarray(index.point(colors.tolist())).ravel() * share
+    paint += 128  # half a unit, because blending truncates
+    return 256 - share, paint
 
 
-def _notice_plane(back: np.ndarray, ink: np.ndarray, *, dark: int, bright: int) -> tuple[np.ndarray, np.ndarray]:
-    weight = np.where(back, np.round(_BADGE_WEIGHT * (1 - ink)), 256).astype(np.uint16)
-    paint = (256 - _BADGE_WEIGHT) * dark * (1 - ink) + 256 * bright * ink
-    limit = 65535 - 255.0 * weight  # weight · byte + paint must fit in 16 bits
-    return weight.ravel(), np.where(back, np.minimum(np.round(paint), limit), 0).astype(np.uint16).ravel()
+@lru_cache(maxsize=1)
+def _shares() -> np.ndarray:
+    """Return the weight of the color, of 256, at each colormap index; uint8 (256,)."""
+    return np.round(256 * opacity(np.arange(256) / 255)).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _yuv_colors(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the colormap as Y, Cb and Cr, each uint8 (256,)."""
+    return to_yuv(heatmap_colors(), matrix)

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from pipeline.figures.heatmap import COLORMAP, opacity
+from pipeline.figures.heatmap import painted, upsampled
+from pipeline.figures.labels import color_bar
 from pipeline.figures.style import FONT_SIZE, new_figure
 from pipeline.manifests.boxes import Box
 
@@ -29,6 +31,8 @@ BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
 # A dark line below the white one keeps a box visible on any background.
 BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
 LEGEND_WIDTH = 1.95  # inches, for the longest entry
+PANEL_PIXELS = 256  # smallest side of a painted map
+BAR_STEPS = 24  # colors of the color bar
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,14 @@ def overlay_grid(
     height = top + len(rows) * row_height + bottom
     figure = new_figure(width=width, height=height)
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=per_line, frameon=False, fontsize=FONT_SIZE - 0.5)
+        figure.legend(
+            *zip(*handles, strict=True),
+            handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+            loc="lower center",
+            ncols=per_line,
+            frameon=False,
+            fontsize=FONT_SIZE - 0.5,
+        )
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             axes = figure.add_axes(
@@ -108,15 +119,10 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     extent = (0, 1, 1, 0)
     axes.imshow(panel.frame, extent=extent, interpolation="lanczos")
     if panel.heatmap is not None:
-        axes.imshow(
-            panel.heatmap,
-            extent=extent,
-            cmap=COLORMAP,
-            vmin=0,
-            vmax=1,
-            alpha=opacity(np.clip(panel.heatmap, 0, 1)),
-            interpolation="bilinear",
-        )
+        # Values are interpolated rather than colors, as everywhere else.
+        rows, columns = (max(side, PANEL_PIXELS) for side in panel.heatmap.shape)
+        heat = upsampled(panel.heatmap, height=rows, width=columns)
+        axes.imshow(painted(heat), extent=extent, interpolation="antialiased")
     if panel.region is not None and 0 < panel.region.mean() < 1:
         # Padding closes the outline where the region touches the frame border.
         mask = np.pad(panel.region, 1).astype(float)
@@ -136,12 +142,15 @@ def _draw_box(axes: Axes, box: Box) -> None:
     axes.add_patch(rectangle)
 
 
-def _legend_handles(panels: Sequence[Panel]) -> list[Line2D]:
+def _legend_handles(panels: Sequence[Panel]) -> list[tuple[Any, str]]:
     style: dict[str, Any] = {"color": "white", "linewidth": 1.3, "path_effects": [BOX_STROKE]}
-    handles = []
+    handles: list[tuple[Any, str]] = []
     for sounding, label in ((True, "sounding"), (False, "silent")):
         if any(box.sounding == sounding for panel in panels for box in panel.boxes):
-            handles.append(Line2D([], [], linestyle=BOX_LINES[sounding], label=label, **style))
+            handles.append((Line2D([], [], linestyle=BOX_LINES[sounding], **style), label))
     if any(panel.region is not None for panel in panels):
-        handles.append(Line2D([], [], color=REGION_COLOR, label="sounding region found"))
+        handles.append((Line2D([], [], color=REGION_COLOR), "sounding region found"))
+    if any(panel.heatmap is not None for panel in panels):
+        steps = tuple(Rectangle((0, 0), 1, 1, facecolor=color / 255, linewidth=0) for color in color_bar(BAR_STEPS))
+        handles.append((steps, "response from 0 to 1"))
     return handles

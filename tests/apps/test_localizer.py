@@ -1,4 +1,4 @@
-"""The Localizer, its calibration, the sounding regions and the drawing of heat maps."""
+"""The Localizer, its calibration and the sounding regions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from matplotlib import colormaps
 from PIL import Image
 
 from pipeline.apps.localize.localizer import Localizer, level_dbfs
@@ -26,18 +25,7 @@ from pipeline.evaluation.calibration import (
     write_calibration,
 )
 from pipeline.extraction.build_shard import ShardTask, build_shard
-from pipeline.figures.heatmap import (
-    HIGHEST_OPACITY,
-    LOWEST_OPACITY,
-    blend,
-    heatmap_colors,
-    overlay,
-    rgb_layer,
-    rgb_notice,
-    upsampled,
-    yuv420_layer,
-    yuv420_notice,
-)
+from pipeline.figures.heatmap import upsampled
 from pipeline.manifests.clips import Clip
 from pipeline.media.audio import window_at
 from pipeline.media.container import Deadline, MediaContainer
@@ -88,93 +76,6 @@ def test_no_region_and_the_whole_frame():
     assert whole == (0, 0, 1, 1, 0.5, 1)
     with pytest.raises(ValueError, match=r"\(4, 4\).*\(2, 4\)"):
         connected_regions(heat, heat[:2], delta_v=0.5)
-
-
-# ---------------------------------------------------------------------------- drawing
-
-
-def test_an_overlay_of_a_known_map():
-    picture = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    before = picture.copy()
-    for heat in (0.0, 0.5, 1.0):
-        opacity = LOWEST_OPACITY + (HIGHEST_OPACITY - LOWEST_OPACITY) * heat
-        color = 255 * np.array(colormaps["inferno"](heat)[:3])
-        expected = (1 - opacity) * picture + opacity * color
-        # Half a unit for each of: the color, the opacity's 256 steps, the result.
-        assert np.abs(overlay(picture, np.full((4, 4), heat)) - expected).max() <= 2
-    assert (picture == before).all()
-
-
-def test_one_table_of_colors_for_all():
-    colors = heatmap_colors()
-    expected = [[round(255 * part) for part in colormaps["inferno"](i / 255)[:3]] for i in range(256)]
-    assert colors.dtype == np.uint8
-    assert colors.tolist() == expected
-    assert heatmap_colors() is colors
-    with pytest.raises(ValueError, match="read-only"):
-        colors[0] = 0
-
-
-def test_heat_is_drawn_at_its_location():
-    heat = np.zeros((4, 4))
-    heat[0, 3] = 1
-    drawn = overlay(np.zeros((40, 80, 3), dtype=np.uint8), heat).sum(axis=2)
-    assert np.unravel_index(drawn.argmax(), drawn.shape)[0] < 10
-    assert np.unravel_index(drawn.argmax(), drawn.shape)[1] >= 60
-    assert drawn[:, :39].max() == drawn[20:].max() == drawn[39, 0]
-
-
-@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
-def test_blending_in_yuv_equals_blending_in_rgb(matrix):
-    height, width = 96, 128
-    heat = np.random.default_rng(1).random((3, 4))
-    gray = 120
-    planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)
-    planes[:height] = round(16 + gray * 219 / 255)
-    blend(planes, yuv420_layer(heat, height=height, width=width, matrix=matrix))
-    y = planes[:height].astype(float)
-    u, v = planes[height:].reshape(2, height // 2, width // 2).repeat(2, axis=1).repeat(2, axis=2) - 128.0
-    y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
-    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}[matrix]
-    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
-    g = (y - red * r - blue * b) / (1 - red - blue)
-    expected = overlay(np.full((height, width, 3), gray, dtype=np.uint8), heat).astype(float)
-    # Chroma has half the resolution, and each plane is rounded.
-    assert np.abs(np.stack([r, g, b], axis=2).clip(0, 255) - expected).mean() < 4
-
-
-def test_a_notice_leaves_the_rest_unchanged():
-    picture = np.random.default_rng(2).integers(0, 256, (120, 200, 3), dtype=np.uint8)
-    drawn = picture.copy()
-    blend(drawn, rgb_notice("no sound", height=120, width=200))
-    assert (drawn[60:] == picture[60:]).all()
-    assert drawn[:30].max() == 255
-    assert (drawn[:30] != picture[:30]).any()
-    planes = np.random.default_rng(2).integers(16, 236, (180, 200), dtype=np.uint8)
-    drawn = planes.copy()
-    blend(drawn, yuv420_notice("no sound", height=120, width=200))
-    assert (drawn[60:120] == planes[60:120]).all()
-    assert drawn.max() == 235
-
-
-def test_a_notice_fits_a_tiny_image():
-    drawn = np.zeros((2, 2, 3), dtype=np.uint8)
-    blend(drawn, rgb_notice("no sound", height=2, width=2))
-    assert drawn.shape == (2, 2, 3)
-
-
-def test_blending_is_exact_at_every_value():
-    layer = rgb_layer(np.random.default_rng(3).random((16, 16)), height=64, width=64)
-    picture = np.random.default_rng(4).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for value in (0, 255):
-        picture[:8] = value
-        expected = (layer.weight.astype(np.int64) * picture.ravel() + layer.paint) // 256
-        drawn = picture.copy()
-        blend(drawn, layer)
-        assert expected.max() <= 255
-        assert (drawn.ravel() == expected).all()
-    with pytest.raises(ValueError, match=r"12288 bytes.*\(5, 64, 3\)"):
-        blend(picture[:5], layer)
 
 
 # ---------------------------------------------------------------------------- calibration

@@ -36,7 +36,7 @@ def test_heat_lies_where_the_response_is_and_lets_the_frame_through_elsewhere(tm
     middle = len(image) // 2
     top_right, bottom_left = image[: middle // 2, -middle // 2 :], image[-middle // 2 :, : middle // 2]
     assert top_right[10:20, -20:-10].mean() > 150
-    assert bottom_left.mean() == pytest.approx(0.75 * 120, abs=4)
+    assert np.median(bottom_left) == 120
 
 
 @pytest.mark.parametrize(("sounding", "share"), [(True, 0.97), (False, 0.75)])
@@ -59,7 +59,12 @@ def test_grid_has_a_panel_for_every_cell_and_says_what_is_drawn(tmp_path):
     assert [axes.get_title() for axes in figure.axes[:2]] == ["frame", "ours"]
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["first", "second", "third"]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["sounding", "silent", "sounding region found"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "sounding",
+        "silent",
+        "sounding region found",
+        "response from 0 to 1",
+    ]
     assert pixels(figure, tmp_path / "grid.png").std() > 5
 
 

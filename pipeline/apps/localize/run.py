@@ -25,7 +25,8 @@ from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, MediaError
 from pipeline.common.files import file_digest, fingerprint, replacing, write_bytes, write_json
 from pipeline.common.reading import read_json
-from pipeline.figures.heatmap import blend, overlay, rgb_notice, upsampled
+from pipeline.figures.heatmap import blend, rgb_layer, upsampled
+from pipeline.figures.labels import add_rgb_bar, rgb_notice
 from pipeline.media.audio import use_sounding_track
 from pipeline.media.container import Deadline, MediaContainer, require_file
 from pipeline.media.image import read_still
@@ -173,10 +174,12 @@ def _run_image(run: _Run) -> str:
     np.savez_compressed(buffer, **arrays)
     write_bytes(run.output(".npz"), buffer.getvalue())
     run.update_json(_as_json(found, regions))
+    drawn = np.array(image, order="C")
     if found.verdict == "sounding":
-        drawn = overlay(image, localizer.heat(found.response))
+        layer = rgb_layer(localizer.heat(found.response), height=height, width=width)
+        add_rgb_bar(layer, height=height, width=width)
+        blend(drawn, layer)
     else:
-        drawn = np.array(image, order="C")
         blend(drawn, rgb_notice(NOTICES[found.verdict], height=height, width=width))
     with replacing(run.output(".png")) as temporary:
         Image.fromarray(drawn).save(temporary, format="png")

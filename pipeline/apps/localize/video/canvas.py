@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from pipeline.figures.heatmap import Layer, Matrix, yuv420_layer, yuv420_notice
+from pipeline.figures.heatmap import Layer, Matrix, yuv420_layer
+from pipeline.figures.labels import add_yuv420_bar, yuv420_notice
 from pipeline.media.pixels import (
     BT601,
     BT709,
@@ -75,8 +76,10 @@ class Canvas:
         return np.concatenate(turned).reshape(self.height * 3 // 2, self.width)
 
     def heat(self, heat: np.ndarray) -> Layer:
-        """Return the layer of a heat map."""
-        return yuv420_layer(heat, height=self.height, width=self.width, matrix=self._heat_matrix)
+        """Return the layer of a heat map with its color bar."""
+        layer = yuv420_layer(heat, height=self.height, width=self.width, matrix=self._heat_matrix)
+        add_yuv420_bar(layer, height=self.height, width=self.width, matrix=self._heat_matrix)
+        return layer
 
     def notice(self, text: str) -> Layer:
         """Return the layer of a line of text."""
