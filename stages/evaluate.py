@@ -20,7 +20,7 @@ from stages.options import FOLDER, device_option, manifest_option, params_option
 @click.option("--run", "run_folder", type=FOLDER, required=True, help="Folder of the trained run.")
 @click.option("--baselines", type=FOLDER, required=True, help="baselines.json, printed next to the scores.")
 @click.option("--maps", type=FOLDER, required=True, help="Folder for the response maps.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for metrics.json and the success curve.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the scores and the success curve.")
 @params_option
 @device_option
 def main(

@@ -72,9 +72,9 @@ def calibrate(
                 f"{folder}: no such shards; run `dvc repro {stage_name('extract', folder)}`, or give --shards"
             )
     # Do not overwrite the output of a DVC stage, which would make the stage look changed.
-    if output is None and paths and paths.metrics.is_file():
+    if output is None and paths and paths.scores.is_file():
         raise EvaluationError(
-            f"{paths.metrics}: this variant is calibrated by its evaluation; run `dvc repro {stage_name('evaluate', paths.metrics.parent)}`, or give -o"
+            f"{paths.scores}: this variant is calibrated by its evaluation; run `dvc repro {stage_name('evaluate', paths.scores.parent)}`, or give -o"
         )
     path = output or (paths.calibration if paths else model.with_name(CALIBRATION_FILE))
     calibration = measure(

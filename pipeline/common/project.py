@@ -9,7 +9,7 @@ PROJECT/runs/DATASET/VARIANT/        the run folder of the first seed:
                                      pseudo_labels/epoch_000.h5  start_001.h5 …  weights/epoch_000.pt …
                       …/seed_N/      the same for each further seed
 PROJECT/results/DATASET/             baselines.json
-                      …/VARIANT/     metrics.json  scores.csv  success_curve.csv
+                      …/VARIANT/     scores.json  metrics.json  scores.csv  success_curve.csv
                       …/maps/VARIANT/          maps.h5  calibration.json  (further seeds: …/seed_N/)
                       …/on/OTHER/    the same layout, scored on the dataset OTHER
 PROJECT/search/DATASET/ROW/          the trials of `soundspot search`; the table of all is docs/search/DATASET.csv
@@ -40,8 +40,8 @@ SEED_PATTERN = "seed_*"
 
 MAPS_FOLDER = "maps"
 MAPS_FILE, CALIBRATION_FILE = "maps.h5", "calibration.json"
-METRICS_FILE, BASELINES_FILE = "metrics.json", "baselines.json"
-SCORES_FILE, SUCCESS_CURVE_FILE = "scores.csv", "success_curve.csv"
+METRICS_FILE, SCORES_FILE, CLIP_SCORES_FILE = "metrics.json", "scores.json", "scores.csv"
+BASELINES_FILE, SUCCESS_CURVE_FILE = "baselines.json", "success_curve.csv"
 
 # The outputs of stages that have several, with a group for each part of the stage's name.
 _OUTPUTS = {
@@ -155,9 +155,9 @@ class ProjectPaths:
         return results_folder(self.project, self.dataset)
 
     @property
-    def metrics(self) -> Path:
+    def scores(self) -> Path:
         """Scores of the variant, over all its seeds."""
-        return self.results / self.variant / METRICS_FILE
+        return self.results / self.variant / SCORES_FILE
 
     @property
     def baselines(self) -> Path:

@@ -4,7 +4,7 @@
                                └→ scores per clip ─→ metrics, curves, table
 
 Once per seed up to the scores; metrics are means over seeds. `pipeline.scoring.summary` documents the keys of
-``metrics.json``. Response maps are stored raw, so that any other protocol can score them later without the model.
+``scores.json`` and ``metrics.json``. Response maps are stored raw, so that any other protocol can score them later without the model.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.common.errors import EvaluationError
 from pipeline.common.files import DAY_S, remove_leftovers, write_csv, write_json
 from pipeline.common.project import (
     CALIBRATION_FILE,
+    CLIP_SCORES_FILE,
     MAPS_FILE,
     METRICS_FILE,
     MODEL_FILE,
@@ -45,7 +46,7 @@ from pipeline.scoring.protocols import ScoringProtocol, get_protocol
 from pipeline.scoring.results import Scores
 from pipeline.scoring.scorable import validate_for_evaluation
 from pipeline.scoring.score import score_rules
-from pipeline.scoring.summary import SHUFFLED, flat_metrics, mean_curves, read_baselines, scoring_rules
+from pipeline.scoring.summary import SHUFFLED, flat_metrics, main_metrics, mean_curves, read_baselines, scoring_rules
 from pipeline.scoring.tables import Row, normalization_note, quadrant_note, summary, with_shuffled
 from pipeline.shards.reader import ShardSet
 from pipeline.training.artifacts import history_by_artifact
@@ -78,7 +79,8 @@ def evaluate(
     manifest : Path
         Folder with ``<split>_boxes.csv``.
     folder : Path
-        Gets ``metrics.json``; ``scores.csv``, one line per clip and seed; ``success_curve.csv`` and ``.png``.
+        Gets ``scores.json`` with all scores; ``metrics.json`` with the few that DVC shows; ``scores.csv``, one line per clip
+        and seed; ``success_curve.csv`` and ``.png``.
     maps_folder : Path
         Gets ``maps.h5`` and ``calibration.json`` of the first seed, and ``seed_<seed>/…`` of each further seed.
     baselines : Path
@@ -89,7 +91,7 @@ def evaluate(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv`` of the training data, none of which may be scored. Under a protocol with the consensus "per-source",
-        its labels also name the clusters of a method with class maps, and ``metrics.json`` gets the keys ``class_…``.
+        its labels also name the clusters of a method with class maps, and ``scores.json`` gets the keys ``class_…``.
     leaks_allowed : bool
         Setting of the dataset card: score clips that are also in the training data.
     device : str
@@ -109,7 +111,7 @@ def evaluate(
     models = _find_models(run_folder, seeds)
 
     diagnostics = _training_diagnostics(list(models.values()))
-    metrics: dict[str, Any] = {"split": split, "seeds": list(seeds)}
+    scores: dict[str, Any] = {"split": split, "seeds": list(seeds)}
     runs = []
     for seed, model in models.items():
         maps = compute_maps(model, shards, split=split, seed=seed, device=device)
@@ -119,10 +121,10 @@ def evaluate(
         write_maps(target / MAPS_FILE, maps)
         write_calibration(target / CALIBRATION_FILE, calibration)
         runs.append(score_maps(maps, boxes, rules, evaluation))
-    metrics |= flat_metrics(runs) | diagnostics
+    scores |= flat_metrics(runs) | diagnostics
     # All seeds have the same method, and so the same normalization.
     if maps.normalization:
-        metrics["normalization"] = maps.normalization
+        scores["normalization"] = maps.normalization
 
     class_note = ""
     if clips is not None and rules[""].consensus == "per-source":
@@ -136,16 +138,17 @@ def evaluate(
             threshold=evaluation.threshold,
             device=device,
         )
-        metrics |= of_classes
+        scores |= of_classes
 
     remove_leftovers(folder, min_age_s=DAY_S)
-    write_json(folder / METRICS_FILE, metrics)
-    _write_scores(folder / SCORES_FILE, runs, seeds)
+    write_json(folder / SCORES_FILE, scores)
+    write_json(folder / METRICS_FILE, main_metrics(scores, content_free))
+    _write_clip_scores(folder / CLIP_SCORES_FILE, runs, seeds)
     curves = mean_curves(runs)
     _write_curves(folder / SUCCESS_CURVE_FILE, curves)
     _draw_curves(folder / SUCCESS_CURVE_FILE, curves, name=run_folder.name, threshold=evaluation.threshold)
-    echo(describe(metrics, shards))
-    _print_table(run_folder.name, metrics, content_free, usual=rules[""].normalization)
+    echo(describe(scores, shards))
+    _print_table(run_folder.name, scores, content_free, usual=rules[""].normalization)
     if class_note:
         echo(class_note)
 
@@ -198,7 +201,7 @@ def _find_models(run_folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
     return models
 
 
-def _write_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:
+def _write_clip_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: Sequence[int]) -> None:
     """Write one line per clip and seed, under the card's protocol."""
     rows = []
     for seed, run in zip(seeds, runs, strict=True):

@@ -13,10 +13,10 @@ import numpy as np
 from pipeline.common.config import Card
 from pipeline.common.errors import EvaluationError
 from pipeline.common.files import replacing
-from pipeline.common.project import BASELINES_FILE, MAPS_FILE, MAPS_FOLDER, METRICS_FILE, SCORES_FILE, stage_name
+from pipeline.common.project import BASELINES_FILE, CLIP_SCORES_FILE, MAPS_FILE, MAPS_FOLDER, SCORES_FILE, stage_name
 from pipeline.report.examples import Scored, read_ciou
 from pipeline.scoring.map_file import read_maps
-from pipeline.scoring.summary import read_baselines, read_metrics
+from pipeline.scoring.summary import read_baselines, read_scores
 from pipeline.shards.reader import ShardSet
 
 OURS, INITIAL = "iterative", "initial"
@@ -89,7 +89,7 @@ class Source:
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Variant → its flat scores. Raises EvaluationError if some are missing."""
-        return {name: read_metrics(self.results / name / METRICS_FILE) for name in self.variants}
+        return {name: read_scores(self.results / name / SCORES_FILE) for name in self.variants}
 
     @cached_property
     def content_free(self) -> dict[str, dict[str, Any]]:
@@ -105,7 +105,7 @@ def read_scored(source: Source, name: str) -> Scored:
     # Maps of other clips would be drawn over the wrong frames without any error.
     if maps.shards != shards.fingerprint or maps.clip_ids != shards.clip_ids or maps.seed != source.seed:
         raise EvaluationError(f"{path}: made from other shards or another seed; {again}")
-    return Scored(name, maps, read_ciou(source.results / name / SCORES_FILE, seed=source.seed))
+    return Scored(name, maps, read_ciou(source.results / name / CLIP_SCORES_FILE, seed=source.seed))
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:

@@ -88,7 +88,7 @@ class Scores:
 
 
 def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Return flat metrics as in metrics.json.
+    """Return flat metrics as in scores.json.
 
     Parameters
     ----------

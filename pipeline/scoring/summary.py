@@ -1,4 +1,4 @@
-"""Flat metrics over threshold rules and seeds: the contents of ``metrics.json`` and ``baselines.json``.
+"""Flat metrics over threshold rules and seeds: the contents of ``scores.json``, ``metrics.json`` and ``baselines.json``.
 
 Conventions
 -----------
@@ -22,6 +22,8 @@ present if the method's own replaces the protocol's.
 With several seeds, a metric is the mean over seeds and ``<key>_seeds`` lists the value of each. The interval is then
 computed from each clip's (or frame's) mean over seeds: it shows the variation over clips, the list the variation over
 seeds.
+
+``metrics.json`` is what DVC shows, the few numbers of `main_metrics`. Everything else reads ``scores.json``.
 """
 
 from __future__ import annotations
@@ -42,6 +44,16 @@ from pipeline.scoring.results import Scores, samples, summarize, with_intervals
 SHUFFLED = "shuffled_"
 _OF_THE_MAP = ("pointing_accuracy", "quadrant_accuracy")  # the same under every threshold rule
 _FACTS = ("threshold", "quadrant_chance")  # floats that are no scores
+# Key in metrics.json → key in scores.json. Short, because `dvc metrics show` prints all of them on one line.
+_MAIN = {
+    "success_rate": "success_rate",
+    "auc": "auc",
+    "mean_ciou": "mean_ciou",
+    "pointing": "pointing_accuracy",
+    "quadrant": "quadrant_accuracy",
+    "shuffled": f"{SHUFFLED}success_rate",
+}
+_DIGITS = 4  # of metrics.json: a hundredth of a percent, finer than any interval
 
 
 def scoring_rules(protocol: ScoringProtocol) -> dict[str, ScoringProtocol]:
@@ -80,6 +92,33 @@ def flat_metrics(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
     return metrics | own_facts
 
 
+def main_metrics(scores: Mapping[str, Any], content_free: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the contents of ``metrics.json``: at most seven fractions, rounded to four digits.
+
+    Parameters
+    ----------
+    scores : mapping
+        The contents of ``scores.json``.
+    content_free : mapping of str to mapping
+        Baseline → its flat metrics.
+
+    Returns
+    -------
+    dict
+        ``success_rate``, ``auc``, ``mean_ciou``, ``pointing`` (accuracy) and, for mosaics, ``quadrant`` (accuracy);
+        ``shuffled``, the success rate with the audio of other clips; ``best_baseline``, see `best_baseline`.
+    """
+    metrics = {name: round(scores[key], _DIGITS) for name, key in _MAIN.items() if key in scores}
+    if content_free:
+        metrics["best_baseline"] = round(content_free[best_baseline(content_free)]["success_rate"], _DIGITS)
+    return metrics
+
+
+def best_baseline(content_free: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the name of the content-free baseline with the highest success rate; the first one of several."""
+    return max(content_free, key=lambda name: content_free[name]["success_rate"])
+
+
 def mean_curves(runs: Sequence[Mapping[str, Scores]]) -> dict[str, np.ndarray]:
     """Return the success curve of each prefix, averaged over seeds, float64 (21,)."""
     return {prefix: np.mean([run[prefix].curve for run in runs], axis=0) for prefix in runs[0]}
@@ -95,8 +134,8 @@ def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a ``metrics.json``. Raises EvaluationError if it is missing or unusable."""
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read a ``scores.json``. Raises EvaluationError if it is missing or unusable."""
     return _read_json(path, again=f"dvc repro {stage_name('evaluate', path.parent)}")
 
 

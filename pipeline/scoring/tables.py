@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-The metrics of a row are the flat mapping of ``metrics.json`` or of one entry in ``baselines.json``: fractions in [0, 1],
+The metrics of a row are the flat mapping of ``scores.json`` or of one entry in ``baselines.json``: fractions in [0, 1],
 each with its 95 % interval ``<key>_low``, ``<key>_high``. A key is ``<audio><rule><metric>``, see
 `pipeline.scoring.summary`. Tables for people show percent with one decimal; CSV files contain fractions.
 """

@@ -77,7 +77,7 @@ def run_everything(tmp_path, visual, audio, augmentation):
         run, clips["test"], manifest, tmp_path / "results", maps_folder=tmp_path / "maps", baselines=baselines,
         split="test", evaluation=RULE, seeds=[0], device="cpu",
     )  # fmt: skip
-    assert json.loads((tmp_path / "results/metrics.json").read_text())["n_clips"] == 8
+    assert json.loads((tmp_path / "results/scores.json").read_text())["n_clips"] == 8
 
     localizer = Localizer.load(run / "model.pt", device="cpu")
     frame = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)

@@ -33,7 +33,7 @@ def project(tmp_path):
     results = tmp_path / "results/demo"
     (results / "iterative").mkdir(parents=True)
     metrics = {**SCORES, "seeds": [0], **scores(0.635, 0.533), **scores(0.081, 0.122, "shuffled_")}
-    (results / "iterative/metrics.json").write_text(json.dumps(metrics))
+    (results / "iterative/scores.json").write_text(json.dumps(metrics))
     rows = {"random": {**SCORES, **scores(0.02, 0.126)}, "all_ones": {**SCORES, "split": "other", **scores(0.99, 0.99)}}
     (results / "baselines.json").write_text(json.dumps(rows))
     return tmp_path
@@ -94,7 +94,7 @@ def test_scores_of_other_weights_are_left_out(project):
 
 
 def test_scores_over_seeds(project):
-    path = project / "results/demo/iterative/metrics.json"
+    path = project / "results/demo/iterative/scores.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": [0, 1, 2]}))
     assert "Means over the seeds 0, 1, 2" in card_of(project / "runs/demo/iterative/model.pt")
 
@@ -104,7 +104,7 @@ def test_a_bare_model(tmp_path):
     assert "exported as ONNX (opset 17). Its method is `mssl` (MSSL)" in text
     assert "- Dataset: unknown" in text
     assert "- Labels: bell, drum, horn" in text
-    assert "has no `metrics.json`" in text
+    assert "has no `scores.json`" in text
     assert "has not been measured" in text
     assert "synthetic videos" not in text
     assert 'onnxruntime.InferenceSession("out.onnx")' in text
@@ -134,6 +134,6 @@ def test_titles_cannot_break_the_card(project):
 
 @pytest.mark.parametrize(("content", "message"), [("{", "cannot be read as JSON"), ("[]", "contains no scores")])
 def test_damaged_scores_are_reported(project, content, message):
-    (project / "results/demo/iterative/metrics.json").write_text(content)
-    with pytest.raises(ExportError, match=f"metrics.json: {message}.*dvc repro evaluate"):
+    (project / "results/demo/iterative/scores.json").write_text(content)
+    with pytest.raises(ExportError, match=f"scores.json: {message}.*dvc repro evaluate"):
         read_context(project / "runs/demo/iterative/model.pt")

@@ -18,7 +18,7 @@ from pipeline.common.console import run_command
 from pipeline.common.errors import EvaluationError
 from tests.support.projects import DVC, ROOT, environment
 
-METRICS_COLUMNS = [f"results/tiny/iterative/metrics.json:{key}" for key in ("success_rate", "auc", "split")]
+WRITTEN = {}  # (revision, path) → scores.json; the revision of a made experiment is its name
 ITERATE = {"delta_v": 0.8, "delta_a": 0.9, "temperature": 0.3}
 
 
@@ -45,14 +45,17 @@ def experiment(name, *, success=0.5, split="validation", variants=("iterative",)
     top = {"dataset": "tiny", "variants": list(variants), "seeds": more.pop("seeds", [0]), "score_split": split}
     top["extract"] = {"clips_per_shard": 512, "max_reject_fraction": 0.1} | more.pop("extract", {})
     top["training"] = {"tiny": {"batch_size": 8, "iterate": ITERATE | more, "methods": methods}}
-    files = {
-        f"results/tiny/{variant}/metrics.json": scores(success, split=split, quadrant=quadrant) for variant in variants
-    }
-    # `seeds` is in several files and so has a prefix; the baselines are those of nobody.
-    columns = {f"{path}:{key}": value for path, metrics in files.items() for key, value in flat(metrics).items()}
-    columns |= {"random.success_rate": success / 7, "image_size": 32.0, "results/tiny/baselines.json:seeds": "[0]"}
+    written = scores(success, split=split, quadrant=quadrant)
+    for variant in variants:
+        WRITTEN[name, f"results/tiny/{variant}/scores.json"] = written
+    # A key of several files has a prefix, as `seeds` here. Metrics must not be read: they have no split.
+    columns = {"success_rate": 0.999, "image_size": 32.0, "results/other.json:seeds": "[0]"}
     columns |= {"params.yaml:seeds" if key == "seeds" else key: value for key, value in flat(top).items()}
-    return {"Experiment": name, "rev": "0" * 7, "typ": "branch_commit", "State": None, **columns}
+    return {"Experiment": name, "rev": name, "typ": "branch_commit", "State": None, **columns}
+
+
+def read_written(rev, path):
+    return WRITTEN.get((rev, path.as_posix()))
 
 
 def shown(*experiments):
@@ -61,7 +64,8 @@ def shown(*experiments):
 
 
 def series_of(*experiments, setting="delta_v", **options):
-    return compare(shown(*experiments), setting, dataset="tiny", **{"split": "validation"} | options)
+    given = {"split": "validation", "read_scores": read_written} | options
+    return compare(shown(*experiments), setting, dataset="tiny", **given)
 
 
 def values(series):
@@ -175,7 +179,7 @@ def test_the_first_listed_and_so_latest_of_two_experiments_at_one_value_counts()
 
 def test_other_splits_and_unfinished_experiments_are_left_out():
     failed = experiment("failed", delta_v=0.5) | {"State": "Failed"}
-    queued = experiment("queued", delta_v=0.55) | dict.fromkeys(METRICS_COLUMNS)
+    queued = experiment("queued", delta_v=0.55) | {"rev": "not run"}
     running = experiment("running", delta_v=0.45, success=0.9) | {
         "State": "Running"
     }  # with the scores of the one before
@@ -196,19 +200,6 @@ def test_nothing_to_compare_says_what_was_found(setting):
         series_of(experiment("a"), experiment("b", delta_v=0.7, split="test"), setting=setting)
 
 
-def test_a_single_metrics_file_has_columns_without_its_path():
-    def only(name, delta_v, variants=("iterative",)):
-        row = experiment(name, delta_v=delta_v, variants=variants)
-        columns = {key.split(":")[-1] if "metrics.json" in key else key: value for key, value in row.items()}
-        return {key: value for key, value in columns.items() if "baselines.json" not in key}
-
-    (series,) = series_of(only("a", 0.6), only("b", 0.7))
-    assert (series.variant, [point.value for point in series.points]) == ("iterative", [0.6, 0.7])
-    # Which of two variants the only file belongs to is unknown.
-    with pytest.raises(EvaluationError, match="delta_v"):
-        series_of(*(only(name, value, ("itr", "iterative")) for name, value in (("a", 0.6), ("b", 0.7))))
-
-
 def test_a_setting_that_is_off_or_text_is_not_a_value():
     with pytest.raises(EvaluationError, match="delta_v"):
         series_of(experiment("a", delta_v=True), experiment("b", delta_v="0.7x"))
@@ -224,6 +215,7 @@ def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     every = [experiment(f"e{i}", delta_v=0.6 + i / 10, success=0.2 + i / 10) for i in range(3)]
     monkeypatch.setattr("pipeline.cli.scoring.sensitivity.list_experiments", lambda *, all_commits: shown(*every))
+    monkeypatch.setattr("pipeline.cli.scoring.sensitivity.read_from_commit", read_written)
     assert run("delta_v", "--dataset", "tiny") == 0
     assert "iterative (Eq. 7)      0.7  30.0 (25.0–34.0)" in capsys.readouterr().out
     folder = tmp_path / "results" / "tiny" / "sensitivity"
@@ -251,7 +243,8 @@ folder = pathlib.Path("results/tiny/iterative")
 folder.mkdir(parents=True, exist_ok=True)
 values = {"success_rate": delta_v / 2, "auc": delta_v / 4}
 ends = {key + end: value + step for key, value in values.items() for end, step in (("_low", -0.1), ("_high", 0.1))}
-(folder / "metrics.json").write_text(json.dumps({**values, **ends, "split": params["score_split"], "seeds": [0]}))
+(folder / "metrics.json").write_text(json.dumps(values))
+(folder / "scores.json").write_text(json.dumps({**values, **ends, "split": params["score_split"], "seeds": [0]}))
 """
 PIPELINE = {
     "stages": {
@@ -259,6 +252,7 @@ PIPELINE = {
             "cmd": "python stage.py",
             "deps": ["stage.py"],
             "params": ["score_split", "training"],
+            "outs": [{"results/tiny/iterative/scores.json": {"cache": False}}],
             "metrics": [{"results/tiny/iterative/metrics.json": {"cache": False}}],
         }
     }

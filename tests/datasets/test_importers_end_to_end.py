@@ -87,7 +87,7 @@ def check_scores(tree: Tree, project: Path) -> None:
 
 
 def check_metrics(tree: Tree, results: Path) -> None:
-    metrics = json.loads((results / "iterative/metrics.json").read_text())
+    metrics = json.loads((results / "iterative/scores.json").read_text())
     assert (metrics["protocol"], metrics["threshold"]) == (tree.protocol, tree.threshold)
     assert metrics["n_clips"] == len(tree.boxes())
     for key in METRICS:

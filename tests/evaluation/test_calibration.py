@@ -124,12 +124,12 @@ def test_a_model_is_calibrated_without_boxes(project, capsys):
 def test_an_evaluated_variant_is_not_calibrated_in_its_place(project, capsys):
     """Its calibration tells that the scores beside it are of these weights."""
     shutil.copy(ROOT / "params.yaml", project)
-    metrics = project / "results/demo/iterative/metrics.json"
+    metrics = project / "results/demo/iterative/scores.json"
     metrics.parent.mkdir(parents=True)
     metrics.write_text("{}")
     assert run("calibrate", "iterative") == 1
     error = capsys.readouterr().err
-    assert "results/demo/iterative/metrics.json" in error
+    assert "results/demo/iterative/scores.json" in error
     assert "dvc repro evaluate@demo-iterative`" in error
     assert not (project / "results/demo/maps").exists()
     assert run("calibrate", "iterative", "-o", "usual.json") == 0

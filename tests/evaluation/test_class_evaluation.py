@@ -138,7 +138,7 @@ def test_evaluation_adds_them_under_a_protocol_by_source(world, tmp_path, capsys
         leaks_allowed=True,  # the worlds have other clips under the same ids
         device="cpu",
     )
-    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "results" / "scores.json").read_text())
     own, line = scored(world)
     assert {key: value for key, value in metrics.items() if key.startswith("class_")} == (own if by_class else {})
     assert (line in capsys.readouterr().out) == by_class

@@ -96,7 +96,18 @@ class World:
             device="cpu",
             **further,
         )
-        return json.loads((self.folder / "results" / "metrics.json").read_text())
+        return json.loads((self.folder / "results" / "scores.json").read_text())
+
+
+def test_dvc_gets_a_few_of_the_scores(world):
+    ends = ("success_rate", "success_rate_low", "success_rate_high")
+    (world.folder / "baselines.json").write_text(json.dumps({"random": dict.fromkeys(ends, 0.1234567)}))
+    world.respond(where_it_sounds)
+    scores = world.evaluate()
+    few = json.loads((world.folder / "results" / "metrics.json").read_text())
+    assert (few["success_rate"], few["best_baseline"]) == (1, 0.1235)
+    assert few["shuffled"] == round(scores["shuffled_success_rate"], 4)
+    assert few["pointing"] == round(scores["pointing_accuracy"], 4)
 
 
 def where_it_sounds(_model, _frame, sound):

@@ -18,4 +18,4 @@ def test_the_commands_of_experiments_run(reader):
 
     with (reader / "results/demo/sensitivity/delta_v.csv").open() as file:
         assert {float(row["value"]) for row in csv.DictReader(file)} == {0.5, 0.6}
-    assert json.loads((reader / "results/demo/iterative/metrics.json").read_text())["split"] == "validation"
+    assert json.loads((reader / "results/demo/iterative/scores.json").read_text())["split"] == "validation"

@@ -18,7 +18,7 @@ from pipeline.features.compute import compute_features
 from pipeline.features.reader import open_clips
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.baselines import evaluate_content_free
-from pipeline.scoring.summary import read_metrics
+from pipeline.scoring.summary import read_scores
 from pipeline.shards.reader import ShardSet
 from pipeline.training.train import initialize, train
 from tests.support.projects import ROOT
@@ -89,7 +89,7 @@ def train_and_score(project: Path, settings: TrainingSettings) -> dict[str, dict
             run, clips["test"], manifest, results, maps_folder=results / "maps", baselines=baselines, split="test",
             evaluation=rule, seeds=[0], clips=project / "data/clips.csv", device="cpu",
         )  # fmt: skip
-        found[row] = read_metrics(results / "metrics.json")
+        found[row] = read_scores(results / "scores.json")
     return found
 
 

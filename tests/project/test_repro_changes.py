@@ -46,7 +46,7 @@ def test_a_changed_list_reruns_the_stages_of_its_split_alone(project):
     # The order of stages that do not need each other is DVC's own.
     assert ran[:2] == ["prepare@demo", "extract@demo-test"]
     assert sorted(ran[2:]) == ["baselines@demo", "evaluate@demo-iterative", "features@demo-test"]
-    metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
+    metrics = json.loads((project / "results/demo/iterative/scores.json").read_text())
     assert metrics["n_clips"] == TEST - 1
 
 
@@ -70,8 +70,7 @@ def test_a_further_variant_and_a_dataset_without_training_clips_run_their_own_st
     results = project / "results" / "demo"
     for variant in ("initial", "iterative"):
         own_scores, scores = (
-            json.loads((folder / variant / "metrics.json").read_text())
-            for folder in (results, results / "on/elsewhere")
+            json.loads((folder / variant / "scores.json").read_text()) for folder in (results, results / "on/elsewhere")
         )
         assert scores == own_scores  # the same clips under another name
 

@@ -27,7 +27,7 @@ def test_every_artifact_is_there(prepared):
         assert file.attrs["epoch"] == EPOCHS
 
     results = prepared / "results/demo"
-    metrics = json.loads((results / "iterative/metrics.json").read_text())
+    metrics = json.loads((results / "iterative/scores.json").read_text())
     assert metrics["n_clips"] == TEST
     assert 0 <= metrics["success_rate_low"] <= metrics["success_rate"] <= metrics["success_rate_high"] <= 1
     baselines = json.loads((results / "baselines.json").read_text())

@@ -50,7 +50,7 @@ def test_frozen_backbones_run_once(project):
         assert (len(clips), clips.n_views, clips.sides) == (n_clips, views, ("visual", "audio"))
     assert len(sorted(features.glob("train/*.h5"))) == N_SHARDS
     assert len(sorted((project / "runs/demo/iterative/pseudo_labels").glob("*.h5"))) == EPOCHS + 1
-    metrics = json.loads((project / "results/demo/iterative/metrics.json").read_text())
+    metrics = json.loads((project / "results/demo/iterative/scores.json").read_text())
     assert metrics["n_clips"] == TEST
     assert "iterative (Eq. 7)" in (project / "results/demo/report/table.md").read_text()
 

@@ -77,12 +77,12 @@ def test_damaged_or_mixed_results_are_refused(tmp_path, damage):
     elif damage == "column":
         path.write_text("".join(lines).replace("shuffled_ciou", "shuffled"))
     elif damage == "split":
-        metrics = folder / "iterative" / "metrics.json"
+        metrics = folder / "iterative" / "scores.json"
         metrics.write_text(metrics.read_text().replace('"test"', '"validation"'))
     elif damage == "no baselines":
         (folder / "baselines.json").write_text("{}")
     else:
-        for name in ("metrics.json", "scores.csv"):
+        for name in ("scores.json", "scores.csv"):
             file = folder / "iterative" / name
             file.write_text(file.read_text().replace("c000", "d000"))
     with pytest.raises(EvaluationError, match=r"demo.*(dvc repro|run `)"):

@@ -372,7 +372,7 @@ def test_the_same_results_give_the_same_report(project):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("iterative/metrics.json", r"iterative/metrics\.json.* `dvc repro evaluate`"),
+        ("iterative/scores.json", r"iterative/scores\.json.* `dvc repro evaluate`"),
         ("iterative/success_curve.csv", r"iterative/success_curve\.csv.* `dvc repro evaluate`"),
         ("initial/scores.csv", r"initial/scores\.csv.* `dvc repro evaluate`"),
         ("maps/iterative/maps.h5", r"iterative/maps\.h5.* `dvc repro evaluate"),

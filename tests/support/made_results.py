@@ -32,7 +32,7 @@ def scores(ciou, quadrant=None) -> Scores:
 
 
 def write_row(folder: Path, ciou, *, shuffled=None, median=None, quadrant=None, seeds=None) -> None:
-    """Write ``metrics.json`` and ``scores.csv`` of one variant.
+    """Write ``scores.json`` and ``scores.csv`` of one variant.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def write_row(folder: Path, ciou, *, shuffled=None, median=None, quadrant=None, 
     names = list(range(len(ciou))) if seeds is None else list(seeds)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {"split": "test", "seeds": names, **flat_metrics(runs)}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "scores.json").write_text(json.dumps(metrics))
     with (folder / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(

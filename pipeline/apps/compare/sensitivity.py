@@ -3,7 +3,8 @@
 Conventions
 -----------
 Experiments are the rows of `dvc.api.exp_show`: flat, with dotted keys, newest first, numbers as float and everything else
-as text. DVC prefixes a column with its file (``params.yaml:seeds``) only if several files have that key.
+as text. DVC prefixes a column with its file (``params.yaml:seeds``) only if several files have that key. Only their settings are
+used: the scores, with their intervals, are those of each experiment's ``scores.json`` in Git.
 
 A setting is a dotted key of params.yaml, or a bare name such as ``delta_v``. A bare name means the value of
 ``training.DATASET.iterate`` that a variant really trains with, which its entry of ``methods`` may override.
@@ -15,14 +16,14 @@ Success rate, AUC and the quadrant accuracy of mosaics are fractions in [0, 1]; 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.common.config import Params
 from pipeline.common.errors import EvaluationError
-from pipeline.common.project import PARAMS_FILE
+from pipeline.common.project import PARAMS_FILE, SCORES_FILE, results_folder
 from pipeline.common.reading import parse_yaml
 from pipeline.common.text_table import Table
 from pipeline.evaluation.labels import label_of
@@ -45,6 +46,9 @@ WITHOUT_EFFECT = {
     "keep_epochs",
 }
 Experiment = Mapping[str, Any]
+ReadScores = Callable[
+    [str, Path], Mapping[str, Any] | None
+]  # revision and path in the project → scores.json, None if absent
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,13 @@ class Series:
 
 
 def compare(
-    experiments: Sequence[Experiment], setting: str, *, dataset: str, split: str, variants: Sequence[str] = ()
+    experiments: Sequence[Experiment],
+    setting: str,
+    *,
+    read_scores: ReadScores,
+    dataset: str,
+    split: str,
+    variants: Sequence[str] = (),
 ) -> list[Series]:
     """Return one series per variant and combination of the other settings.
 
@@ -91,6 +101,8 @@ def compare(
     experiments : sequence of Experiment
     setting : str
         A dotted key of params.yaml, or the bare name of an `iterate` setting.
+    read_scores : callable
+        Reads a file of an experiment, by its revision.
     dataset : str
         Experiments on other datasets are left out.
     split : str
@@ -107,7 +119,7 @@ def compare(
     own = [e for e in finished if _param(e, "dataset") == dataset and (_param(e, "score_split") or "test") == split]
     found: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[float, Point]] = {}
     for experiment in own:
-        for variant, metrics in _scores(experiment, dataset, split):
+        for variant, metrics in _scores(experiment, read_scores, dataset, split):
             keys = _effective_keys(setting, dataset, variant)
             value = next((v for key in keys if (v := _param(experiment, key)) is not None), None)
             if (variants and variant not in variants) or not isinstance(value, float):
@@ -183,19 +195,15 @@ def _param(experiment: Experiment, key: str) -> Any:
     return experiment.get(f"{PARAMS_FILE}:{key}", experiment.get(key))
 
 
-def _scores(experiment: Experiment, dataset: str, split: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each variant with the metrics of its ``results/DATASET/VARIANT/metrics.json``."""
-    column = re.compile(rf"(results/{re.escape(dataset)}/([^/:]+)/metrics\.json:)success_rate")
-    prefixes = {match[2]: match[1] for key in experiment if (match := column.fullmatch(key))}
-    if not prefixes:
-        # The only metrics file of all experiments: its columns have no prefix, and it belongs to the only variant.
-        listed = parse_yaml(_param(experiment, "variants") or "[]", "variants", EvaluationError)
-        prefixes = {listed[0]: ""} if len(listed) == 1 else {}
-    for variant, prefix in prefixes.items():
+def _scores(
+    experiment: Experiment, read_scores: ReadScores, dataset: str, split: str
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each variant with the metrics of its ``results/DATASET/VARIANT/scores.json``."""
+    for variant in parse_yaml(_param(experiment, "variants") or "[]", "variants", EvaluationError):
+        scores = read_scores(experiment["rev"], results_folder(Path(), dataset) / str(variant) / SCORES_FILE) or {}
         keys = [key + end for key in METRICS for end in ENDS]
-        scored_split, *values = (experiment.get(prefix + key, experiment.get(key)) for key in ("split", *keys))
-        own = {key: value for key, value in zip(keys, values, strict=True) if isinstance(value, float)}
-        if scored_split == split and all(key + end in own for key in REQUIRED for end in ENDS):
+        own = {key: scores[key] for key in keys if isinstance(scores.get(key), float)}
+        if scores.get("split") == split and all(key + end in own for key in REQUIRED for end in ENDS):
             yield variant, own
 
 

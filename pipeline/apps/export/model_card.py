@@ -68,9 +68,9 @@ def read_context(model: Path) -> ProjectContext:
     if paths is None:
         return ProjectContext()
     card = load_card(paths.manifest) if (paths.manifest / CARD_FILE).is_file() else None
-    # metrics.json does not identify the weights, but the calibration that is written in the same evaluation does.
+    # scores.json does not identify the weights, but the calibration that is written in the same evaluation does.
     same = read_calibration(paths.calibration).model == file_digest(model) if paths.calibration.is_file() else None
-    return ProjectContext(paths, card, _read_scores(paths.metrics), _read_scores(paths.baselines), same)
+    return ProjectContext(paths, card, _read_scores(paths.scores), _read_scores(paths.baselines), same)
 
 
 def model_card(exported: Exported, context: ProjectContext) -> str:
@@ -190,7 +190,7 @@ def _training(facts: Mapping[str, Any]) -> str:
 def _scores(facts: Mapping[str, Any], context: ProjectContext) -> str:
     metrics = context.metrics
     if metrics is None:
-        return "Unknown: this model has no `metrics.json` from an evaluation."
+        return "Unknown: this model has no `scores.json` from an evaluation."
     if context.same_weights is False:
         return (
             "Unknown: the scores in the project belong to other weights. Run `dvc repro evaluate` to score this model."

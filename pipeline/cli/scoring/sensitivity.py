@@ -61,7 +61,9 @@ def sensitivity(
 
     dataset = dataset or load_params(params_path).dataset
     experiments = list_experiments(all_commits=all_commits)
-    series = compare(experiments, setting, dataset=dataset, split=split, variants=variants)
+    series = compare(
+        experiments, setting, read_scores=read_from_commit, dataset=dataset, split=split, variants=variants
+    )
     table = sensitivity_table(series, setting)
     echo(f"{dataset}, {split}; percent with 95 % interval over clips\n\n{table.text()}")
     stem = (output or results_folder(Path(), dataset) / "sensitivity") / setting
@@ -85,3 +87,20 @@ def list_experiments(*, all_commits: bool) -> list[dict[str, Any]]:
     except (DvcException, SCMError) as error:
         raise EvaluationError(f"DVC cannot list experiments: {error}; run from the project's root") from None
     return experiments
+
+
+def read_from_commit(rev: str, path: Path) -> dict[str, Any] | None:
+    """Read the JSON file `path` of the project as it is in the commit `rev`; None if it is not there or damaged."""
+    import json
+
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        files = repo.scm.get_fs(rev)
+        # The project may be in a subfolder of the Git repository.
+        inside = Path(repo.root_dir).relative_to(repo.scm.root_dir) / path
+        try:
+            content = json.loads(files.open(inside.as_posix(), "r", encoding="utf-8").read())
+        except (FileNotFoundError, ValueError):
+            return None
+    return content if isinstance(content, dict) else None

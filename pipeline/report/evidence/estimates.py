@@ -3,7 +3,7 @@
 Conventions
 -----------
 Values are fractions. An interval has two parts. Over clips it is the percentile bootstrap of each clip's mean over seeds, as in
-``metrics.json``. Over seeds it is Student's t interval of each seed's mean over clips: with three seeds, a bootstrap over
+``scores.json``. Over seeds it is Student's t interval of each seed's mean over clips: with three seeds, a bootstrap over
 seeds contains the true mean in only three of four experiments. The parts are added in quadrature (the method of variance
 estimates recovery: Zou and Donner, Statistics in Medicine 2008). One seed has no spread, so the interval is then over clips only.
 """

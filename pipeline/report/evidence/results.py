@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-A metric is named as in ``metrics.json``: ``success_rate``, ``auc`` and, for mosaics, ``quadrant_accuracy``; with the prefix
+A metric is named as in ``scores.json``: ``success_rate``, ``auc`` and, for mosaics, ``quadrant_accuracy``; with the prefix
 ``shuffled_``, frames had the audio of other clips. Values per seed and clip are fractions, under the protocol of the dataset's card.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import EvaluationError
-from pipeline.common.project import BASELINES_FILE, METRICS_FILE, SCORES_FILE, stage_name
+from pipeline.common.project import BASELINES_FILE, CLIP_SCORES_FILE, SCORES_FILE, stage_name
 from pipeline.common.tables import read_records
 from pipeline.methods.registry import METHODS
 from pipeline.scoring.metrics import FloatArray, auc, curve_of_each_clip, succeeds
-from pipeline.scoring.summary import SHUFFLED, read_baselines, read_metrics
+from pipeline.scoring.summary import SHUFFLED, read_baselines, read_scores
 
 METRIC_NAMES = {"success_rate": "success rate", "auc": "AUC", "quadrant_accuracy": "quadrant accuracy"}
 _SAME = ("split", "protocol", "threshold", "n_clips")  # what the rows of one dataset have in common
@@ -34,7 +34,7 @@ class TrainedRow:
     Attributes
     ----------
     metrics : mapping of str to Any
-        ``metrics.json``.
+        ``scores.json``.
     seeds : tuple of int
     clip_ids : tuple of str
         In alphabetical order.
@@ -98,7 +98,7 @@ def read_results(folder: Path) -> Results:
     EvaluationError
         There are none, a file is damaged, or rows belong to different clips, splits or protocols.
     """
-    scored = {path.parent.name for path in folder.glob(f"*/{METRICS_FILE}")}
+    scored = {path.parent.name for path in folder.glob(f"*/{SCORES_FILE}")}
     if not scored:
         raise EvaluationError(f"{folder}: no variant has scores; run `dvc repro`")
     ordered = [*(name for name in METHODS if name in scored), *sorted(scored - METHODS.keys())]
@@ -113,9 +113,9 @@ def read_results(folder: Path) -> Results:
 
 
 def read_row(folder: Path) -> TrainedRow:
-    """Read ``metrics.json`` and ``scores.csv`` of one variant. Raises EvaluationError if they are damaged or do not match."""
+    """Read ``scores.json`` and ``scores.csv`` of one variant. Raises EvaluationError if they are damaged or do not match."""
     again = f"run `dvc repro {stage_name('evaluate', folder)}`"
-    metrics, path = read_metrics(folder / METRICS_FILE), folder / SCORES_FILE
+    metrics, path = read_scores(folder / SCORES_FILE), folder / CLIP_SCORES_FILE
     records = read_records(path, EvaluationError)
     try:
         seeds = tuple(int(seed) for seed in metrics["seeds"])
@@ -127,9 +127,9 @@ def read_row(folder: Path) -> TrainedRow:
         values = _values(ordered, threshold=metrics["threshold"])
         differing = [key for key, each in values.items() if not abs(each.mean() - metrics[key]) <= _TOLERANCE]
     except (KeyError, TypeError, ValueError) as error:
-        raise EvaluationError(f"{path}: damaged, or not of the same run as {METRICS_FILE} ({error}); {again}") from None
+        raise EvaluationError(f"{path}: damaged, or not of the same run as {SCORES_FILE} ({error}); {again}") from None
     if differing:
-        raise EvaluationError(f"{path}: its {differing[0]} is not that of {METRICS_FILE}; {again}")
+        raise EvaluationError(f"{path}: its {differing[0]} is not that of {SCORES_FILE}; {again}")
     return TrainedRow(metrics, seeds, clip_ids, values)
 
 
