@@ -25,11 +25,19 @@ _MAX_MESSAGE_LENGTH = 200
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="INPUT...")
-@click.option("-o", "--output", "folder", required=True, type=PATH, help="Output folder; created if absent.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=PATH,
+    default="localized",
+    show_default=True,
+    help="Output folder; created if absent.",
+)
 @click.option(
     "--model",
-    required=True,
-    help="A model.pt, a run folder, or the name of a variant.",
+    envvar="SOUNDSPOT_MODEL",
+    help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
 )
 @click.option(
     "--audio", type=PATH, help="Audio file for an image. Default: an audio file with the same name next to it."
@@ -87,7 +95,7 @@ def localize(
     ctx: click.Context,
     inputs: tuple[Path, ...],
     folder: Path,
-    model: str,
+    model: str | None,
     audio: Path | None,
     as_json: bool,
     overwrite: bool,
@@ -110,21 +118,20 @@ def localize(
     output for a video is the same video with a heat map and its original audio; for an image, a PNG and an NPZ with the
     response map. Existing outputs are skipped, so an interrupted run can be resumed.
 
-    A file that cannot be localized is reported with the reason, and processing continues. The exit code is 0 if all files
-    succeeded and 1 if any failed.
+    A file that is missing or cannot be localized is reported with the reason, and processing continues. The exit code is 0
+    if all files succeeded and 1 if any failed.
 
     \b
     Example:
-      soundspot localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
-      soundspot localize bird.jpg --audio bird.wav -o localized --model runs/demo/iterative/model.pt
-      soundspot localize videos/ -o localized --model runs/demo/iterative/model.pt --json
+      soundspot localize holiday.mp4
+      soundspot localize bird.jpg --audio bird.wav --model runs/demo/iterative/model.pt
+      soundspot localize videos/ -o localized/all --model iterative --dataset demo --json
     """
     from tqdm import tqdm
 
     from pipeline.apps.localize.jobs import plan_jobs
     from pipeline.apps.localize.localizer import Localizer
     from pipeline.apps.localize.video.overlay_settings import OverlaySettings
-    from pipeline.cli.targets import resolve_model
     from pipeline.common.console import progress_disabled
     from pipeline.common.errors import LocalizationError
     from pipeline.common.files import DAY_S, locked, remove_leftovers
@@ -132,7 +139,7 @@ def localize(
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit
     )
-    path = resolve_model(model, dataset=dataset, seed=seed, params_path=params_path)
+    path = _model(model, dataset=dataset, seed=seed, params_path=params_path)
     localizer = Localizer.load(
         path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )
@@ -155,6 +162,16 @@ def localize(
     words = {"done": "localized", "kept": "already done", "failed": "failed"}
     echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
     ctx.exit(1 if counts["failed"] else 0)
+
+
+def _model(word: str | None, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
+    from pipeline.cli.targets import newest_model, resolve_model
+
+    if word:
+        return resolve_model(word, dataset=dataset, seed=seed, params_path=params_path)
+    path = newest_model(dataset=dataset, seed=seed, params_path=params_path)
+    note(f"model: {path}, the newest run on the dataset; choose another one with --model")
+    return path
 
 
 def _outcome(

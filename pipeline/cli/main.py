@@ -42,7 +42,7 @@ def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     \b
     Example:
       soundspot import demo
-      soundspot --quiet localize holiday.mp4 -o localized --model runs/demo/iterative/model.pt
+      soundspot --quiet localize holiday.mp4 --model runs/demo/iterative/model.pt
 
     Exit codes: 0 success, 1 error (reported on one line), 2 invalid options, 130 interrupted by Ctrl-C.
     Colors are used only on a terminal, and never if NO_COLOR is set.

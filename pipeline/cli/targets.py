@@ -10,11 +10,13 @@ from pipeline.common.errors import CheckpointError, PseudoLabelError, SoundspotE
 from pipeline.common.project import (
     CLIPS_FILE,
     DATA_FOLDER,
+    INITIAL_RUN,
     LABELS_FOLDER,
     MODEL_FILE,
     RUNS_FOLDER,
     SHARD_PATTERN,
     find_variant,
+    runs_folder,
     seed_name,
     shards_folder,
 )
@@ -52,6 +54,28 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
             f"{model}: no such model; give a model.pt, a run folder, or the name of a trained variant"
         )
     return model
+
+
+def newest_model(*, dataset: str | None, seed: int | None, params_path: Path) -> Path:
+    """Find the ``model.pt`` that was written last in ``runs/DATASET``, without the initialization; parameters as in `resolve_model`.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, or no settings file that names the active dataset.
+    SettingsError
+        The settings file is malformed.
+    """
+    if dataset is None and not params_path.is_file():
+        raise CheckpointError(f"no {params_path} here, so there is no default model; give --model or set SOUNDSPOT_MODEL")
+    folder = runs_folder(Path(), dataset or load_params(params_path).dataset)
+    models = [path for path in folder.glob(f"*/{MODEL_FILE}") if path.parent.name != INITIAL_RUN]
+    if not models:
+        raise CheckpointError(
+            f"{folder}: no trained model; train one with `soundspot train FOLDER` or `dvc repro train`, or give --model"
+        )
+    newest = max(models, key=lambda path: (path.stat().st_mtime_ns, path))
+    return resolve_model(f"{newest.parent}/", dataset=dataset, seed=seed, params_path=params_path)
 
 
 def resolve_labels(word: str, *, dataset: str | None, seed: int | None, params_path: Path) -> Artifacts:

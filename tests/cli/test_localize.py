@@ -204,7 +204,7 @@ def test_an_output_that_is_not_requested_causes_no_conflict(tmp_path):
     (tmp_path / "a.png").write_bytes(b"P6 1 1 255 abc")
 
     def conflicts(**options):
-        return [bool(job.conflict) for job in plan_jobs([tmp_path], tmp_path / "out", **options)]
+        return [bool(job.problem) for job in plan_jobs([tmp_path], tmp_path / "out", **options)]
 
     assert conflicts() == [False, False]
     assert conflicts(as_json=True) == [False, True]
@@ -481,6 +481,52 @@ def test_an_interrupted_job_is_130_and_leaves_nothing(project, monkeypatch, caps
     assert files(project / "out") == []
 
 
+def test_a_missing_input_or_an_empty_folder_does_not_stop_the_run(project, capsys):
+    video(project / "a.mp4")
+    (project / "empty").mkdir()
+    assert localize("none.mp4", "a.mp4", "empty", options=["--json"]) == 1
+    printed = capsys.readouterr()
+    failed = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
+    assert failed == [
+        "failed: none.mp4: no such file or folder",
+        "failed: empty: contains no file with a video, image or audio extension",
+    ]
+    assert printed.out.endswith("1 localized, 2 failed\n")
+    assert files(project / "out") == ["a.json", "a.mp4"]
+    assert localize("none.png", options=["--audio", "a.mp4"]) == 1
+    assert "failed: none.png: no such file" in capsys.readouterr().err
+
+
+def test_the_default_model_is_the_newest_run_on_the_active_dataset(project, monkeypatch, capsys):
+    video(project / "a.mp4")
+    (project / "params.yaml").write_text(PARAMS)
+    monkeypatch.delenv("SOUNDSPOT_MODEL", raising=False)
+    model_of = {}
+    places = ("squares/old", "squares/new", "squares/new/seed_7", "squares/initialize", "circles/newest")
+    for number, place in enumerate(places):
+        folder = project / "runs" / place
+        folder.mkdir(parents=True)
+        model_of[place] = file_digest(save_model(folder / "model.pt", seed=number + 1))
+        os.utime(folder / "model.pt", (1000 + number, 1000 + number))
+
+    def used(*options, out="localized"):
+        assert run("localize", "a.mp4", "--device", "cpu", "--json", "--overwrite", *options) == 0
+        return json.loads((project / out / "a.json").read_text())["model"]
+
+    assert used() == model_of["squares/new"]
+    assert "model: runs/squares/new/model.pt" in capsys.readouterr().err
+    assert used("--dataset", "circles") == model_of["circles/newest"]
+    assert used("--seed", 7) == model_of["squares/new/seed_7"]
+    os.utime(project / "runs/squares/old/model.pt", (2000, 2000))
+    assert used() == model_of["squares/old"]
+    monkeypatch.setenv("SOUNDSPOT_MODEL", "runs/squares/new")
+    assert used() == model_of["squares/new"]
+    assert used("--model", "model.pt", "-o", "out", out="out") == file_digest(project / "model.pt")
+    monkeypatch.delenv("SOUNDSPOT_MODEL")
+    assert run("localize", "a.mp4", "--dataset", "triangles") == 1
+    assert "runs/triangles: no trained model" in capsys.readouterr().err
+
+
 def test_an_internal_error_does_not_stop_the_run(project, monkeypatch, capsys):
     video(project / "a.mp4")
     video(project / "b.mp4")
@@ -594,9 +640,6 @@ def test_errors_are_one_line(project, capsys):
 
     video(project / "one" / "a.mp4")
     video(project / "two" / "a.mp4")
-    (project / "empty").mkdir()
-    assert "none.mp4: no such" in error("none.mp4")
-    assert "empty: contains no file" in error("empty")
     assert re.search(r"one/a\.mp4 .*two/a\.mp4 .*out/a\.mp4", error("one/a.mp4", "two/a.mp4"))
     assert "one/a.mp4: is an input" in error("one/a.mp4", out="one")
     assert "one: is the input folder" in error("one", out="one")
@@ -605,6 +648,7 @@ def test_errors_are_one_line(project, capsys):
     assert "model.pt: is a file" in error("one/a.mp4", out="model.pt")
     assert run("localize", "one", "-o", "out", "--model", "none.pt") == 1
     assert "none.pt: no such model" in capsys.readouterr().err
-    assert run("localize", "one", "-o", "out") == 2
+    assert run("localize", "one", "-o", "out") == 1
+    assert "no params.yaml here" in capsys.readouterr().err
     assert run("localize", "-o", "out", "--model", "model.pt") == 2
     assert not (project / "out").exists()

@@ -41,15 +41,15 @@ class Job:
     name : Path
         Output name relative to OUT, with the extension of the source.
     is_image : bool
-    conflict : str
-        Why the job conflicts with another one; empty if it does not.
+    problem : str
+        Why the job cannot run: its input is missing, or its output is that of another job. Empty if it can.
     """
 
     source: Path
     audio: Path | None
     name: Path
     is_image: bool
-    conflict: str = ""
+    problem: str = ""
 
     def output(self, folder: Path, suffix: str) -> Path:
         """Return the path of one of the outputs."""
@@ -82,13 +82,13 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, audio: Path | None = None
     Returns
     -------
     list of Job
-        If two files of one folder would get the same output, the later one has a `conflict`.
+        A missing input, a folder without media, and the later of two files of a folder with the same output have a `problem`.
 
     Raises
     ------
     LocalizationError
-        An input or `audio` does not exist, `folder` is a file, two inputs would get the same output, an input would be
-        overwritten, or `audio` is given although the input is not a single image.
+        `audio` does not exist, `folder` is a file, two inputs would get the same output, an input would be overwritten, or
+        `audio` is given although the input is not a single image.
     """
     if folder.exists() and not folder.is_dir():
         raise LocalizationError(f"{folder}: is a file; -o requires a folder for the outputs")
@@ -96,17 +96,18 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, audio: Path | None = None
         raise LocalizationError(f"{audio}: no such audio file; check --audio")
     found: dict[Path, Path] = {}
     roots: dict[Path, Path] = {}
+    problems: dict[Path, str] = {}
     for path in inputs:
         if path.is_dir():
             files = _media_below(path, folder)
             if not files:
-                raise LocalizationError(f"{path}: contains no file with a video, image or audio extension")
+                problems[path] = f"{path}: contains no file with a video, image or audio extension"
             found |= {file: file.relative_to(path) for file in files}
             roots |= dict.fromkeys(files, path)
         elif path.exists():
             found[path] = Path(path.name)
         else:
-            raise LocalizationError(f"{path}: no such file or folder")
+            problems[path] = f"{path}: no such file or folder"
     # Each folder is listed once, not once per image.
     audio_files: dict[Path, dict[str, Path]] = {}
     jobs = []
@@ -115,14 +116,15 @@ def plan_jobs(inputs: Sequence[Path], folder: Path, *, audio: Path | None = None
         if is_image and path.parent not in audio_files:
             audio_files[path.parent] = _audio_files_in(path.parent)
         jobs.append(Job(path, audio_files[path.parent].get(path.stem) if is_image else None, name, is_image))
-    if audio is not None:
+    if audio is not None and not problems:
         if len(jobs) != 1 or not jobs[0].is_image:
             raise LocalizationError(f"{audio}: --audio requires a single image as input")
         jobs = [Job(jobs[0].source, audio, jobs[0].name, True)]
     # An image's audio file is not an input of its own.
     taken = {job.audio for job in jobs}
     jobs = [job for job in jobs if job.source not in taken]
-    return _without_collisions(jobs, folder, roots, as_json=as_json)
+    unusable = [Job(path, None, Path(path.name), False, problem) for path, problem in problems.items()]
+    return unusable + _without_collisions(jobs, folder, roots, as_json=as_json)
 
 
 def _media_below(root: Path, folder: Path) -> list[Path]:
@@ -149,7 +151,7 @@ def _audio_files_in(folder: Path) -> dict[str, Path]:
 
 
 def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, Path], *, as_json: bool) -> list[Job]:
-    """Set `conflict` on jobs whose output is taken; `roots` maps each file to its input folder."""
+    """Set `problem` on jobs whose output is taken; `roots` maps each file to its input folder."""
     sources = {job.source.resolve() for job in jobs}
     owner: dict[Path, Job] = {}
     settled = []
@@ -172,5 +174,5 @@ def _without_collisions(jobs: Sequence[Job], folder: Path, roots: Mapping[Path, 
                 f"{other} and {job.source} would both be written to {taken}; localize them into two folders"
             )
         reason = f"{job.source}: would overwrite {taken}, the output of {other.name}; localize it into another folder, or rename it"
-        settled.append(replace(job, conflict=reason))
+        settled.append(replace(job, problem=reason))
     return settled

@@ -75,8 +75,8 @@ def run_job(
     OSError
         An output cannot be written.
     """
-    if job.conflict:
-        raise LocalizationError(job.conflict)
+    if job.problem:
+        raise LocalizationError(job.problem)
     require_file(job.source)
     made_by = _made_by(job, localizer, settings)
     outputs = job.outputs(folder, as_json=as_json)
