@@ -12,6 +12,8 @@ import click
 from pipeline.common.console import LazyGroup, configure_output, echo, run_command
 
 COMMANDS = {
+    "train": "pipeline.cli.train:train",
+    "demo": "pipeline.cli.demo:demo",
     "import": "pipeline.cli.importing.commands:imports",
     "doctor": "pipeline.cli.doctor:doctor",
     "check": "pipeline.cli.check:check",
@@ -37,12 +39,13 @@ COMMANDS = {
 def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Learn from unlabeled videos where in the frame a sound comes from.
 
-    The pipeline itself runs with DVC (`dvc repro`); these commands cover the steps before and after it.
+    `soundspot train` leads from a folder of videos to a model. `dvc repro` runs the same stages for any dataset; the other
+    commands cover the steps before and after them.
 
     \b
     Example:
-      soundspot import demo
-      soundspot --quiet localize holiday.mp4 --model runs/demo/iterative/model.pt
+      soundspot train videos
+      soundspot --quiet localize videos/holiday.mp4
 
     Exit codes: 0 success, 1 error (reported on one line), 2 invalid options, 130 interrupted by Ctrl-C.
     Colors are used only on a terminal, and never if NO_COLOR is set.

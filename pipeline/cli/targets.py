@@ -67,7 +67,9 @@ def newest_model(*, dataset: str | None, seed: int | None, params_path: Path) ->
         The settings file is malformed.
     """
     if dataset is None and not params_path.is_file():
-        raise CheckpointError(f"no {params_path} here, so there is no default model; give --model or set SOUNDSPOT_MODEL")
+        raise CheckpointError(
+            f"no {params_path} here, so there is no default model; give --model or set SOUNDSPOT_MODEL"
+        )
     folder = runs_folder(Path(), dataset or load_params(params_path).dataset)
     models = [path for path in folder.glob(f"*/{MODEL_FILE}") if path.parent.name != INITIAL_RUN]
     if not models:

@@ -116,6 +116,19 @@ def test_files_with_the_same_name_get_distinct_ids_and_one_note(project, media):
     assert "'a.avi'" in note or "My" in note
 
 
+def test_a_second_import_keeps_the_values_of_the_card(project, media):
+    run(project, media, image_size=384)
+    path = project / "data_manifests/own/dataset.yaml"
+    path.write_text(path.read_text().replace("clip_seconds: 5.0", "clip_seconds: 1.5").replace("Own videos", "Mine"))
+    edited = load_card(path.parent)
+    assert (edited.image_size, edited.audio.clip_seconds, edited.title) == (384, 1.5, "Mine")
+    run(project, media, test_share=0.6, changes={"force": True})
+    assert load_card(path.parent) == edited
+    path.write_text("title: [")
+    run(project, media, changes={"force": True})
+    assert load_card(path.parent).image_size == 256
+
+
 def test_a_second_import_keeps_the_ids_that_boxes_and_results_refer_to(project, media):
     run(project, media)
     write_video(media / "a.avi")

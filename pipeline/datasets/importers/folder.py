@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.common.errors import ManifestError, MediaError
+from pipeline.common.config import load_card
+from pipeline.common.errors import ManifestError, MediaError, SettingsError
 from pipeline.common.project import manifest_folder
 from pipeline.datasets.importers.layouts import unusable
 from pipeline.datasets.importers.leaks import apply_leak_policy
@@ -45,6 +46,7 @@ CARD = CardText(
     license="To be filled in by the owner of the videos",
     image_size=256,
     protocol="paper256",
+    fits_settings=True,
     comments=(
         "Imported from a folder; you can edit any value. The audio settings are the paper's for SoundNet-Flickr.",
         "If your videos are shorter than clip_seconds, reduce it.",
@@ -70,6 +72,7 @@ def import_folder(
     boxes: Path | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    image_size: int = CARD.image_size,
 ) -> ImportReport:
     """Write ``data_manifests/NAME/`` for a folder of videos.
 
@@ -88,6 +91,8 @@ def import_folder(
         Share of files for testing if neither a test list nor boxes are given.
     seed : int
         Seed of that draw.
+    image_size : int
+        Width and height of the stored frames, pixels. If the dataset is imported again, it keeps the values of its card.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def import_folder(
     if clip_list:
         listed = _with_files(read_clips(clip_list), options.media, report)
     else:
-        listed = found_videos(options.media, report, kept=_earlier_ids(options))
+        listed = found_videos(options.media, report, kept=earlier_ids(options.project, options.name))
     clips = _usable(listed, options.media, report)
     report.listed = {WHOLE: len(listed)}
     unused = report.left_out.get(WHOLE, {})
@@ -123,7 +128,8 @@ def import_folder(
         "train": [clip for clip in clips if clip.clip_id in train],
         "test": [clip for clip in clips if clip.clip_id in test],
     }
-    write_dataset(Dataset.of(options, CARD, report, split, {"test": truth}), options.project, force=options.force)
+    card = _card(options, image_size)
+    write_dataset(Dataset.of(options, card, report, split, {"test": truth}), options.project, force=options.force)
     return report
 
 
@@ -151,11 +157,34 @@ def found_videos(folder: Path, report: ImportReport, *, kept: Mapping[str, str] 
     return [Clip(ids[name], video=name) for name in names]
 
 
-def _earlier_ids(options: ImportOptions) -> dict[str, str]:
-    """Return path → id of the dataset that is being replaced, so that its boxes and results keep their meaning."""
+def _card(options: ImportOptions, image_size: int) -> CardText:
+    """Return the card; that of an earlier import keeps its values, which the user may have edited."""
+    try:
+        old = load_card(manifest_folder(options.project, options.name))
+    except SettingsError:  # none yet, or a damaged one, which is replaced
+        return replace(CARD, image_size=image_size)
+    if old.render or old.evaluation.grid:  # not of a folder of videos
+        return replace(CARD, image_size=image_size)
+    return replace(
+        CARD,
+        title=old.title,
+        source=old.source,
+        license=old.license,
+        image_size=old.image_size,
+        protocol=old.evaluation.protocol,
+        threshold=old.evaluation.threshold,
+        audio=old.audio,
+    )
+
+
+def earlier_ids(project: Path, name: str) -> dict[str, str]:
+    """Return path → id of the clips of an imported dataset; empty if there is none.
+
+    If the dataset is imported again, its files keep these ids, so that its boxes and results keep their meaning.
+    """
     ids: dict[str, str] = {}
     for split in (TRAIN_SPLIT, TEST_SPLIT):
-        path = manifest_folder(options.project, options.name) / f"{split}.csv"
+        path = manifest_folder(project, name) / f"{split}.csv"
         try:
             ids |= {clip.video: clip.clip_id for clip in read_clips(path) if clip.video}
         except ManifestError:  # none yet, or a damaged one, which is replaced

@@ -50,6 +50,7 @@ class CardText:
     comments: tuple[str, ...] = ()  # where boxes and settings come from, one line each
     media_fingerprint: str = ""  # of media that the importer wrote
     preset: str = PRESET  # the block of params.yaml to copy for the new dataset
+    fits_settings: bool = False  # whether its batch size and epochs are fitted to the number of training clips
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,10 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
     folder = check_name(dataset.name, project, force=force)
     _check(dataset)
     _describe(dataset, project)
-    params, hint = params_with_block(project / PARAMS_FILE, dataset.name, preset=dataset.card.preset)
+    n_train = len(dataset.clips.get("train", [])) if dataset.card.fits_settings else None
+    params, hint = params_with_block(
+        project / PARAMS_FILE, dataset.name, preset=dataset.card.preset, n_train=n_train or None
+    )
     dataset.report.hints.append(hint)
     with building_folder(folder) as building:
         _write_folder(dataset, building, _media_root(dataset, project))

@@ -1,0 +1,68 @@
+"""`soundspot demo`: look at the results of the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from pipeline.cli.localize import localize as localize_command
+from pipeline.cli.options import PATH
+from pipeline.common.project import PARAMS_FILE, SCORES_FILE, manifest_folder, results_folder
+
+DATASET, SPLIT = "demo", "test"
+
+
+@click.group()
+def demo() -> None:
+    """Look at the results of the demo, after `make demo` or `dvc repro`.
+
+    Example: soundspot demo localize
+    """
+
+
+@demo.command()
+@click.option(
+    "--clips", "n_clips", type=click.IntRange(min=1), default=1, show_default=True, help="Number of test clips."
+)
+@click.option("--variant", default="iterative", show_default=True, help="The trained variant whose model is used.")
+@click.option("-o", "--output", "folder", type=PATH, default="localized/demo", show_default=True, help="Output folder.")
+@click.pass_context
+def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> None:
+    """Show where the sound comes from in test clips of the demo, as `soundspot localize` does for your own videos.
+
+    The clips are not the best ones: one clip is that of the median cIoU, several are evenly spaced from the worst to the best.
+
+    \b
+    Example:
+      soundspot demo localize
+      soundspot demo localize --clips 4 --variant initial
+    """
+    from pipeline.common.config import load_card, load_params
+    from pipeline.manifests.clips import media_path, read_clips
+    from pipeline.manifests.prepared import resolve_media_root
+    from pipeline.report.examples import read_ciou
+
+    manifest = manifest_folder(Path(), DATASET)
+    root = resolve_media_root(load_card(manifest), Path(), DATASET)
+    videos = {
+        clip.clip_id: media_path(root, clip.video) for clip in read_clips(manifest / f"{SPLIT}.csv") if clip.video
+    }
+    seed = load_params(Path(PARAMS_FILE)).seeds[0]
+    ciou = read_ciou(results_folder(Path(), DATASET) / variant / SCORES_FILE, seed=seed)
+    ctx.invoke(
+        localize_command,
+        inputs=tuple(videos[clip_id] for clip_id in evenly_scored(ciou, n_clips)),
+        folder=folder,
+        model=variant,
+        dataset=DATASET,
+        params_path=Path(PARAMS_FILE),
+    )
+
+
+def evenly_scored(ciou: Mapping[str, float], n_clips: int) -> list[str]:
+    """Return ids of clips, evenly spaced from the worst to the best cIoU; the median clip if `n_clips` is 1."""
+    ids = sorted(ciou, key=lambda clip_id: (ciou[clip_id], clip_id))
+    n = min(n_clips, len(ids))
+    return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
