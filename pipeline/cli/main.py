@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "pipeline.cli.calibrate:calibrate",
     "export": "pipeline.cli.export:export",
     "tag": "pipeline.cli.tag:tag",
+    "scores": "pipeline.cli.scoring.scores:scores",
     "evaluate": "pipeline.cli.scoring.evaluate:evaluate",
     "protocols": "pipeline.cli.scoring.evaluate:protocols",
     "search": "pipeline.cli.scoring.search:search",

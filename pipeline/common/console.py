@@ -14,7 +14,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
@@ -168,6 +170,8 @@ def report(message: str) -> None:
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when the command is called, so that ``--help`` starts fast.
 
+    A mistyped command is an error that suggests the nearest one.
+
     Parameters
     ----------
     commands_at : mapping of str to str
@@ -175,7 +179,7 @@ class LazyGroup(click.Group):
         named with them.
     """
 
-    def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, commands_at: Mapping[str, str] = MappingProxyType({}), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.commands_at = dict(commands_at)
 
@@ -192,3 +196,14 @@ class LazyGroup(click.Group):
         module, attribute = location.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return name, command and remaining arguments; a usage error with a suggestion if there is no such command."""
+        # click itself has done so since 8.4, but only for commands that are imported already.
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            nearest = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if nearest:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {nearest[0]!r}?")
+        return super().resolve_command(ctx, args)

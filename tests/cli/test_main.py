@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 
 import click
 import h5py
@@ -72,6 +73,41 @@ def test_a_usage_error_is_2(capsys):
     assert run("import", "vggss") == 2
     assert "Missing option '--annotations'" in capsys.readouterr().err
     assert run("import", "folder") == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        (["localise", "a.mp4"], "localize"),
+        (["evalute"], "evaluate"),
+        (["veriffy"], "verify"),  # not lazy
+        (["import", "vgg-ss"], "vggss"),
+        (["import", "musicsynthetic"], "music-synthetic"),
+        (["pl", "lst"], "list"),
+        (["protocols", "--jsn"], "--json"),
+    ],
+)
+def test_a_mistyped_command_or_option_is_answered_with_the_nearest(capsys, typed, suggested):
+    assert run(*typed) == 2
+    assert f"Did you mean '{suggested}'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "typed", "suggested"), [("train", "--intial", "--initial"), ("evaluate", "--map", "--maps")]
+)
+def test_so_is_an_option_of_a_stage(capsys, stage, typed, suggested):
+    main = import_module(f"stages.{stage}").main
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, [typed, "x"])
+    assert stopped.value.code == 2
+    assert f"Did you mean '{suggested}'?" in capsys.readouterr().err.replace("Did you mean one of: ", "Did you mean ")
+
+
+def test_far_from_every_command_there_is_no_suggestion(capsys):
+    assert run("xyzzy") == 2
+    error = capsys.readouterr().err
+    assert "No such command 'xyzzy'." in error
+    assert "Did you mean" not in error
 
 
 def test_vggss_problems_are_printed_without_any_media(project, tmp_path, capsys):

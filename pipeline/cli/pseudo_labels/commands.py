@@ -32,7 +32,7 @@ from pipeline.cli.pseudo_labels.options import (
     terminal_png,
     with_target,
 )
-from pipeline.common.console import note
+from pipeline.common.console import LazyGroup, note
 
 if TYPE_CHECKING:
     from pipeline.apps.inspection.views import Artifacts
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 IN_TERMINAL = 2  # neighbors; with more, each image would be tiny
 
 
-@click.group("pseudo-labels")
+@click.group("pseudo-labels", cls=LazyGroup)
 def pseudo_labels() -> None:
     """Inspect the pseudo-labels of each epoch; `soundspot pl` for short.
 

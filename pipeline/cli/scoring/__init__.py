@@ -1,1 +1,1 @@
-"""Commands that score models: `evaluate` (also `protocols`), `evidence`, `search` and `sensitivity`."""
+"""Commands that score models: `evaluate` (also `protocols`), `evidence`, `scores`, `search` and `sensitivity`."""
