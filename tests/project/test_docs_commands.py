@@ -7,7 +7,7 @@ import pytest
 from tests.support.documentation import blocks, pages
 from tests.support.documented_commands import commands_to_run, run_page, run_python
 
-LONG = {"cluster.md", "datasets.md", "dvc.md", "experiments.md", "tutorial.md"}
+LONG = {"cluster.md", "datasets.md", "dvc.md", "experiments.md", "tutorial.md", "tutorial-dvc.md"}
 PAGES = [page for page in pages() if page.name not in LONG]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test may wait for the prepared project
 

@@ -16,7 +16,7 @@ import yaml
 from tests.support.media_files import steady, write_media
 from tests.support.projects import ROOT, copy_project, digests, environment, read_params, shrunk, write_params
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SOUNDSPOT = [sys.executable, "-m", "pipeline.cli.main"]
 STAGES = ["prepare", "extract-train", "features-train", "initialize", "train-iterative", "extract-test"]
 

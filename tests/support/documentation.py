@@ -15,8 +15,11 @@ from pipeline.cli.main import soundspot
 from tests.support.projects import ROOT
 
 # The order in which pages run. The last ones change the project: the experiments leave the scores of another split, a DVC recipe
-# empties the cache, and the tutorial switches to another dataset.
-FIRST, LAST = ("README.md", "quickstart.md"), ("datasets.md", "experiments.md", "dvc.md", "tutorial.md")
+# empties the cache, and the tutorials switch to other datasets.
+FIRST, LAST = (
+    ("README.md", "quickstart.md"),
+    ("datasets.md", "experiments.md", "dvc.md", "tutorial.md", "tutorial-dvc.md"),
+)
 SHELL = {"bash", "sh", "shell", "console"}
 PROGRAMS = {
     "cd", "dask", "dvc", "eval", "export", "git", "make", "mkdir", "mkdocs", "pip", "pre-commit", "pytest", "python",
