@@ -24,6 +24,7 @@ from pipeline.methods.base import Batch, Method
 from pipeline.methods.heads import ResidualLayers
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
+from pipeline.model.transfer import send
 
 QUERY, EMBEDDING = "attention_query", "attention_embedding"  # names in model.heads
 
@@ -56,7 +57,7 @@ class Attention(Method):
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
         query = _query(model, audio)
-        other = another_clip(len(audio), generator=batch.generator).to(audio.device)
+        other = send(another_clip(len(audio), generator=batch.generator), audio.device)
         visual = self._embed(model, features, query)
         if self.kind == "triplet":
             return triplet_loss(visual, audio, audio[other])

@@ -78,9 +78,9 @@ class Iterative(Method):
         intra-frame sampling, a model that tells sounding from silent cells, but no audio from another, is already below this value.
         """
         k = len(batch.rows)
-        related = torch.eye(k, dtype=torch.bool)
+        related = torch.eye(k, dtype=torch.bool, device=batch.frames.device)
         if self.inter and batch.relation is not None:
-            related = batch.relation | related.to(batch.relation.device)
+            related = related | batch.relation
         return math.log(2 * k if self.intra else k) - related.sum(dim=1).log().mean()
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:

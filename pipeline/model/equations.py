@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.model.transfer import send
+
 
 def response_map(features: Tensor, audio: Tensor) -> Tensor:
     """Return the raw map R = V * a of Eq. 1: V (k, d, h, w) and a (k, d) → (k, h, w). ValueError for other shapes.
@@ -184,7 +186,7 @@ def sample_features(features: Tensor, mask: Tensor, *, cells: int, generator: to
     features, mask = features.flatten(2), mask.flatten(1)  # (k, d, h·w), (k, h·w)
     if cells > 0:
         # The largest of uniform keys is a draw without replacement; cells outside the mask come last.
-        keys = torch.rand(mask.shape, generator=generator).to(mask.device)
+        keys = send(torch.rand(mask.shape, generator=generator), mask.device)
         chosen = keys.masked_fill(~mask, -1).topk(min(cells, mask.shape[1]), dim=1).indices  # (k, cells)
         features = features.gather(2, chosen[:, None, :].expand(-1, features.shape[1], -1))
         mask = mask.gather(1, chosen)
@@ -263,9 +265,7 @@ def iterative_loss(
     related = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     if relation is not None:
         if relation.shape != related.shape or relation.dtype != torch.bool:
-            raise ValueError(
-                f"relation must be bool {tuple(related.shape)}, got {relation.dtype} {tuple(relation.shape)}"
-            )
+            raise ValueError(f"relation must be bool {(*related.shape,)}, got {relation.dtype} {(*relation.shape,)}")
         related = related | relation
     all_logits = positive_logits
     if negative is not None:

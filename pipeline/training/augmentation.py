@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.model.transfer import send
+
 LUMA = (0.299, 0.587, 0.114)  # weights of RGB in gray, ITU-R BT.601
 
 
@@ -117,7 +119,7 @@ def jitter_colors(frames: Tensor, changes: Changes) -> Tensor:
     -------
     Tensor (n, 3, H, W) float32 in 0..255
     """
-    brightness, contrast, saturation = changes.color.to(frames.device).view(-1, 3, 1, 1, 1).unbind(1)
+    brightness, contrast, saturation = send(changes.color, frames.device).view(-1, 3, 1, 1, 1).unbind(1)
     frames = frames.float() if not frames.is_floating_point() else frames.clone()
     red, green, blue = LUMA
     gray = frames[:, :1] * red + frames[:, 1:2] * green + frames[:, 2:] * blue

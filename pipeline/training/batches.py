@@ -24,6 +24,7 @@ from pipeline.model.equations import audio_relation
 from pipeline.model.inference import as_tensors, read_ahead
 from pipeline.model.ranks import own_part
 from pipeline.model.relation import relation_by_share
+from pipeline.model.transfer import send
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.augmentation import Changes, draw_changes, jitter_colors, move_frames, move_maps, roll_log_mel
@@ -127,7 +128,7 @@ def training_batches(
             log_mel=log_mel.to(device, non_blocking=True),
             rows=rows,
             **_previous(previous, rows, changes, device),
-            targets=None if targets is None else torch.from_numpy(targets[rows]).to(device, non_blocking=True),
+            targets=None if targets is None else send(torch.from_numpy(targets[rows]), device),
             generator=generator(*key, "cells", number),
             epoch=epoch,
         )
@@ -141,6 +142,6 @@ def _previous(
     response = torch.from_numpy(move_maps(previous.response[rows], changes))
     # Augmentation does not change which clips sound alike, so y is computed from the un-augmented embeddings.
     return {
-        "previous_response": response.to(device, non_blocking=True),
-        "relation": previous.relation(rows).to(device, non_blocking=True),
+        "previous_response": send(response, device),
+        "relation": send(previous.relation(rows), device),
     }

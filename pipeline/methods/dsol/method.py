@@ -32,6 +32,7 @@ from pipeline.methods.dsol.losses import category_logits, class_masks, correspon
 from pipeline.methods.dsol.objects import ClipFeatures, clip_features, object_features
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
+from pipeline.model.transfer import HostBuffers, send
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 
@@ -52,7 +53,7 @@ class DsolSettings(IterationSettings):
     match_temperature: Positive = 0.02  # of p_so; ours, see `category_logits`
 
 
-class DsolHead(nn.Module):
+class DsolHead(HostBuffers):
     """Layers and buffers that DSOL adds to the model.
 
     Attributes
@@ -70,6 +71,7 @@ class DsolHead(nn.Module):
         p_a; zeros before stage two.
     """
 
+    HOST = ("stage",)
     stage: Tensor
     pseudo_class: Tensor
     dictionary: Tensor
@@ -208,7 +210,7 @@ class Dsol(Method):
             raise ValueError("DSOL has no pseudo-classes yet; call start_epoch first")
         features = model.encode_frames(batch.frames)  # V (k, d, h, w)
         audio = model.encode_audio(batch.log_mel)  # a (k, d)
-        rows = torch.from_numpy(batch.rows).to(audio.device)
+        rows = send(torch.from_numpy(batch.rows), audio.device)
         with torch.autocast(audio.device.type, enabled=False):
             if head.stage == STAGE_ONE:
                 return self._stage_one(head, features, audio, rows, batch)
@@ -244,7 +246,7 @@ class Dsol(Method):
         pseudo-classes in the batch, or the mean p̄ of its p_a; the divergence from p_a then is H(p̄) - mean H(p_a). H is the entropy.
         """
         head = dsol_head(model)
-        rows = torch.from_numpy(batch.rows).to(head.pseudo_class.device)
+        rows = send(torch.from_numpy(batch.rows), head.pseudo_class.device)
         if head.stage != STAGE_TWO:
             return 2 * _entropy(F.one_hot(head.pseudo_class[rows], self.settings.clusters).float().mean(dim=0)) + LOG_2
         heard = head.audio_distribution[rows]

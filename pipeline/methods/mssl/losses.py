@@ -118,6 +118,8 @@ def alignment_loss(
         raise ValueError(f"margin must be positive, got {margin}")
     audio, visual, both = _wide(audio), _wide(visual), audible & visible
     near = (2 - 2 * (audio * visual).sum(dim=2))[both].sum() / both.sum().clamp_min(1)
+    # The number of features is known on the host only after the GPU is done, so stage II waits once per step. Without this selection, time and
+    # memory would grow with all classes.
     heard, seen = (mask.flatten().nonzero().squeeze(1) for mask in (audible, visible))
     heard_points, seen_points = audio.flatten(0, 1)[heard], visual.flatten(0, 1)[seen]
 
@@ -128,7 +130,10 @@ def alignment_loss(
 
     # Each block's matrix is recomputed for the gradient, so that only one is in memory at a time.
     blocks = zip(heard_points.split(rows), heard.split(rows), strict=True)
-    far = sum((checkpoint(apart, *block, use_reentrant=False) for block in blocks), start=near.new_zeros(()))
+    far = sum(
+        (checkpoint(apart, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks),
+        start=near.new_zeros(()),
+    )
     return near + far / (len(heard) * len(seen) - both.sum()).clamp_min(1)
 
 

@@ -37,6 +37,7 @@ from pipeline.methods.mssl.losses import (
 )
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import localize_by_response
+from pipeline.model.transfer import HostBuffers
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 
@@ -65,9 +66,10 @@ class UnlabeledSettings(CommonSettings):
     untrained_classes: Count = 7  # number of random classes; MSSL has 7 classes
 
 
-class Heads(nn.Module):
+class Heads(HostBuffers):
     """The layers that MSSL adds to the model, and the stage of the weights."""
 
+    HOST = ("stage_two",)
     stage_two: Tensor  # bool, scalar
 
     def __init__(self, model: AudioVisualModel, *, hidden: int, n_classes: int) -> None:
