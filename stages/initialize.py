@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.common.console import run_command
-from stages.options import FOLDER, device_option, features_option, fresh_option, parallel_option, params_option
+from stages.options import (
+    FOLDER,
+    device_option,
+    features_option,
+    fresh_option,
+    live_option,
+    parallel_option,
+    params_option,
+)
+
+if TYPE_CHECKING:
+    from pipeline.training.live.writers import Log
 
 
 @click.command()
@@ -17,8 +29,11 @@ from stages.options import FOLDER, device_option, features_option, fresh_option,
 @params_option
 @device_option
 @parallel_option
+@live_option
 @fresh_option
-def main(shards: Path, features: Path, out: Path, params_path: Path, device: str, n_parallel: int, fresh: bool) -> None:
+def main(
+    shards: Path, features: Path, out: Path, params_path: Path, device: str, n_parallel: int, live: Log, fresh: bool
+) -> None:
     """Train the initial model.
 
     Example: python -m stages.initialize --shards data/demo/shards/train --features data/demo/features/train
@@ -44,6 +59,7 @@ def main(shards: Path, features: Path, out: Path, params_path: Path, device: str
         device=device,
         n_parallel=n_parallel,
         fresh=fresh,
+        live=live,
     )
 
 

@@ -46,6 +46,14 @@ device_option = click.option(
     envvar="SOUNDSPOT_DEVICE",
     help="auto, cpu, cuda or cuda:N. Machine-specific, so not in params.yaml.",
 )
+live_option = click.option(
+    "--live",
+    type=click.Choice(["auto", "dvclive", "tensorboard", "off"]),
+    default="auto",
+    show_default=True,
+    envvar="SOUNDSPOT_LIVE",
+    help="Log of the steps, in the folder live. auto: DVCLive, if it is installed.",
+)
 fresh_option = click.option(
     "--fresh",
     is_flag=True,

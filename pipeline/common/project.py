@@ -12,6 +12,7 @@ PROJECT/results/DATASET/             baselines.json
                       …/VARIANT/     scores.json  metrics.json  scores.csv  success_curve.csv
                       …/maps/VARIANT/          maps.h5  calibration.json  (further seeds: …/seed_N/)
                       …/on/OTHER/    the same layout, scored on the dataset OTHER
+PROJECT/live/                        logs of training: metrics/DATASET/VARIANT.json  runs/DATASET/VARIANT/plots/  tensorboard/…
 PROJECT/search/DATASET/ROW/          the trials of `soundspot search`; the table of all is docs/search/DATASET.csv
 ```
 Most functions take a folder and not the project, because a stage gets its folders as options.
@@ -26,7 +27,7 @@ from pathlib import Path
 
 PARAMS_FILE = "params.yaml"
 MANIFESTS_FOLDER, DATA_FOLDER, RUNS_FOLDER, RESULTS_FOLDER = "data_manifests", "data", "runs", "results"
-SEARCH_FOLDER = "search"
+SEARCH_FOLDER, LIVE_FOLDER = "search", "live"
 CARD_FILE = "dataset.yaml"
 CLIPS_FILE = "clips.csv"
 SHARD_PATTERN, FEATURES_PATTERN = "shard-*.h5", "features-*.h5"
@@ -158,6 +159,11 @@ class ProjectPaths:
     def scores(self) -> Path:
         """Scores of the variant, over all its seeds."""
         return self.results / self.variant / SCORES_FILE
+
+    @property
+    def live(self) -> Path:
+        """Folder of the logs of all training runs."""
+        return self.project / LIVE_FOLDER
 
     @property
     def baselines(self) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.common.config import ADDITIONS, IterationSettings
+from pipeline.common.config import OURS, IterationSettings
 from pipeline.common.hdf5 import NamedArray
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.pseudo_labels.artifact import PseudoLabels
@@ -77,8 +77,12 @@ class Method(Protocol):
 
     @classmethod
     def unread(cls, **switches: bool) -> frozenset[str]:
-        """Return which of `ADDITIONS` (our additions to Eq. 4–7) the method does not read with these constructor switches."""
-        return frozenset(ADDITIONS)
+        """Return which of `OURS`, the settings that the paper does not have, the method does not read with these constructor switches.
+
+        A method that does not train on the previous epoch's maps does not converge in the paper's sense, so it does not read
+        `until_converged`, and trains all `epochs`.
+        """
+        return frozenset(OURS)
 
     def check(self, *, n_clips: int, cells: int) -> None:
         """Raise SettingsError if the settings do not suit the data. Called before anything is trained.

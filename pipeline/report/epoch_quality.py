@@ -95,14 +95,20 @@ def measure_run(
 
 
 def mean_over_seeds(rows: Sequence[EpochRow]) -> dict[str, Means]:
-    """Return variant → epoch → mean of each of COLUMNS over the seeds that have it."""
+    """Return variant → epoch → mean of each of COLUMNS over the seeds that have it.
+
+    A seed that converged earlier than others stays as it was after its last epoch.
+    """
     means: dict[str, Means] = {}
     for variant in dict.fromkeys(row.variant for row in rows):
-        own = [row for row in rows if row.variant == variant]
-        means[variant] = {
-            epoch: {key: _mean([row.values[key] for row in own if row.epoch == epoch]) for key in COLUMNS}
-            for epoch in sorted({row.epoch for row in own})
-        }
+        runs: dict[int, dict[int, Mapping[str, float]]] = {}
+        for row in rows:
+            if row.variant == variant:
+                runs.setdefault(row.seed, {})[row.epoch] = row.values
+        means[variant] = {}
+        for epoch in sorted(set().union(*runs.values())):
+            values = [run[min(epoch, max(run))] for run in runs.values() if epoch in run or epoch > max(run)]
+            means[variant][epoch] = {key: _mean([each[key] for each in values]) for key in COLUMNS}
     return means
 
 

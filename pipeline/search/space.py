@@ -14,7 +14,7 @@ from pipeline.common.project import INITIAL_RUN
 from pipeline.methods.build import method_settings, settings_class
 
 # Epochs are the budget. The others do not change what is trained, or are not numbers to choose by a score.
-EXCLUDED = ("epochs", "keep_epochs", "label_file")
+EXCLUDED = ("epochs", "until_converged", "keep_epochs", "label_file")
 
 
 @dataclass(frozen=True)

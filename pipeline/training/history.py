@@ -16,12 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.common.console import report
+from pipeline.common.config import Convergence
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import write_csv
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training.diagnostics import COLUMNS as DIAGNOSTICS
-from pipeline.training.diagnostics import collapse
 
 # Timings have their own file, so that all other files of a run are reproducible byte by byte.
 OF_LABELS = ("mask_iou_previous", "sounding_fraction", "positives_per_clip")
@@ -125,13 +124,12 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def report_epoch(run_name: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Print the last row to stderr, above a progress bar if there is one, and a warning if it is the first that shows a collapse."""
-    values = [f"{name} {value:.4g}" for name, value in rows[-1].items() if not math.isnan(value)]
-    report(f"{run_name}: {', '.join(values)}")
-    signs = [collapse(row) for row in rows]
-    if signs[-1] and not any(signs[:-1]):
-        report(f"warning: {run_name}, epoch {len(rows) - 1}: {signs[-1]}")
+def converged(rows: Sequence[Mapping[str, float]], rule: Convergence) -> bool:
+    """Return whether the sounding masks have stopped moving: in each of the last `patience` epochs they overlap those of the epoch before."""
+    # Row 0 has no epoch before it.
+    return len(rows) > rule.patience and all(
+        row["mask_iou_previous"] >= rule.mask_iou for row in rows[-rule.patience :]
+    )
 
 
 def _cell(value: float) -> str:

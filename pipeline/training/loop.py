@@ -21,38 +21,41 @@ from pipeline.common.hdf5 import ascii_ids, write_arrays
 from pipeline.methods.base import Batch
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.training.history import EpochTimer, label_measures, report_epoch
+from pipeline.training.history import EpochTimer, label_measures
 from pipeline.training.live.steps import EpochSteps
+from pipeline.training.live.view import LiveView
 from pipeline.training.run import TrainingRun
-from pipeline.training.state import TrainingState, finish, resume_or_start, save
+from pipeline.training.state import TrainingState, finish, is_done, resume_or_start, save
 
 
 def train_run(run: TrainingRun) -> None:
-    """Train one run to its last epoch, and write its pseudo-labels, history and model."""
+    """Train one run until its last epoch, or until it converges, and write its pseudo-labels, history and model."""
     # The initial model and its pseudo-labels, or the state after the last completed epoch of an interrupted run.
     state = resume_or_start(run)
-    for epoch in range(state.epoch + 1, run.epochs + 1):
-        timer = EpochTimer()
-        # Some methods prepare an epoch; DSOL, for example, clusters the training set.
-        start_epoch(run, state, epoch)
-        # Each batch contains R̃ of the previous epoch, and the relation y (Eq. 6) computed from ã.
-        batches = timer.waiting(run.batches(epoch, cell_stride=state.model.cell_stride, labels=state.labels))
-        # One step per batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
-        measured = train_epoch(run, state, batches, epoch)
-        timer.trained()
-        # Eq. 1 with the new weights gives the pseudo-labels for the next epoch.
-        previous = state.labels
-        if run.spec.writes_labels(epoch):
-            state.labels = label_training_set(run, state, epoch)
-        timer.labeled()
-        row = {"epoch": epoch, "steps": epoch * run.n_steps, **measured}
-        # Collapsed? Measured on a sample, without boxes.
-        row |= label_measures(state.labels, previous) | run.diagnose(state.model)
-        state.history.append({**row, **timer.timings(run.n_pairs)})
-        run.on_epoch(epoch, TrainedModel(state.model, run.method))
-        # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
-        save(run, state)
-        report_epoch(run.spec.name, state.history)
+    with LiveView(run, state) as view:
+        # All epochs, or until the results converge.
+        while not is_done(run, state):
+            epoch, timer = state.epoch + 1, EpochTimer()
+            # Some methods prepare an epoch; DSOL, for example, clusters the training set.
+            start_epoch(run, state, epoch)
+            # Each batch contains R̃ of the previous epoch, and the relation y (Eq. 6) computed from ã.
+            batches = timer.waiting(run.batches(epoch, cell_stride=state.model.cell_stride, labels=state.labels))
+            # One step per batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
+            measured = train_epoch(run, state, batches, view.steps(epoch))
+            timer.trained()
+            # Eq. 1 with the new weights gives the pseudo-labels for the next epoch.
+            previous = state.labels
+            if run.spec.writes_labels(epoch):
+                state.labels = label_training_set(run, state, epoch)
+            timer.labeled()
+            row = {"epoch": epoch, "steps": epoch * run.n_steps, **measured}
+            # Collapsed? Measured on a sample, without boxes.
+            row |= label_measures(state.labels, previous) | run.diagnose(state.model)
+            state.history.append({**row, **timer.timings(run.n_pairs)})
+            run.on_epoch(epoch, TrainedModel(state.model, run.method))
+            # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
+            save(run, state)
+            view.epoch_ended()
     finish(run, state)
 
 
@@ -68,11 +71,12 @@ def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
         write_arrays(run.folder.start(epoch), {**clip_ids, **arrays}, attributes)
 
 
-def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch], epoch: int) -> dict[str, float]:
+def train_epoch(
+    run: TrainingRun, state: TrainingState, batches: Iterable[Batch], steps: EpochSteps
+) -> dict[str, float]:
     """Take one step per batch; return what `history.csv` has about the batches: `loss`, `loss_share` and `positives_per_clip`."""
     state.model.train()
-    name, kept = f"{run.spec.name}, epoch {epoch}/{run.epochs}", f"Earlier epochs in {run.folder.path} are kept"
-    with EpochSteps(name, n_pairs=run.n_pairs, kept=kept) as after_step:
+    with steps as after_step:
         for batch in batches:
             with _autocast(run.device):
                 loss = run.method.loss(state.model, batch)
@@ -81,7 +85,7 @@ def train_epoch(run: TrainingRun, state: TrainingState, batches: Iterable[Batch]
             loss.backward()
             state.step()
             after_step(batch, loss, run.method.uninformed_loss(state.model, batch))
-    return after_step.measures()
+    return steps.measures()
 
 
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:

@@ -7,7 +7,8 @@ import time
 
 from pipeline.common.errors import TrainingError
 from pipeline.training import checkpoints
-from pipeline.training.history import TIMINGS, label_measures, read_history, report_epoch
+from pipeline.training.history import TIMINGS, label_measures, read_history
+from pipeline.training.live.lines import report_epoch
 from pipeline.training.loop import label_training_set
 from pipeline.training.run import TrainingRun
 from pipeline.training.run_folder import RunFolder
@@ -37,5 +38,5 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
         measured = label_measures(state.labels, previous) | run.diagnose(state.model)
         state.history.append({**row, **measured, **timings})
         keep_weights(run, state, epoch)
-        report_epoch(run.spec.name, state.history)
+        report_epoch(run.spec.name, state.history, epochs=run.epochs)
     finish(run, state)

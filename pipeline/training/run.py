@@ -17,6 +17,7 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.diagnostics import diagnose
+from pipeline.training.live.writers import Log
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.spec import RunSpec
 
@@ -39,12 +40,15 @@ class TrainingRun:
     device : torch.device
     on_epoch : callable
         Called at the end of each epoch. It may raise to end the run; the model must stay as it is.
+    live : str
+        Which log to write while training, see `pipeline.training.live.writers`.
     """
 
     spec: RunSpec
     shards: ShardSet
     device: torch.device
     on_epoch: EpochHook = no_hook
+    live: Log = "off"
 
     @property
     def folder(self) -> RunFolder:
@@ -53,7 +57,7 @@ class TrainingRun:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs."""
+        """Number of epochs; the most, with `until_converged`."""
         return self.spec.iteration.epochs
 
     @property

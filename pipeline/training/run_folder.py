@@ -14,6 +14,7 @@ must also pass the verification of its checksums; an unfinished one is resumed. 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -48,7 +49,7 @@ class RunFolder:
     code : str
         Digest of the code that trains the run, see `pipeline.common.code`.
     last_labels : int
-        The last epoch with pseudo-labels.
+        The last epoch with pseudo-labels, if the run trains all its epochs.
     kept : tuple of int
         The epochs before the last whose weights are kept.
     """
@@ -139,9 +140,18 @@ class RunFolder:
                 shutil.rmtree(self.path / name)
         write_record(self.path, code=self.code)
 
-    def finish(self) -> None:
-        """Record the checksum of every file, then remove ``state.pt``."""
-        checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in self._written()}
+    def finish(self, last_labels: int, kept: Sequence[int]) -> None:
+        """Record the checksum of every file, then remove ``state.pt``.
+
+        Parameters
+        ----------
+        last_labels : int
+            The last epoch with pseudo-labels; before that of the attributes if the run has converged.
+        kept : sequence of int
+            The epochs whose weights are kept.
+        """
+        written = self._written(last_labels, kept)
+        checksums = {path.relative_to(self.path).as_posix(): file_digest(path) for path in written}
         # The record first: a run without a state and without checksums would be stale.
         write_record(self.path, code=self.code, files=checksums)
         self.state.unlink(missing_ok=True)
@@ -150,10 +160,10 @@ class RunFolder:
         """Remove temporary files of interrupted writes."""
         remove_leftovers(self.path, self.path / project.LABELS_FOLDER, self.path / project.WEIGHTS_FOLDER)
 
-    def _written(self) -> list[Path]:
-        labels = [self.labels(epoch) for epoch in range(self.last_labels + 1)]
+    def _written(self, last_labels: int, kept: Sequence[int]) -> list[Path]:
+        labels = [self.labels(epoch) for epoch in range(last_labels + 1)]
         starts = sorted((self.path / project.LABELS_FOLDER).glob(project.START_PATTERN))
-        return [self.model, self.history, *labels, *starts, *map(self.weights, self.kept)]
+        return [self.model, self.history, *labels, *starts, *map(self.weights, kept)]
 
     def _damage(self, checksums: dict[str, str]) -> str:
         for name, checksum in checksums.items():

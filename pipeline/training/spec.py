@@ -39,6 +39,8 @@ from pipeline.training.run_folder import RunFolder, kept_epochs
 INITIAL_DELTA_V = 0.5
 INITIAL_DELTA_A = 1.0
 REGISTRY = "pipeline.methods.registry"
+# What only shows a run.
+SHOWN = tuple(f"pipeline.training.live.{name}" for name in ("view", "lines", "writers"))
 
 
 @dataclass(frozen=True)
@@ -241,8 +243,8 @@ def _spec(
         folder=RunFolder(
             folder,
             fingerprint(fingerprint_inputs),
-            # Without the registry, which would add the modules of all other methods.
-            code_digest("pipeline.training.train", method_spec(method).module, without=[REGISTRY]),
+            # The registry would add the modules of all other methods.
+            code_digest("pipeline.training.train", method_spec(method).module, without=[REGISTRY, *SHOWN]),
             last,
             kept_epochs(last, iteration.keep_epochs) if last else (),
         ),

@@ -26,7 +26,9 @@ from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.pseudo_labels.hdf5_file import unusable
 from pipeline.training import checkpoints
-from pipeline.training.history import LOGGED, report_epoch, start_row, write_history
+from pipeline.training.history import LOGGED, converged, start_row, write_history
+from pipeline.training.live.curve import LossCurve
+from pipeline.training.live.lines import report_start
 from pipeline.training.run import TrainingRun
 from pipeline.training.spec import initial_digest
 
@@ -43,6 +45,8 @@ class TrainingState:
         Pseudo-labels of the last epoch; None if there are none yet.
     history : list of dict
         Row 0, and one row per completed epoch, see `pipeline.training.history`.
+    curve : LossCurve
+        The loss over the steps of completed epochs, for logs.
     teacher : AveragedModel or None
         The exponential moving average of the weights over the steps, with `teacher_decay`; None if that is 0.
     """
@@ -51,6 +55,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     labels: PseudoLabels | None
     history: list[dict[str, float]]
+    curve: LossCurve
     teacher: AveragedModel | None = None
 
     @property
@@ -63,6 +68,11 @@ class TrainingState:
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update_parameters(self.model)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of all that does not start from published weights."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def labeler(self) -> AudioVisualModel:
@@ -88,8 +98,17 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
             report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
     run.folder.begin()
     state = start(run)
-    report_epoch(run.spec.name, state.history)
+    rule = run.spec.iteration.until_converged
+    report_start(
+        run.spec.name, epochs=run.epochs, n_steps=run.n_steps, batch_size=run.spec.batch_size, up_to=rule is not None
+    )
     return state
+
+
+def is_done(run: TrainingRun, state: TrainingState) -> bool:
+    """Return whether the run needs no further epoch: it had all of them, or has converged under `until_converged`."""
+    rule = run.spec.iteration.until_converged
+    return state.epoch >= run.epochs or (rule is not None and converged(state.history, rule))
 
 
 def start(run: TrainingRun) -> TrainingState:
@@ -108,23 +127,23 @@ def save(run: TrainingRun, state: TrainingState) -> None:
     write_history(run.folder.history, run.folder.timings, state.history)
     content = {f"history.{name}": [row[name] for row in state.history] for name in LOGGED}
     content |= {checkpoints.WEIGHTS + name: value for name, value in state.model.state_dict().items()}
-    content |= checkpoints.flatten_optimizer(state.optimizer)
+    content |= checkpoints.flatten_optimizer(state.optimizer) | state.curve.content()
     if state.teacher is not None:
         content |= {checkpoints.TEACHER + name: value for name, value in state.labeler.state_dict().items()}
     checkpoints.write_checkpoint(run.folder.state, {"fingerprint": run.folder.fingerprint, **content})
 
 
 def keep_weights(run: TrainingRun, state: TrainingState, epoch: int) -> None:
-    """Write the model after an epoch, if the weights of that epoch are to be kept."""
-    if epoch in run.folder.kept:
+    """Write the model after an epoch, if the weights of that epoch are to be kept, and ``model.pt`` will not have them."""
+    if epoch in run.folder.kept and not is_done(run, state):
         checkpoints.write_checkpoint(run.folder.weights(epoch), _model_content(run, state, epoch))
 
 
 def finish(run: TrainingRun, state: TrainingState) -> None:
     """Write the history, ``model.pt`` and the checksums, which mark the run as finished."""
     write_history(run.folder.history, run.folder.timings, state.history)
-    checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, run.epochs))
-    run.folder.finish()
+    checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, state.epoch))
+    run.folder.finish(run.spec.labels_epoch(state.epoch), _kept(run, state))
 
 
 def build_optimizer(
@@ -148,7 +167,9 @@ def build_optimizer(
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise TrainingError("encoder: both backbones are frozen, and there is nothing else to train; set embedding_dim")
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    # On CUDA, one kernel for all parameters; None leaves the choice to torch.
+    fused = True if trainable[0].is_cuda else None
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
 
 
 def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
@@ -163,9 +184,10 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
         checkpoints.restore_optimizer(state.optimizer, saved)
         columns = [saved[f"history.{name}"] for name in LOGGED]
         state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
+        state.curve.restore(saved)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder.state}: incomplete ({type(error).__name__}: {error})") from None
-    _check_earlier_epochs(run, state.epoch)
+    _check_earlier_epochs(run, state)
     if spec.writes_labels(state.epoch):
         path = folder.labels(spec.labels_epoch(state.epoch))
         state.labels = PseudoLabels.open(path)
@@ -203,17 +225,23 @@ def _initial_state(run: TrainingRun, initial_folder: Path) -> TrainingState:
     return state
 
 
-def _check_earlier_epochs(run: TrainingRun, last: int) -> None:
-    """Read the files of the epochs up to `last`. Damage found now restarts the training; later, it would end the run or stay unseen."""
+def _check_earlier_epochs(run: TrainingRun, state: TrainingState) -> None:
+    """Read the files of all epochs so far. Damage found now restarts the training; later, it would end the run or stay unseen."""
     spec, folder = run.spec, run.folder
-    for epoch in (each for each in folder.kept if each <= last):
+    for epoch in _kept(run, state):
         content = checkpoints.read_checkpoint(folder.weights(epoch))
         if (content.get("fingerprint"), content.get("epoch")) != (folder.fingerprint, epoch):
             raise CheckpointError(f"{folder.weights(epoch)}: belongs to another run or epoch")
-    for epoch in range(last + 1) if spec.stage == "train" else ():
+    for epoch in range(state.epoch + 1) if spec.stage == "train" else ():
         PseudoLabels.open(folder.labels(epoch))
         if (start := folder.start(epoch)).exists():
             verify_arrays(start, partial(unusable, start))
+
+
+def _kept(run: TrainingRun, state: TrainingState) -> tuple[int, ...]:
+    """Return the epochs so far whose weights are kept beside ``model.pt``, which has those of the last epoch."""
+    end = state.epoch if is_done(run, state) else state.epoch + 1
+    return tuple(epoch for epoch in run.folder.kept if epoch < end)
 
 
 def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> TrainingState:
@@ -225,7 +253,8 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
     model.to(run.device)
     optimizer = build_optimizer(model, spec.encoder, spec.iteration)
-    return TrainingState(model, optimizer, None, [], _new_teacher(model, spec.iteration))
+    curve = LossCurve(run.epochs * run.n_steps)
+    return TrainingState(model, optimizer, None, [], curve, _new_teacher(model, spec.iteration))
 
 
 def _new_teacher(model: AudioVisualModel, settings: IterationSettings) -> AveragedModel | None:

@@ -23,6 +23,7 @@ from pipeline.common.files import locked
 from pipeline.common.project import SEED_PATTERN, is_seed_folder, stage_name
 from pipeline.model.inference import select_device
 from pipeline.shards.reader import ShardSet
+from pipeline.training.live.writers import Log
 from pipeline.training.loop import train_run
 from pipeline.training.parallel import run_in_parallel
 from pipeline.training.relabel import relabel_from_checkpoints
@@ -40,6 +41,7 @@ def initialize(
     device: str = "auto",
     n_parallel: int = 1,
     fresh: bool = False,
+    live: Log = "off",
 ) -> None:
     """Train the initial model, which all methods share, with Eq. 3.
 
@@ -59,6 +61,8 @@ def initialize(
         Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
     fresh : bool
         Train from scratch even if a finished or interrupted run could be kept or resumed.
+    live : str
+        Which log to write while training, see `pipeline.training.live.writers`.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def initialize(
         The file of pretrained weights cannot be used.
     """
     specs = initialize_specs(shards, folder, settings=settings, seeds=seeds)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, live=live)
 
 
 def train(
@@ -83,6 +87,7 @@ def train(
     device: str = "auto",
     n_parallel: int = 1,
     fresh: bool = False,
+    live: Log = "off",
     on_epoch: EpochHook = no_hook,
 ) -> None:
     """Train one method from the initial model and its pseudo-labels.
@@ -101,7 +106,7 @@ def train(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv``, for a method that learns from class labels.
-    device, n_parallel, fresh
+    device, n_parallel, fresh, live
         As in `initialize`.
     on_epoch : callable
         See `pipeline.training.run.TrainingRun`.
@@ -118,7 +123,7 @@ def train(
         The method learns from class labels, and a clip has none.
     """
     specs = train_specs(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, on_epoch=on_epoch)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, live=live, on_epoch=on_epoch)
 
 
 def _train_all(
@@ -129,6 +134,7 @@ def _train_all(
     *,
     n_parallel: int,
     fresh: bool,
+    live: Log,
     on_epoch: EpochHook = no_hook,
 ) -> None:
     device = select_device(device_name)
@@ -137,7 +143,7 @@ def _train_all(
         _remove_other_seeds(folder, specs)
         if fresh:  # train, even where the weights of another run would serve
             specs = [replace(spec, reuses_weights_of=None) for spec in specs]
-        todo = [TrainingRun(spec, shards, device, on_epoch) for spec in specs if not _is_kept(spec, fresh)]
+        todo = [TrainingRun(spec, shards, device, on_epoch, live) for spec in specs if not _is_kept(spec, fresh)]
         tasks = [partial(_carry_out, run) for run in todo]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))

@@ -33,6 +33,9 @@ def copy_project(folder: Path) -> None:
     """Copy what `dvc repro` requires, except settings and data, and initialize Git and DVC."""
     for name in ("pipeline", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "live", folder / "live", ignore=lambda path, names: {*names} - {"metrics", "runs", ".gitignore"}
+    )
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

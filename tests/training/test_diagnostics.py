@@ -26,7 +26,8 @@ from pipeline.training.diagnostics import (
     effective_rank,
     mean_cosine,
 )
-from pipeline.training.history import HISTORY, read_history, report_epoch
+from pipeline.training.history import HISTORY, LOGGED, read_history
+from pipeline.training.live.lines import report_epoch
 from pipeline.training.train import initialize, train
 from tests.support.synthetic import ENCODER, MemoryShards, make_settings, make_world
 
@@ -335,7 +336,7 @@ class TestRuns:
     def test_the_first_epoch_that_shows_it_warns(self, capsys, epochs, warned):
         rows = [row(epoch=i, border_peaks=1.0 if each == "c" else 0.3) for i, each in enumerate(epochs)]
         for i in range(len(rows)):
-            report_epoch("run", rows[: i + 1])
+            report_epoch("run", [dict.fromkeys(LOGGED, math.nan) | each for each in rows[: i + 1]], epochs=3)
         assert [int(line.split("epoch ")[1].split(":")[0]) for line in warnings_of(capsys)] == warned
 
     def test_a_healthy_run_does_not_warn(self, world, tmp_path, capsys):

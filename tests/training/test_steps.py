@@ -16,7 +16,7 @@ BATCH = Batch(torch.zeros(K), torch.zeros(K), np.arange(K), None, None, None, to
 
 
 def take(losses, *, batch=BATCH):
-    with EpochSteps("run, epoch 2/3", n_pairs=K * len(losses), kept="kept") as steps:
+    with EpochSteps("run, epoch 2/3", kept="kept") as steps:
         for each in losses:
             steps(batch, torch.tensor(each), 2.0)
     return steps.measures()
@@ -42,7 +42,7 @@ def test_the_first_bad_batch_is_named(bad):
 
 
 def fail_after(loss, error):
-    with EpochSteps("run", n_pairs=9, kept="") as steps:
+    with EpochSteps("run", kept="") as steps:
         steps(BATCH, torch.tensor(loss), 2.0)
         raise error
 
@@ -61,7 +61,7 @@ def test_other_errors_stay_as_they_are():
 
 def test_no_loss_is_read_before_its_turn():
     """A loss on `meta` cannot be read at all, as one on a GPU cannot be read without waiting."""
-    steps = EpochSteps("run", n_pairs=9, kept="")
+    steps = EpochSteps("run", kept="")
     for _ in range(READ_EVERY - 1):
         steps(BATCH, torch.zeros((), device="meta"), 2.0)
     with pytest.raises(RuntimeError, match="meta"):

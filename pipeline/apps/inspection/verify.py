@@ -103,11 +103,12 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         fingerprint, method, epoch = str(content["fingerprint"]), str(content["method"]), int(content["epoch"])
         if content["stage"] != TRAIN:
             return _Made(fingerprint, method, 0, ())  # the initialization labels once, after its last epoch
+        settings = parse_json(content["iteration"], str(model), SoundspotError)
         return _Made(
             fingerprint,
             method,
             epoch,
-            kept_epochs(epoch, int(parse_json(content["iteration"], str(model), SoundspotError)["keep_epochs"])),
+            tuple(each for each in kept_epochs(settings["epochs"], settings["keep_epochs"]) if each < epoch),
         )
     except SoundspotError as error:
         verification.problems.append(str(error))

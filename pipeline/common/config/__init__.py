@@ -21,7 +21,9 @@ from pipeline.common.config.encoder import (
 from pipeline.common.config.search import SearchRange, SearchSettings, Space
 from pipeline.common.config.training import (
     ADDITIONS,
+    OURS,
     AugmentationSettings,
+    Convergence,
     ExtractSettings,
     IterationSettings,
     LabeledSettings,
@@ -33,11 +35,13 @@ from pipeline.common.config.training import (
 
 __all__ = [
     "ADDITIONS",
+    "OURS",
     "TIMM",
     "AudioSettings",
     "AugmentationSettings",
     "BackboneSettings",
     "Card",
+    "Convergence",
     "Count",
     "EncoderSettings",
     "EvaluationSettings",

@@ -14,9 +14,10 @@ from pipeline.common.config.search import SearchSettings
 from pipeline.common.errors import SettingsError
 
 DATASET_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-# Settings of IterationSettings that are ours: at their defaults, Eq. 4 to 7 are the paper's. `Method.unread` names those that a
-# method does not read.
+# Settings of IterationSettings that are ours: at their defaults, Eq. 4 to 7 are the paper's.
 ADDITIONS = ("draws", "delta_v_silent", "delta_v_start", "relation_share", "relation_from", "teacher_decay")
+# `Method.unread` names those that a method does not read.
+OURS = (*ADDITIONS, "until_converged")  # with what ends a run early
 
 
 class AugmentationSettings(Settings):
@@ -38,11 +39,21 @@ class OptimizationSettings(Settings):
     weight_decay: NonNegative
 
 
+class Convergence(Settings):
+    """When a run ends before its last epoch: the paper iterates "until the results converge". Both values are ours.
+
+    The run ends once the mean IoU of the sounding masks with those of the epoch before has been `mask_iou` or more in each of the
+    last `patience` epochs.
+    """
+
+    mask_iou: Annotated[float, Field(gt=0, le=1)]
+    patience: Count
+
+
 class IterationSettings(OptimizationSettings):
     """Settings of Eq. 4–7. Each method can override them under `methods`, as the rows of Table 2 do.
 
-    The last six are ours (ADDITIONS): docs/parts.md explains them and shows what they change. FIXED has values that a method has in place
-    of those of `iterate`.
+    Those from `draws` on are ours (OURS): docs/parts.md explains them. FIXED has values that a method has in place of those of `iterate`.
     """
 
     FIXED: ClassVar[Mapping[str, Any]] = {}
@@ -66,6 +77,7 @@ class IterationSettings(OptimizationSettings):
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = (
         0.0  # of the average of weights that gives R̃ and ã; 0: no average
     )
+    until_converged: Convergence | None = None  # None: always `epochs`; otherwise `epochs` is the most
 
     @model_validator(mode="after")
     def _additions_fit(self) -> IterationSettings:
@@ -77,13 +89,17 @@ class IterationSettings(OptimizationSettings):
             threshold = getattr(self, name)
             if None not in (threshold, self.delta_v_silent) and self.delta_v_silent > threshold:
                 raise ValueError(f"delta_v_silent {self.delta_v_silent:g} is above {name} {threshold:g}; lower it")
+        if self.until_converged and self.delta_v_start is not None:
+            raise ValueError(
+                "until_converged with delta_v_start: the run could end before δ_v reaches delta_v; set one of them to null"
+            )
         return self
 
     @model_serializer(mode="wrap")
-    def _without_defaults_of_additions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The files and fingerprints of a run that uses no addition do not depend on which additions exist.
+    def _without_defaults_of_ours(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The files and fingerprints of a run that uses none of our settings do not depend on which of them exist.
         fields = type(self).model_fields
-        return {k: v for k, v in handler(self).items() if k not in ADDITIONS or v != fields[k].default}
+        return {k: v for k, v in handler(self).items() if k not in OURS or v != fields[k].default}
 
     def delta_v_at(self, epoch: int) -> float:
         """Return δ_v of an epoch, from 1 to `epochs`. A single epoch has `delta_v`."""

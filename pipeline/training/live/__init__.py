@@ -1,4 +1,5 @@
-"""What a run shows while it trains.
+"""What a run shows while it trains. Nothing here changes a result.
 
-- `steps`: the steps of one epoch, as the training loop hands them over.
+- `view`: the progress bar, one line per epoch, and the log of a run. `steps`: the steps of one epoch. `lines`: what is printed.
+- `curve`: the loss over the steps of a run. `writers`: logs for `dvc plots`, `dvc exp show` and TensorBoard.
 """

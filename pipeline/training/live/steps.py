@@ -7,18 +7,22 @@ READ_EVERY steps and at the end of the epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.common.console import progress_disabled
 from pipeline.common.errors import DivergenceError
-from pipeline.common.text_table import printable
 from pipeline.methods.base import Batch
 
 READ_EVERY = 20  # steps
+OnRead = Callable[[Sequence[float]], None]
+
+
+def no_reader(losses: Sequence[float]) -> None:
+    """Do nothing with losses."""
 
 
 class EpochSteps:
@@ -27,16 +31,18 @@ class EpochSteps:
     Parameters
     ----------
     name : str
-        The run and the epoch, for the progress bar and for errors.
-    n_pairs : int
-        Number of pairs in the epoch.
+        The run and the epoch, for errors.
     kept : str
         What an error says about earlier epochs.
+    bar : tqdm, optional
+        Moves by the pairs of each step, and is closed at the end.
+    on_read : callable
+        Gets losses in the order of the steps, each once.
     """
 
-    def __init__(self, name: str, *, n_pairs: int, kept: str) -> None:
+    def __init__(self, name: str, *, kept: str, bar: tqdm | None = None, on_read: OnRead = no_reader) -> None:
         self._name, self._kept = name, kept
-        self._bar = tqdm(total=n_pairs, desc=printable(name), unit="clip", leave=False, disable=progress_disabled())
+        self._bar, self._on_read = bar, on_read
         self._unread: list[tuple[Tensor, Tensor | float, Tensor | None, int]] = []
         self._losses: list[float] = []
         self._uninformed: list[float] = []
@@ -60,9 +66,10 @@ class EpochSteps:
         """
         related = None if batch.relation is None else batch.relation.sum()
         self._unread.append((loss.detach(), uninformed, related, len(batch.rows)))
-        self._bar.update(len(batch.rows))
         if len(self._unread) == READ_EVERY:
             self._read()
+        if self._bar is not None:
+            self._bar.update(len(batch.rows))
 
     def __enter__(self) -> EpochSteps:
         return self
@@ -70,10 +77,13 @@ class EpochSteps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
-        # A loss that is not finite is the cause of errors in later steps, so it is reported in their place.
-        if error is None or (isinstance(error, Exception) and not isinstance(error, DivergenceError)):
-            self._read()
+        try:
+            # A loss that is not finite is the cause of errors in later steps, so it is reported in their place.
+            if error is None or (isinstance(error, Exception) and not isinstance(error, DivergenceError)):
+                self._read()
+        finally:
+            if self._bar is not None:
+                self._bar.close()
 
     def measures(self) -> dict[str, float]:
         """Return what ``history.csv`` has about the batches: `loss`, `loss_share` and `positives_per_clip`."""
@@ -86,6 +96,7 @@ class EpochSteps:
 
     def _read(self) -> None:
         steps, self._unread = self._unread, []
+        before = len(self._losses)
         for loss, uninformed, related, k in steps:
             value = float(loss)
             if not math.isfinite(value):
@@ -97,4 +108,5 @@ class EpochSteps:
             self._uninformed.append(float(uninformed))
             if related is not None:
                 self._positives.append(float(related) / k - 1)
-        self._bar.set_postfix_str(f"loss {self._losses[-1]:.4g}" if self._losses else "", refresh=False)
+        if steps:
+            self._on_read(self._losses[before:])
