@@ -254,8 +254,7 @@ class Dsol(Method):
 
     def _heard(self, head: DsolHead, audio: Tensor) -> Tensor:
         """Return logits of p_a, (n, c)."""
-        logits: Tensor = head.audio_classes(audio) / self.settings.class_temperature
-        return logits
+        return cast(Tensor, head.audio_classes(audio) / self.settings.class_temperature)
 
     def localize(self, model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return l · Σ_c p_a(c) m_c in stage two, cos(V, a) before; and a."""
