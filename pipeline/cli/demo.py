@@ -9,7 +9,7 @@ import click
 
 from pipeline.cli.localize import localize as localize_command
 from pipeline.cli.options import PATH
-from pipeline.common.project import PARAMS_FILE, SCORES_FILE, manifest_folder, results_folder
+from pipeline.common.project import CLIP_SCORES_FILE, PARAMS_FILE, manifest_folder, results_folder
 
 DATASET, SPLIT = "demo", "test"
 
@@ -50,7 +50,7 @@ def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> No
         clip.clip_id: media_path(root, clip.video) for clip in read_clips(manifest / f"{SPLIT}.csv") if clip.video
     }
     seed = load_params(Path(PARAMS_FILE)).seeds[0]
-    ciou = read_ciou(results_folder(Path(), DATASET) / variant / SCORES_FILE, seed=seed)
+    ciou = read_ciou(results_folder(Path(), DATASET) / variant / CLIP_SCORES_FILE, seed=seed)
     ctx.invoke(
         localize_command,
         inputs=tuple(videos[clip_id] for clip_id in evenly_scored(ciou, n_clips)),

@@ -282,7 +282,7 @@ def _summary(folder: Path, name: str, method: str, split: str, *, scored: bool) 
     if paths.calibration.is_file():
         lines["calibration"] = str(paths.calibration)
     if scored:
-        lines["report"] = str(paths.results / "report" / "index.html")
+        lines["report"] = f"{paths.results / 'report' / 'index.html'}; the scores alone: soundspot scores"
     return lines | {"next": f"soundspot localize {shlex.quote(str(folder / clip.video))}"}
 
 
