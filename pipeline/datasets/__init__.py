@@ -5,4 +5,5 @@
 - `mosaics`: mosaics of your own photographs and recordings, or of Tiny-ImageNet and ESC-50.
 - `music`: MUSIC-Synthetic, imported as published or rebuilt from solo videos.
 - `prepare`: checks a dataset's lists against the media on disk (stage `prepare`).
+- `replace`: replaces a dataset's folder of lists atomically.
 """

@@ -55,6 +55,11 @@ def test_the_preset_of_the_demo(project, capsys):
     assert not (project / "data_manifests").exists()
     assert run("import", "demo", "--name", "tiny", "--train", 4, "--test", 2, "--preset", "other") == 0
     assert yaml.safe_load((project / "params.yaml").read_text())["training"]["tiny"] == {"batch_size": 2}
+    capsys.readouterr()
+    assert run("import", "demo", "--name", "tiny", "--train", 4, "--test", 2) == 0
+    assert "unchanged, kept data_manifests/tiny" in capsys.readouterr().out
+    assert run("import", "demo", "--name", "tiny", "--train", 5, "--test", 2) == 1
+    assert "would change train.csv" in capsys.readouterr().err
 
 
 def test_help_imports_no_heavy_library():
@@ -195,8 +200,11 @@ def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
     assert f"export SOUNDSPOT_MEDIA_ROOT_SOUNDNET_FLICKR={media}" in printed
     assert [c.clip_id for c in read_clips(project / "data_manifests/soundnet_flickr/train.csv")] == ["21", "32"]
     assert read_boxes(project / "data_manifests/soundnet_flickr/test_boxes.csv")[0].x1 == 127 / 256
+    assert run("import", "soundnet-flickr", *arguments) == 0
+    assert "unchanged, kept data_manifests/soundnet_flickr" in capsys.readouterr().out
+    write_lines(train, ["21"])
     assert run("import", "soundnet-flickr", *arguments) == 1
-    assert "exists; give --force" in capsys.readouterr().err
+    assert "would change train.csv; give --force" in capsys.readouterr().err
     assert run("import", "soundnet-flickr", *arguments, "--force") == 0
 
 

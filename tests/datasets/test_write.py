@@ -9,7 +9,8 @@ from pipeline.common.config import AudioSettings, load_card
 from pipeline.common.errors import ManifestError, SettingsError
 from pipeline.datasets.importers.params_block import fitted, params_with_block, params_with_values
 from pipeline.datasets.importers.report import ImportReport
-from pipeline.datasets.importers.write import CardText, Dataset, building_folder, card_text, write_dataset
+from pipeline.datasets.importers.write import CardText, Dataset, card_text, write_dataset
+from pipeline.datasets.replace import replace_folder
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip, read_clips
 from tests.support.importing import PARAMS, make_project, options, tree
@@ -59,12 +60,27 @@ def test_an_absolute_path_is_printed_but_not_stored(project, tmp_path):
 def test_an_existing_dataset_is_kept_unless_forced(project):
     write_dataset(dataset(project), project)
     before = tree(project)
-    with pytest.raises(ManifestError, match=r"own: exists.*--force"):
-        write_dataset(dataset(project), project)
-    assert tree(project) == before
     other = dataset(project, clips={"train": [Clip("c", video="c.mp4")]}, boxes={})
+    with pytest.raises(ManifestError, match=r"own: exists.* change test.csv, test_boxes.csv, train.csv; .*--force"):
+        write_dataset(other, project)
+    assert tree(project) == before
     write_dataset(other, project, force=True)
     assert sorted(tree(project / "data_manifests/own")) == ["dataset.yaml", "import_report.json", "train.csv"]
+
+
+def test_a_second_import_that_changes_nothing_is_not_refused(project):
+    write_dataset(dataset(project), project)
+    card = project / "data_manifests/own/dataset.yaml"
+    card.write_text(f"# Ours.\n{card.read_text()}")
+    before = tree(project)
+    again = dataset(project)
+    again.report.leave_out("train", "broken", "damaged")
+    write_dataset(again, project)
+    assert again.report.unchanged
+    assert tree(project) == before
+    with pytest.raises(ManifestError, match=r"change dataset\.yaml;"):
+        write_dataset(dataset(project, card=replace(CARD, threshold=0.25)), project)
+    assert tree(project) == before
 
 
 def test_the_block_of_settings_is_a_copy_of_the_preset_of_the_card(project):
@@ -118,13 +134,12 @@ def test_a_killed_replacement_leaves_the_old_folder(tmp_path):
     folder.mkdir()
     (folder / "old").write_text("old")
 
-    def stopped_halfway():
-        with building_folder(folder) as building:
-            (building / "new").write_text("new")
-            raise KeyboardInterrupt
+    def stopped_halfway(building):
+        (building / "new").write_text("new")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stopped_halfway()
+        replace_folder(folder, stopped_halfway, force=True)
     assert tree(tmp_path) == {"own/old": b"old"}
 
 

@@ -99,7 +99,7 @@ def _shared_options(default_name: str | None, layouts: tuple[str, ...]) -> list[
             show_default=True,
             help="If training clips are in the test list or share a file with it: refuse the import, drop them, or keep them.",
         ),
-        click.option("--force", is_flag=True, help="Replace the dataset if it exists."),
+        click.option("--force", is_flag=True, help="Replace the dataset if it exists with other clips or boxes."),
         preset_option,
         click.option("--check-only", is_flag=True, help="Check the lists and boxes without media; write nothing."),
         click.option(
@@ -124,7 +124,12 @@ def _show(report: ImportReport, options: ImportOptions) -> None:
         echo(line)
     if options.check_only and options.leaks == "refuse" and report.leaks:
         raise ManifestError(leak_message(report))
-    echo("checked; nothing was written" if options.check_only else f"wrote {manifest_folder(Path(), options.name)}")
+    echo("checked; nothing was written" if options.check_only else _outcome(options.name, unchanged=report.unchanged))
+
+
+def _outcome(name: str, *, unchanged: bool) -> str:
+    folder = manifest_folder(Path(), name)
+    return f"unchanged, kept {folder}" if unchanged else f"wrote {folder}"
 
 
 train_size_option = click.option("--train-size", type=click.IntRange(min=1), help="Number of training clips to sample.")
@@ -152,7 +157,7 @@ workers_option = click.option(
 @click.option("--train", type=click.IntRange(min=1), default=3000, show_default=True, help="Training clips.")
 @click.option("--validation", type=click.IntRange(min=0), default=500, show_default=True, help="Validation clips.")
 @click.option("--test", type=click.IntRange(min=1), default=1000, show_default=True, help="Test clips.")
-@click.option("--force", is_flag=True, help="Replace the dataset if it exists.")
+@click.option("--force", is_flag=True, help="Replace the dataset if it exists with other clips or boxes.")
 @preset_option
 def demo(name: str, seed: int, train: int, validation: int, test: int, force: bool, preset: str | None) -> None:
     """Rendered videos of sounding and silent objects. No download needed; `dvc repro prepare` renders them.
@@ -162,21 +167,22 @@ def demo(name: str, seed: int, train: int, validation: int, test: int, force: bo
     from pipeline.common.files import write_text
     from pipeline.datasets.demo.dataset import write_manifest
     from pipeline.datasets.importers.params_block import check_preset, params_with_block
-    from pipeline.datasets.importers.write import building_folder, check_name
+    from pipeline.datasets.importers.write import check_name
+    from pipeline.datasets.replace import replace_folder
 
-    folder = check_name(name, Path.cwd(), force=force)
+    folder = check_name(name, Path.cwd())
     if preset:
         check_preset(Path(PARAMS_FILE), preset)
     params, hint = params_with_block(Path(PARAMS_FILE), name, preset=preset or "demo")
     sizes = {"train": train, "validation": validation, "test": test}
-    with building_folder(folder) as building:
-        write_manifest(
-            building, seed=seed, train=train, validation=validation, test=test, media_root=f"data/{name}/media"
-        )
+    write = functools.partial(
+        write_manifest, seed=seed, train=train, validation=validation, test=test, media_root=f"data/{name}/media"
+    )
+    replaced = replace_folder(folder, write, force=force)
     if params:
         write_text(Path(PARAMS_FILE), params)
     echo(f"{name}: {', '.join(f'{split} {count}' for split, count in sizes.items())} clips\n{name}: {hint}")
-    echo(f"wrote {manifest_folder(Path(), name)}")
+    echo(_outcome(name, unchanged=not replaced))
 
 
 @imports.command("soundnet-flickr")

@@ -11,6 +11,7 @@ from pipeline.common.project import manifest_folder
 from pipeline.common.reading import read_json
 from pipeline.datasets.importers.folder import WHOLE, earlier_ids, found_videos
 from pipeline.datasets.importers.report import ImportReport
+from pipeline.datasets.replace import REPORT_FILE
 
 _LONGEST_NAME = 64
 
@@ -44,7 +45,7 @@ def unlisted_videos(project: Path, name: str, folder: Path) -> list[str]:
         raise ManifestError(
             f"{manifest_folder(project, name)}: exists, and none of its videos are in {folder}; give another name with --name"
         )
-    rejected = _left_out(manifest_folder(project, name) / "import_report.json")
+    rejected = _left_out(manifest_folder(project, name) / REPORT_FILE)
     return [clip.video for clip in found if clip.clip_id not in {*known.values(), *rejected} and clip.video]
 
 

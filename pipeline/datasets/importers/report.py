@@ -44,6 +44,8 @@ class ImportReport:
     file : Path, optional
         File for the full report (``--report``), written even if the import fails. Messages with shortened lists refer
         to it.
+    unchanged : bool
+        Whether the dataset existed with the same clips, boxes and card, and was kept.
     """
 
     dataset: str
@@ -58,6 +60,7 @@ class ImportReport:
     notes: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     file: Path | None = None
+    unchanged: bool = False
 
     def leave_out(self, split: str, clip_id: str, reason: str) -> None:
         """Record that a clip of a split is not used."""

@@ -1,6 +1,7 @@
 """Writes an imported dataset atomically: card, clip lists, boxes, report, and a block of training settings.
 
-The folder is built under a temporary name, read back with the strict readers, and only then renamed. The card contains
+The folder is built under a temporary name, read back with the strict readers, and only then renamed. An existing folder with
+the same card, clips and boxes is kept; another one is only replaced with ``--force``. The card contains
 no absolute paths: media outside the project are found through the dataset's environment variable
 (`pipeline.manifests.prepared.media_variable`).
 """
@@ -8,22 +9,22 @@ no absolute paths: media outside the project are found through the dataset's env
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.common.config import AudioSettings, load_card
 from pipeline.common.errors import ManifestError
-from pipeline.common.files import DAY_S, remove_leftovers, temporary_folder, write_json, write_text
+from pipeline.common.files import write_json, write_text
 from pipeline.common.project import CARD_FILE, PARAMS_FILE, manifest_folder
 from pipeline.datasets.importers.lists import shortened
 from pipeline.datasets.importers.params_block import PRESET, check_preset, params_with_block
 from pipeline.datasets.importers.report import ImportReport
+from pipeline.datasets.replace import REPORT_FILE, replace_folder
 from pipeline.manifests.boxes import BOXES_SUFFIX, Box, boxes_path, read_boxes, write_boxes
 from pipeline.manifests.clips import Clip, find_leaks, leaking_clips, read_clips, write_clips
 from pipeline.manifests.prepared import media_variable
@@ -68,9 +69,16 @@ class ImportOptions:
     preset: str | None = None  # the block of params.yaml to copy; None: the importer's own choice
     reports: list[ImportReport] = field(default_factory=list, compare=False)  # kept here for imports that fail
 
-    def start(self) -> ImportReport:
-        """Check the dataset's name and the preset, and create the report. Raises ManifestError or SettingsError."""
-        check_name(self.name, self.project, force=self.force or self.check_only)
+    def start(self, *, writes_media: bool = False) -> ImportReport:
+        """Check the dataset's name and the preset, and create the report. Raises ManifestError or SettingsError.
+
+        An importer that `writes_media` refuses an existing dataset here, because it cannot know what would change.
+        """
+        folder = check_name(self.name, self.project)
+        if writes_media and folder.exists() and not (self.force or self.check_only):
+            raise ManifestError(
+                f"{folder}: exists; give --force to write its media and lists again, or another name with --name"
+            )
         if self.preset:
             check_preset(self.project / PARAMS_FILE, self.preset)
         self.reports.append(ImportReport(self.name, file=self.report_file))
@@ -119,20 +127,11 @@ class Dataset:
         return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
 
 
-def check_name(name: str, project: Path, *, force: bool) -> Path:
-    """Return the manifest folder for a dataset's name.
-
-    Raises
-    ------
-    ManifestError
-        The name is invalid, or the folder exists and `force` is False.
-    """
+def check_name(name: str, project: Path) -> Path:
+    """Return the manifest folder for a dataset's name. Raises ManifestError if the name is invalid."""
     if not _NAME.fullmatch(name):
         raise ManifestError(f"invalid dataset name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
-    folder = manifest_folder(project, name)
-    if folder.exists() and not force:
-        raise ManifestError(f"{folder}: exists; give --force to replace it, or another name with --name")
-    return folder
+    return manifest_folder(project, name)
 
 
 def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> None:
@@ -145,15 +144,15 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
     project : Path
         Folder with ``data_manifests/`` and ``params.yaml``.
     force : bool
-        Replace an existing folder.
+        Replace an existing folder with other content.
 
     Raises
     ------
     ManifestError
-        The dataset exists already, has no clips, leaks between train and test, or has boxes for unknown clips. Nothing
+        The dataset exists already with other content, has no clips, leaks between train and test, or has boxes for unknown clips. Nothing
         has been written.
     """
-    folder = check_name(dataset.name, project, force=force)
+    folder = check_name(dataset.name, project)
     _check(dataset)
     _describe(dataset, project)
     n_train = len(dataset.clips.get("train", [])) if dataset.card.fits_settings else None
@@ -161,8 +160,9 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
         project / PARAMS_FILE, dataset.name, preset=dataset.card.preset, n_train=n_train or None
     )
     dataset.report.hints.append(hint)
-    with building_folder(folder) as building:
-        _write_folder(dataset, building, _media_root(dataset, project))
+    media_root = _media_root(dataset, project)
+    write = partial(_write_folder, dataset, media_root=media_root)
+    dataset.report.unchanged = not replace_folder(folder, write, force=force)
     if params:
         write_text(project / PARAMS_FILE, params)
 
@@ -216,7 +216,7 @@ def _media_root(dataset: Dataset, project: Path) -> str:
     return f"data/{dataset.name}/media"
 
 
-def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
+def _write_folder(dataset: Dataset, folder: Path, *, media_root: str) -> None:
     write_text(folder / CARD_FILE, card_text(dataset.card, media_root, leaks_allowed=dataset.leaks_allowed))
     for split, clips in dataset.clips.items():
         if clips:
@@ -224,33 +224,13 @@ def _write_folder(dataset: Dataset, folder: Path, media_root: str) -> None:
     for split, boxes in dataset.boxes.items():
         if boxes:
             write_boxes(boxes_path(folder, split), boxes)
-    write_json(folder / "import_report.json", dataset.report.as_json())
+    write_json(folder / REPORT_FILE, dataset.report.as_json())
     load_card(folder)
     for path in folder.glob("*.csv"):
         if path.name.endswith(BOXES_SUFFIX):
             read_boxes(path)
         else:
             read_clips(path)
-
-
-@contextmanager
-def building_folder(folder: Path) -> Iterator[Path]:
-    """Provide a temporary folder to write to, which replaces `folder` if the block ends without an error.
-
-    The old folder is removed only after the new one is in place. If the block raises, the old folder stays unchanged
-    and the temporary one is removed.
-    """
-    remove_leftovers(folder.parent, min_age_s=DAY_S)
-    with temporary_folder(folder) as building, temporary_folder(folder) as previous:
-        yield building
-        try:
-            if folder.exists():
-                os.replace(folder, previous / folder.name)
-            os.replace(building, folder)
-        except OSError:
-            if not folder.exists() and (previous / folder.name).exists():
-                os.replace(previous / folder.name, folder)
-            raise
 
 
 def card_text(card: CardText, media_root: str, *, leaks_allowed: bool = False) -> str:

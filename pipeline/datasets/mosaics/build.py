@@ -92,7 +92,7 @@ def import_mosaics(
         A folder has no files in a known layout, a class lacks photographs or recordings in a split, there are fewer classes than
         cells, or the settings contradict each other.
     """
-    report = options.start()
+    report = options.start(writes_media=True)
     _check(settings)
     path = options.project / CLASS_MAP
     class_map = read_class_map(path) if path.is_file() else ClassMap({}, {})

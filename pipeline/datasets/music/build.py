@@ -88,7 +88,7 @@ def build_music_synthetic(
         Neither or both of `boxes` and `quadrant_boxes` are given, a list is malformed, or a split has usable videos of
         fewer than four instruments.
     """
-    report = options.start()
+    report = options.start(writes_media=True)
     _check(settings, boxes, quadrant_boxes)
     # Workers on another machine have another working directory.
     media, solos = options.media.absolute(), solos.absolute()
