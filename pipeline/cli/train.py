@@ -100,7 +100,7 @@ def train(
     if held_out and not scored:
         ctx.invoke(calibrate, target=method, dataset=name, params_path=Path(PARAMS_FILE))
     lines = _summary(folder, name, method, params.score_split, scored=scored)
-    echo(f"\ntrained in {_duration(time.monotonic() - begun)}")
+    echo(f"\nfinished in {_duration(time.monotonic() - begun)}")
     echo("\n".join(f"{what + ':':15}{printable(where)}" for what, where in lines.items()))
 
 
