@@ -120,7 +120,20 @@ CHECKS = {
     "python": check_python,
     "pip": check_pip,
 }
-OTHERS = {"git", "cd", ".", "export", "pytest", "python3", "pre-commit", "mkdir", "sed", "eval", "mkdocs"}
+OTHERS = {
+    "git",
+    "cd",
+    ".",
+    "export",
+    "pytest",
+    "python3",
+    "pre-commit",
+    "mkdir",
+    "sed",
+    "eval",
+    "mkdocs",
+    "tensorboard",
+}
 
 
 def check(command: Command, *, whole: bool) -> None:

@@ -67,8 +67,9 @@ class DvcLiveWriter(Writer):
             self._live.log_metric(name, value, plot=False)
 
     def flush(self) -> None:
-        """Write the JSON file; the others are written at once."""
-        self._live.make_summary()
+        """Write the JSON file, once there is something for it; the others are written at once."""
+        if self._live.summary:
+            self._live.make_summary()
 
     def close(self, *, finished: bool) -> None:
         """Remove the JSON file of a finished run: its columns would crowd `dvc exp show`. The plots stay."""
