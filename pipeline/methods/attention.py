@@ -41,6 +41,7 @@ class Attention(Method):
     """Softmax attention of the audio over the frame's cells."""
 
     Settings = AttentionSettings
+    reads_labels = False
 
     def __init__(self, settings: AttentionSettings) -> None:
         self.temperature = settings.temperature

@@ -38,7 +38,7 @@ class Batch:
     rows : np.ndarray (k,) int64
         Indices of the clips in the shards.
     previous_response : Tensor (k, h, w) float32 in [0, 1], or None
-        R̃ of the previous epoch, augmented like `frames`; None if there are no pseudo-labels yet.
+        R̃ of the previous epoch, augmented like `frames`; None if there are no pseudo-labels of it.
     relation : Tensor (k, k) bool, or None
         y of Eq. 6, from the previous epoch's audio embeddings.
     targets : Tensor (k, 2, classes) float32 in [0, 1], or None
@@ -68,11 +68,16 @@ class Method(Protocol):
     Settings : type
         Class of the method's settings. A subclass of IterationSettings adds settings, with defaults. A subclass of
         LabeledSettings declares that the method learns from class labels, which it gets as `Batch.targets`.
+    reads_labels : bool
+        Whether the method learns from the pseudo-labels of the previous epoch: from `Batch.previous_response` or `Batch.relation`, or in
+        `start_epoch`. Without, the training set is labeled only after the epochs whose weights are kept (`keep_epochs`), for inspection;
+        in the epochs after the others, these arguments are None.
     normalization : str or None
         How the method normalizes its maps; None leaves the choice to the scoring protocol.
     """
 
     Settings: ClassVar[type[IterationSettings]] = IterationSettings
+    reads_labels: ClassVar[bool] = True
     normalization: Literal["min-max", "relu-max"] | None = None
 
     @classmethod
@@ -120,7 +125,7 @@ class Method(Protocol):
         shards : ShardSet
             The training set.
         labels : PseudoLabels or None
-            Pseudo-labels of the previous epoch.
+            Pseudo-labels of the previous epoch, see `reads_labels`.
         epoch : int
             The epoch that starts; 1 is the first after the initialization.
         seed : int

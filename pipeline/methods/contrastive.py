@@ -30,6 +30,8 @@ class UntouchedSettings(IterationSettings):
 class Contrastive(Method):
     """Contrasts φ(V), pooled over the whole frame, with the audio of the batch."""
 
+    reads_labels = False
+
     def __init__(self, settings: IterationSettings) -> None:
         self.temperature = settings.temperature
 

@@ -50,6 +50,7 @@ class Dmc(Method):
     """Matches clusters of frame cells to clusters of audio cells."""
 
     Settings = DmcSettings
+    reads_labels = False
 
     def __init__(self, settings: DmcSettings) -> None:
         self.sources = settings.sources

@@ -117,9 +117,10 @@ def after_last_epoch(means: Means) -> dict[str, float]:
 
     No training reads the last pseudo-labels, so `positives_per_clip` is that of the last epoch's own training.
     """
-    epochs = list(means.values())
-    before = epochs[-2]["positives_per_clip"] if len(epochs) > 1 else math.nan
-    return epochs[-1] | {"positives_per_clip": before}
+    last = max(means)
+    # A method that does not learn from pseudo-labels may have none of the epoch before.
+    before = means[last - 1]["positives_per_clip"] if last - 1 in means else math.nan
+    return means[last] | {"positives_per_clip": before}
 
 
 def _history_by_epoch(path: Path) -> dict[int, dict[str, float]]:

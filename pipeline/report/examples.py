@@ -132,10 +132,11 @@ def read_epoch_maps(folders: Mapping[str, Path], clip_ids: Sequence[str], *, mos
     PseudoLabelError
         A file is damaged, or has no labels for a clip.
     """
-    paths = {name: artifact_paths(folder) for name, folder in folders.items()}
-    # Runs may have trained for different numbers of epochs; only common ones are shown.
-    length = min(len(each) for each in paths.values())
-    labels = [[PseudoLabels.open(each[i]) for i in evenly_spaced(length, most)] for each in paths.values()]
+    paths = [{path.name: path for path in artifact_paths(folder)} for folder in folders.values()]
+    # Runs may have trained for different numbers of epochs, or have labels of some epochs only; the common ones are shown.
+    names = [name for name in paths[0] if all(name in each for each in paths)]
+    shown = [names[i] for i in evenly_spaced(len(names), most)]
+    labels = [[PseudoLabels.open(each[name]) for name in shown] for each in paths]
     response = np.stack([[epoch.select(clip_ids).response for epoch in each] for each in labels])
     return EpochMaps(
         names=list(folders),

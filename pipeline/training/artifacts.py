@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, stage_name
 from pipeline.common.reading import parse_json
+from pipeline.common.record import read_record
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
@@ -31,14 +32,16 @@ def artifact_paths(run: Path) -> list[Path]:
     Raises
     ------
     EvaluationError
-        There are none, or the artifact of an epoch before the last is missing.
+        There are none, or one that the finished run had written is missing.
     """
     paths = labels_by_epoch(run)
     again = f"run `dvc repro {stage_name('train', run)}`"
     if not paths:
         raise EvaluationError(f"{run / LABELS_FOLDER}: no artifacts; {again}")
-    if missing := set(range(max(paths))) - paths.keys():
-        raise EvaluationError(f"{run / LABELS_FOLDER}: no artifact of epoch {min(missing)}; {again}")
+    there = [path.relative_to(run).as_posix() for path in paths.values()]
+    for name in read_record(run).get("files", {}):
+        if name not in there and PurePath(name).match(f"{LABELS_FOLDER}/{LABELS_PATTERN}"):
+            raise EvaluationError(f"{run / name}: no such pseudo-labels; {again}")
     return list(paths.values())
 
 

@@ -45,8 +45,8 @@ def train_run(run: TrainingRun) -> None:
             timer.trained()
             # Eq. 1 with the new weights gives the pseudo-labels for the next epoch.
             previous = state.labels
-            if run.spec.writes_labels(epoch):
-                state.labels = label_training_set(run, state, epoch)
+            # Methods that do not learn from pseudo-labels label only the epochs that are kept for inspection.
+            state.labels = label_training_set(run, state, epoch) if run.spec.writes_labels(epoch) else None
             timer.labeled()
             row = {"epoch": epoch, "steps": epoch * run.n_steps, **measured}
             # Collapsed? Measured on a sample, without boxes.

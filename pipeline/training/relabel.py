@@ -33,7 +33,7 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
         if content["fingerprint"] != other.fingerprint:
             raise TrainingError(f"{path}: is being trained again; run this stage again afterward")
         checkpoints.load_weights(state.model, content, path)
-        state.labels = label_training_set(run, state, epoch)
+        state.labels = label_training_set(run, state, epoch) if run.spec.writes_labels(epoch) else None
         timings = {**dict.fromkeys(TIMINGS[1:], math.nan), "seconds": time.perf_counter() - begun}
         measured = label_measures(state.labels, previous) | run.diagnose(state.model)
         state.history.append({**row, **measured, **timings})

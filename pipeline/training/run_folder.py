@@ -48,8 +48,8 @@ class RunFolder:
         Identifies the settings, the data and the initial model.
     code : str
         Digest of the code that trains the run, see `pipeline.common.code`.
-    last_labels : int
-        The last epoch with pseudo-labels, if the run trains all its epochs.
+    labeled : tuple of int
+        The epochs with pseudo-labels, in ascending order, if the run trains all its epochs.
     kept : tuple of int
         The epochs before the last whose weights are kept.
     """
@@ -57,7 +57,7 @@ class RunFolder:
     path: Path
     fingerprint: str
     code: str
-    last_labels: int
+    labeled: tuple[int, ...]
     kept: tuple[int, ...] = ()
 
     @property
@@ -120,7 +120,7 @@ class RunFolder:
 
     def has_all_weights(self) -> bool:
         """Return whether the run is finished and kept the weights of every epoch."""
-        return self.kept == tuple(range(self.last_labels)) and self.status()[0] is Status.FINISHED
+        return self.kept == tuple(range(self.labeled[-1])) and self.status()[0] is Status.FINISHED
 
     def saved_state(self) -> dict[str, Any] | None:
         """Return the content of ``state.pt``; None if it is missing, damaged, or has another fingerprint."""
@@ -161,7 +161,7 @@ class RunFolder:
         remove_leftovers(self.path, self.path / project.LABELS_FOLDER, self.path / project.WEIGHTS_FOLDER)
 
     def _written(self, last_labels: int, kept: Sequence[int]) -> list[Path]:
-        labels = [self.labels(epoch) for epoch in range(last_labels + 1)]
+        labels = [self.labels(epoch) for epoch in self.labeled if epoch <= last_labels]
         starts = sorted((self.path / project.LABELS_FOLDER).glob(project.START_PATTERN))
         return [self.model, self.history, *labels, *starts, *map(self.weights, kept)]
 
@@ -183,3 +183,8 @@ class RunFolder:
 def kept_epochs(last: int, keep: int) -> tuple[int, ...]:
     """Return the epochs before `last` whose weights are kept, so that with `last` they are `keep` evenly spaced epochs."""
     return tuple(evenly_spaced(last + 1, keep)[:-1])
+
+
+def labeled_epochs(last: int, keep: int, *, needed: bool) -> tuple[int, ...]:
+    """Return the epochs after which the training set is labeled: all if the next epoch needs the labels, or those with weights, and `last`."""
+    return tuple(range(last + 1)) if needed else (*kept_epochs(last, keep), last)

@@ -25,14 +25,14 @@ from pipeline.common.files import file_digest, fingerprint
 from pipeline.common.project import MODEL_FILE, labels_path, seed_folder
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import check_fills_batch
-from pipeline.methods.build import build_method, check_temperature, method_settings, method_spec
+from pipeline.methods.build import build_method, check_temperature, method_class, method_settings, method_spec
 from pipeline.model.backbones.build import backbone_stride, weights_digest
 from pipeline.model.relation import equivalent_delta_a
 from pipeline.pseudo_labels import artifact
 from pipeline.shards.reader import ShardSet
 from pipeline.training import checkpoints
 from pipeline.training.class_labels import ClipClasses, read_clip_classes
-from pipeline.training.run_folder import RunFolder, kept_epochs
+from pipeline.training.run_folder import RunFolder, kept_epochs, labeled_epochs
 
 # Eq. 3 has no thresholds. Those in the artifact and the model of the initialization are ours: half of the range, which is the usual
 # fixed threshold of a map, and a relation of every clip only to itself.
@@ -102,8 +102,8 @@ class RunSpec:
         return (self.seed, self.stage, epoch)
 
     def writes_labels(self, epoch: int) -> bool:
-        """Return whether pseudo-labels are written after an epoch; in the initialization, only after the last."""
-        return self.stage == "train" or epoch == self.iteration.epochs
+        """Return whether pseudo-labels are written after an epoch: in the initialization after the last; else see `Method.reads_labels`."""
+        return epoch in self.folder.labeled if self.stage == "train" else epoch == self.iteration.epochs
 
     def labels_epoch(self, epoch: int) -> int:
         """Return the number of the artifact written after an epoch; 0 in the initialization."""
@@ -245,10 +245,15 @@ def _spec(
             fingerprint(fingerprint_inputs),
             # The registry would add the modules of all other methods.
             code_digest("pipeline.training.train", method_spec(method).module, without=[REGISTRY, *SHOWN]),
-            last,
-            kept_epochs(last, iteration.keep_epochs) if last else (),
+            epochs_with_labels(method, iteration) if last else (0,),
+            kept_epochs(last, iteration.keep_epochs),
         ),
     )
+
+
+def epochs_with_labels(method: str, iteration: IterationSettings) -> tuple[int, ...]:
+    """Return the epochs of a method after which the training set is labeled, including 0, the initialization."""
+    return labeled_epochs(iteration.epochs, iteration.keep_epochs, needed=method_class(method).reads_labels)
 
 
 def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:

@@ -42,7 +42,7 @@ class TrainingState:
     model : AudioVisualModel
     optimizer : torch.optim.Optimizer
     labels : PseudoLabels or None
-        Pseudo-labels of the last epoch; None if there are none yet.
+        Pseudo-labels of the last epoch; None if there are none.
     history : list of dict
         Row 0, and one row per completed epoch, see `pipeline.training.history`.
     curve : LossCurve
@@ -232,8 +232,11 @@ def _check_earlier_epochs(run: TrainingRun, state: TrainingState) -> None:
         content = checkpoints.read_checkpoint(folder.weights(epoch))
         if (content.get("fingerprint"), content.get("epoch")) != (folder.fingerprint, epoch):
             raise CheckpointError(f"{folder.weights(epoch)}: belongs to another run or epoch")
-    for epoch in range(state.epoch + 1) if spec.stage == "train" else ():
+    if spec.stage != "train":
+        return
+    for epoch in (each for each in folder.labeled if each <= state.epoch):
         PseudoLabels.open(folder.labels(epoch))
+    for epoch in range(state.epoch + 1):
         if (start := folder.start(epoch)).exists():
             verify_arrays(start, partial(unusable, start))
 

@@ -524,13 +524,12 @@ class TestVerify:
             "2 clips are not in the shards, such as 'x'",
         ]
 
-    def test_a_gap_and_a_broken_model(self, run, shards):
-        labels_path(run, 1).unlink()
+    def test_a_broken_model(self, run, shards):
+        labels_path(run, 1).unlink()  # without the model, nobody knows which epochs are labeled
         (run / "model.pt").write_bytes(b"no model")
         found = verify_artifacts(find_artifacts(run), shards=shards)
-        assert len(found.problems) == found.n_problems == 2
-        assert any("epoch_001.h5: missing" in problem for problem in found.problems)
-        assert any("model.pt" in problem for problem in found.problems)
+        assert len(found.problems) == found.n_problems == 1
+        assert "model.pt" in found.problems[0]
 
     @pytest.mark.parametrize("epoch", [0, 1, 2])
     def test_no_artifact_may_be_missing(self, run, shards, epoch):

@@ -19,11 +19,12 @@ from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import LABELS_FOLDER, MODEL_FILE, START_PATTERN, labels_path, weights_path
 from pipeline.common.reading import parse_json
 from pipeline.common.record import read_record
+from pipeline.methods.build import method_class
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.pseudo_labels.hdf5_file import unusable
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import RERUN, read_checkpoint
-from pipeline.training.run_folder import kept_epochs
+from pipeline.training.run_folder import kept_epochs, labeled_epochs
 
 TRAIN = "train"  # the stage; the other is "initialize"
 
@@ -83,11 +84,11 @@ def verify_artifacts(artifacts: Artifacts, *, shards: ShardSet | None) -> Verifi
 
 @dataclass(frozen=True)
 class _Made:
-    """Facts from ``model.pt``: the last epoch with pseudo-labels, and the earlier epochs whose checkpoints are kept."""
+    """Facts from ``model.pt``: the epochs with pseudo-labels, and those before the last whose checkpoints are kept."""
 
     fingerprint: str
     method: str
-    last: int
+    labeled: tuple[int, ...]
     kept: tuple[int, ...]
 
 
@@ -102,13 +103,15 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
         content = read_checkpoint(model)
         fingerprint, method, epoch = str(content["fingerprint"]), str(content["method"]), int(content["epoch"])
         if content["stage"] != TRAIN:
-            return _Made(fingerprint, method, 0, ())  # the initialization labels once, after its last epoch
+            return _Made(fingerprint, method, (0,), ())  # the initialization labels once, after its last epoch
         settings = parse_json(content["iteration"], str(model), SoundspotError)
+        epochs, keep = int(settings["epochs"]), int(settings["keep_epochs"])
+        labeled = labeled_epochs(epochs, keep, needed=method_class(method).reads_labels)
         return _Made(
             fingerprint,
             method,
-            epoch,
-            tuple(each for each in kept_epochs(settings["epochs"], settings["keep_epochs"]) if each < epoch),
+            tuple(each for each in labeled if each <= epoch),
+            tuple(each for each in kept_epochs(epochs, keep) if each < epoch),
         )
     except SoundspotError as error:
         verification.problems.append(str(error))
@@ -120,22 +123,24 @@ def _read_model(run: Path, verification: Verification) -> _Made | None:
 
 
 def _what_is_missing(artifacts: Artifacts, made: _Made | None) -> Iterator[str]:
-    run, there = artifacts.run, artifacts.paths
-    last = made.last if made else max(there)
-    for epoch in sorted(set(range(last + 1)) - there.keys()):
-        yield f"{labels_path(run, epoch)}: missing" + (
-            f"; {run / MODEL_FILE} is of epoch {last}" if made else " before others"
+    if made is None:  # which epochs are labeled depends on the method and its settings
+        return
+    run, there, last = artifacts.run, artifacts.paths, made.labeled[-1]
+    for epoch in sorted(set(made.labeled) - there.keys()):
+        yield f"{labels_path(run, epoch)}: missing; {run / MODEL_FILE} is of epoch {last}"
+    for epoch in sorted(there.keys() - set(made.labeled)):
+        reason = (
+            f"beyond the last epoch ({last})" if epoch > last else "not one that is labeled, according to the settings"
         )
-    for epoch in sorted(each for each in there if each > last):
-        yield f"{there[epoch]}: epoch {epoch} is beyond the last epoch ({last}) of {run / MODEL_FILE}"
-    for epoch in made.kept if made else ():
+        yield f"{there[epoch]}: epoch {epoch} is {reason} of {run / MODEL_FILE}"
+    for epoch in made.kept:
         path = weights_path(run, epoch)
         try:
             content = read_checkpoint(path)
         except SoundspotError as error:
             yield str(error)
             continue
-        if made and (content.get("fingerprint"), content.get("epoch")) != (made.fingerprint, epoch):
+        if (content.get("fingerprint"), content.get("epoch")) != (made.fingerprint, epoch):
             yield f"{path}: belongs to another run or epoch; {RERUN}"
 
 

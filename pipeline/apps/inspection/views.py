@@ -49,7 +49,8 @@ class Artifacts:
         epochs = list(self.paths)
         named = {"first": epochs[0], "last": epochs[-1], **{str(epoch): epoch for epoch in epochs}}
         if str(word) not in named:
-            there = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}, first, last"
+            whole = len(epochs) > 1 and epochs == list(range(epochs[0], epochs[-1] + 1))
+            there = f"{epochs[0]} to {epochs[-1]}, first, last" if whole else ", ".join(map(str, epochs))
             raise PseudoLabelError(f"{self.run}: no pseudo-labels of epoch {str(word)!r}; there are {there}")
         return named[str(word)]
 
@@ -117,7 +118,7 @@ def centering(run: Path) -> bool | None:
 class EpochSummary:
     """One line of `list_epochs`.
 
-    `change` is 1 - mean mask IoU with the previous epoch, None for the first. `positives_per_clip` is the mean number of
+    `change` is 1 - mean mask IoU with the previous line's epoch, None for the first. `positives_per_clip` is the mean number of
     other clips of the whole training set that Eq. 6 relates to a clip, estimated from a sample unless `positives_exact`.
     `diagnostics` are those of `pipeline.training.diagnostics`, None where there is no value; `collapse` is its finding.
     """

@@ -38,6 +38,7 @@ from pipeline.methods.build import method_settings
 from pipeline.model.backbones.build import backbone_stride
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import inference
+from pipeline.training.spec import epochs_with_labels
 
 _PATTERNS = {
     "shards": SHARD_PATTERN,
@@ -106,7 +107,7 @@ def estimate_outputs(
     moments = 2 * sum(value.nbytes for value in model.parameters() if value.requires_grad)  # of AdamW
     for name in (INITIAL_RUN, *variants):
         own = method_settings(settings, name) if name in variants else None
-        count = n_seeds * (own.epochs + 1 if own else 1)
+        count = n_seeds * (len(epochs_with_labels(name, own)) if own else 1)
         preflight.outputs.append(Output("pseudo-labels", str(root / name / LABELS_FOLDER), count, count * labels))
         preflight.outputs.append(Output(MODEL_FILE, str(root / name), n_seeds, n_seeds * weights))
         if own:

@@ -34,7 +34,7 @@ from pipeline.methods.build import method_settings
 from pipeline.methods.dsol.method import DsolSettings
 from pipeline.shards.reader import ShardSet
 from pipeline.training.run_folder import kept_epochs
-from pipeline.training.spec import method_with_same_weights
+from pipeline.training.spec import epochs_with_labels, method_with_same_weights
 from pipeline.training.train import initialize, train
 
 _WARM_UP_EPOCHS = 1  # of `initialize`, not counted
@@ -192,8 +192,9 @@ def stage_times(
         epoch, label = n_pairs * measured.pair_seconds, n_train * measured.label_seconds
         if not first and _reuses_weights(settings, stage, methods):
             epoch = 0.0
-        # The initialization labels once, every other stage after each epoch.
-        total = n_seeds * (epochs * epoch + (1 if first else epochs) * label)
+        # The initialization labels once. The labels of epoch 0 are its own.
+        labeled = 1 if first else len(epochs_with_labels(stage, method_settings(settings, stage))) - 1
+        total = n_seeds * (epochs * epoch + labeled * label)
         times.append(StageTime(stage, n_seeds * epochs, epoch, label, total))
     passes = 2 * n_seeds * n_scored  # own audio and shuffled audio
     for stage in methods:

@@ -123,6 +123,7 @@ class MSSL(Method):
     """
 
     Settings: ClassVar[type[IterationSettings]] = MSSLSettings
+    reads_labels = False
 
     def __init__(
         self, settings: CommonSettings, *, stage_two: bool = False, eq2: bool = False, eq1: bool = False
