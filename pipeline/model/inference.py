@@ -24,7 +24,8 @@ from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
 from pipeline.shards.reader import ShardSet
 
-READ_AHEAD = 3  # batches in memory in addition to the one in use
+READ_AHEAD = 3  # batches in memory in addition to the one in use, or one more than threads that read them
+MOST_READERS = 8  # ours: each holds a batch in memory, 25 MB with the paper's preset
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,9 +108,17 @@ def predict(
     if audio_order is not None and len(audio_order) != len(shards):
         raise ValueError(f"audio_order has {len(audio_order)} entries for {len(shards)} clips")
     batches = plain_batches(shards, batch_size=batch_size, device=device, audio_order=audio_order, clips=clips)
+    n_clips, n_done = len(shards if clips is None else clips), 0
+    arrays: list[np.ndarray] = []
     with inference():
-        parts = [localize(frames, log_mel) for frames, log_mel in batches]
-    response, audio = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
+        for frames, log_mel in batches:
+            found = localize(frames, log_mel)
+            # Results leave the device batch by batch: those of millions of clips take gigabytes.
+            arrays = arrays or [np.empty((n_clips, *values.shape[1:]), np.float32) for values in found]
+            for array, values in zip(arrays, found, strict=True):
+                array[n_done : n_done + len(values)] = values.float().cpu().numpy()
+            n_done += len(frames)
+    response, audio = arrays
     return response, audio
 
 
@@ -139,13 +148,17 @@ def plain_batches(
         yield frames.to(device, non_blocking=True), log_mel.to(device, non_blocking=True)
 
 
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], *, depth: int = READ_AHEAD) -> Iterator[Result]:
-    """Yield read(item) for each item in order; a thread reads up to `depth` items ahead.
+def read_ahead(
+    read: Callable[[Item], Result], items: Iterable[Item], *, n_threads: int | None = None
+) -> Iterator[Result]:
+    """Yield read(item) for each item, in order, while threads read the next items.
 
-    An error in `read` is raised when its result is due.
+    By default, there are as many threads as torch computes with, but at most MOST_READERS. An error in `read` is raised when its result is
+    due.
     """
-    remaining = iter(items)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as thread:
+    n_threads = min(torch.get_num_threads(), MOST_READERS) if n_threads is None else n_threads
+    remaining, depth = iter(items), max(READ_AHEAD, n_threads + 1)
+    with ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="read-ahead") as thread:
         pending = deque(thread.submit(read, item) for item in islice(remaining, depth))
         try:
             while pending:

@@ -91,15 +91,19 @@ class PseudoLabels:
         """Create pseudo-labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` must be ATTRIBUTES."""
         if set(attrs) != set(ATTRIBUTES):
             raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
-        # Rounded as in the file, so that pseudo-labels in memory equal those read back.
-        normalized = _as_stored(min_max(torch.from_numpy(response)).numpy())
         arrays = {
-            "response": normalized,
+            # Rounded as in the file, so that pseudo-labels in memory equal those read back.
+            "response": np.empty(response.shape, TYPES["response"]),
             "response_min": response.min(axis=(1, 2)),
             "response_max": response.max(axis=(1, 2)),
-            "audio_embedding": _as_stored(audio_embedding),
-            "sounding_fraction": _sounding_fraction(normalized, attrs["delta_v"]),
+            "audio_embedding": audio_embedding.astype(TYPES["audio_embedding"]),
+            "sounding_fraction": np.empty(len(response), TYPES["sounding_fraction"]),
         }
+        # In blocks, because the maps of millions of clips take gigabytes.
+        for part in blocks(len(response)):
+            normalized = min_max(torch.from_numpy(response[part])).numpy().astype(TYPES["response"])
+            arrays["response"][part] = normalized
+            arrays["sounding_fraction"][part] = _sounding_fraction(normalized.astype(np.float32), attrs["delta_v"])
         return cls(clip_ids, ArrayFields(arrays), attrs)
 
     @classmethod
@@ -191,8 +195,10 @@ class PseudoLabels:
     def with_attributes(self, **attrs: Any) -> PseudoLabels:
         """Return the same maps and embeddings with other attributes; the sounding fraction is recomputed for delta_v."""
         attrs = {**self.attrs, **attrs}
-        arrays = {name: getattr(self, name) for name in TYPES}
-        arrays["sounding_fraction"] = _sounding_fraction(self.response, attrs["delta_v"])
+        arrays = {name: self.stored(name) for name in TYPES}
+        arrays["sounding_fraction"] = np.concatenate(
+            [np.empty(0, np.float32), *(_sounding_fraction(part.response, attrs["delta_v"]) for part in self.blocks())]
+        )
         return PseudoLabels(self.clip_ids, ArrayFields(arrays), attrs)
 
     def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
@@ -213,9 +219,12 @@ class PseudoLabels:
 
     def mask_ious(self, previous: PseudoLabels) -> np.ndarray:
         """Return the IoU of each clip's sounding region with that of another epoch, (n,) float64; 1 if both are empty."""
-        mine, other = self.masks, previous.masks[previous.rows(self.clip_ids)]
-        both, either = (mine & other).sum(axis=(1, 2)), (mine | other).sum(axis=(1, 2))
-        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+        ious = [np.empty(0)]
+        for own, earlier in zip(self.blocks(), previous.select(self.clip_ids).blocks(), strict=True):
+            mine, other = own.masks, earlier.masks
+            both, either = (mine & other).sum(axis=(1, 2)), (mine | other).sum(axis=(1, 2))
+            ious.append(np.where(either > 0, both / np.maximum(either, 1), 1.0))
+        return np.concatenate(ious)
 
     def mask_iou(self, previous: PseudoLabels) -> float:
         """Return the mean of `mask_ious`."""
@@ -248,6 +257,16 @@ class PseudoLabels:
                 if wrong.any():
                     raise unusable(where, f"clip {block.clip_ids[int(np.argmax(wrong))]!r}: {reason}")
 
+    def stored(self, name: str) -> np.ndarray:
+        """Return one field with the type of the file, in half the memory of float32 for maps and embeddings."""
+        if isinstance(self._fields, ArrayFields):
+            return self._fields.arrays[name]
+        shape = self._fields.read_together((name,), slice(0, 0))[name].shape[1:]
+        values = np.empty((len(self), *shape), TYPES[name])
+        for part, block in zip(blocks(len(self)), self.blocks(), strict=True):
+            values[part] = getattr(block, name)
+        return values
+
     def _between(self, ids: slice) -> PseudoLabels:
         if ids.step is not None:
             raise ValueError(f"a slice of clip ids cannot have a step, got {ids.step!r}")
@@ -267,11 +286,7 @@ class PseudoLabels:
 
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     """Write an artifact atomically."""
-    write_fields(path, labels.clip_ids, {name: getattr(labels, name) for name in TYPES}, labels.attrs)
-
-
-def _as_stored(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float16).astype(np.float32)
+    write_fields(path, labels.clip_ids, {name: labels.stored(name) for name in TYPES}, labels.attrs)
 
 
 def _sounding_fraction(response: np.ndarray, delta_v: float) -> np.ndarray:

@@ -163,7 +163,7 @@ def write_fields(
         ATTRIBUTES and their values.
     """
     stored = {"clip_id": ascii_ids(clip_ids)}
-    stored |= {name: fields[name].astype(dtype) for name, dtype in TYPES.items()}
+    stored |= {name: fields[name].astype(dtype, copy=False) for name, dtype in TYPES.items()}
     with create_file(path) as file:
         write_attributes(file, {"format_version": FORMAT_VERSION, **attrs})
         for name in AXES:

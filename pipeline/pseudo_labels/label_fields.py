@@ -24,13 +24,14 @@ class Fields(Protocol):
 
 @dataclass(frozen=True)
 class ArrayFields:
-    """Fields in memory."""
+    """Fields in memory, with the types of the file."""
 
     arrays: Mapping[str, np.ndarray]
 
     def read_together(self, names: Sequence[str], rows: Choice = None) -> dict[str, np.ndarray]:
         """Return the fields of some clips."""
-        return {name: self.arrays[name] if rows is None else self.arrays[name][rows] for name in names}
+        chosen = slice(None) if rows is None else rows
+        return {name: self.arrays[name][chosen].astype(np.float32, copy=False) for name in names}
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,14 @@ from pipeline.training.augmentation import Changes, draw_changes, jitter_colors,
 
 @dataclass(frozen=True)
 class PreviousEpoch:
-    """The pseudo-labels of the previous epoch in the order of the shards, and the parameters of Eq. 6."""
+    """The pseudo-labels of the previous epoch in the order of the shards, and the parameters of Eq. 6.
 
-    response: np.ndarray  # (n, h, w) float32, R̃
-    audio: tuple[
-        tuple[Tensor, Tensor | None], ...
-    ]  # ã (n, d) float32 and what is subtracted from it (d,); y is true where one of them says so
+    Maps and embeddings stay float16, as they are stored; a batch converts its own rows.
+    """
+
+    response: np.ndarray  # (n, h, w) float16, R̃
+    # ã (n, d) float16 and what is subtracted from it, (d,) float32; y is true where one of them says so
+    audio: tuple[tuple[np.ndarray, Tensor | None], ...]
     delta_a: float
     share: float | None  # of related pairs, in place of delta_a
 
@@ -55,18 +57,25 @@ class PreviousEpoch:
         """Align an artifact with the shards; y is from its own ã, or from those of `related_by`. PseudoLabelError if a clip is missing."""
         audio = []
         for each in related_by or [labels]:
-            embedding = torch.from_numpy(each.audio_embedding[each.rows(shards.clip_ids)])
-            audio.append((embedding, embedding.mean(dim=0) if center_audio else None))
-        return cls(labels.response[labels.rows(shards.clip_ids)], tuple(audio), delta_a, share)
+            embedding = each.select(shards.clip_ids).stored("audio_embedding")
+            center = torch.from_numpy(embedding.astype(np.float32)).mean(dim=0) if center_audio else None
+            audio.append((embedding, center))
+        return cls(labels.select(shards.clip_ids).stored("response"), tuple(audio), delta_a, share)
+
+    def maps(self, rows: np.ndarray, changes: Changes) -> Tensor:
+        """Return R̃ of a batch, (k, h, w) float32, augmented like its frames."""
+        return torch.from_numpy(move_maps(self.response[rows].astype(np.float32), changes))
 
     def relation(self, rows: np.ndarray) -> Tensor:
         """Return y of a batch, (k, k) bool: Eq. 6, or the share of its pairs."""
-        relations = [
-            audio_relation(embedding[rows], delta_a=self.delta_a, center=center)
-            if self.share is None
-            else relation_by_share(embedding[rows], share=self.share, center=center)
-            for embedding, center in self.audio
-        ]
+        relations = []
+        for embedding, center in self.audio:
+            audio = torch.from_numpy(embedding[rows].astype(np.float32))
+            relations.append(
+                audio_relation(audio, delta_a=self.delta_a, center=center)
+                if self.share is None
+                else relation_by_share(audio, share=self.share, center=center)
+            )
         return torch.stack(relations).any(dim=0)
 
 
@@ -139,9 +148,8 @@ def _previous(
 ) -> dict[str, Tensor | None]:
     if previous is None:
         return {"previous_response": None, "relation": None}
-    response = torch.from_numpy(move_maps(previous.response[rows], changes))
     # Augmentation does not change which clips sound alike, so y is computed from the un-augmented embeddings.
     return {
-        "previous_response": send(response, device),
+        "previous_response": send(previous.maps(rows, changes), device),
         "relation": send(previous.relation(rows), device),
     }
