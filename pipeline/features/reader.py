@@ -21,7 +21,7 @@ from pipeline.features.backbone import origin_of
 from pipeline.features.store import Header, checksum, damaged, read_header, rerun
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.shards.open_files import OpenFiles
+from pipeline.shards.chunks import ChunkReader
 from pipeline.shards.reader import ShardSet
 
 
@@ -36,7 +36,8 @@ class FeatureSet(ShardSet):
         self.__dict__.update(shards.__dict__)  # the same clips and log-mels
         self.folder = folder
         self.sides = tuple(headers[0].shapes)
-        self._open_features = OpenFiles([f"{side}_feature" for side in self.sides])
+        self._feature_chunks = ChunkReader()
+        self._feature_offsets = {side: np.concatenate([h.offsets[side] for h in headers]) for side in self.sides}
         self._feature_digests = [header.digest for header in headers]
         self._feature_checksums = {side: np.concatenate([h.crc32[side] for h in headers]) for side in self.sides}
         self._log_mel_checksums: np.ndarray = np.concatenate([header.log_mel_crc32 for header in headers])
@@ -112,7 +113,7 @@ class FeatureSet(ShardSet):
     def close(self) -> None:
         """Close this process's files; `read` reopens them."""
         super().close()
-        self._open_features.close()
+        self._feature_chunks.close()
 
     def check_model(self, encoders: AudioVisualModel, settings: Mapping[str, Any], where: Path) -> None:
         """Raise FeatureError if the features are not those of a model's backbones.
@@ -135,12 +136,10 @@ class FeatureSet(ShardSet):
                 )
 
     def _read_features(self, side: Side, index: int, within: tuple[int, ...], feature: np.ndarray) -> None:
-        shard, row = self._place(index)
-        path = features_path(self.folder, shard)
+        path = features_path(self.folder, self._shard_of(index))
         clip = f"clip {self.clip_ids[index]!r}: {side} features"
         with read_errors(path, lambda reason: damaged(path, f"{clip}: {reason}")):
-            stored = self._open_features(path)[self.sides.index(side)]
-            stored.read_direct(feature, (row, *within))
+            self._feature_chunks.read_into(path, self._feature_offsets[side][index][within], feature)
             if checksum(feature) != self._feature_checksums[side][index][within]:
                 raise ValueError("do not match their checksum")
 

@@ -41,6 +41,7 @@ from pipeline.common.hdf5 import (
     write_attributes,
 )
 from pipeline.common.project import stage_name
+from pipeline.shards.chunks import chunk_offsets
 from pipeline.shards.storage import storage_errors, streamed_file
 
 FORMAT_VERSION = 1
@@ -73,6 +74,8 @@ class Header:
         Of the features that the file has.
     crc32 : dict of Side to np.ndarray uint32
     log_mel_crc32 : np.ndarray (clip,) uint32
+    offsets : dict of Side to np.ndarray int64
+        Where in the file the features begin, in the shape of their `crc32`.
     """
 
     digest: str
@@ -81,6 +84,7 @@ class Header:
     shapes: dict[Side, Shape]
     crc32: dict[Side, np.ndarray]
     log_mel_crc32: np.ndarray
+    offsets: dict[Side, np.ndarray]
 
 
 class FeatureWriter:
@@ -222,6 +226,9 @@ def read_header(path: Path) -> Header:
             shapes=shapes,
             crc32={side: values[f"{side}_crc32"] for side in sides},
             log_mel_crc32=values["log_mel_crc32"],
+            offsets={
+                side: chunk_offsets(file[f"{side}_feature"]).reshape(values[f"{side}_crc32"].shape) for side in sides
+            },
         )
 
 

@@ -2,7 +2,7 @@
 
 `writer` defines the file format and writes a shard; `reader` verifies shards and reads all shards of a split as one
 array of clips, `ShardSet`. Every byte is protected by a checksum, and equal input gives equal bytes. `storage` writes files that
-are too large for memory, `open_files` keeps files open between reads.
+are too large for memory, `chunks` reads the clips from several threads.
 """
 
 from pipeline.shards.reader import ShardSet

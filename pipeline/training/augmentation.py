@@ -94,9 +94,18 @@ def draw_changes(
 
 def move_frames(frames: np.ndarray, changes: Changes, *, cell_stride: int) -> np.ndarray:
     """Flip and shift frames (n, H, W, channels), with cells of `cell_stride` pixels."""
+    if not (changes.down.any() or changes.right.any()):
+        return _mirror(frames, changes.flip)
     height, width, channels = frames.shape[1:]
     places = changes.moved_cells(height, width, scale=cell_stride)
     return np.take(frames.reshape(-1, channels), places.reshape(-1), axis=0).reshape(frames.shape)
+
+
+def _mirror(frames: np.ndarray, flip: np.ndarray) -> np.ndarray:
+    mirrored = frames.copy()
+    # torch mirrors pixels of three bytes four times as fast as NumPy, if they are the channels of its own axes.
+    mirrored[flip] = torch.from_numpy(frames[flip]).permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1).numpy()
+    return mirrored
 
 
 def move_maps(maps: np.ndarray, changes: Changes) -> np.ndarray:
@@ -108,8 +117,10 @@ def roll_log_mel(log_mel: np.ndarray, changes: Changes) -> np.ndarray:
     """Roll each log-mel (n, mel, time) circularly in time."""
     length = log_mel.shape[2]
     steps = np.floor(changes.roll * length).astype(np.int64)
-    places = (np.arange(length) - steps[:, None]) % length
-    return np.take_along_axis(log_mel, places[:, None, :], axis=2)
+    rolled = np.empty_like(log_mel)
+    for before, after, step in zip(log_mel, rolled, steps, strict=True):
+        after[:, :step], after[:, step:] = before[:, length - step :], before[:, : length - step]
+    return rolled
 
 
 def jitter_colors(frames: Tensor, changes: Changes) -> Tensor:

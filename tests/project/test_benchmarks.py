@@ -33,6 +33,7 @@ SMALL = {
     "extraction_memory": ("--clips", "4"),
     "features": ("--clips", "8", "--passes", "1"),
     "localization": ("--seconds", "1", "--repeats", "1"),
+    "reading": ("--clips", "300", "--image-size", "64", "--repeats", "1"),
     "scoring": ("--clips", "100", "--repeats", "1"),
     "training": ("--clips", "128", "--passes", "1"),
 }

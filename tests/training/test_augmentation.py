@@ -50,6 +50,14 @@ def test_moves_equal_the_naive_loop(flip, down, right):
     np.testing.assert_array_equal(move_maps(maps, one)[0], naive_move(maps[0], flip, down, right, 1))
 
 
+def test_frames_of_a_batch_are_mirrored_one_by_one():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    before = frames.copy()
+    moved = move_frames(frames, changes((True, False, True), (0, 0, 0), (0, 0, 0)), cell_stride=CELL)
+    np.testing.assert_array_equal(moved, [frames[0, :, ::-1], frames[1], frames[2, :, ::-1]])
+    np.testing.assert_array_equal(frames, before)
+
+
 def test_maps_move_with_their_frames():
     """A frame that is an upsampled map remains the upsampled map after any move."""
     maps = np.random.default_rng(0).integers(0, 256, (64, 6, 6)).astype(np.uint8)
