@@ -150,7 +150,7 @@ def test_without_positioned_reads(stored: tuple[Path, np.ndarray], monkeypatch: 
         {"chunks": (1, 4), "compression": "gzip"},
         {"chunks": (1, 4), "shuffle": True},
         {"chunks": (2, 4)},
-        {"chunks": (1, 4), "maxshape": (9, 4), "shape": (4, 4), "data": None},  # nothing written
+        {"chunks": (1, 4), "maxshape": (9, 4), "shape": (4, 4), "data": None, "dtype": "f4"},  # nothing written
     ],
 )
 def test_another_layout_is_an_error(tmp_path: Path, layout: dict[str, Any]) -> None:
@@ -161,7 +161,9 @@ def test_another_layout_is_an_error(tmp_path: Path, layout: dict[str, Any]) -> N
 
 def test_an_empty_dataset_has_no_chunks(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        dataset = file.create_dataset("values", shape=(0, 4), maxshape=(9, 4), chunks=(1, 4), fletcher32=True)
+        dataset = file.create_dataset(
+            "values", shape=(0, 4), maxshape=(9, 4), chunks=(1, 4), dtype="f4", fletcher32=True
+        )
         assert chunk_offsets(dataset).shape == (0, 1)
 
 

@@ -44,8 +44,8 @@ def make_run(folder: Path, *, epochs=(0, 1, 2), center_audio=True, fingerprint=F
     """Write a run's artifacts, and a model.pt and kept weights with only the entries that inspection reads."""
     for epoch in epochs:
         write_pseudo_labels(labels_path(folder, epoch), make_labels(epoch, **attrs))
-    iteration = json.dumps({"center_audio": center_audio, "keep_epochs": 3})
     last = max(epochs)
+    iteration = json.dumps({"center_audio": center_audio, "epochs": last, "keep_epochs": 3})
     for epoch in (*kept_epochs(last, 3), last):
         path = folder / "model.pt" if epoch == last else weights_path(folder, epoch)
         content = {

@@ -128,10 +128,10 @@ class TestSomeEpochs:
     def test_an_interrupted_run_resumes_to_the_same_files(
         self, world, initial, folder, tmp_path, interrupted_in, monkeypatch
     ):
-        def stop(run, state, batches, epoch):
-            if epoch == interrupted_in:
+        def stop(run, state, *further):
+            if state.epoch + 1 == interrupted_in:
                 raise KeyboardInterrupt
-            return train_epoch(run, state, batches, epoch)
+            return train_epoch(run, state, *further)
 
         train_epoch = loop.train_epoch
         with monkeypatch.context() as patch:
