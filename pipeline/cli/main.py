@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "pipeline.cli.scoring.search:search",
     "sensitivity": "pipeline.cli.scoring.sensitivity:sensitivity",
     "evidence": "pipeline.cli.scoring.evidence:evidence",
+    "browse": "pipeline.cli.pseudo_labels.browse:browse",
     "pseudo-labels": "pipeline.cli.pseudo_labels.commands:pseudo_labels",
     "pl": "pipeline.cli.pseudo_labels.commands:pl",  # alias
 }

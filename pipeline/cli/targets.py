@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts, find_artifacts
-from pipeline.common.config import load_params
+from pipeline.common.config import load_card, load_params
 from pipeline.common.errors import CheckpointError, PseudoLabelError, SoundspotError
 from pipeline.common.project import (
+    CARD_FILE,
     CLIPS_FILE,
     DATA_FOLDER,
     INITIAL_RUN,
@@ -16,12 +17,13 @@ from pipeline.common.project import (
     RUNS_FOLDER,
     SHARD_PATTERN,
     find_variant,
+    manifest_folder,
     runs_folder,
     seed_name,
     shards_folder,
 )
-from pipeline.manifests.clips import TRAIN_SPLIT
-from pipeline.manifests.prepared import read_prepared_clips
+from pipeline.manifests.clips import TRAIN_SPLIT, Clip
+from pipeline.manifests.prepared import read_prepared_clips, resolve_media_root
 from pipeline.shards.reader import ShardSet
 from pipeline.training.class_labels import read_label_sets
 
@@ -148,6 +150,32 @@ def training_labels(run: Path, clips: Path | None) -> dict[str, frozenset[str]]:
             return {}
     listed = [clip.clip_id for clip in read_prepared_clips(clips, TRAIN_SPLIT)]
     return dict(zip(listed, read_label_sets(clips, TRAIN_SPLIT, listed), strict=True))
+
+
+def clip_list(run: Path, clips: Path | None) -> tuple[dict[str, Clip], Path]:
+    """Read the clips that a run was trained on, by id, and find the folder of their media files, which may be missing.
+
+    Parameters
+    ----------
+    run : Path
+        For ``PROJECT/runs/DATASET/…`` the list is ``PROJECT/data/DATASET/clips.csv``.
+    clips : Path, optional
+        Overrides the clip list.
+
+    Raises
+    ------
+    ManifestError
+        The clip list is malformed, or `clips` does not exist.
+    """
+    project, dataset = _project_of(run)
+    card = manifest_folder(project, dataset) / CARD_FILE if dataset else None
+    media_root = (
+        resolve_media_root(load_card(card.parent), project, dataset) if card and dataset and card.is_file() else project
+    )
+    path = clips or (project / DATA_FOLDER / dataset / CLIPS_FILE if dataset else None)
+    if path is None or (clips is None and not path.is_file()):
+        return {}, media_root
+    return {clip.clip_id: clip for clip in read_prepared_clips(path, TRAIN_SPLIT)}, media_root
 
 
 def _project_of(run: Path) -> tuple[Path, str | None]:

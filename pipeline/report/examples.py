@@ -67,8 +67,13 @@ def overlays(
     shards: ShardSet,
     boxes: Sequence[Box],
     protocol: ScoringProtocol,
+    *,
+    threshold: float,
 ) -> Figure:
-    """Return a grid with one clip per row: the frame, then each method's map over it, with boxes and cIoU."""
+    """Return a grid with one clip per row: the frame, then each method's map over it, with boxes and cIoU.
+
+    `threshold` is the smallest cIoU of a success.
+    """
     rows = []
     for clip_id in clip_ids:
         frame = shards.read([shards.clip_ids.index(clip_id)])[0][0]
@@ -77,9 +82,15 @@ def overlays(
         for method in methods:
             raw = method.maps.response[method.maps.clip_ids.index(clip_id)]
             heat, region = drawn_map(raw, own, method.maps.rule(protocol))
-            panels.append(Panel(frame, own, heat, region, caption=f"cIoU {method.ciou[clip_id]:.2f}"))
+            panels.append(Panel(frame, own, heat, region, caption=f"cIoU {rounded(method.ciou[clip_id], threshold)}"))
         rows.append(panels)
     return overlay_grid(rows, columns=["frame", *(label_of(method.name) for method in methods)])
+
+
+def rounded(value: float, threshold: float) -> str:
+    """Return a value with two decimals, or as many as it takes to be on its own side of the threshold: 0.496, not 0.50."""
+    texts = [f"{value:.{digits}f}" for digits in range(2, 7)]
+    return next((text for text in texts if (float(text) >= threshold) == (value >= threshold)), texts[-1])
 
 
 def drawn_map(raw: np.ndarray, boxes: Sequence[Box], protocol: ScoringProtocol) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pipeline.common.files import write_text
 from pipeline.common.text_table import printable
 from pipeline.report.page.page import PAGE, headline, write_page
+from pipeline.report.provenance import provenance
 from pipeline.report.section import Section
 from pipeline.report.sections.clusters import cluster_sections
 from pipeline.report.sections.curves import success_section
@@ -34,29 +35,36 @@ def write_report(source: Source) -> None:
     """
     histories = read_histories(source)
     sections = [
-        # First, because it has only trained rows; most rows of the paper's tables may not be trained.
         comparison_section(source),
-        *paper_sections(source),
-        success_section(source),
         methods_section(source),
         ablation_section(source),
+        success_section(source),
         epochs_section(source),
+        diagnostics_section(source, histories),
         relation_section(source),
         *cluster_sections(source),
-        diagnostics_section(source, histories),
+        *paper_sections(source),
         retrieval_section(source),
     ]
     # A collapse comes first: it makes all scores meaningless.
     title, lead = source.card.title, " ".join([_lead(source), *collapse_warnings(histories)])
     write_text(source.folder / "index.md", markdown_page(title, lead, sections))
-    write_page(source.folder / PAGE, title=title, lead=lead, tiles=headline(source), sections=sections, source=source)
+    write_page(
+        source.folder / PAGE,
+        title=title,
+        lead=lead,
+        tiles=headline(source),
+        sections=sections,
+        provenance=provenance(source),
+        source=source,
+    )
 
 
 def markdown_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the report in Markdown, with figures and data linked by file name."""
     parts = [f"# {printable(title)}", lead]
     for section in sections:
-        parts += [f"## {section.title}", section.text.strip()]
+        parts += [f"## {section.title}", section.markdown()]
         if section.figure:
             parts.append(f"![{section.title}]({section.figure})")
         if section.data:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class ChartCurve:
@@ -30,10 +32,21 @@ class ChartCurve:
 
 @dataclass(frozen=True)
 class ChartPanel:
-    """One set of axes; the page shows one panel of a chart at a time."""
+    """One set of axes; the page shows one panel of a chart at a time.
+
+    Attributes
+    ----------
+    title, y : str
+        `y` labels the axis.
+    curves : sequence of ChartCurve
+    percent : bool
+        Whether the values are fractions to be shown in percent.
+    """
 
     title: str
+    y: str
     curves: Sequence[ChartCurve]
+    percent: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,12 +56,10 @@ class Chart:
     Attributes
     ----------
     title : str
-    x, y : str
-        Axis labels.
+    x : str
+        Axis label.
     x_values : sequence of float
         Shared by all panels.
-    percent : bool
-        Whether the values are fractions to be shown in percent.
     mark : (float, str) or None
         An x value to mark, and its label.
     panels : sequence of ChartPanel
@@ -56,11 +67,17 @@ class Chart:
 
     title: str
     x: str
-    y: str
     x_values: Sequence[float]
-    percent: bool
     mark: tuple[float, str] | None
     panels: Sequence[ChartPanel]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of clips: each row has one cell per column, and each cell a frame, uint8 (row, column, 3), its clip and a caption."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[tuple[np.ndarray, str, str]]]
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,14 @@ class Section:
     data : tuple of str
         File names of the numbers behind it.
     kind : str
-        What the HTML page shows in place of the figure: ``"curves"`` or ``"relation"`` (a chart), ``"maps"`` (gallery of scored
-        clips), ``"epochs"`` (gallery of training clips), or empty to show the figure itself.
+        What the HTML page shows in place of the figure: ``"curves"``, ``"relation"`` or ``"training"`` (a chart), ``"maps"`` (gallery
+        of scored clips), ``"epochs"`` (gallery of training clips), or empty.
     chart : Chart or None
-        Set for the two kinds of chart.
+        Set for the kinds of chart.
+    grid : Grid or None
+        What the page shows in place of a figure of clips.
+    folded : sequence of (str, str)
+        Titles and Markdown of what only some readers look for; the page folds it.
     """
 
     title: str
@@ -89,6 +110,12 @@ class Section:
     data: tuple[str, ...] = ()
     kind: str = ""
     chart: Chart | None = None
+    grid: Grid | None = None
+    folded: Sequence[tuple[str, str]] = ()
+
+    def markdown(self) -> str:
+        """Return the text, and what the page folds below it."""
+        return "\n\n".join([self.text.strip(), *(f"### {title}\n\n{text}" for title, text in self.folded)])
 
 
 def chart_values(values: Iterable[float]) -> tuple[float | None, ...]:

@@ -20,8 +20,8 @@ from pipeline.scoring.summary import read_baselines, read_scores
 from pipeline.shards.reader import ShardSet
 
 OURS, INITIAL = "iterative", "initial"
-COMPARED = ("attention", "dmc", "mssl", "dsol", OURS)  # columns of the paper's Figure 4
-ABLATION = (INITIAL, "itr", "itr_intra", "itr_inter", OURS)  # columns of its Figure 5
+COMPARED = (OURS, "attention", "dmc", "mssl", "dsol")  # columns of the paper's Figure 4
+ABLATION = (OURS, INITIAL, "itr", "itr_intra", "itr_inter")  # columns of its Figure 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
     split : str
         The scored split.
     variants : sequence of str
-        Rows of the tables, in this order.
+        Rows of CSV files, in this order; `ordered` is that of everything that is shown.
     seeds : sequence of int
     card : Card
     media_root : Path
@@ -79,6 +79,11 @@ class Source:
     def shown(self) -> str:
         """The variant to show where there is room for one: `iterative`, or the last one if it was not trained."""
         return OURS if OURS in self.variants else self.variants[-1]
+
+    @property
+    def ordered(self) -> list[str]:
+        """The variants in the order in which everything but the paper's tables shows them: `shown` first."""
+        return sorted(self.variants, key=lambda name: name != self.shown)
 
     @property
     def shown_over_epochs(self) -> list[str]:

@@ -9,7 +9,7 @@ each with its 95 % interval ``<key>_low``, ``<key>_high``. A key is ``<audio><ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,10 @@ def quadrant_note(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]) -> Table:
-    """Return a table of all metrics under one rule, in percent with 95 % intervals.
+def comparison(
+    rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str], metrics: Collection[str] = tuple(METRICS)
+) -> Table:
+    """Return a table of metrics under one rule, in percent with 95 % intervals.
 
     Parameters
     ----------
@@ -98,12 +100,14 @@ def comparison(rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str]
         Empty for the card's protocol, or ``"median_"``, ``"fixed_"``. A missing metric is shown as a dash.
     labels : mapping of str to str
         Display names of variants and baselines.
+    metrics : collection of str
+        Those of `METRICS` to show, if any row has them.
     """
-    metrics = _present(rows, rule)
+    shown = [metric for metric in _present(rows, rule) if metric in metrics]
     cells = [
-        (row.label(labels), *(interval(row.metrics, row.audio + rule + metric) for metric in metrics)) for row in rows
+        (row.label(labels), *(interval(row.metrics, row.audio + rule + metric) for metric in shown)) for row in rows
     ]
-    return Table(("", *(METRICS[metric] for metric in metrics)), tuple(cells))
+    return Table(("", *(METRICS[metric] for metric in shown)), tuple(cells))
 
 
 def summary(rows: Sequence[Row], *, labels: Mapping[str, str]) -> Table:

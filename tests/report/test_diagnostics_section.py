@@ -24,7 +24,13 @@ def make_source(folder, **runs):
             rows = [start_row({**HEALTHY, **each, "epoch": epoch}) for epoch, each in enumerate(changes)]
             write_history(seed_folder / "history.csv", seed_folder / "timings.csv", rows)
     return SimpleNamespace(
-        runs=folder, folder=folder / "report", variants=list(runs), seeds=[0, 4], seed=0, shown=list(runs)[-1]
+        runs=folder,
+        folder=folder / "report",
+        variants=list(runs),
+        ordered=list(runs)[::-1],
+        seeds=[0, 4],
+        seed=0,
+        shown=list(runs)[-1],
     )
 
 
@@ -47,7 +53,21 @@ def test_the_numbers_are_those_of_the_histories(tmp_path):
     first, last = table_rows(section.text)[2:4]
     assert first == ["0", "–", "25.0", "43.8", "0.31", "–", "12.0", "40.0"]
     assert last == ["1", "91.2", "50.0", "43.8", "0.31", "0.12", "12.0", "40.0"]
-    assert table_rows(section.text)[-1] == ["iterative (Eq. 7)", *last[1:]]
+    assert table_rows(section.text)[-2] == ["iterative (Eq. 7)", *last[1:]]
+    panels = {panel.title: panel for panel in section.chart.panels}
+    # No loss is known, so there is no panel of it.
+    assert list(panels) == [
+        "relative loss",
+        "peaks on the border",
+        "cosine of audio",
+        "audio gap",
+        "rank of audio",
+        "rank of frames",
+    ]
+    curves = {curve.label: curve.values for curve in panels["peaks on the border"].curves}
+    assert curves == {"iterative (Eq. 7)": (0.25, 0.5), "initial (Eq. 3)": (0.25, 0.25), "chance": (0.4375, 0.4375)}
+    assert panels["audio gap"].curves[0].values == (None, 0.125)
+    assert [panel.percent for panel in panels.values()] == [True, True, False, False, False, False]
     assert collapse_warnings(histories) == []
 
 

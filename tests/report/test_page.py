@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.common.errors import EvaluationError
 from pipeline.evaluation.epoch_maps import checkpoint_maps
+from pipeline.figures.heatmap import heatmap_rgba
 from pipeline.manifests.clips import Clip
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.page.markdown import section_html
@@ -28,7 +29,16 @@ from pipeline.scoring.upsampling import upsampling_matrix
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model
 from tests.support.media_files import write_media
-from tests.support.page_world import CIOU, HOSTILE, TEST, TRAIN, make_page, relation_chart, success_chart
+from tests.support.page_world import (
+    CIOU,
+    HOSTILE,
+    TEST,
+    TRAIN,
+    make_page,
+    relation_chart,
+    success_chart,
+    training_chart,
+)
 from tests.support.scored_world import boxes_of, mask
 
 
@@ -88,6 +98,7 @@ def test_files_of_every_section_are_linked_under_the_part_that_shows_it(page):
         # One gallery replaces Figures 4 and 5.
         "scored": ["figure4.png", "figure4.csv", "figure5.png", "figure5.csv", "figure5.npz"],
         "training": ["figure6.png", "figure6.npz"],
+        "part8": ["figure7.png"],
         "keys": ["index.md"],
     }
 
@@ -100,6 +111,28 @@ def test_hostile_text_is_never_markup(page):
     assert "\\u003cscript\\u003ewindow.pwned" in text
 
 
+def test_the_first_thing_is_a_strip_of_six_clips_from_best_to_worst(page):
+    text = page.read_text()
+    ranking = sorted(TEST, key=lambda clip_id: -CIOU["iterative"][clip_id])
+    links = [attributes for tag, attributes in Elements(text).found if tag == "a" and "data-place" in attributes]
+    assert [link["href"] for link in links] == [f"#clip={ranking[i]}" for i in (0, 2, 4, 7, 9, 11)]
+    assert text.index('class="six"') < text.index("<section")
+
+
+def test_folded_parts_and_the_footer_are_in_the_page(page):
+    text = page.read_text()
+    folded = text[text.index('<details class="folded">') : text.index("</details>")]
+    assert "<summary>More</summary>" in folded
+    assert "63.5 <small>(60.5–66.7)</small>" in folded
+    assert "<dt>Code</dt><dd>soundspot 1 &lt;script&gt;" in text[text.index("<footer>") :]
+    assert text.split("<title>")[1].split("</title>")[0].endswith(" · soundspot report")
+
+
+def test_the_colors_are_those_of_all_heat_maps(data):
+    palette = decoded(data["palette"], np.uint8).reshape(256, 4)
+    np.testing.assert_array_equal(palette, heatmap_rgba())
+
+
 def test_same_results_give_the_same_bytes(page, tmp_path):
     assert make_page(tmp_path).read_bytes() == page.read_bytes()
 
@@ -108,8 +141,8 @@ def test_scored_clips_are_in_ranking_order_with_their_maps(page, data):
     gallery = data["galleries"]["scored"]
     ciou = CIOU["iterative"]
     assert [clip["id"] for clip in gallery["clips"]] == sorted(TEST, key=lambda clip_id: -ciou[clip_id])
-    assert [method["label"] for method in gallery["methods"]] == ["initial (Eq. 3)", "iterative (Eq. 7)"]
-    assert (gallery["shown"], gallery["total"], gallery["threshold"]) == (1, 12, 0.5)
+    assert [method["label"] for method in gallery["methods"]] == ["iterative (Eq. 7)", "initial (Eq. 3)"]
+    assert (gallery["shown"], gallery["total"], gallery["threshold"]) == (0, 12, 0.5)
     maps = read_maps(page.parent.parent / "results" / "maps" / "iterative" / "maps.h5")
     weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4)
     expected = upsampling_matrix(4, 256, interpolation="bilinear", align_corners=False)
@@ -117,9 +150,9 @@ def test_scored_clips_are_in_ranking_order_with_their_maps(page, data):
     for clip in gallery["clips"]:
         raw = maps.response[TEST.index(clip["id"])].astype(np.float64)
         cells = (raw - raw.min()) / (raw.max() - raw.min())
-        np.testing.assert_array_equal(decoded(clip["maps"][1][-1], np.uint8), np.rint(255 * cells).ravel())
+        np.testing.assert_array_equal(decoded(clip["maps"][0][-1], np.uint8), np.rint(255 * cells).ravel())
         assert clip["levels"] == [[0.5] * 3] * 2
-        assert clip["scores"][1][-1] == pytest.approx(ciou[clip["id"]], abs=1e-4)
+        assert clip["scores"][0][-1] == pytest.approx(ciou[clip["id"]], abs=1e-4)
         assert [box[4] for box in clip["boxes"]] == [1, 0]
 
 
@@ -127,7 +160,7 @@ def test_maps_of_earlier_epochs_are_those_of_the_kept_weights(page, data):
     gallery, folder = data["galleries"]["scored"], page.parent.parent
     assert [method["epochs"] for method in gallery["methods"]] == [[0, 1, 2]] * 2
     weights = decoded(gallery["matrices"]["4"], "<f4").reshape(256, 4).astype(np.float64)
-    for m, name in enumerate(("initial", "iterative")):
+    for m, name in enumerate(("iterative", "initial")):
         for epoch in (0, 1):
             model = load_model(folder / "runs" / name / "weights" / f"epoch_{epoch:03d}.pt")
             raw = model.response_maps(ShardSet.open(folder / "test"), batch_size=5, device="cpu")
@@ -185,7 +218,11 @@ def test_training_maps_are_those_of_the_artifacts(page, data):
 def test_charts_are_those_of_the_sections(data):
     assert data["charts"] == {
         name: json.loads(json.dumps(asdict(chart)))
-        for name, chart in (("curves", success_chart()), ("relation", relation_chart()))
+        for name, chart in (
+            ("curves", success_chart()),
+            ("relation", relation_chart()),
+            ("training", training_chart()),
+        )
     }
     assert data["charts"]["relation"]["panels"][1]["curves"][0]["values"] == [None, 0.6, 0.6]
 

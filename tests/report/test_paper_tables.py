@@ -66,7 +66,7 @@ def source(folder, *, dataset="demo", split="test", threshold=0.5, protocol="pap
 
 
 def cells(line):
-    return [cell.strip() for cell in line.strip("|\n").split("|")]
+    return [cell.strip().replace("**", "") for cell in line.strip("|\n").split("|")]
 
 
 def read_csv(path):

@@ -19,7 +19,7 @@ from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.model.encoders import build_model
 from pipeline.pseudo_labels.artifact import write_pseudo_labels
 from pipeline.report.page.page import write_page
-from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section
+from pipeline.report.section import Chart, ChartCurve, ChartPanel, Grid, Section
 from pipeline.report.source import Source
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.training.checkpoints import model_content, write_checkpoint
@@ -93,10 +93,29 @@ def make_page(folder: Path) -> Path:
         ),
         Section("Response maps by epoch (Figure 6)", "Not shown.", "figure6.png", ("figure6.npz",), kind="epochs"),
         Section("Pseudo-labels by epoch", "Relation.", kind="relation", chart=relation_chart()),
+        Section("Training", "Loss.", kind="training", chart=training_chart(), folded=[("More", TABLE)]),
+        Section("Audio retrieval (Figure 7)", "Neighbors.", "figure7.png", grid=retrieval_grid(source)),
     ]
     path = source.folder / "index.html"
-    write_page(path, title=source.card.title, lead=f"A `lead` {HOSTILE}", tiles=[], sections=sections, source=source)
+    write_page(
+        path,
+        title=source.card.title,
+        lead=f"A `lead` {HOSTILE}",
+        tiles=[],
+        sections=sections,
+        provenance=[("Code", f"soundspot 1 {HOSTILE}")],
+        source=source,
+    )
     return path
+
+
+def retrieval_grid(source: Source) -> Grid:
+    """Return a query with two neighbors; one caption is hostile."""
+    frames = source.train_shards.read([0, 1, 2])[0]
+    row = [
+        (frame, name, caption) for frame, name, caption in zip(frames, TRAIN, ("bell", HOSTILE, "drum"), strict=False)
+    ]
+    return Grid(["query", "1st", "2nd"], [row])
 
 
 def write_clip_list(path: Path) -> None:
@@ -162,14 +181,25 @@ def success_chart() -> Chart:
         )
     ]
     mark = (0.5, "success rate at 0.5")
-    panels = [ChartPanel("Ablation (Table 2)", curves)]
-    return Chart("Success rate over cIoU thresholds", "cIoU threshold", "success rate", THRESHOLDS, True, mark, panels)
+    panels = [ChartPanel("Ablation (Table 2)", "success rate", curves)]
+    return Chart("Success rate over cIoU thresholds", "cIoU threshold", THRESHOLDS, mark, panels)
 
 
 def relation_chart() -> Chart:
     """Return two panels over three epochs; one has no value in the first."""
     panels = [
-        ChartPanel("precision of y", [ChartCurve("iterative (Eq. 7)", "model", [0.9, 0.9, 0.9])]),
-        ChartPanel("IoU of masks", [ChartCurve("iterative (Eq. 7)", "model", [None, 0.6, 0.6])]),
+        ChartPanel("precision of y", "fraction", [ChartCurve("iterative (Eq. 7)", "model", [0.9, 0.9, 0.9])]),
+        ChartPanel("IoU of masks", "fraction", [ChartCurve("iterative (Eq. 7)", "model", [None, 0.6, 0.6])]),
     ]
-    return Chart("Pseudo-labels by epoch", "epoch", "fraction", [0, 1, 2], True, None, panels)
+    return Chart("Pseudo-labels by epoch", "epoch", [0, 1, 2], None, panels)
+
+
+def training_chart() -> Chart:
+    """Return a panel of values that are no fractions, over three epochs, the first without a value."""
+    panels = [
+        ChartPanel("loss", "loss", [ChartCurve("iterative (Eq. 7)", "model", [None, 3.5, 1.25])], percent=False),
+        ChartPanel(
+            "audio gap", "audio gap", [ChartCurve("iterative (Eq. 7)", "model", [-0.5, 0.1, 0.2])], percent=False
+        ),
+    ]
+    return Chart("Training", "epoch", [0, 1, 2], None, panels)

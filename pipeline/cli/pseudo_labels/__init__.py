@@ -1,4 +1,4 @@
 """`soundspot pseudo-labels`, or `soundspot pl`: inspect the pseudo-labels of each epoch.
 
-`commands` has the group and most subcommands, `files` those that export and verify files, and `options` what they share.
+`browse` is a command of its own. `commands` has the group and most subcommands, `files` those that export and verify files, and `options` what they share.
 """

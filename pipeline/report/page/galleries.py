@@ -23,12 +23,12 @@ from pipeline.common.seeding import evenly_spaced
 from pipeline.manifests.boxes import Box, read_split_boxes
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.manifests.prepared import read_prepared_clips
-from pipeline.report.examples import ranked_clips, read_epoch_maps
+from pipeline.report.examples import EpochMaps, ranked_clips, read_epoch_maps
 from pipeline.report.page.encoding import map_base64, map_change, method_entry, upsampling_weights
 from pipeline.report.page.media import clip_audio, frame_image, log_mel_image
 from pipeline.report.page.scored_maps import encode_clips, localize_epochs, score_epochs
 from pipeline.report.source import Source, read_scored
-from pipeline.scoring.protocols import get_protocol
+from pipeline.scoring.protocols import ScoringProtocol, get_protocol
 from pipeline.scoring.upsampling import upsample
 from pipeline.shards.reader import ShardSet
 
@@ -42,9 +42,8 @@ def scored_gallery(source: Source) -> dict[str, Any]:
 
     Maps of the last epoch are the ones that were scored; earlier maps come from the checkpoints that the runs kept.
     """
-    methods = [read_scored(source, name) for name in source.variants]
-    shown = list(source.variants).index(source.shown)
-    clip_ids = ranked_clips(methods[shown].ciou, SCORED_CLIPS)
+    methods = [read_scored(source, name) for name in source.ordered]
+    clip_ids = ranked_clips(methods[0].ciou, SCORED_CLIPS)
     boxes = _boxes_by_clip(source, clip_ids)
     protocol = get_protocol(source.card.evaluation.protocol)
     entries, encoded = [], []
@@ -62,9 +61,9 @@ def scored_gallery(source: Source) -> dict[str, Any]:
         **upsampling_weights(protocol, [method.maps.response.shape[1:] for method in methods]),
         "inclusive": protocol.comparator == ">=",
         "methods": entries,
-        "shown": shown,
+        "shown": 0,
         "threshold": source.card.evaluation.threshold,
-        "total": len(methods[shown].ciou),
+        "total": len(methods[0].ciou),
         "clips": clips,
     }
 
@@ -77,8 +76,12 @@ def training_gallery(source: Source) -> dict[str, Any]:
     shards = source.train_shards
     clip_ids = [shards.clip_ids[place] for place in evenly_spaced(len(shards), TRAINING_CLIPS)]
     maps = read_epoch_maps({name: source.runs / name for name in source.shown_over_epochs}, clip_ids, most=MOST_EPOCHS)
-    protocol = get_protocol(source.card.evaluation.protocol)
     clips = _clips(source, shards, TRAIN_SPLIT, clip_ids)
+    return label_gallery(maps, clips, get_protocol(source.card.evaluation.protocol)) | {"total": len(shards)}
+
+
+def label_gallery(maps: EpochMaps, clips: Sequence[dict[str, Any]], protocol: ScoringProtocol) -> dict[str, Any]:
+    """Return a gallery of pseudo-labels; `clips` get their maps, and hold what else is shown of them."""
     # In float32, as training compares them.
     regions = maps.response > maps.delta_v[:, None, :, None, None].astype(np.float32)
     for place, clip in enumerate(clips):
@@ -93,7 +96,6 @@ def training_gallery(source: Source) -> dict[str, Any]:
         "methods": [method_entry(name, shape, maps.epochs) for name in maps.names],
         "shown": 0,
         "levels": maps.delta_v.tolist(),
-        "total": len(shards),
         "clips": clips,
     }
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from pipeline.common.text_table import MISSING
 
 # A value followed by its interval in parentheses, which the page sets in small type.
-_INTERVAL = re.compile(r'(<td class="num">[^<(]*) (\([^<)]*\))</td>')
+_INTERVAL = re.compile(r'(<td class="num">(?:<strong>[^<]*</strong>)?[^<(]*) (\([^<)]*\))</td>')
 _ROW = re.compile(r"<tr>\n(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r'<td class="num">(.*?)</td>')
 

@@ -3,14 +3,13 @@
 Sections' Markdown becomes HTML; raw HTML in it is shown as text. The page's own script draws charts and galleries from JSON
 embedded in the page. Titles, labels, clip ids and paths come from datasets and are not trusted: jinja2 escapes them in the
 markup, and the script inserts them as text only. A Content-Security-Policy allows only that script, by its hash, and only
-resources inside the file. The page has no timestamp, so the same results give the same bytes.
+resources inside the file. The same results, code and run give the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,24 +17,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from PIL import Image
 
 from pipeline.common.files import write_text
+from pipeline.common.seeding import evenly_spaced
 from pipeline.evaluation.labels import label_of
-from pipeline.figures.heatmap import heatmap_colors
+from pipeline.figures.heatmap import HIGHEST_OPACITY, heatmap_rgba
+from pipeline.report.page.encoding import array_base64
 from pipeline.report.page.galleries import scored_gallery, training_gallery
 from pipeline.report.page.markdown import inline_html, section_html
-from pipeline.report.page.media import data_uri
-from pipeline.report.page.templating import render_template, template_text
-from pipeline.report.section import Section
+from pipeline.report.page.media import frame_image
+from pipeline.report.page.templating import joined, render_template
+from pipeline.report.section import Grid, Section
 from pipeline.report.source import INITIAL, Source
 
 PAGE = "index.html"
-FIGURE_QUALITY = 88
+STYLES = ("report.css",)
+SCRIPTS = ("base.js", "maps.js", "gallery.js", "chart.js", "report.js")
+HERO_CLIPS = 6
 _GALLERIES = {"maps": ("scored", scored_gallery), "epochs": ("training", training_gallery)}
 _TITLES = {"maps": "Scored clips", "epochs": "Training clips, epoch by epoch"}
-_SHORT = {"curves": "Curves", "maps": "Scored clips", "epochs": "Training clips", "relation": "Pseudo-labels"}
-_IDS = {"curves": "curves", "relation": "relation", "maps": "scored", "epochs": "training"}
+_SHORT = {
+    "curves": "Curves",
+    "maps": "Scored clips",
+    "epochs": "Training clips",
+    "relation": "Pseudo-labels",
+    "training": "Training",
+}
+_IDS = {"curves": "curves", "relation": "relation", "training": "loss", "maps": "scored", "epochs": "training"}
 
 
 class Tile(NamedTuple):
@@ -54,6 +62,7 @@ def write_page(
     lead: str,
     tiles: Sequence[Tile],
     sections: Sequence[Section],
+    provenance: Sequence[tuple[str, str]],
     source: Source,
 ) -> None:
     """Write the page.
@@ -67,6 +76,8 @@ def write_page(
     tiles : sequence of Tile
     sections : sequence of Section
         Those of ``index.md``, in the same order. One gallery replaces all figures of scored clips, and links their files.
+    provenance : sequence of (str, str)
+        Names and values for the footer.
     source : Source
     """
     charts: dict[str, Any] = {}
@@ -85,30 +96,36 @@ def write_page(
             charts[kind] = asdict(section.chart)
         parts.append(_part(section, source, number))
     data = {
-        "palette": base64.b64encode(heatmap_colors().tobytes()).decode("ascii"),
+        "palette": array_base64(heatmap_rgba()),
         "charts": charts,
         "galleries": galleries,
     }
-    write_text(path, render(title=title, lead=lead, tiles=tiles, parts=parts, data=data))
-
-
-def render(
-    *, title: str, lead: str, tiles: Sequence[Tile], parts: Sequence[Mapping[str, Any]], data: Mapping[str, Any]
-) -> str:
-    """Return the page's HTML. `parts` fill the template; `data` is embedded as JSON for the script."""
-    # Read verbatim, because the policy allows exactly these texts by their hash.
-    style, script = template_text("report.css"), template_text("report.js")
-    return render_template(
-        "report.html",
+    scored = galleries.get("scored")
+    html = render(
         title=title,
         lead=inline_html(lead),
         tiles=tiles,
         parts=parts,
+        six=evenly_spaced(len(scored["clips"]), HERO_CLIPS) if scored else [],
+        provenance=provenance,
+        data=data,
+    )
+    write_text(path, html)
+
+
+def render(*, data: Mapping[str, Any], **values: Any) -> str:
+    """Return the page's HTML. `values` fill the template; `data` is embedded as JSON for the script."""
+    # Read verbatim, because the policy allows exactly these texts by their hash.
+    style, script = joined(STYLES), joined(SCRIPTS)
+    return render_template(
+        "report.html",
+        **values,
         galleries=data["galleries"],
+        opacity=round(100 * HIGHEST_OPACITY),
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=source_hash(style),
+        script_hash=source_hash(script),
         data=Markup(json_for_script(data)),
     )
 
@@ -149,19 +166,25 @@ def headline(source: Source) -> list[Tile]:
 def _part(section: Section, source: Source, number: int) -> dict[str, Any]:
     """Return a section as the template needs it."""
     kind = section.kind
-    figure = ""
-    if section.figure and not kind:
-        figure = _figure(source.folder / section.figure)
     return {
         "id": _IDS.get(kind, f"part{number}"),
         "kind": kind,
         "title": _TITLES.get(kind, section.title),
         "short": _SHORT.get(kind) or section.title.split(":")[0].split(" (")[0],
         "text": section_html(section.text, name=section.title),
-        "figure": figure,
+        "folded": [{"title": title, "text": section_html(text, name=title)} for title, text in section.folded],
+        "grid": section.grid and _grid(section.grid),
         "data": _files(section),
         "seed": source.seed if len(source.seeds) > 1 else None,
     }
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    rows = [
+        [{"image": frame_image(frame), "clip_id": clip_id, "caption": caption} for frame, clip_id, caption in row]
+        for row in grid.rows
+    ]
+    return {"columns": grid.columns, "rows": rows}
 
 
 def _files(section: Section) -> list[str]:
@@ -169,14 +192,6 @@ def _files(section: Section) -> list[str]:
     return [*([section.figure] if section.figure else []), *section.data]
 
 
-def _figure(path: Path) -> str:
-    """Return a figure as a data URI: as JPEG, which is much smaller than PNG when it contains photographs."""
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").save(buffer, "JPEG", quality=FIGURE_QUALITY, optimize=True)
-    return data_uri("image/jpeg", buffer.getvalue())
-
-
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
     """Return the source expression that allows an inline style or script in the policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,7 +23,7 @@ def render_template(name: str, **values: Any) -> str:
     return _ENVIRONMENT.get_template(name).render(values)
 
 
-def template_text(name: str) -> str:
-    """Return a file of the template folder as it is, such as a style sheet."""
+def joined(names: Sequence[str]) -> str:
+    """Return files of the template folder as they are, such as scripts, one after the other."""
     assert _ENVIRONMENT.loader is not None
-    return _ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0]
+    return "\n".join(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0] for name in names)

@@ -89,12 +89,11 @@ def success_chart(curves: SuccessCurves, *, threshold: float) -> Chart:
     return Chart(
         title="Success rate over cIoU thresholds",
         x="cIoU threshold",
-        y="success rate",
         x_values=THRESHOLDS.tolist(),
-        percent=True,
         mark=(threshold, f"success rate at {threshold:g}"),
         panels=[
-            ChartPanel(title, [_chart_curve(curve) for curve in panel]) for title, panel in curves.panels().items()
+            ChartPanel(title, "success rate", [_chart_curve(curve) for curve in panel])
+            for title, panel in curves.panels().items()
         ],
     )
 
@@ -107,8 +106,8 @@ def panel_names(variants: Sequence[str]) -> dict[str, list[str]]:
     others = [name for name in variants if name not in (*COMPARED, *ABLATION)]
     origins = [system for system in COMPARED if any(name.startswith(f"{system}_") for name in others)]
     panels = {
-        "Systems of Table 1": [OURS, *COMPARED],
-        "Ablation (Table 2)": [OURS, *ABLATION],
+        "Systems of Table 1": COMPARED,
+        "Ablation (Table 2)": ABLATION,
         "Variants of other systems": [OURS, *origins, *others],
     }
     # dict.fromkeys drops the second mention of a name and keeps the order.

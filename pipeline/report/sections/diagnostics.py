@@ -10,14 +10,15 @@ from pipeline.common.files import write_csv
 from pipeline.common.project import seed_folder, stage_name
 from pipeline.common.text_table import MISSING, Table
 from pipeline.evaluation.labels import label_of
-from pipeline.report.section import Section
+from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
 from pipeline.report.source import Source
 from pipeline.training.artifacts import history_by_artifact
 from pipeline.training.diagnostics import COLUMNS, SAMPLE, collapse
 
-TITLE = "Training diagnostics"
+TITLE = "Training: loss and collapse"
 FILE = "training_diagnostics.csv"
 MEASURES = ("loss_share", *COLUMNS)
+CHANCE = {"border_peaks": "border_cells"}  # value → its chance level
 HEADER = (
     "loss, % of knowing nothing",
     "peaks on the border, %",
@@ -27,6 +28,16 @@ HEADER = (
     "rank of audio",
     "rank of frames",
 )
+PANELS = {
+    "loss": "loss",
+    "loss_share": "relative loss",
+    "border_peaks": "peaks on the border",
+    "audio_cosine": "cosine of audio",
+    "audio_gap": "audio gap",
+    "audio_rank": "rank of audio",
+    "visual_rank": "rank of frames",
+}
+SHARES = ("loss_share", "border_peaks")
 Rows = Sequence[Mapping[str, float]]
 Histories = Mapping[tuple[str, int], Rows]  # by variant and seed
 
@@ -48,18 +59,33 @@ def diagnostics_section(source: Source, histories: Histories) -> Section:
         ],
     )
     shown = {str(int(row["epoch"])): row for row in histories[source.shown, source.seed]}
-    last = {label_of(name): histories[name, source.seed][-1] for name in source.variants}
+    last = {label_of(name): histories[name, source.seed][-1] for name in source.ordered}
     parts = [
         f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
         "clips: the loss, relative to that of a model that knows nothing; the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
         "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
-        f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. Seed {source.seed}.",
+        f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. The losses of different methods do not compare; their shares do. Seed {source.seed}.",
         f"“{label_of(source.shown)}” by epoch:",
         _table("epoch", shown),
     ]
     if len(last) > 1:
         parts += ["All variants after their last epoch:", _table("", last)]
-    return Section(TITLE, "\n\n".join(parts), data=(FILE,))
+    chart = training_chart({name: histories[name, source.seed] for name in source.ordered})
+    return Section(TITLE, "\n\n".join(parts), data=(FILE,), kind="training", chart=chart)
+
+
+def training_chart(histories: Mapping[str, Rows]) -> Chart:
+    """Return the loss and the diagnostics of each variant over the epochs, for the page."""
+    epochs = sorted({int(row["epoch"]) for rows in histories.values() for row in rows})
+    panels = []
+    for key, title in PANELS.items():
+        curves = [ChartCurve(label_of(name), "model", _values(rows, key, epochs)) for name, rows in histories.items()]
+        if key in CHANCE:
+            some = next(iter(histories.values()))
+            curves.append(ChartCurve("chance", "content_free", _values(some, CHANCE[key], epochs)))
+        if any(value is not None for curve in curves for value in curve.values):
+            panels.append(ChartPanel(title, title, curves, percent=key in SHARES))
+    return Chart(title=TITLE, x="epoch", x_values=epochs, mark=None, panels=panels)
 
 
 def collapse_warnings(histories: Histories) -> list[str]:
@@ -74,6 +100,11 @@ def _history(source: Source, name: str, seed: int) -> Rows:
     if not rows:
         raise EvaluationError(f"{folder}: no history.csv; run `dvc repro {stage_name('train', folder)}`")
     return rows
+
+
+def _values(rows: Rows, key: str, epochs: Sequence[int]) -> tuple[float | None, ...]:
+    by_epoch = {int(row["epoch"]): row[key] for row in rows}
+    return chart_values(by_epoch.get(epoch, math.nan) for epoch in epochs)
 
 
 def _table(corner: str, lines: Mapping[str, Mapping[str, float]]) -> str:

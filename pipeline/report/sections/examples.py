@@ -36,11 +36,14 @@ def _examples_section(source: Source, names: Sequence[str], *, title: str, stem:
         text = f"No figure: none of {', '.join(f'`{name}`' for name in names)} is among the `variants`."
         return Section(title, text, kind="maps")
     methods = [read_scored(source, name) for name in trained]
-    # Ranked by the last one, `iterative` if it was trained, so that both figures show the same clips.
-    clip_ids = ranked_clips(methods[-1].ciou, EXAMPLES)
+    # Ranked by the first one, `iterative` if it was trained, so that both figures show the same clips.
+    clip_ids = ranked_clips(methods[0].ciou, EXAMPLES)
     protocol = get_protocol(source.card.evaluation.protocol)
     boxes = read_split_boxes(source.manifest, source.split)
-    save(overlays(clip_ids, methods, source.scored_shards, boxes, protocol), source.folder / f"{stem}.png")
+    figure = overlays(
+        clip_ids, methods, source.scored_shards, boxes, protocol, threshold=source.card.evaluation.threshold
+    )
+    save(figure, source.folder / f"{stem}.png")
     header = ["clip_id", *(f"ciou_{method.name}" for method in methods)]
     rows = [[clip_id, *(method.ciou[clip_id] for method in methods)] for clip_id in clip_ids]
     write_csv(source.folder / f"{stem}.csv", header, rows)
@@ -49,7 +52,7 @@ def _examples_section(source: Source, names: Sequence[str], *, title: str, stem:
     write_npz(source.folder / f"{stem}.npz", clip_id=np.array(clip_ids), **maps)
     text = (
         f"Frames and response maps (seed {source.seed}) of {len(clip_ids)} clips, evenly spaced in the ranking by the cIoU of "
-        f"“{label_of(trained[-1])}” from best to worst. White boxes mark sounding objects, dashed boxes silent ones; the blue "
+        f"“{label_of(trained[0])}” from best to worst. White boxes mark sounding objects, dashed boxes silent ones; the blue "
         "line outlines the sounding region under the protocol."
     )
     missing = [name for name in names if name not in trained]

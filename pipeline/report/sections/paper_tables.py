@@ -23,6 +23,7 @@ from pipeline.methods.registry import METHODS
 from pipeline.report.page.templating import render_template
 from pipeline.report.published import TABLE_1, TABLE_2, Published
 from pipeline.report.section import Section
+from pipeline.report.sections.emphasis import bold_best
 from pipeline.report.source import Source
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.summary import SHUFFLED
@@ -158,14 +159,15 @@ def paper_sections(source: Source) -> list[Section]:
         if number == 1:
             text += SHARED + (UNTOUCHED if "untouched" in metrics else "")
         stem = f"table{number}"
-        write_text(source.folder / f"{stem}.md", f"{text}\n\n{table.markdown()}")
+        markdown = bold_best(table).markdown()
+        write_text(source.folder / f"{stem}.md", f"{text}\n\n{markdown}")
         write_paper_csv(source.folder / f"{stem}.csv", rows)
         write_text(
             source.folder / f"{stem}.html",
             render_template("table.html", title=f"{source.card.title}. {title}", text=text, table=table),
         )
         data = tuple(f"{stem}{ending}" for ending in (".md", ".csv", ".html"))
-        sections.append(Section(title, f"{text}\n\n{table.markdown().strip()}", data=data))
+        sections.append(Section(title, f"{text}\n\n{markdown.strip()}", data=data))
     return sections
 
 

@@ -25,7 +25,7 @@ from pipeline.report.epoch_quality import (
     measure_run,
 )
 from pipeline.report.section import Chart, ChartCurve, ChartPanel, Section, chart_values
-from pipeline.report.source import ABLATION, OURS, Source
+from pipeline.report.source import ABLATION, Source
 from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
 
@@ -63,15 +63,14 @@ def relation_section(source: Source) -> Section:
         f"{STEM}.png",
         (f"{STEM}.csv",),
         kind="relation",
-        chart=relation_chart(means),
+        chart=relation_chart({name: means[name] for name in source.ordered}),
     )
 
 
 def relation_chart(means: Mapping[str, Means]) -> Chart:
     """Return precision and recall of y and the IoU of sounding masks of every variant, for the page."""
     epochs = sorted({epoch for each in means.values() for epoch in each})
-    # `iterative` comes first, as among the success curves: colors follow the order.
-    names = sorted(means, key=lambda name: name != OURS)
+    names = list(means)
 
     def values(name: str, key: str) -> tuple[float | None, ...]:
         return chart_values(means[name].get(epoch, {}).get(key, math.nan) for epoch in epochs)
@@ -83,13 +82,11 @@ def relation_chart(means: Mapping[str, Means]) -> Chart:
             label = f"chance, for {label_of(names[0])}"
             curves.append(ChartCurve(label, "content_free", values(names[0], CHANCE[key])))
         if any(value is not None for curve in curves for value in curve.values):
-            panels.append(ChartPanel(TITLES[key], curves))
+            panels.append(ChartPanel(TITLES[key], "fraction", curves))
     return Chart(
         title="Pseudo-labels by epoch",
         x="epoch",
-        y="fraction",
         x_values=epochs,
-        percent=True,
         mark=None,
         panels=panels,
     )
@@ -138,7 +135,7 @@ def relation_text(source: Source, means: Mapping[str, Means], *, n_labeled: int,
     by_epoch = {str(epoch): values for epoch, values in means[source.shown].items()}
     parts += [f"“{label_of(source.shown)}” by epoch:", _markdown_table("epoch", by_epoch, keys)]
     if len(source.variants) > 1:
-        by_variant = {label_of(name): after_last_epoch(means[name]) for name in source.variants}
+        by_variant = {label_of(name): after_last_epoch(means[name]) for name in source.ordered}
         parts.append("All variants after their last epoch (positives per clip: during that epoch):")
         parts.append(_markdown_table("", by_variant, keys))
     return "\n\n".join(parts)

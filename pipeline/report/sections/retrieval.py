@@ -19,7 +19,7 @@ from pipeline.figures.overlays import Panel, overlay_grid
 from pipeline.figures.style import save
 from pipeline.manifests.clips import TRAIN_SPLIT
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.report.section import Section
+from pipeline.report.section import Grid, Section
 from pipeline.report.source import Source
 from pipeline.training.artifacts import artifact_paths, centers_audio
 from pipeline.training.class_labels import read_label_sets
@@ -44,7 +44,7 @@ def retrieval_section(source: Source) -> Section:
     # Skip both ends of the list, as in Figure 6.
     queries = evenly_spaced(len(last.clip_ids), QUERIES + 2)[1:-1] or [0]
     indices, similarity = neighbors(last.audio_embedding, queries, k=FOUND, center=center)
-    _draw(source, last.clip_ids, labels, queries, indices, similarity)
+    grid = _draw(source, last.clip_ids, labels, queries, indices, similarity)
     text = (
         f"{len(queries)} training clips, evenly spaced in the clip list, each with the {indices.shape[1]} clips whose audio is "
         "most similar, by the cosine of the audio embeddings that Eq. 6 uses. The embeddings are from the last pseudo-labels "
@@ -57,11 +57,12 @@ def retrieval_section(source: Source) -> Section:
             text + "The clips have no class labels, so precision cannot be computed.",
             f"{STEM}.png",
             (f"{STEM}.csv",),
+            grid=grid,
         )
     measured = [labeled[i] for i in evenly_spaced(len(labeled), MOST_QUERIES)]
     found, _ = neighbors(last.audio_embedding, measured, k=FOUND, center=center)
     text += _write_precision(source.folder / PRECISION, labels, measured, precision_at_k(found, measured, labels))
-    return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION))
+    return Section(TITLE, text, f"{STEM}.png", (f"{STEM}.csv", PRECISION), grid=grid)
 
 
 def _draw(
@@ -71,26 +72,26 @@ def _draw(
     queries: Sequence[int],
     indices: np.ndarray,
     similarity: np.ndarray,
-) -> None:
+) -> Grid:
     place = {clip_id: i for i, clip_id in enumerate(source.train_shards.clip_ids)}
     names = ["+".join(sorted(names)) for names in labels]
 
-    def panel(row: int, note: str = "") -> Panel:
+    def cell(row: int, note: str = "") -> tuple[np.ndarray, str, str]:
         # Longer captions would run into their neighbors.
         caption = (names[row] or clip_ids[row])[: CAPTION - len(note)] + note
-        return Panel(source.train_shards.read([place[clip_ids[row]]])[0][0], caption=caption)
+        return source.train_shards.read([place[clip_ids[row]]])[0][0], clip_ids[row], caption
 
     rows, lines = [], []
     for query, found, cosines in zip(queries, indices, similarity, strict=True):
-        rows.append([panel(query), *(panel(i, f", {cos:.3f}") for i, cos in zip(found, cosines, strict=True))])
+        rows.append([cell(query), *(cell(i, f", {cos:.3f}") for i, cos in zip(found, cosines, strict=True))])
         for rank, (i, cos) in enumerate(zip(found, cosines, strict=True), start=1):
             lines.append([clip_ids[query], names[query], rank, clip_ids[i], names[i], float(cos)])
-    save(
-        overlay_grid(rows, columns=["query", *("1st", "2nd", "3rd")[: indices.shape[1]]]),
-        source.folder / f"{STEM}.png",
-    )
+    grid = Grid(["query", *("1st", "2nd", "3rd")[: indices.shape[1]]], rows)
+    panels = [[Panel(frame, caption=caption) for frame, _, caption in row] for row in rows]
+    save(overlay_grid(panels, columns=grid.columns), source.folder / f"{STEM}.png")
     header = ["query", "query_label", "rank", "clip_id", "label", "cosine"]
     write_csv(source.folder / f"{STEM}.csv", header, lines)
+    return grid
 
 
 def _write_precision(
