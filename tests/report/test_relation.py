@@ -47,6 +47,14 @@ def test_a_seed_without_a_value_is_left_out_of_the_mean():
     assert math.isnan(means["itr"][1]["recall"])
 
 
+def test_a_seed_that_converged_earlier_stays_as_it_was():
+    long = [row("itr", 0, epoch, precision=0.1 * epoch, positives_per_clip=1.0) for epoch in (0, 1, 2)]
+    short = [row("itr", 1, 0, precision=0.5, positives_per_clip=3.0), row("itr", 1, 1, precision=0.6)]
+    means = mean_over_seeds([*long, *short])["itr"]
+    assert [means[epoch]["precision"] for epoch in (0, 1, 2)] == pytest.approx([0.25, 0.35, 0.4])
+    assert [means[epoch]["positives_per_clip"] for epoch in (0, 1, 2)] == [2.0, 1.0, 1.0]
+
+
 def test_figure_and_chart_have_the_means_and_the_chance_level():
     figure = figure_panels(MEANS, measured=True)
     chart = relation_chart({name: MEANS[name] for name in FakeSource.ordered})

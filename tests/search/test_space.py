@@ -49,6 +49,7 @@ def test_an_addition_at_its_default_can_be_searched():
         ({"itr": {"temprature": TAU}}, "'temprature'.*temperature"),
         ({"initialize": {"delta_v": [0.5]}}, "initialize: no setting 'delta_v'"),
         ({"itr": {"epochs": [2, 20]}}, "epochs is not searched"),
+        ({"itr": {"until_converged": [None]}}, "until_converged is not searched"),
         ({"itr": {"delta_v": SearchRange(low=0.5, high=1.5)}}, "itr.*'delta_v'.*1.5"),
         ({"attention": {"loss": ["contrastive", "triple"]}}, "attention.*'triple'"),
         ({"dsol": {"clusters": SearchRange(low=2.5, high=20)}}, "dsol.*'clusters'.*2.5"),
