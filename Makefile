@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One test process per core. The tests of a file run in the same process, because they share fixtures.
 PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: install demo test tables real folders-given check format bench docs
+.PHONY: install demo test tables real folders-given check format bench docs docs-images
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed        ## virtual environment and packages only
@@ -51,11 +51,17 @@ format: $(VENV)/.installed-dev     ## format the code
 	ruff check --fix .
 	ruff format .
 
-bench: $(VENV)/.installed          ## all benchmarks; tables on the terminal, JSON in benchmarks/results/
-	failed=0; for file in benchmarks/[a-z]*.py; do python $$file || failed=1; done; exit $$failed
+# The other files in benchmarks/ train models, or make pictures and tables of the documentation.
+BENCHMARKS := extraction extraction_memory features training evaluation scoring localization
+
+bench: $(VENV)/.installed          ## speed and memory; tables on the terminal, JSON in benchmarks/results/
+	failed=0; for name in $(BENCHMARKS); do python benchmarks/$$name.py || failed=1; done; exit $$failed
 
 docs: $(VENV)/.installed           ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+docs-images: demo                  ## the pictures of README and documentation, from the results of the demo
+	python benchmarks/demo_animation.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,7 +8,7 @@ Around them: `common` (settings, files, paths), `apps` (checking, localizing, ex
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # torch and NumPy read these when they are imported, so they must come first. Threads that spin while they wait for each other make
 # a training step ten times slower as soon as another process wants a core, and cost a video encoder half a core (measured on two

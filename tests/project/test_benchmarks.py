@@ -40,9 +40,7 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in ("mosaic_maps", "parts", "preset_on_mosaics")]
-)  # have their own tests
+@pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_runs_to_its_end(name, tmp_path):
     output = tmp_path / "result.json"
     command = [sys.executable, f"benchmarks/{name}.py", *SMALL[name], "--output", str(output)]
@@ -53,6 +51,11 @@ def test_a_benchmark_runs_to_its_end(name, tmp_path):
     assert done.returncode in (0, 1)  # 1: a target is missed, which says nothing at this size
     assert json.loads(output.read_text())
     assert done.stdout
+
+
+def test_make_bench_runs_them():
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("BENCHMARKS :="))
+    assert sorted(line.split(":=")[1].split()) == sorted(SMALL)
 
 
 def test_the_shards_of_noise_belong_together(tmp_path, monkeypatch):
