@@ -469,7 +469,8 @@ class TestPictures:
         assert "<b>" not in page
         assert "<script" not in page
         assert "&lt;b&gt;&amp;: mask IoU 0.33" in page
-        assert page.count("data:image/png;base64,") == page.count("<img") == 6
+        # Two clips with three images each, and the color bar.
+        assert page.count("data:image/png;base64,") == page.count("<img") == 7
         assert "http" not in page
 
 

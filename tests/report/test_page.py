@@ -284,6 +284,7 @@ def test_text_keeps_tables_and_loses_markup():
         f"See *this*.\n\n| | a |\n| --- | ---: |\n| x<b> | 1.0 (0.9–1.1) |\n| y | – |\n\n{HOSTILE}", name="T & U"
     )
     assert '<th scope="row">x&lt;b&gt;</th>' in html
+    assert "above δ<sub>v</sub> and" in section_html("above δ_v and", name="")
     assert '<td class="num">1.0 <small>(0.9–1.1)</small></td>' in html
     assert '<tr class="none">' in html
     assert 'aria-label="T &amp; U, table"' in html

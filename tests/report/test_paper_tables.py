@@ -113,6 +113,17 @@ def test_table_1_has_the_papers_rows_then_further_methods_then_content_free_rows
     assert rows[5][:3] == ["Ours", "55.0 ± 5.3 (52.0–57.0)", "50.0 ± 5.3 (47.0–52.0)"]
 
 
+def test_rows_that_are_not_trained_are_folded(tmp_path):
+    first, _ = paper_sections(source(tmp_path, dataset="soundnet_flickr"))
+    shown, whole = (
+        [cells(line)[0] for line in text.splitlines() if line.startswith("|")][2:]
+        for text in (first.text, first.folded[0][1])
+    )
+    assert shown == ["Random", "Ours", "my_method", "all ones"]
+    assert whole == [row[0] for row in body(tmp_path / "table1.md")]
+    assert paper_sections(source(tmp_path))[0].folded == []
+
+
 def test_table_2_has_all_rows_and_every_content_free_one(tmp_path):
     ours = [
         "untouched",

@@ -23,6 +23,7 @@ from pipeline.apps.inspection.measures import Comparison, Histogram
 from pipeline.apps.inspection.text import NAMES, PASSES
 from pipeline.apps.inspection.views import ClipView
 from pipeline.figures.heatmap import overlay as heat_over
+from pipeline.figures.labels import color_bar
 from pipeline.figures.overlays import REGION_COLOR, Panel, overlay_grid
 from pipeline.figures.style import COLORS, new_figure
 from pipeline.pseudo_labels.artifact import ClipLabels, PseudoLabels
@@ -144,7 +145,9 @@ def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoL
         keep_trailing_newline=True,
     )
     title = f"{after.attrs['objective']}: {names[1]} and {names[2]}"
-    return environment.get_template("comparison.html").render(title=title, comparison=comparison, cards=cards)
+    return environment.get_template("comparison.html").render(
+        title=title, comparison=comparison, cards=cards, color_bar=_data_uri(Image.fromarray(color_bar(256)[None]))
+    )
 
 
 def _panel(clip: ClipLabels, frames: Frames, *, caption: str = "") -> Panel:

@@ -13,6 +13,7 @@ from pipeline.common.text_table import MISSING
 
 # A value followed by its interval in parentheses, which the page sets in small type.
 _INTERVAL = re.compile(r'(<td class="num">(?:<strong>[^<]*</strong>)?[^<(]*) (\([^<)]*\))</td>')
+_SYMBOL = re.compile("(δ)_([av])")
 _ROW = re.compile(r"<tr>\n(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r'<td class="num">(.*?)</td>')
 
@@ -32,6 +33,7 @@ def section_html(text: str, *, name: str) -> Markup:
     tokens = markdown.parse(text)
     _mark_cells(tokens)
     html = markdown.renderer.render(tokens, markdown.options, {})
+    html = _SYMBOL.sub(r"\1<sub>\2</sub>", html)
     html = _INTERVAL.sub(r"\1 <small>\2</small></td>", html)
     html = _ROW.sub(_fade_if_empty, html)
     opening = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}, table">\n<table>'

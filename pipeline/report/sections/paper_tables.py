@@ -159,15 +159,18 @@ def paper_sections(source: Source) -> list[Section]:
         if number == 1:
             text += SHARED + (UNTOUCHED if "untouched" in metrics else "")
         stem = f"table{number}"
-        markdown = bold_best(table).markdown()
-        write_text(source.folder / f"{stem}.md", f"{text}\n\n{markdown}")
+        whole = bold_best(table).markdown()
+        write_text(source.folder / f"{stem}.md", f"{text}\n\n{whole}")
         write_paper_csv(source.folder / f"{stem}.csv", rows)
         write_text(
             source.folder / f"{stem}.html",
             render_template("table.html", title=f"{source.card.title}. {title}", text=text, table=table),
         )
         data = tuple(f"{stem}{ending}" for ending in (".md", ".csv", ".html"))
-        sections.append(Section(title, f"{text}\n\n{markdown.strip()}", data=data))
+        trained = [row for row in rows if row.metrics]
+        shown = bold_best(paper_table(trained, threshold=evaluation.threshold, published=published is not None))
+        folded = [] if trained == rows else [("With the paper's rows that are not trained", whole.strip())]
+        sections.append(Section(title, f"{text}\n\n{shown.markdown().strip()}", data=data, folded=folded))
     return sections
 
 
@@ -191,7 +194,7 @@ def _explanation(source: Source, published: Published | None, metrics: Mapping[s
         f"{spread}; in parentheses the bootstrap 95% interval over clips. Random maps and the last rows are content-free "
         "baselines, which use no audio. "
         + (
-            "The paper's columns show its printed values; a dash means that it has none, or that we did not train the row. "
+            "The paper's columns show its printed values; a dash means that there is none. "
             f"Its models were trained on {published.trained_on}, ours on {len(source.train_shards):,}."
             if published
             else "The paper reports no values for this dataset, split, protocol and threshold, so rows that are not trained "
