@@ -16,6 +16,7 @@ from stages.options import (
     live_option,
     parallel_option,
     params_option,
+    processes_option,
 )
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
 @params_option
 @device_option
 @parallel_option
+@processes_option
 @live_option
 @fresh_option
 def main(
-    shards: Path, features: Path, out: Path, params_path: Path, device: str, n_parallel: int, live: Log, fresh: bool
+    shards: Path,
+    features: Path,
+    out: Path,
+    params_path: Path,
+    device: str,
+    n_parallel: int,
+    n_processes: int,
+    live: Log,
+    fresh: bool,
 ) -> None:
     """Train the initial model.
 
@@ -43,24 +53,27 @@ def main(
     from pipeline.common.record import restore_output
     from pipeline.features.reader import open_clips
     from pipeline.methods.build import check_methods
+    from pipeline.model.ranks import is_first, joined
     from pipeline.shards.reader import ShardSet
     from pipeline.training.train import initialize
 
-    if not fresh:
-        restore_output(out)
-    params = load_params(params_path)
-    settings = params.training[params.dataset]
-    check_methods(settings)
-    initialize(
-        open_clips(ShardSet.open(shards), features, settings),
-        out,
-        settings=settings,
-        seeds=params.seeds,
-        device=device,
-        n_parallel=n_parallel,
-        fresh=fresh,
-        live=live,
-    )
+    with joined(device) as own_device:
+        if not fresh and is_first():
+            restore_output(out)
+        params = load_params(params_path)
+        settings = params.training[params.dataset]
+        check_methods(settings)
+        initialize(
+            open_clips(ShardSet.open(shards), features, settings),
+            out,
+            settings=settings,
+            seeds=params.seeds,
+            device=own_device,
+            n_parallel=n_parallel,
+            n_processes=n_processes,
+            fresh=fresh,
+            live=live,
+        )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,15 @@ parallel_option = click.option(
     envvar="SOUNDSPOT_SEEDS_AT_ONCE",
     help="Number of seeds trained in parallel on a CPU; the threads are divided among them.",
 )
+processes_option = click.option(
+    "--processes",
+    "n_processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    envvar="SOUNDSPOT_PROCESSES",
+    help="Number of processes that train together, one for each GPU. The result is that of one process, up to rounding.",
+)
 device_option = click.option(
     "--device",
     default="auto",

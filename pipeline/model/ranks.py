@@ -124,9 +124,9 @@ def average_gradients(model: nn.Module) -> None:
     What comes after `gather` has the same gradient on each rank. Before it, gradients are those of the own part of the batch, times the
     number of ranks.
     """
-    if n_ranks() == 1:
-        return
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if n_ranks() == 1 or not gradients:
+        return
     # One large message is faster than many small ones.
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     with _connected():
@@ -254,7 +254,7 @@ class _GatherStatistics(torch.autograd.Function):
 def _all_parts(part: Tensor) -> Tensor:
     parts = part.new_empty((n_ranks(), *part.shape))
     with _connected():
-        dist.all_gather_into_tensor(parts.flatten(0, 1), part.contiguous())
+        dist.all_gather(list(parts.unbind(0)), part.contiguous())
     return parts
 
 

@@ -11,7 +11,8 @@ stage, epoch). A run that is killed at any time and started again produces the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from pipeline.common.errors import DivergenceError
 from pipeline.common.hdf5 import ascii_ids, write_arrays
 from pipeline.methods.base import Batch
 from pipeline.methods.trained_model import TrainedModel
+from pipeline.model.ranks import by_first, copy_of_first, is_first, joined_arrays, own_clips
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.training.history import EpochTimer, label_measures
+from pipeline.training.history import EpochTimer
 from pipeline.training.live.steps import EpochSteps
 from pipeline.training.live.view import LiveView
 from pipeline.training.run import TrainingRun
@@ -36,8 +38,10 @@ def train_run(run: TrainingRun) -> None:
         # All epochs, or until the results converge.
         while not is_done(run, state):
             epoch, timer = state.epoch + 1, EpochTimer()
-            # Some methods prepare an epoch; DSOL, for example, clusters the training set.
-            start_epoch(run, state, epoch)
+            # Some methods prepare an epoch; DSOL, for example, clusters the training set. If there are several ranks, the first one does
+            # it, and the others get its weights and buffers.
+            by_first(partial(start_epoch, run, state, epoch))
+            copy_of_first(state.model)
             # Each batch contains R̃ of the previous epoch, and the relation y (Eq. 6) computed from ã.
             batches = timer.waiting(run.batches(epoch, cell_stride=state.model.cell_stride, labels=state.labels))
             # One step per batch: Eq. 4, 5 and 7, or Eq. 3 in the initialization.
@@ -50,13 +54,14 @@ def train_run(run: TrainingRun) -> None:
             timer.labeled()
             row = {"epoch": epoch, "steps": epoch * run.n_steps, **measured}
             # Collapsed? Measured on a sample, without boxes.
-            row |= label_measures(state.labels, previous) | run.diagnose(state.model)
+            row |= by_first(partial(run.measure, state.model, state.labels, previous))
             state.history.append({**row, **timer.timings(run.n_pairs)})
-            run.on_epoch(epoch, TrainedModel(state.model, run.method))
+            if is_first():
+                run.on_epoch(epoch, TrainedModel(state.model, run.method))
             # The pseudo-labels are on disk, the state is written last: if killed in between, the run repeats this epoch.
-            save(run, state)
+            by_first(partial(save, run, state))
             view.epoch_ended()
-    finish(run, state)
+    by_first(partial(finish, run, state))
 
 
 def start_epoch(run: TrainingRun, state: TrainingState, epoch: int) -> None:
@@ -91,13 +96,20 @@ def train_epoch(
 def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> PseudoLabels:
     """Label the training set with the current weights (Eq. 1), or their average; write the artifact, and open it."""
     model = TrainedModel(state.labeler, run.method)
-    response, audio = model.predict(run.shards, batch_size=run.spec.batch_size, device=run.device)
+    batch_size = run.spec.batch_size
+    clips = own_clips(len(run.shards), batch_size)
+    found = model.predict(run.shards, batch_size=batch_size, device=run.device, clips=clips) if clips else None
+    by_first(partial(_write_labels, run, epoch, joined_arrays(found)))
+    return PseudoLabels.open(run.folder.labels(run.spec.labels_epoch(epoch)))
+
+
+def _write_labels(run: TrainingRun, epoch: int, arrays: Sequence[np.ndarray]) -> None:
+    response, audio = arrays
     if not (np.isfinite(response).all() and np.isfinite(audio).all()):
         raise DivergenceError(f"{run.spec.name}, epoch {epoch}: the responses are not finite; lower the learning rate")
     path = run.folder.labels(run.spec.labels_epoch(epoch))
     attributes = run.spec.label_attributes(epoch, audio)
     write_pseudo_labels(path, PseudoLabels.from_responses(run.shards.clip_ids, response, audio, **attributes))
-    return PseudoLabels.open(path)
 
 
 def _autocast(device: torch.device) -> torch.autocast:

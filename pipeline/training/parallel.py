@@ -1,4 +1,4 @@
-"""Train several seeds in parallel on one machine, each in its own process with an equal share of torch's threads.
+"""Train several seeds in parallel on one machine, or one seed as several ranks: processes with an equal share of torch's threads.
 
 A small network gains little from a second thread: training three seeds in parallel on two cores takes two thirds of the time of
 training them one after another.
@@ -10,15 +10,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 import torch
+import torch.distributed as dist
 
-from pipeline.common.console import QUIET_VARIABLE
+from pipeline.common.console import QUIET_VARIABLE, is_quiet
 from pipeline.common.errors import TrainingError
 from pipeline.common.processes import interrupts_deferred
+from pipeline.model.ranks import joined
 
 
 def run_in_parallel(
@@ -70,6 +73,45 @@ def run_in_parallel(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def run_as_ranks(task: Callable[[str], object], *, n_ranks: int, device: str) -> None:
+    """Call a task in several processes, which train together (see `pipeline.model.ranks`), as torchrun would.
+
+    Parameters
+    ----------
+    task : callable
+        Picklable; gets the name of its rank's device.
+    n_ranks : int >= 1
+    device : str
+        "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    TrainingError, Exception
+        As in `run_in_parallel`.
+    """
+    # The ranks meet here. In this process, so that the one that fails first can say so, whichever it is.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(n_ranks),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    tasks = [partial(_as_rank, rank, environment, is_quiet(), device, task) for rank in range(n_ranks)]
+    run_in_parallel(tasks, n_parallel=n_ranks, limited_by="SOUNDSPOT_PROCESSES")
+
+
+def _as_rank(
+    rank: int, environment: Mapping[str, str], quiet: bool, device: str, task: Callable[[str], object]
+) -> None:
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+    if rank == 0 and not quiet:
+        os.environ.pop(QUIET_VARIABLE)  # there is only one progress bar
+    with joined(device) as own_device:
+        task(own_device)
 
 
 def _nothing() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 from pipeline.common.errors import TrainingError
+from pipeline.model.ranks import by_first
 from pipeline.training import checkpoints
-from pipeline.training.history import TIMINGS, label_measures, read_history
+from pipeline.training.history import TIMINGS, read_history
 from pipeline.training.live.lines import report_epoch
 from pipeline.training.loop import label_training_set
 from pipeline.training.run import TrainingRun
@@ -24,7 +26,7 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
     other : RunFolder
         A finished run with equal settings that kept the weights of every epoch.
     """
-    run.folder.begin()
+    by_first(run.folder.begin)
     state = start(run)
     for row in read_history(other.history)[1:]:
         begun, epoch, previous = time.perf_counter(), int(row["epoch"]), state.labels
@@ -35,8 +37,8 @@ def relabel_from_checkpoints(run: TrainingRun, other: RunFolder) -> None:
         checkpoints.load_weights(state.model, content, path)
         state.labels = label_training_set(run, state, epoch) if run.spec.writes_labels(epoch) else None
         timings = {**dict.fromkeys(TIMINGS[1:], math.nan), "seconds": time.perf_counter() - begun}
-        measured = label_measures(state.labels, previous) | run.diagnose(state.model)
+        measured = by_first(partial(run.measure, state.model, state.labels, previous))
         state.history.append({**row, **measured, **timings})
-        keep_weights(run, state, epoch)
+        by_first(partial(keep_weights, run, state, epoch))
         report_epoch(run.spec.name, state.history, epochs=run.epochs)
-    finish(run, state)
+    by_first(partial(finish, run, state))

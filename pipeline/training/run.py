@@ -17,6 +17,7 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.diagnostics import diagnose
+from pipeline.training.history import label_measures
 from pipeline.training.live.writers import Log
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.spec import RunSpec
@@ -94,6 +95,12 @@ class TrainingRun:
         """Look for a collapse of the model on a sample of the training clips, see `pipeline.training.diagnostics`."""
         trained = TrainedModel(model, self.method)
         return diagnose(trained, self.shards, batch_size=self.spec.batch_size, device=self.device)
+
+    def measure(
+        self, model: AudioVisualModel, labels: PseudoLabels | None, previous: PseudoLabels | None
+    ) -> dict[str, float]:
+        """Return what `history.csv` has about the pseudo-labels of an epoch, those of the previous one, and the model."""
+        return label_measures(labels, previous) | self.diagnose(model)
 
     def start_seed(self, epoch: int) -> int:
         """Return the seed for `Method.start_epoch`."""

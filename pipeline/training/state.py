@@ -23,6 +23,7 @@ from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
 from pipeline.features.reader import FeatureSet
 from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.ranks import average_gradients, by_first, on_all, share_batch_norm
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.pseudo_labels.hdf5_file import unusable
 from pipeline.training import checkpoints
@@ -65,6 +66,7 @@ class TrainingState:
 
     def step(self) -> None:
         """Take a step of the optimizer, and move the average of the weights."""
+        average_gradients(self.model)
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update_parameters(self.model)
@@ -88,15 +90,12 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
     TrainingError, CheckpointError, PseudoLabelError
         The initial run does not match the settings or the shards.
     """
-    saved = run.folder.saved_state()
-    if saved is not None:
-        try:
-            state = _resume(run, saved)
-            report(f"{run.spec.name}: resuming after epoch {state.epoch}")
-            return state
-        except (CheckpointError, PseudoLabelError) as error:
-            report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
-    run.folder.begin()
+    state = _resumed(run)
+    # A rank that cannot read the files must not start again while the others go on.
+    if on_all(state is not None) and state is not None:
+        report(f"{run.spec.name}: resuming after epoch {state.epoch}")
+        return state
+    by_first(run.folder.begin)
     state = start(run)
     rule = run.spec.iteration.until_converged
     report_start(
@@ -117,7 +116,7 @@ def start(run: TrainingRun) -> TrainingState:
     if isinstance(run.shards, FeatureSet):
         # Only here: a run that resumes has the same fingerprint, which includes the digest of the features.
         run.shards.check_model(state.model, run.spec.encoder.model_dump(mode="json"), run.folder.path)
-    state.history.append(start_row(run.diagnose(state.model)))
+    state.history.append(start_row(by_first(partial(run.diagnose, state.model))))
     return state
 
 
@@ -172,6 +171,15 @@ def build_optimizer(
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
 
 
+def _resumed(run: TrainingRun) -> TrainingState | None:
+    saved = run.folder.saved_state()
+    try:
+        return None if saved is None else _resume(run, saved)
+    except (CheckpointError, PseudoLabelError) as error:
+        report(f"{run.spec.name}: cannot resume, training from scratch: {error}")
+        return None
+
+
 def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     spec, folder = run.spec, run.folder
     # All weights are in the state; the file of pretrained weights may no longer exist.
@@ -219,9 +227,9 @@ def _initial_state(run: TrainingRun, initial_folder: Path) -> TrainingState:
     state = _new_state(run, initial.encoders)
     # In the run's copy, the sounding fraction (Eq. 2) is computed with the run's own threshold.
     attributes = {**spec.label_attributes(0, labels.audio_embedding), "stage": "initialize", "objective": "initial"}
-    write_pseudo_labels(run.folder.labels(0), labels.with_attributes(**attributes))
+    by_first(partial(write_pseudo_labels, run.folder.labels(0), labels.with_attributes(**attributes)))
     state.labels = PseudoLabels.open(run.folder.labels(0))
-    keep_weights(run, state, 0)
+    by_first(partial(keep_weights, run, state, 0))
     return state
 
 
@@ -255,6 +263,7 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
     model.to(run.device)
+    share_batch_norm(model.visual, model.audio)
     optimizer = build_optimizer(model, spec.encoder, spec.iteration)
     curve = LossCurve(run.epochs * run.n_steps)
     return TrainingState(model, optimizer, None, [], curve, _new_teacher(model, spec.iteration))

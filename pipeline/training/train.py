@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from pipeline.common.errors import TrainingError
 from pipeline.common.files import locked
 from pipeline.common.project import SEED_PATTERN, is_seed_folder, stage_name
 from pipeline.model.inference import select_device
+from pipeline.model.ranks import by_first, check_batch_size, is_first, launched, n_ranks
 from pipeline.shards.reader import ShardSet
 from pipeline.training.live.writers import Log
 from pipeline.training.loop import train_run
-from pipeline.training.parallel import run_in_parallel
+from pipeline.training.parallel import run_as_ranks, run_in_parallel
 from pipeline.training.relabel import relabel_from_checkpoints
 from pipeline.training.run import EpochHook, TrainingRun, no_hook
 from pipeline.training.run_folder import Status
@@ -40,6 +41,7 @@ def initialize(
     seeds: Sequence[int],
     device: str = "auto",
     n_parallel: int = 1,
+    n_processes: int = 1,
     fresh: bool = False,
     live: Log = "off",
 ) -> None:
@@ -59,6 +61,8 @@ def initialize(
         "auto", "cpu", "cuda" …
     n_parallel : int >= 1
         Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
+    n_processes : int >= 1
+        Number of processes that train each seed together, one for each device (see `pipeline.model.ranks`).
     fresh : bool
         Train from scratch even if a finished or interrupted run could be kept or resumed.
     live : str
@@ -67,12 +71,13 @@ def initialize(
     Raises
     ------
     TrainingError
-        The batch size exceeds the training set, another process is training in `folder`, or the loss is not finite.
+        The batch size exceeds the training set or cannot be divided among the processes, another process is training in `folder`,
+        or the loss is not finite.
     CheckpointError
         The file of pretrained weights cannot be used.
     """
     specs = initialize_specs(shards, folder, settings=settings, seeds=seeds)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, live=live)
+    _train_all(specs, shards, folder, device, n_parallel=n_parallel, n_processes=n_processes, fresh=fresh, live=live)
 
 
 def train(
@@ -86,6 +91,7 @@ def train(
     clips: Path | None = None,
     device: str = "auto",
     n_parallel: int = 1,
+    n_processes: int = 1,
     fresh: bool = False,
     live: Log = "off",
     on_epoch: EpochHook = no_hook,
@@ -106,7 +112,7 @@ def train(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv``, for a method that learns from class labels.
-    device, n_parallel, fresh, live
+    device, n_parallel, n_processes, fresh, live
         As in `initialize`.
     on_epoch : callable
         See `pipeline.training.run.TrainingRun`.
@@ -123,7 +129,17 @@ def train(
         The method learns from class labels, and a clip has none.
     """
     specs = train_specs(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, fresh=fresh, live=live, on_epoch=on_epoch)
+    _train_all(
+        specs,
+        shards,
+        folder,
+        device,
+        n_parallel=n_parallel,
+        n_processes=n_processes,
+        fresh=fresh,
+        live=live,
+        on_epoch=on_epoch,
+    )
 
 
 def _train_all(
@@ -133,25 +149,45 @@ def _train_all(
     device_name: str,
     *,
     n_parallel: int,
+    n_processes: int,
     fresh: bool,
     live: Log,
     on_epoch: EpochHook = no_hook,
 ) -> None:
     device = select_device(device_name)
+    if launched():  # by torchrun, which has started the processes
+        n_processes = 1
+    together = max(n_processes, n_ranks())
+    check_batch_size(specs[0].batch_size, together)
+    if together > 1 and n_parallel > 1:
+        raise TrainingError(f"{n_parallel} seeds at once, and {together} processes for each: choose one of the two")
     # Two processes in one folder would overwrite each other's files.
-    with locked(folder, TrainingError):
-        _remove_other_seeds(folder, specs)
+    with locked(folder, TrainingError) if is_first() else nullcontext():
         if fresh:  # train, even where the weights of another run would serve
             specs = [replace(spec, reuses_weights_of=None) for spec in specs]
-        todo = [TrainingRun(spec, shards, device, on_epoch, live) for spec in specs if not _is_kept(spec, fresh)]
+        kept = by_first(partial(_clean, folder, specs, fresh))
+        todo = [
+            TrainingRun(spec, shards, device, on_epoch, live)
+            for spec, is_kept in zip(specs, kept, strict=True)
+            if not is_kept
+        ]
         tasks = [partial(_carry_out, run) for run in todo]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))
-        if device.type == "cpu" and n_parallel > 1:
+        if n_processes > 1:
+            for task in tasks:
+                run_as_ranks(task, n_ranks=n_processes, device=device_name)
+        elif device.type == "cpu" and n_parallel > 1:
             run_in_parallel(tasks, n_parallel=n_parallel)
         else:
             for task in tasks:
                 task()
+
+
+def _clean(folder: Path, specs: Sequence[RunSpec], fresh: bool) -> list[bool]:
+    """Remove what is not kept; return which runs are finished and unchanged."""
+    _remove_other_seeds(folder, specs)
+    return [_is_kept(spec, fresh) for spec in specs]
 
 
 def _is_kept(spec: RunSpec, fresh: bool) -> bool:
@@ -180,10 +216,12 @@ def _remove_other_seeds(folder: Path, specs: Sequence[RunSpec]) -> None:
         shutil.rmtree(stale)
 
 
-def _carry_out(run: TrainingRun) -> None:
+def _carry_out(run: TrainingRun, device_name: str | None = None) -> None:
+    if device_name is not None:
+        run = replace(run, device=select_device(device_name))
     other = run.spec.reuses_weights_of
     with _deterministic():
-        if other and other.has_all_weights():
+        if other and by_first(other.has_all_weights):
             relabel_from_checkpoints(run, other)
         else:
             train_run(run)

@@ -107,6 +107,10 @@ def check_python(words: list[str], *, whole: bool = False) -> None:
         assert all(f'"{word}"' in text for word in words if word.startswith("--"))
 
 
+def check_torchrun(words: list[str], *, whole: bool = False) -> None:
+    check_python(["python", *words[words.index("-m") :]], whole=whole)
+
+
 def check_pip(words: list[str]) -> None:
     extra = re.fullmatch(r"\.\[(\w+)\]", words[-1])
     assert extra is None or f"\n{extra[1]} =\n" in (ROOT / "setup.cfg").read_text()
@@ -118,6 +122,7 @@ CHECKS = {
     "make": check_make,
     "dask": check_dask,
     "python": check_python,
+    "torchrun": check_torchrun,
     "pip": check_pip,
 }
 OTHERS = {
@@ -141,7 +146,7 @@ def check(command: Command, *, whole: bool) -> None:
     program, words = command.words[0], list(command.words)
     assert program in CHECKS.keys() | OTHERS, f"{command.page}: {command.text!r}: unknown program"
     try:
-        if program in ("soundspot", "python"):
+        if program in ("soundspot", "python", "torchrun"):
             CHECKS[program](words, whole=whole)
         else:
             CHECKS.get(program, list)(words)

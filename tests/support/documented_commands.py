@@ -47,6 +47,7 @@ NOT_RUN = {
     r"soundspot tag .*": "needs an imported dataset; tests/apps/tag/test_run.py has one",
     r"SOUNDSPOT_DEVICE=cuda.*": "needs a GPU",
     r"SOUNDSPOT_LIVE=tensorboard dvc repro": "tests/training/test_live.py writes event files",
+    r"(SOUNDSPOT_PROCESSES=8 dvc repro|torchrun .*)": "for eight GPUs; tests/training/test_ranks_runs.py has two processes",
     r"dvc exp run -S training.demo.iterate.delta_v=0.9": "test_repro_changes.py reruns after a changed threshold",
     r"dvc exp run .*dataset=.*": "needs another dataset's media; tests/datasets/test_importers_end_to_end.py has some",
     r"dvc exp run .*seeds=.*": "cluster.md runs three seeds",
