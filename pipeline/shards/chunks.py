@@ -38,16 +38,14 @@ def chunk_offsets(dataset: h5py.Dataset) -> np.ndarray:
     if not chunk or min(grid) < 0 or not dataset.fletcher32 or dataset.compression or dataset.shuffle:
         raise ValueError(f"{dataset.name} is not stored as plain chunks with Fletcher-32")
     offsets = np.full(grid, -1, dtype=np.int64)
-    n_bytes = math.prod(chunk) * dataset.dtype.itemsize + _FLETCHER32_BYTES
-
-    def note(stored: Any) -> None:
-        if stored.size == n_bytes and not stored.filter_mask:
-            offsets[tuple(first // size for first, size in zip(stored.chunk_offset, chunk, strict=True))] = (
-                stored.byte_offset
-            )
-
+    chunks: list[Any] = []
     if offsets.size:
-        dataset.id.chunk_iter(note)
+        dataset.id.chunk_iter(chunks.append)
+    stored = [(each.size, each.filter_mask, each.byte_offset, *each.chunk_offset) for each in chunks]
+    table = np.array(stored, dtype=np.int64).reshape(len(chunks), 3 + len(chunk))
+    n_bytes = math.prod(chunk) * dataset.dtype.itemsize + _FLETCHER32_BYTES
+    plain = table[(table[:, 0] == n_bytes) & (table[:, 1] == 0)]
+    offsets[tuple((plain[:, 3:] // chunk).T)] = plain[:, 2]
     if (offsets < 0).any():
         raise ValueError(f"{dataset.name}: a chunk is missing or has another size")
     return offsets
