@@ -104,6 +104,15 @@ def test_by_keyboard_from_the_strip_to_a_clip_and_through_its_maps(desktop):
     assert desktop.evaluate("location.hash") == f"#clip={RANKING[3]}&epoch=1&method=initial"
 
 
+def test_arrows_scroll_the_page_while_no_gallery_is_in_view(desktop):
+    desktop.keyboard.press("ArrowDown")
+    until(desktop, "scrollY > 0")
+    assert shown(desktop) == RANKING[6]
+    desktop.evaluate("galleries[0].root.scrollIntoView({ behavior: 'instant' })")
+    desktop.keyboard.press("ArrowRight")
+    assert shown(desktop) == RANKING[7]
+
+
 def test_groups_of_buttons_are_one_stop_for_tab(desktop):
     for group, each in ((".six", "a"), ("#gallery-scored .strip", "button"), ("[data-chart=curves] .legend", "button")):
         assert desktop.locator(f"{group} {each}").count() > 1

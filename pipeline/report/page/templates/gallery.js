@@ -239,6 +239,11 @@ class Gallery {
     return true;
   }
 
+  get inView() {
+    const box = this.root.getBoundingClientRect();
+    return box.bottom > headerHeight() && box.top < innerHeight;
+  }
+
   /** Scroll the page to the viewer unless it is in view already. */
   reveal(always = false) {
     const box = this.part("view").getBoundingClientRect();
@@ -407,7 +412,8 @@ function startKeys(galleries) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target;
     const own = galleries.find((gallery) => gallery.root.contains(target));
-    const gallery = own || (target === document.body ? Gallery.last : null);
+    // Without focus, keys belong to the gallery that was used last while it is in view, and else scroll the page.
+    const gallery = own || (target === document.body && Gallery.last?.inView ? Gallery.last : null);
     if (!gallery) return;
     // Sliders, menus and radio buttons keep their own keys.
     const typed = target.matches("select, audio, input");
