@@ -103,6 +103,9 @@ def test_a_link_finds_its_page(browser, server):
     page = open_page(browser, address, viewport={"width": 1280, "height": 900})
     assert (listed(page), shown(page)) == (TRAIN[4:8], "train-07")
     assert page.locator("[data-role=epoch-text]").inner_text() == "epoch 0 of 2"
+    page.evaluate("location.hash = '#clip=nothing'")
+    until(lambda: page.locator("#missing").is_visible())
+    assert page.locator("#missing").inner_text() == "There is no clip nothing on this page. It is not in this run."
     page.close()
 
 

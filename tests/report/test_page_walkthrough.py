@@ -147,8 +147,12 @@ def test_a_link_shows_the_same_clip_in_the_same_state(browser, address):
     until(page, f"galleries[0].data.clips[galleries[0].current].id === '{RANKING[0]}'")
     assert state(page)[2] == "none"
     page.evaluate("location.hash = '#clip=nothing'")
-    page.wait_for_timeout(200)
+    until(page, "!document.getElementById('missing').hidden")
+    assert page.locator("#missing").inner_text().startswith("There is no clip nothing on this page.")
     assert shown(page) == RANKING[0]
+    page.evaluate("(id) => { location.hash = `#clip=${id}`; }", RANKING[1])
+    until(page, "document.getElementById('missing').hidden")
+    assert shown(page) == RANKING[1]
     page.close()
 
 

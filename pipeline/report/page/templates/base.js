@@ -91,3 +91,13 @@ function startTables() {
 }
 
 const headerHeight = () => document.querySelector(".top")?.offsetHeight ?? 0;
+
+/** Show the clip that the address names, and say so if it is not here. */
+async function followLink(galleries, elsewhere) {
+  const state = new URLSearchParams(location.hash.slice(1)), missing = document.getElementById("missing");
+  let found = !state.has("clip");
+  for (const gallery of galleries) found = found || await gallery.follow(state);
+  missing.textContent = found ? "" : `There is no clip ${state.get("clip")} on this page. ${elsewhere}`;
+  missing.hidden = found;
+  if (!found) missing.scrollIntoView({ block: "center" });
+}

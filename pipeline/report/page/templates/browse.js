@@ -69,13 +69,10 @@ class RunGallery extends Gallery {
 startTheme();
 const galleries = [new RunGallery(document.querySelector("[data-gallery]"), DATA.galleries.run)];
 startKeys(galleries);
-const followLink = () => {
-  const state = new URLSearchParams(location.hash.slice(1));
-  return state.has("clip") ? galleries[0].follow(state) : null;
-};
 galleries[0].start().then(async () => {
   Gallery.last = galleries[0];
-  await followLink();
-  addEventListener("hashchange", followLink);
+  const follow = () => followLink(galleries, "It is not in this run.");
+  await follow();
+  addEventListener("hashchange", follow);
   document.documentElement.dataset.ready = "true";
 });

@@ -37,21 +37,17 @@ function startHero(gallery) {
   rove(hero, "a");
 }
 
-function followLink(galleries) {
-  const state = new URLSearchParams(location.hash.slice(1));
-  if (state.has("clip")) galleries.some((gallery) => gallery.follow(state));
-}
-
 startTheme();
 startTables();
 startSpy();
 for (const root of document.querySelectorAll("[data-chart]")) new Chart(root, DATA.charts[root.dataset.chart]);
 const galleries = [...document.querySelectorAll("[data-gallery]")].map((root) => new Gallery(root, DATA.galleries[root.dataset.gallery]));
 startKeys(galleries);
-Promise.all(galleries.map((gallery) => gallery.start())).then(() => {
+Promise.all(galleries.map((gallery) => gallery.start())).then(async () => {
   Gallery.last = Gallery.last || galleries[0] || null;
   startHero(galleries.find((gallery) => gallery.name === "scored"));
-  followLink(galleries);
-  addEventListener("hashchange", () => followLink(galleries));
+  const follow = () => followLink(galleries, "It has a selection of the clips; soundspot browse shows all training clips.");
+  await follow();
+  addEventListener("hashchange", follow);
   document.documentElement.dataset.ready = "true";
 });
