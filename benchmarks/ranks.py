@@ -4,7 +4,7 @@ The nets, batch size and augmentation are the demo's from params.yaml, the objec
 alternate; the first epoch of each is a warm-up, and the median of all others is reported. On a CPU, several processes share its threads,
 so this shows what the messages between them cost, not what another device would gain.
 
-    python benchmarks/ranks.py [--clips 1024] [--processes 2] [--rounds 2] [--output benchmarks/results/ranks.json]
+    python benchmarks/ranks.py [--clips 1024] [--processes 2] [--epochs 4] [--rounds 2] [--output benchmarks/results/ranks.json]
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pipeline.common.project import HISTORY_FILE, TIMINGS_FILE
 from pipeline.shards.reader import ShardSet
 from pipeline.training.train import initialize
 
-EPOCHS = 4
 
-
-def measure(settings: TrainingSettings, folder: Path, *, clips: int, processes: int, rounds: int) -> dict[str, object]:
+def measure(
+    settings: TrainingSettings, folder: Path, *, clips: int, processes: int, epochs: int, rounds: int
+) -> dict[str, object]:
     """Return the medians, and how much the losses of the last epochs differ."""
     write_shards(folder / "shards", clips)
     shards = ShardSet.open(folder / "shards")
-    settings = settings.model_copy(update={"initialize": settings.initialize.model_copy(update={"epochs": EPOCHS})})
+    settings = settings.model_copy(update={"initialize": settings.initialize.model_copy(update={"epochs": epochs})})
     speeds: dict[int, list[float]] = {1: [], processes: []}
     losses: dict[int, float] = {}
     for number in range(rounds):
@@ -64,13 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=1024)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4, help="of each run; at least 2")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/ranks.json"))
     arguments = parser.parse_args()
 
     settings = load_params(arguments.params).training["demo"]
-    taken = {"clips": arguments.clips, "processes": arguments.processes, "rounds": arguments.rounds}
+    taken = {name: getattr(arguments, name) for name in ("clips", "processes", "epochs", "rounds")}
     with tempfile.TemporaryDirectory() as folder:
         result = measure(settings, Path(folder), **taken)
 

@@ -34,7 +34,7 @@ SMALL = {
     "features": ("--clips", "8", "--passes", "1"),
     "localization": ("--seconds", "1", "--repeats", "1"),
     "reading": ("--clips", "300", "--image-size", "64", "--repeats", "1"),
-    "ranks": ("--clips", "64", "--rounds", "1"),
+    "ranks": ("--clips", "64", "--epochs", "2", "--rounds", "1"),
     "scoring": ("--clips", "100", "--repeats", "1"),
     "training": ("--clips", "128", "--passes", "1"),
 }
