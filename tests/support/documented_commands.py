@@ -73,11 +73,13 @@ def is_meant(pattern: str, command: Command) -> bool:
 
 
 def commands_to_run(page: Path, *, again: bool = False) -> list[Command]:
-    """Return the page's commands to run; unless `again`, without those that run on an earlier page.
+    """Return the page's commands to run: all of them if `again`, otherwise once each, without those of earlier pages.
 
     Git commands run on every page, because there is always something to commit.
     """
-    earlier = [] if again else pages()[: pages().index(page)]
+    if again:
+        return _can_run(page)
+    earlier = pages()[: pages().index(page)]
     known = {command.text for other in earlier for command in _can_run(other)}
     found = {}
     for command in _can_run(page):
