@@ -164,7 +164,8 @@ class _Formatter(logging.Formatter):
 def report(message: str) -> None:
     """Print one line to stderr, above a progress bar if there is one."""
     if not _silent:
-        tqdm.write(printable(message), file=sys.stderr)
+        # In one piece: tqdm writes the line break on its own, and a line of another process could come between.
+        tqdm.write(f"{printable(message)}\n", file=sys.stderr, end="")
 
 
 class LazyGroup(click.Group):
