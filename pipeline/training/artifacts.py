@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.common.errors import CheckpointError, EvaluationError
-from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, stage_name
+from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, STATE_FILE, stage_name
 from pipeline.common.reading import parse_json
 from pipeline.common.record import read_record
 
@@ -53,8 +53,9 @@ def history_by_artifact(run: Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         return {}
     rows = read_history(path)
-    # The initialization only labels the training set after its last epoch, as epoch 0.
-    if set(labels_by_epoch(run)) == {0}:
+    # The initialization only labels the training set after its last epoch, as epoch 0. An unfinished run with just this artifact may be of a
+    # method that labels it as rarely.
+    if set(labels_by_epoch(run)) == {0} and not (run / STATE_FILE).exists():
         return {0: rows[-1]}
     return {int(row["epoch"]): row for row in rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from pipeline.methods.registry import METHODS
 from pipeline.report.epoch_quality import after_last_epoch, mean_over_seeds, measure_run
 from pipeline.report.examples import read_epoch_maps
 from pipeline.training import loop
-from pipeline.training.artifacts import artifact_paths, labels_by_epoch
+from pipeline.training.artifacts import artifact_paths, history_by_artifact, labels_by_epoch
 from pipeline.training.checkpoints import load_model
 from pipeline.training.history import read_history
 from pipeline.training.train import initialize, train
@@ -138,7 +139,9 @@ class TestSomeEpochs:
             patch.setattr(loop, "train_epoch", stop)
             with pytest.raises(KeyboardInterrupt):
                 run(world, initial, tmp_path / "initial", "initial", keep=3)
-        assert read_history(tmp_path / "initial/history.csv")[-1]["epoch"] == interrupted_in - 1
+        rows = read_history(tmp_path / "initial/history.csv")
+        assert rows[-1]["epoch"] == interrupted_in - 1
+        np.testing.assert_equal(history_by_artifact(tmp_path / "initial")[0], rows[0])
         run(world, initial, tmp_path / "initial", "initial", keep=3)
         names = [
             "model.pt",
