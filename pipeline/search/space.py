@@ -45,8 +45,16 @@ class RowSpace:
     fixed: Mapping[str, Any]
 
 
+def of_full_length(settings: TrainingSettings) -> TrainingSettings:
+    """Return the settings without `until_converged`, so that all trials train all epochs: the same budget for each."""
+    rule = "until_converged"
+    methods = {row: {name: own[name] for name in own if name != rule} for row, own in settings.methods.items()}
+    return settings.model_copy(update={"iterate": settings.iterate.model_copy(update={rule: None}), "methods": methods})
+
+
 def with_values(settings: TrainingSettings, row: str, values: Mapping[str, Any]) -> TrainingSettings:
-    """Return the settings with some values of one row replaced. Raises SettingsError for an invalid value."""
+    """Return the settings of a trial: some values of one row replaced. Raises SettingsError for an invalid value."""
+    settings = of_full_length(settings)
     if row == INITIAL_RUN:
         initialize = validated(OptimizationSettings, {**settings.initialize.model_dump(), **values}, INITIAL_RUN)
         return settings.model_copy(update={INITIAL_RUN: initialize})
@@ -90,7 +98,7 @@ def row_spaces(params: Params, dataset: str, rows: Iterable[str] = ()) -> list[R
     ordered = [row for row in listed if row == INITIAL_RUN] + [
         row for row in listed if row in chosen and row != INITIAL_RUN
     ]
-    settings = params.training[dataset]
+    settings = of_full_length(params.training[dataset])
     return [_row_space(settings, row, listed[row], where=f"search.spaces.{dataset}.{row}") for row in ordered]
 
 

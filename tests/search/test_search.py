@@ -12,7 +12,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from pipeline.common.config import SearchRange
+from pipeline.common.config import Convergence, SearchRange
 from pipeline.common.errors import DivergenceError, SearchError
 from pipeline.common.project import MODEL_FILE
 from pipeline.evaluation.response_maps import compute_maps
@@ -23,8 +23,10 @@ from pipeline.search.results import best_trial, read_table
 from pipeline.search.search import start_over
 from pipeline.search.validation import Validation, check_metric, default_metric
 from pipeline.training.checkpoints import load_model
+from pipeline.training.history import read_history
 from pipeline.training.train import initialize, train
 from tests.support.searching import EVALUATION, SPACES, TAU, make_search, make_spaces
+from tests.support.synthetic import make_settings
 
 TRIALS = 3
 
@@ -49,6 +51,24 @@ def test_every_row_has_the_same_budget(searched):
     ]
     assert {line.epochs for line in lines} == {2}
     assert len({json.dumps(dict(line.trial.settings)) for line in lines if line.row == "itr"}) == TRIALS
+
+
+@pytest.mark.parametrize("where", ["iterate", "itr"])
+def test_until_converged_does_not_shorten_trials(tmp_path, monkeypatch, where):
+    rule = Convergence(mask_iou=1e-6, patience=1)  # holds after the first epoch
+    if where == "iterate":
+        changes = {"iterate": make_settings().iterate.model_copy(update={"until_converged": rule})}
+    else:
+        changes = {"methods": {"itr": {"until_converged": rule.model_dump()}}}
+    own, epochs = trial_module.train, []
+
+    def spy(shards, start, folder, **options):
+        own(shards, start, folder, **options)
+        epochs.append(read_history(folder / "history.csv")[-1]["epoch"])
+
+    monkeypatch.setattr(trial_module, "train", spy)
+    make_search(tmp_path, trials=1, **changes).run(make_spaces(**changes))
+    assert epochs == [2]
 
 
 def test_only_the_run_that_others_start_from_is_kept(searched):
