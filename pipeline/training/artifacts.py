@@ -53,8 +53,8 @@ def history_by_artifact(run: Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         return {}
     rows = read_history(path)
-    # The initialization only labels the training set after its last epoch, as epoch 0. An unfinished run with just this artifact may be of a
-    # method that labels it as rarely.
+    # A finished run with only this artifact is an initialization, which labels the training set after its last epoch, as epoch 0. An
+    # unfinished one may also be of a method that labels few epochs.
     if set(labels_by_epoch(run)) == {0} and not (run / STATE_FILE).exists():
         return {0: rows[-1]}
     return {int(row["epoch"]): row for row in rows}
