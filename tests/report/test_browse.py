@@ -63,7 +63,7 @@ def test_pages_hold_all_clips_once_and_in_order(clips):
     assert {(page["total"], page["found"]) for page in pages} == {(9, 9)}
     assert [page["offset"] for page in pages] == [0, 4, 8]
     # An offset inside a page, behind the end, or no number at all.
-    assert [clips.gallery(offset=each)["offset"] for each in ("5", "100", "-3", "x")] == [4, 8, 0, 0]
+    assert [clips.gallery(offset=each)["offset"] for each in ("5", "100", "-3", "x", "9" * 5000)] == [4, 8, 0, 0, 0]
 
 
 def test_a_page_has_the_maps_of_every_epoch(clips, source):
@@ -82,6 +82,7 @@ def test_clips_are_found_by_id_label_and_place(clips):
     assert clips.gallery(label="=drum", text="7")["found"] == 1
     assert clips.gallery(clip="train-06")["offset"] == 4
     assert clips.gallery(clip="nothing")["offset"] == 0
+    assert ids(clips.gallery(**{"self": "1", "text": "IN-03"})) == ["train-03"]
     empty = clips.gallery(text="nothing")
     assert (empty["clips"], empty["found"], empty["offset"]) == ([], 0, 0)
 
@@ -156,3 +157,14 @@ def test_a_damaged_file_is_one_line(server, source, tmp_path, monkeypatch):
     with pytest.raises(HTTPError, match="500") as error:
         get(server, "clips")
     assert error.value.read() == b"epoch_001.h5: damaged"
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"), [(BrokenPipeError, False), (ConnectionResetError, False), (ValueError, True)]
+)
+def test_a_browser_that_hangs_up_prints_nothing(server, capfd, error, printed):
+    try:
+        raise error("while answering")
+    except error:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert ("while answering" in capfd.readouterr().err) == printed

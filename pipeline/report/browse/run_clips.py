@@ -24,6 +24,7 @@ from pipeline.shards.reader import ShardSet
 from pipeline.training.artifacts import artifact_paths
 
 PAGE_CLIPS = 48
+_DIGITS = 12  # of an offset; Python refuses to read thousands
 PROTOCOL = "paper256"  # only its upsampling is used
 SORTS = {
     "name": "in the order of the clip list",
@@ -69,7 +70,7 @@ class RunClips:
                 "shards with --shards"
             )
 
-    def gallery(self, **query: str) -> dict[str, Any]:
+    def gallery(self, /, **query: str) -> dict[str, Any]:
         """Return one page of the clips that match a query, as `pipeline.report.page.galleries` describes a gallery.
 
         Parameters
@@ -169,4 +170,4 @@ class RunClips:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < _DIGITS else 0

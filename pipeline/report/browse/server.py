@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
@@ -58,6 +59,11 @@ class BrowseServer(ThreadingHTTPServer):
             script=Markup(self.script),
             data=Markup(json_for_script(data)),
         )
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing if the browser has closed the connection, as it does when you turn the page."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
