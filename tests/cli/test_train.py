@@ -163,13 +163,17 @@ def test_without_a_pretrained_backbone_the_user_chooses(project, targets, monkey
     [
         (("nowhere",), "nowhere: no such folder"),
         (("videos", "--method", "itrative"), "--method itrative: "),
-        (("empty",), "empty: no usable clip"),
+        (("empty",), "empty: no usable clip in empty, at least 3 are required"),
+        (("few",), "few: 2 usable clips in few, at least 3 are required; most frequent reason: cannot be opened"),
         (("videos", "--name", "demo"), "training.demo already; "),
         (("videos", "--name", "a/b"), "invalid dataset name 'a/b'"),
     ],
 )
 def test_what_cannot_be_imported_is_refused_on_one_line(project, targets, capsys, arguments, message):
     (project / "empty").mkdir()
+    write_files(project / "few", ["broken.mp4"])
+    for name in ("v0.mkv", "v1.mkv"):
+        shutil.copy(project / "videos" / name, project / "few")
     before = tree(project)
     assert run("train", *arguments, "--backbone", "small") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -190,12 +194,14 @@ def test_other_videos_or_encoders_need_another_name(project, targets, capsys):
 
 
 def test_a_variant_without_settings_is_refused_before_they_change(project, targets, capsys):
-    path = project / "params.yaml"
-    path.write_text(path.read_text().replace("[initial]", "[initial, best_cell]"))
+    assert train() == 1
+    edited = params() | {"dataset": "demo", "variants": ["best_cell"]}
+    edited["training"]["demo"]["methods"]["best_cell"] = edited["training"]["demo"]["methods"]["iterative"]
+    (project / "params.yaml").write_text(yaml.safe_dump(edited))
     assert train() == 1
     assert "training.videos.methods has no best_cell" in capsys.readouterr().err
-    assert params()["dataset"] == "demo"
-    assert targets == []
+    assert params() == edited
+    assert len(targets) == 1
 
 
 def test_problems_of_the_check_end_the_command(project, targets, capsys):
@@ -204,6 +210,30 @@ def test_problems_of_the_check_end_the_command(project, targets, capsys):
     assert "problem: batch_size 9" in error
     assert "error: videos: cannot be trained yet (1 problems" in error
     assert targets == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"training: 3", HEAD.replace("variants", "rows").encode(), HEAD.encode(), HEAD.encode() + b"\xff\xfe"],
+    ids=["empty", "no mapping", "no variants", "no training", "no UTF-8"],
+)
+def test_a_malformed_settings_file_is_one_line_and_nothing_is_written(project, targets, capsys, content):
+    (project / "params.yaml").write_bytes(content)
+    before = tree(project)
+    assert train() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: params.yaml: ")
+    assert tree(project) == before
+
+
+def test_one_held_out_video_is_too_few_to_calibrate_and_the_end_is_printed(project, monkeypatch, capsys):
+    for number in range(3, 10):
+        (project / "videos" / f"v{number}.mkv").unlink()
+    monkeypatch.setattr(command, "_reproduce", lambda stages: None)
+    assert train() == 0
+    printed = capsys.readouterr()
+    assert "videos: not calibrated, because only 1 video is held out" in printed.err
+    assert "runs/videos/iterative/model.pt" in printed.out
 
 
 def test_outside_a_project(tmp_path, monkeypatch, capsys):

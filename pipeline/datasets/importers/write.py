@@ -67,6 +67,7 @@ class ImportOptions:
     check_only: bool = False  # check lists and boxes without media, and write nothing
     report_file: Path | None = None  # file for the full report
     preset: str | None = None  # the block of params.yaml to copy; None: the importer's own choice
+    fewest: int = 1  # clips below which a dataset is refused
     reports: list[ImportReport] = field(default_factory=list, compare=False)  # kept here for imports that fail
 
     def start(self, *, writes_media: bool = False) -> ImportReport:
@@ -101,6 +102,7 @@ class Dataset:
     clips: dict[str, list[Clip]] = field(default_factory=dict)
     boxes: dict[str, list[Box]] = field(default_factory=dict)
     leaks_allowed: bool = False
+    fewest: int = 1
 
     @classmethod
     def of(
@@ -124,7 +126,7 @@ class Dataset:
             report.shared = shared
         allowed = bool(report.leaks or shared) and options.leaks == "keep"
         card = replace(card, preset=options.preset or card.preset)
-        return cls(options.name, card, options.media, report, clips, boxes, leaks_allowed=allowed)
+        return cls(options.name, card, options.media, report, clips, boxes, allowed, options.fewest)
 
 
 def check_name(name: str, project: Path) -> Path:
@@ -169,10 +171,13 @@ def write_dataset(dataset: Dataset, project: Path, *, force: bool = False) -> No
 
 def _check(dataset: Dataset) -> None:
     splits = {split: clips for split, clips in dataset.clips.items() if clips}
-    if not splits:
+    if (n := sum(map(len, splits.values()))) < dataset.fewest:
         reasons = Counter(reason for missing in dataset.report.left_out.values() for reason in missing.values())
         why = f"; most frequent reason: {max(sorted(reasons), key=reasons.__getitem__)}" if reasons else ""
-        raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{why}; check --media")
+        least = f", at least {dataset.fewest} are required" if dataset.fewest > 1 else ""
+        raise ManifestError(
+            f"{dataset.name}: {n or 'no'} usable clip{'s' * (n > 1)} in {dataset.media}{least}{why}; check this folder"
+        )
     leaks = find_leaks(splits.get("train", []), _scored(splits))
     if leaks and not dataset.leaks_allowed:
         dataset.report.shared = leaks
