@@ -17,6 +17,7 @@ Stages are run by DVC (`dvc repro`), everything else by the command `soundspot`.
 from pipeline.apps.localize.localizer import Localization, Localizer
 from pipeline.common.config import IterationSettings
 from pipeline.common.errors import SoundspotError
+from pipeline.figures.heatmap import overlay
 from pipeline.manifests import Box, Clip, read_boxes, read_clips, write_boxes, write_clips
 from pipeline.methods.base import Batch, Method
 from pipeline.methods.trained_model import TrainedModel
@@ -52,6 +53,7 @@ __all__ = [
     "equations",
     "load_model",
     "localize_by_response",
+    "overlay",
     "protocols",
     "read_boxes",
     "read_clips",
