@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,10 @@ def provenance(source: Source) -> list[tuple[str, str]]:
     model = read_checkpoint(run / MODEL_FILE, mmap=True)
     parameters = sum(value.numel() for value in _tensors(model))
     facts = [
-        ("Code", " ".join(part for part in (f"soundspot {pipeline.__version__}", _commit(Path.cwd())) if part)),
+        (
+            "Report written by",
+            " ".join(part for part in (f"soundspot {pipeline.__version__}", _commit(Path.cwd())) if part),
+        ),
         (
             "Data",
             f"{source.manifest.name}: {len(source.train_shards):,} training clips, shards {source.train_shards.fingerprint[:8]}",
@@ -76,13 +78,12 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _training(run: Path) -> str:
-    """Return the day on which a run ended, and how long its epochs took."""
-    day = time.strftime("%Y-%m-%d", time.gmtime((run / MODEL_FILE).stat().st_mtime))
+    """Return how long the epochs of a run took. Files have no date that survives `dvc checkout` or a copy."""
     path = run / TIMINGS_FILE
     if not path.is_file():
-        return day
+        return ""
     seconds = [float(row["seconds"]) for row in read_records(path, CheckpointError)]
-    return f"{day}, {len(seconds)} epochs in {_duration(sum(seconds))}"
+    return f"{len(seconds)} epochs in {_duration(sum(seconds))}"
 
 
 def _duration(seconds: float) -> str:
