@@ -40,6 +40,7 @@ def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> No
       soundspot demo localize --clips 4 --variant initial
     """
     from pipeline.common.config import load_card, load_params
+    from pipeline.common.errors import EvaluationError
     from pipeline.manifests.clips import media_path, read_clips
     from pipeline.manifests.prepared import resolve_media_root
     from pipeline.report.examples import read_ciou
@@ -50,7 +51,13 @@ def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> No
         clip.clip_id: media_path(root, clip.video) for clip in read_clips(manifest / f"{SPLIT}.csv") if clip.video
     }
     seed = load_params(Path(PARAMS_FILE)).seeds[0]
-    ciou = read_ciou(results_folder(Path(), DATASET) / variant / CLIP_SCORES_FILE, seed=seed)
+    scores = results_folder(Path(), DATASET) / variant / CLIP_SCORES_FILE
+    again = f"with `dataset: {DATASET}` in {PARAMS_FILE}, run `dvc repro`"
+    if not scores.is_file():
+        raise EvaluationError(f"{scores}: no such scores; {again}, which takes minutes")
+    ciou = read_ciou(scores, seed=seed)
+    if not ciou or not ciou.keys() <= videos.keys():
+        raise EvaluationError(f"{scores}: not of seed {seed} and the clips of {manifest}; {again}")
     ctx.invoke(
         localize_command,
         inputs=tuple(videos[clip_id] for clip_id in evenly_scored(ciou, n_clips)),

@@ -37,4 +37,8 @@ def test_the_clip_of_the_median_score_is_localized(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.endswith("1 localized\n")
     assert files(tmp_path / "localized/demo") == [f"{clips[2].clip_id}.mp4"]
     assert run("demo", "localize", "--variant", "initial") == 1
-    assert "results/demo/initial/scores.csv" in capsys.readouterr().err
+    assert "results/demo/initial/scores.csv: no such scores" in capsys.readouterr().err
+    for others in ([("stranger", 0, 0.5)], [(clips[0].clip_id, 7, 0.5)]):
+        write_csv(tmp_path / "results/demo/iterative/scores.csv", ("clip_id", "seed", "ciou"), others)
+        assert run("demo", "localize") == 1
+        assert "error: results/demo/iterative/scores.csv: not of seed 0" in capsys.readouterr().err
