@@ -171,7 +171,7 @@ def report(message: str) -> None:
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when the command is called, so that ``--help`` starts fast.
 
-    A mistyped command is an error that suggests the nearest one.
+    A mistyped command is an error that suggests the nearest one. The list of commands has their whole first sentences.
 
     Parameters
     ----------
@@ -197,6 +197,17 @@ class LazyGroup(click.Group):
         module, attribute = location.split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with its whole first sentence, which click would cut at the end of the line."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [
+            (name, command.get_short_help_str(limit=_LONGEST_ERROR))
+            for name, command in found
+            if command and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,16 @@ def test_so_is_an_option_of_a_stage(capsys, stage, typed, suggested):
         run_command(main, [typed, "x"])
     assert stopped.value.code == 2
     assert f"Did you mean '{suggested}'?" in capsys.readouterr().err.replace("Did you mean one of: ", "Did you mean ")
+
+
+@pytest.mark.parametrize("group", [[], ["import"], ["pl"]])
+def test_the_list_of_commands_has_whole_sentences(capsys, group):
+    assert run(*group, "--help") == 0
+    commands = capsys.readouterr().out.split("Commands:\n")[1]
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=\S)", commands)]
+    assert len(entries) > 5
+    assert [entry for entry in entries if not entry.endswith(".") or entry.endswith(("..", "Eq."))] == []
+    assert "  pl " not in commands  # hidden: another name of pseudo-labels
 
 
 def test_far_from_every_command_there_is_no_suggestion(capsys):

@@ -243,9 +243,9 @@ def histogram(
 @output_option("Write the values as CSV.")
 @json_option
 def relation(artifacts: Artifacts, center: bool | None, clips: Path | None, output: Path | None, as_json: bool) -> None:
-    """Show the audio relation (Eq. 6) of each epoch, at its δ_a and at a recommended one.
+    """Show how many clips have related audio in each epoch, at its δ_a and at a recommended one.
 
-    The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
+    This is the relation y of Eq. 6. The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
     the training set that are related to a clip and, if clips have class labels, precision and recall of the relation. The
     recommended δ_a does not use the labels: it is where a pair belongs more probably than not to the most similar pairs.
 
@@ -270,4 +270,4 @@ for command in (export, verify):
     pseudo_labels.add_command(command)
 
 # The same commands under a short name, hidden so that --help lists them once.
-pl = click.Group("pl", commands=pseudo_labels.commands, help=pseudo_labels.help, hidden=True)
+pl = LazyGroup("pl", commands=pseudo_labels.commands, help=pseudo_labels.help, hidden=True)
