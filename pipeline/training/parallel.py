@@ -17,6 +17,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from pipeline.common.console import QUIET_VARIABLE, is_quiet
 from pipeline.common.errors import TrainingError
@@ -120,6 +121,8 @@ def _nothing() -> None:
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
+    # tqdm's own lock is a semaphore of the system: a process that is terminated would leave it behind, and Python would warn about it.
+    tqdm.set_lock(threading.RLock())
     os.environ[QUIET_VARIABLE] = "1"  # the progress bars of several processes would overwrite each other
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows, where `interrupts_deferred` does nothing
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.training.parallel import run_in_parallel
 from pipeline.training.train import initialize
@@ -38,6 +39,7 @@ def note(path):
 
 
 def sleep(path):
+    report("asleep")
     note(path)
     time.sleep(3600)  # longer than any test may take, so that no test can pass by waiting
 
@@ -137,6 +139,8 @@ def test_all_processes_exit_with_their_parent(tmp_path, sent):
         assert parent.returncode != 0
         # The parent may print a traceback, the workers must not.
         assert errors.count("Traceback") <= 1
+        # A parent that is killed cannot clean up itself.
+        assert sent == signal.SIGKILL or "leaked" not in errors
     wait_for(lambda: all(is_gone(pid_of(path)) for path in paths), 20)
 
 
