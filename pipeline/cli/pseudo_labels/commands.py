@@ -59,9 +59,9 @@ def pseudo_labels() -> None:
 @center_option
 @json_option
 def list_(artifacts: Artifacts, center: bool | None, as_json: bool) -> None:
-    """List the epochs: sounding fraction, change since the previous epoch, positives per clip (Eq. 6), diagnostics, size.
+    """List the epochs: sounding fraction, change since the previous epoch, positives per clip, diagnostics, size.
 
-    The change is 1 - mean IoU of the sounding regions. With more than 4096 clips the positives are estimated from a sample.
+    The change is 1 - mean IoU of the sounding regions. The positives are those of Eq. 6. With more than 4096 clips they are estimated from a sample.
     The diagnostics are from history.csv: share of peaks on the border of the frame, mean cosine of the audio embeddings,
     rise of the peak with the clip's own audio, effective ranks of the audio (a) and of the visual features (V).
 
@@ -187,7 +187,7 @@ def neighbors(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Find the clips whose audio is most similar to one clip's, and whether Eq. 6 relates them (y = 1 at δ_a).
+    """Find the clips whose audio is most similar to one clip's, and whether they are related (y = 1 at δ_a).
 
     Example: soundspot pl neighbors iterative train-00042 -k 5
     """
