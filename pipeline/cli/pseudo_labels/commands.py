@@ -245,7 +245,9 @@ def histogram(
 def relation(artifacts: Artifacts, center: bool | None, clips: Path | None, output: Path | None, as_json: bool) -> None:
     """Show how many clips have related audio in each epoch, at its δ_a and at a recommended one.
 
-    This is the relation y of Eq. 6. The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
+    This is the relation y of Eq. 6.
+
+    The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
     the training set that are related to a clip and, if clips have class labels, precision and recall of the relation. The
     recommended δ_a does not use the labels: it is where a pair belongs more probably than not to the most similar pairs.
 
