@@ -164,7 +164,7 @@ def test_without_a_pretrained_backbone_the_user_chooses(project, targets, monkey
         (("nowhere",), "nowhere: no such folder"),
         (("videos", "--method", "itrative"), "--method itrative: "),
         (("empty",), "empty: no usable clip in empty, at least 3 are required"),
-        (("few",), "few: 2 usable clips in few, at least 3 are required; most frequent reason: cannot be opened"),
+        (("few",), "few: usable clips in few: 2, at least 3 are required; most frequent reason: cannot be opened"),
         (("videos", "--name", "demo"), "training.demo already; "),
         (("videos", "--name", "a/b"), "invalid dataset name 'a/b'"),
     ],

@@ -175,9 +175,9 @@ def _check(dataset: Dataset) -> None:
         reasons = Counter(reason for missing in dataset.report.left_out.values() for reason in missing.values())
         why = f"; most frequent reason: {max(sorted(reasons), key=reasons.__getitem__)}" if reasons else ""
         least = f", at least {dataset.fewest} are required" if dataset.fewest > 1 else ""
-        raise ManifestError(
-            f"{dataset.name}: {n or 'no'} usable clip{'s' * (n > 1)} in {dataset.media}{least}{why}; check this folder"
-        )
+        if not n:
+            raise ManifestError(f"{dataset.name}: no usable clip in {dataset.media}{least}{why}; check this folder")
+        raise ManifestError(f"{dataset.name}: usable clips in {dataset.media}: {n}{least}{why}; add more")
     leaks = find_leaks(splits.get("train", []), _scored(splits))
     if leaks and not dataset.leaks_allowed:
         dataset.report.shared = leaks
