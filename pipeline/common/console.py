@@ -185,8 +185,8 @@ class LazyGroup(click.Group):
         self.commands_at = dict(commands_at)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, in the order of `commands_at`."""
-        return [*super().list_commands(ctx), *self.commands_at]
+        """Return the names of all commands, in the order of `commands_at`; others follow."""
+        return [*self.commands_at, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None if there is none of that name."""

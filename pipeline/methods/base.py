@@ -144,7 +144,7 @@ class Method(Protocol):
         ...
 
     def uninformed_loss(self, model: AudioVisualModel, batch: Batch) -> Tensor | float:
-        """Return the value of `loss` for a model that knows nothing, in closed form; NaN if there is none.
+        """Return the value of `loss` for an uninformed model, in closed form; NaN if there is none.
 
         Such a model returns the same features for every frame, cell and audio, with what is free chosen to minimize the loss: for a
         margin loss the distance of all pairs, for a classifier the class frequencies of the batch. It is the yardstick of `loss`,

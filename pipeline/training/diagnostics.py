@@ -45,7 +45,7 @@ AUDIO_COSINE = 0.9
 STEPS = 50
 # ours: nearly all features in one direction, which has more than 88 % of the sum of the singular values. The demo has 13 and more.
 EFFECTIVE_RANK = 1.5
-# ours: share of the loss of a model that knows nothing. It is 1.00 to 1.02 in collapsed runs. After 50 steps, others have at most 0.94, or
+# ours: share of the loss of an uninformed model. It is 1.00 to 1.02 in collapsed runs. After 50 steps, others have at most 0.94, or
 # 0.991 at temperature 0.3, where cosines change the loss little.
 LOSS_SHARE = 0.998
 
@@ -105,7 +105,7 @@ def collapse(row: Mapping[str, float]) -> str:
             signs += [*alike, "the audio gap is undefined" if math.isnan(row["audio_gap"]) else lowered]
     if row["steps"] >= STEPS and row["loss_share"] >= LOSS_SHARE:
         signs.append(
-            f"the loss is {100 * row['loss_share']:.1f} % of what it is for a model that knows nothing (change `temperature`, `margin` or "
+            f"the loss is {100 * row['loss_share']:.1f} % of that of an uninformed model (change `temperature`, `margin` or "
             "`learning_rate`)"
         )
     if not signs or not row["epoch"]:

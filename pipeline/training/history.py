@@ -1,6 +1,6 @@
 """Log of a run: ``history.csv``, which is reproducible, and ``timings.csv``, which is not.
 
-Columns of the history: steps of the optimizer so far; mean loss; the same as a share of the loss of a model that knows nothing
+Columns of the history: steps of the optimizer so far; mean loss; the same as a share of the loss of an uninformed model
 (`Method.uninformed_loss`); mean IoU of the sounding masks with those of the previous epoch; mean fraction of sounding cells; mean number
 of other clips that Eq. 6 relates to a clip; and `pipeline.training.diagnostics.COLUMNS`. Row 0, before the first epoch, has the
 diagnostics only. Columns of the timings: seconds of the epoch; pairs per second of training; fraction of training spent waiting for

@@ -1,4 +1,4 @@
-"""The loss of a model that knows nothing: each method's closed form is what its loss returns for such a model."""
+"""The loss of an uninformed model: each method's closed form is what its loss returns for such a model."""
 
 from __future__ import annotations
 

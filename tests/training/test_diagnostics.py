@@ -251,7 +251,7 @@ class TestCollapse:
             ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
             ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
             ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "audio gap is undefined"]),
-            ({"loss_share": 0.9984}, ["the loss is 99.8 %", "knows nothing", "`temperature`", "`margin`"]),
+            ({"loss_share": 0.9984}, ["the loss is 99.8 %", "uninformed", "`temperature`", "`margin`"]),
         ],
     )
     def test_names_what_was_measured_and_where_to_read_on(self, values, named):

@@ -62,7 +62,7 @@ def diagnostics_section(source: Source, histories: Histories) -> Section:
     last = {label_of(name): histories[name, source.seed][-1] for name in source.ordered}
     parts = [
         f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
-        "clips: the loss, relative to that of a model that knows nothing; the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
+        "clips: the loss, relative to that of an uninformed model; the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
         "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
         f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. The losses of different methods do not compare; their shares do. Seed {source.seed}.",
         f"“{label_of(source.shown)}” by epoch:",

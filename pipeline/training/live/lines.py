@@ -17,7 +17,9 @@ Row = Mapping[str, float]
 def report_start(name: str, *, epochs: int, n_steps: int, batch_size: int, up_to: bool) -> None:
     """Print how long the run will be; `up_to` says that it may converge earlier."""
     limit = "up to " if up_to else ""
-    report(f"{name}: training {limit}{epochs} epochs of {n_steps} steps, {batch_size} clips each")
+    report(
+        f"{name}: training {limit}{epochs} {'epoch' if epochs == 1 else 'epochs'} of {n_steps} steps, {batch_size} clips each"
+    )
 
 
 def report_epoch(name: str, rows: Sequence[Row], *, epochs: int) -> None:
