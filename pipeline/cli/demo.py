@@ -47,16 +47,17 @@ def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> No
 
     manifest = manifest_folder(Path(), DATASET)
     root = resolve_media_root(load_card(manifest), Path(), DATASET)
-    videos = {
-        clip.clip_id: media_path(root, clip.video) for clip in read_clips(manifest / f"{SPLIT}.csv") if clip.video
-    }
+    clips = read_clips(manifest / f"{SPLIT}.csv")
+    videos = {clip.clip_id: media_path(root, clip.video) for clip in clips if clip.video}
     seed = load_params(Path(PARAMS_FILE)).seeds[0]
     scores = results_folder(Path(), DATASET) / variant / CLIP_SCORES_FILE
     again = f"with `dataset: {DATASET}` in {PARAMS_FILE}, run `dvc repro`"
     if not scores.is_file():
         raise EvaluationError(f"{scores}: no such scores; {again}, which takes minutes")
     ciou = read_ciou(scores, seed=seed)
-    if not ciou or not ciou.keys() <= videos.keys():
+    known = {clip.clip_id for clip in clips}
+    ciou = {clip_id: value for clip_id, value in ciou.items() if clip_id in videos or clip_id not in known}
+    if not ciou or not ciou.keys() <= known:
         raise EvaluationError(f"{scores}: not of seed {seed} and the clips of {manifest}; {again}")
     ctx.invoke(
         localize_command,

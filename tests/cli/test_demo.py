@@ -21,6 +21,24 @@ def test_clips_are_evenly_spaced_by_score(n_clips, ids):
     assert evenly_scored(ciou, n_clips) == ids
 
 
+def test_clips_without_a_video_are_passed_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    manifest = tmp_path / "data_manifests" / "demo"
+    write_manifest(manifest, seed=0, train=2, validation=0, test=2, media_root="media")
+    clips = read_clips(manifest / "test.csv")
+    text = (manifest / "test.csv").read_text()
+    (manifest / "test.csv").write_text(text.replace(f"{clips[0].video},,", ",frame.png,audio.wav"))
+    assert not read_clips(manifest / "test.csv")[0].video
+    video(tmp_path / "media" / clips[1].video)
+    rows = [(clip.clip_id, 0, ciou) for clip, ciou in zip(clips, (0.1, 0.9), strict=True)]
+    write_csv(tmp_path / "results/demo/iterative/scores.csv", ("clip_id", "seed", "ciou"), rows)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "runs/demo/iterative").mkdir(parents=True)
+    save_model(tmp_path / "runs/demo/iterative/model.pt")
+    assert run("demo", "localize", "--clips", "2") == 0
+    assert files(tmp_path / "localized/demo") == [f"{clips[1].clip_id}.mp4"]
+
+
 def test_the_clip_of_the_median_score_is_localized(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     manifest = tmp_path / "data_manifests" / "demo"

@@ -131,7 +131,7 @@ def test_compare(project, capsys):
     assert "mask IoU of 12 clips: mean 0.333" in text
     assert text.count("clip-") == 3
     page = (project / "page.html").read_text()
-    assert page.count("<img") == 9
+    assert page.count("<img") == 10  # three of each clip, and the color bar
     assert run("compare", "good", "first", "last", "-o", "page.png", "--top", 2) == 0
     assert open_picture("page.png").size[1] > 400
     other = labels_path(make_run(project / "other"), 2)

@@ -48,6 +48,9 @@ def import_tree(tree: Tree, project: Path) -> None:
     soundspot.main(["import", *tree.command, *map(str, tree.arguments)], standalone_mode=False)
     params = read_params(project)
     own, paper = ({**params["training"][name], "methods": {}} for name in (tree.name, "soundnet_flickr"))
+    if tree.command[0] == "folder":  # fits the number of clips
+        assert own["batch_size"] == 4
+        own["batch_size"] = paper["batch_size"]
     assert own == paper, "the paper's settings; DMC counts the sources of each dataset"
     # On a CPU torch 2.13 has crashed in the backward pass of frames this large with widths of 4 and 8.
     params["training"] = {tree.name: shrunk(params["training"][tree.name], batch_size=2, width=16)}

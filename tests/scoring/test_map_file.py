@@ -52,7 +52,7 @@ def test_pictures_draw_what_is_scored(tmp_path, monkeypatch):
         Scored(str(normalization), make_maps(normalization), dict.fromkeys(CLIPS, 0.5))
         for normalization in (None, "relu-max")
     ]
-    overlays(CLIPS, methods, shards, boxes, get_protocol("paper256"))
+    overlays(CLIPS, methods, shards, boxes, get_protocol("paper256"), threshold=0.5)
     for clip_id, (_, by_protocol, by_method) in zip(CLIPS, drawn[0], strict=True):
         sounding = mask(boxes_of(clip_id)[0], 256)
         assert by_protocol.region.mean() > 0.9

@@ -164,6 +164,16 @@ class TestDvcLive:
         assert [step for step, _ in first] == [step for step, _ in second]
         assert first != second
 
+    def test_a_repository_without_a_commit_trains_without_a_log(self, world, tmp_path, monkeypatch, capsys):
+        pytest.importorskip("dvclive")
+        monkeypatch.chdir(tmp_path)
+        for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+            subprocess.run(command, check=True)
+        settings = make_settings(batch_size=BATCH)
+        initialize(world, tmp_path / "runs/demo/initialize", settings=settings, seeds=[0], live="auto")
+        assert "no log for DVC" in capsys.readouterr().err
+        assert (tmp_path / "runs/demo/initialize/model.pt").is_file()
+
     @pytest.mark.parametrize(("folder", "live"), [("runs/demo/initialize", "off"), ("elsewhere", "dvclive")])
     def test_no_log(self, world, tmp_path, folder, live):
         initialize(world, tmp_path / folder, settings=make_settings(batch_size=BATCH), seeds=[0], live=live)

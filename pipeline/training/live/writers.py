@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.common.console import note
 from pipeline.common.packages import load_package
 from pipeline.common.project import ProjectPaths
 
@@ -130,8 +132,14 @@ def open_writer(log: Log, paths: ProjectPaths | None) -> Writer:
         log = "dvclive" if find_spec("dvclive") else "off"
     if log == "off" or paths is None:
         return Writer()
-    kind = DvcLiveWriter if log == "dvclive" else TensorBoardWriter
-    return kind(paths.live, Path(paths.dataset, "-".join([paths.variant, *paths.seed_part])))
+    run = Path(paths.dataset, "-".join([paths.variant, *paths.seed_part]))
+    if log == "tensorboard":
+        return TensorBoardWriter(paths.live, run)
+    try:
+        return DvcLiveWriter(paths.live, run)
+    except import_module("scmrepo.exceptions").SCMError as error:  # such as a Git repository without a commit
+        note(f"no log for DVC: {error}; make a commit first, or set SOUNDSPOT_LIVE=off")
+        return Writer()
 
 
 def _new_live(folder: Path, metrics: Path) -> Any:
