@@ -139,12 +139,12 @@ def localize(
     settings = OverlaySettings(
         maps_per_second=maps_per_second, batch_size=batch_size, smooth_s=smooth, crf=crf, time_limit_s=time_limit
     )
-    path = _model(model, dataset=dataset, seed=seed, params_path=params_path)
+    path = find_model(model, dataset=dataset, seed=seed, params_path=params_path)
     localizer = Localizer.load(
         path, calibration=calibration, device=device, silence_dbfs=silence_dbfs, miss_rate=miss_rate
     )
     jobs = plan_jobs(inputs, folder, audio=audio, as_json=as_json)
-    _report_calibration(localizer)
+    report_calibration(localizer)
     counts = {"done": 0, "kept": 0, "failed": 0}
     with (
         locked(folder, LocalizationError, inside=True),
@@ -164,7 +164,8 @@ def localize(
     ctx.exit(1 if counts["failed"] else 0)
 
 
-def _model(word: str | None, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
+def find_model(word: str | None, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
+    """Return the model that --model names; without it, the newest run on the dataset."""
     from pipeline.cli.targets import newest_model, resolve_model
 
     if word:
@@ -223,7 +224,8 @@ def _print(bar: Any, line: str, *, err: bool = False) -> None:
         echo(line, err=err)
 
 
-def _report_calibration(localizer: Localizer) -> None:
+def report_calibration(localizer: Localizer) -> None:
+    """Print how often "not found" is reported, or that it never is."""
     from pipeline.evaluation.calibration import MAKE_ONE
 
     calibration, rate = localizer.calibration, localizer.miss_rate

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "pipeline.cli.doctor:doctor",
     "check": "pipeline.cli.check:check",
     "localize": "pipeline.cli.localize:localize",
+    "serve": "pipeline.cli.serve:serve",
     "calibrate": "pipeline.cli.calibrate:calibrate",
     "export": "pipeline.cli.export:export",
     "tag": "pipeline.cli.tag:tag",

@@ -37,6 +37,7 @@ NOT_RUN = {
     r"pre-commit install": "changes the Git hooks of the checkout",
     r"pytest": "would run itself",
     r"make .*": INSTALLS,
+    r"soundspot serve": "does not terminate; tests/apps/test_serve_browser.py opens the page",
     r"(mkdocs serve|tensorboard .*|dask (scheduler|worker) .*)": SERVER,
     r"python benchmarks/preset_on_mosaics.py .*": "test_benchmark_preset.py runs it",
     r"soundspot browse.*": "does not terminate; tests/report/test_browse.py starts one",

@@ -262,6 +262,8 @@ def _as_json(found: Localization, regions: Sequence[Region]) -> dict[str, Any]:
     return {
         "verdict": found.verdict,
         "confidence": None if found.confidence is None else round(found.confidence, 4),
+        # The highest raw response of the frame; a silent window was not shown to the model.
+        "response": None if found.verdict == "silent" else round(float(found.response.max()), 6),
         "level_dbfs": round(found.level_dbfs, 2) if math.isfinite(found.level_dbfs) else None,
         "boxes": [{name: round(value, 6) for name, value in region._asdict().items()} for region in regions],
     }

@@ -1,0 +1,100 @@
+"""`soundspot serve`: a local page to drop a video on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from pipeline.cli.localize import find_model, report_calibration
+from pipeline.cli.options import FiniteRange, target_options
+from pipeline.common.console import echo, note
+
+
+@click.command()
+@click.option(
+    "--model",
+    envvar="SOUNDSPOT_MODEL",
+    help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: the first free port from 7860 on.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in the default web browser.")
+@click.option(
+    "--max-size",
+    type=FiniteRange(min=0, min_open=True),
+    default=200.0,
+    show_default=True,
+    metavar="MB",
+    help="Largest file that the page accepts.",
+)
+@click.option(
+    "--max-duration",
+    type=FiniteRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest video that the page accepts.",
+)
+@click.option(
+    "--time-limit",
+    type=FiniteRange(min=0, min_open=True),
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time limit for one upload.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+@target_options
+def serve(
+    model: str | None,
+    port: int,
+    open_browser: bool,
+    max_size: float,
+    max_duration: float,
+    time_limit: float,
+    device: str,
+    dataset: str | None,
+    seed: int | None,
+    params_path: Path,
+) -> None:
+    """Serve a page: drop a video, or an image and its audio, and see where the sound comes from.
+
+    The page shows the video with the heat map, the response over time, and the boxes as JSON. Only this machine can reach it
+    (127.0.0.1), and nothing is loaded from the network. Uploads are removed when the server stops. Stop it with Ctrl-C.
+
+    \b
+    Example:
+      soundspot serve
+      soundspot serve --model runs/demo/iterative/model.pt --open
+    """
+    from pipeline.apps.localize.localizer import Localizer
+    from pipeline.apps.localize.serve.page import served
+    from pipeline.apps.localize.serve.uploads import Answer, Limits, localize_upload
+    from pipeline.apps.localize.video.overlay import OnProgress
+    from pipeline.apps.localize.video.overlay_settings import OverlaySettings
+
+    path = find_model(model, dataset=dataset, seed=seed, params_path=params_path)
+    localizer = Localizer.load(path, device=device)
+    report_calibration(localizer)
+    settings, limits = OverlaySettings(time_limit_s=time_limit), Limits(max_size, max_duration)
+
+    def localize(files: list[Path], folder: Path, on_progress: OnProgress) -> Answer:
+        return localize_upload(files, folder, localizer, settings, limits, on_progress=on_progress)
+
+    with served(localize, limits, model=str(path), port=port, open_browser=open_browser) as address:
+        echo(address)
+        note("open this address in a browser; stop with Ctrl-C")
+        try:
+            _wait()
+        except KeyboardInterrupt:
+            note("stopped")
+
+
+def _wait() -> None:
+    # A server that is terminated, not interrupted, removes the uploads too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Event().wait()
