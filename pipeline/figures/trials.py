@@ -43,6 +43,8 @@ def trial_panels(rows: Mapping[str, Sequence[TrialDot]], *, metric: str) -> Figu
     for axes, (row, trials) in zip(panels, rows.items(), strict=False):
         _draw(axes, trials)
         axes.set_title(row, fontsize=FONT_SIZE)
+    # After all rows are drawn: setting a limit ends the scaling to the data, in all panels because they share the axis.
+    panels[0].set_ylim(0, 1.06 * max(100 * (trial.score or 0) for trials in rows.values() for trial in trials) or 1)
     for axes in panels[len(rows) :]:
         axes.set_visible(False)
     figure.supxlabel("trial; 0 has the settings of params.yaml", fontsize=FONT_SIZE)
@@ -62,7 +64,6 @@ def _draw(axes: Axes, trials: Sequence[TrialDot]) -> None:
     if scores:
         axes.step(numbers, np.maximum.accumulate(scores), where="post", color=GRAY, linewidth=1.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=FONT_SIZE - 1)
     axes.grid(color=GRID_GRAY, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
