@@ -15,7 +15,6 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -37,7 +36,6 @@ _SPOILED = (
 )
 
 
-@dataclass(frozen=True)
 class Table:
     """An open table.
 
@@ -49,13 +47,36 @@ class Table:
         Line number, for messages, and the stripped cells of each row with a value; a header is a row like any other.
     """
 
-    path: Path
-    separator: str
-    rows: Iterator[tuple[int, list[str]]]
+    def __init__(self, path: Path, separator: str, file: IO[str]) -> None:
+        self.path = path
+        self.separator = separator
+        self._file = file
+        self.go_to((0, 0))
+
+    def place(self) -> tuple[int, int]:
+        """Return where the next row begins, for `go_to` of the same file, opened again."""
+        return self._file.tell(), self._line
+
+    def go_to(self, place: tuple[int, int]) -> None:
+        """Continue `rows` at a place in the file."""
+        position, self._line = place
+        self._file.seek(position)
+        self.rows = self._rows()
 
     def number(self, cell: str) -> str:
         """Return a cell with a decimal point. Where the separator is no comma, a comma can only be a decimal comma."""
         return cell.replace(",", ".") if self.separator != "," and _DECIMAL_COMMA.fullmatch(cell) else cell
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        before = self._line
+        reader = csv.reader(_lines(self._file), delimiter=self.separator, skipinitialspace=True, strict=True)
+        for row in reader:
+            first = self._line == 0
+            # The reader's own count, because a quoted value can contain line breaks.
+            self._line = before + reader.line_num
+            cells = [cell.strip() for cell in row]
+            if any(cells) and not (first and _SEP_LINE.fullmatch(self.separator.join(row))):
+                yield self._line, cells
 
 
 @contextmanager
@@ -75,8 +96,7 @@ def open_table(path: Path, error: type[SoundspotError] = ManifestError) -> Itera
             binary.seek(0)
             with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
                 separator = _separator(file)
-                file.seek(0)
-                yield Table(path, separator, _rows(file, separator))
+                yield Table(path, separator, file)
     except FileNotFoundError:
         raise error(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -144,15 +164,6 @@ def _separator(file: IO[str]) -> str:
         return named[1]
     outside = line.split('"')[::2]
     return max(SEPARATORS, key=lambda separator: sum(part.count(separator) for part in outside))
-
-
-def _rows(file: IO[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_lines(file), delimiter=separator, skipinitialspace=True, strict=True)
-    for number, row in enumerate(reader):
-        cells = [cell.strip() for cell in row]
-        if any(cells) and not (number == 0 and _SEP_LINE.fullmatch(separator.join(row))):
-            # The reader's own count, because a quoted value can contain line breaks.
-            yield reader.line_num, cells
 
 
 def _lines(file: IO[str]) -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.common.errors import EvaluationError, ManifestError
 from pipeline.common.files import write_csv
-from pipeline.manifests.clips import TEST_SPLIT, check_clip_id, parse_number, read_rows
+from pipeline.manifests.clips import TEST_SPLIT, check_clip_id, parse_number
+from pipeline.manifests.rows import read_rows
 
 BOXES_SUFFIX = "_boxes.csv"
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 from pipeline.common.errors import EvaluationError, ManifestError
 from pipeline.common.files import write_csv
-from pipeline.common.tables import Table, open_table, parse_decimal, spoiled
+from pipeline.common.tables import parse_decimal, spoiled
+from pipeline.manifests.rows import read_rows
 
 TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT = "train", "validation", "test"
 # Clip ids become file names and fixed-length ASCII fields in HDF5.
@@ -42,7 +42,6 @@ class Clip:
 
 
 CLIP_COLUMNS = tuple(field.name for field in fields(Clip))
-NUMBERS = {"centre_s", "x0", "y0", "x1", "y1"}  # the columns of clip lists and boxes that may have decimal commas
 
 
 def read_clips(path: Path | str) -> list[Clip]:
@@ -135,37 +134,6 @@ def check_held_out(clip_ids: Sequence[str], train: Sequence[Clip], *, where: str
         )
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Read a table that has exactly `columns`, in any order; see `pipeline.common.tables`.
-
-    The case of the header does not matter, and empty columns at the end are ignored.
-
-    Yields
-    ------
-    where : str
-        ``FILE:LINE`` of the row, for messages.
-    row : dict
-        Value of each column.
-
-    Raises
-    ------
-    ManifestError
-        The file cannot be read as a table, or its header or a row does not fit `columns`.
-    """
-    with open_table(path) as table:
-        _, first = next(table.rows, (1, []))
-        header = [name.lower() for name in first]
-        while header and not header[-1]:
-            header.pop()  # spreadsheet programs add empty columns at the end
-        _check_header(header, columns, path)
-        for line, cells in table.rows:
-            where = f"{path}:{line}"
-            if not len(header) <= len(cells) <= len(first) or any(cells[len(header) :]):
-                raise ManifestError(_wrong_count(len(cells), len(header), table, where))
-            row = dict(zip(header, cells, strict=False))
-            yield where, {name: table.number(cell) if name in NUMBERS else cell for name, cell in row.items()}
-
-
 def parse_clip(row: dict[str, str], where: str) -> Clip:
     """Build a clip from the cells of a row. Raises ManifestError; the message starts with `where`."""
     center = row["centre_s"]
@@ -200,22 +168,6 @@ def media_path(media_root: Path, medium: str) -> Path:
     """Return the path of a clip's media file. Raises ManifestError if it is outside the media root."""
     _check_path(medium, "media")
     return media_root / medium
-
-
-def _wrong_count(n_cells: int, n_columns: int, table: Table, where: str) -> str:
-    hint = ""
-    if n_cells > n_columns and table.separator == ",":
-        hint = "; quote values that contain a comma, and write numbers with a decimal point"
-    return f"{where}: {n_cells} values, but the header has {n_columns} columns{hint}"
-
-
-def _check_header(header: list[str], columns: Sequence[str], path: Path) -> None:
-    missing = [name for name in columns if name not in header]
-    unknown = [name for name in header if name not in columns]
-    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-    for problem, names in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
-        if names:
-            raise ManifestError(f"{path}:1: {problem} column {', '.join(names)}; the columns are {', '.join(columns)}")
 
 
 def _check_clip(clip: Clip, where: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline.common.config import Card
 from pipeline.common.errors import ManifestError, TrainingError
 from pipeline.common.reading import read_json
-from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip, read_rows
+from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip
+from pipeline.manifests.rows import read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 MISSING_FILE, COVERAGE_FILE = "missing.csv", "coverage.json"
