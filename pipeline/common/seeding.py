@@ -7,9 +7,12 @@ as an uninterrupted one, and no generator state has to be stored in a checkpoint
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*key: int | str) -> int:
@@ -21,6 +24,8 @@ def derive_seed(*key: int | str) -> int:
 
 def generator(*key: int | str) -> torch.Generator:
     """Return a CPU generator seeded from the key."""
+    import torch  # takes a second, and choices do not need it
+
     return torch.Generator().manual_seed(derive_seed(*key))
 
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 
 from pipeline.common.errors import PseudoLabelError
-from pipeline.model.equations import min_max
 from pipeline.pseudo_labels.hdf5_file import (
     ATTRIBUTES,
     FORMAT_VERSION,
@@ -89,6 +87,10 @@ class PseudoLabels:
         cls, clip_ids: Sequence[str], response: np.ndarray, audio_embedding: np.ndarray, **attrs: Any
     ) -> PseudoLabels:
         """Create pseudo-labels from raw maps R (n, h, w) and embeddings a (n, d), float32; `attrs` must be ATTRIBUTES."""
+        import torch  # takes a second, and reading does not need it
+
+        from pipeline.model.equations import min_max
+
         if set(attrs) != set(ATTRIBUTES):
             raise ValueError(f"attributes must be {ATTRIBUTES}, got {tuple(attrs)}")
         arrays = {

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.common.config import EvaluationSettings
@@ -129,6 +128,8 @@ def random_smooth_maps(
     float32 array, shape (clip, side, side)
         About half of a map is above the middle of its range.
     """
+    import torch  # takes a second, and labels of baselines do not need it
+
     # Seeded by clip id, so that a clip keeps its map when others are added or removed.
     noise = np.stack(
         [np.random.default_rng([seed, zlib.crc32(i.encode())]).standard_normal((cells, cells)) for i in clip_ids]

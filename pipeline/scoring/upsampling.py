@@ -14,7 +14,6 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.scoring.protocols import Interpolation, Normalization, ScoringProtocol
@@ -32,6 +31,8 @@ def upsampling_matrix(
     side: int, size: int, *, interpolation: Interpolation, align_corners: bool
 ) -> NDArray[np.float32]:
     """Return the weights, shape (size, side), that upsample one axis from `side` cells to `size` pixels."""
+    import torch  # takes a second, and tables of scores do not need it
+
     # float64, because torch computes positions in the precision of its input.
     identity = torch.eye(side, dtype=torch.float64)[None, None]
     weights = torch.nn.functional.interpolate(

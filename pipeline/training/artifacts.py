@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
+import zipfile
+from collections import OrderedDict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -10,6 +14,7 @@ from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import HISTORY_FILE, LABELS_FOLDER, LABELS_PATTERN, MODEL_FILE, STATE_FILE, stage_name
 from pipeline.common.reading import parse_json
 from pipeline.common.record import read_record
+from pipeline.training.history import read_history
 
 
 def labels_by_epoch(run: Path) -> dict[int, Path]:
@@ -47,8 +52,6 @@ def artifact_paths(run: Path) -> list[Path]:
 
 def history_by_artifact(run: Path) -> dict[int, dict[str, float]]:
     """Return the rows of ``history.csv`` by the epoch of the artifact that was written with them; empty without that file."""
-    from pipeline.training.history import read_history  # imports torch, see `centers_audio`
-
     path = run / HISTORY_FILE
     if not path.is_file():
         return {}
@@ -84,13 +87,33 @@ def _setting(run: Path, name: str, default: Any = None) -> Any:
     CheckpointError
         The file is missing, damaged, or lacks the setting.
     """
-    # This imports torch, which takes a second, and most commands that list artifacts do not need it.
-    from pipeline.training.checkpoints import RERUN, read_checkpoint
-
     path = run / MODEL_FILE
-    content = read_checkpoint(path, mmap=True)  # the weights, maybe hundreds of megabytes, are not needed
     try:
-        settings = parse_json(content["iteration"], str(path), CheckpointError)
+        settings = parse_json(_without_tensors(path)["iteration"], str(path), CheckpointError)
         return settings[name] if default is None else settings.get(name, default)
-    except (KeyError, TypeError, AttributeError, CheckpointError):
-        raise CheckpointError(f"{path}: no readable setting `{name}`; {RERUN}") from None
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except Exception:  # a damaged pickle can raise anything
+        raise CheckpointError(f"{path}: no readable setting `{name}`; run the stage that wrote it again") from None
+
+
+def _without_tensors(path: Path) -> dict[str, Any]:
+    """Return the content of a file of `torch.save`, with None for each tensor. Importing torch would take a second."""
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith("/data.pkl"))
+        content: dict[str, Any] = _WithoutTensors(io.BytesIO(archive.read(name))).load()
+    return content
+
+
+class _WithoutTensors(pickle.Unpickler):
+    """Runs no code from the file: every class and function in it is replaced by one that returns None."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _nothing
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def _nothing(*_: Any) -> None:
+    return None

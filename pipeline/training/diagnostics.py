@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from pipeline.common.seeding import evenly_spaced
-from pipeline.methods.trained_model import TrainedModel
-from pipeline.model.inference import as_tensors, inference
-from pipeline.shards.reader import ShardSet
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.methods.trained_model import TrainedModel
+    from pipeline.shards.reader import ShardSet
 
 COLUMNS = ("border_peaks", "border_cells", "audio_cosine", "audio_gap", "audio_rank", "visual_rank")
 # ours: 128 clips give a share to ± 4 points; 3 × 128 frames are encoded, next to 6,000 in an epoch of the demo
@@ -52,6 +54,12 @@ LOSS_SHARE = 0.998
 
 def diagnose(model: TrainedModel, shards: ShardSet, *, batch_size: int, device: torch.device) -> dict[str, float]:
     """Measure COLUMNS on the sample of the shards. The weights and all random generators stay as they are."""
+    # These take a second, and reading a history does not need them.
+    import torch
+    from torch.nn import functional as F
+
+    from pipeline.model.inference import as_tensors, inference
+
     rows = np.array(evenly_spaced(len(shards), SAMPLE))
     # Clips next to each other in a list are often of one class or one video, so the other clip is half of the sample away.
     other = np.roll(rows, len(rows) // 2)

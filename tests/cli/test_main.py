@@ -63,17 +63,6 @@ def test_the_preset_of_the_demo(project, capsys):
     assert "would change train.csv" in capsys.readouterr().err
 
 
-def test_help_imports_no_heavy_library():
-    code = (
-        "import sys\n"
-        "from pipeline.cli.main import soundspot\n"
-        "soundspot.main(['--help'], standalone_mode=False)\n"
-        "print([m for m in ('torch', 'h5py', 'dask', 'av', 'numpy', 'pydantic') if m in sys.modules])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 def test_a_usage_error_is_2(capsys):
     assert run("nonsense") == 2
     assert run("import", "vggss") == 2

@@ -44,7 +44,7 @@ def test_a_missing_or_damaged_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"model\.pt: no such file"):
         centers_audio(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"no model")
-    with pytest.raises(CheckpointError, match=r"model\.pt: not readable"):
+    with pytest.raises(CheckpointError, match=r"model\.pt: no readable setting"):
         centers_audio(tmp_path)
     write_checkpoint(tmp_path / "model.pt", {"iteration": "{}"})
     with pytest.raises(CheckpointError, match=r"model\.pt.*center_audio"):

@@ -104,7 +104,6 @@ def show(
       soundspot pl show iterative 3 train-00042
       soundspot pl show runs/demo/iterative/pseudo_labels/epoch_003.h5 train-00042 -o clip.png
     """
-    from pipeline.apps.inspection.figures import clip_figure
     from pipeline.apps.inspection.terminal_images import encode, image_protocol
     from pipeline.apps.inspection.text import clip_text
     from pipeline.apps.inspection.views import find_clip, view_clip
@@ -117,6 +116,8 @@ def show(
     show_value(asdict(view), lambda: clip_text(view, plain=is_plain()), as_json)
     protocol = None if no_image or as_json else image_protocol(os.environ, is_terminal=sys.stdout.isatty())
     if output or protocol:
+        from pipeline.apps.inspection.figures import clip_figure  # imports matplotlib
+
         frames = frames_of(artifacts, shards)
         if output:
             save_figure(clip_figure(view, labels, frames), output)
@@ -146,7 +147,6 @@ def compare(
       soundspot pl compare iterative 0 4 -o changes.html
       soundspot pl compare iterative last runs/demo/initial/pseudo_labels/epoch_004.h5
     """
-    from pipeline.apps.inspection.figures import comparison_figure, comparison_page
     from pipeline.apps.inspection.measures import compare as compare_labels
     from pipeline.apps.inspection.text import comparison_text
     from pipeline.common.files import write_text
@@ -160,10 +160,14 @@ def compare(
             f"note: δ_v differs ({levels[0]:g} and {levels[1]:g}), so sounding regions differ even where maps are equal"
         )
     show_value(asdict(comparison), lambda: comparison_text(comparison, plain=is_plain()), as_json)
-    if output and output.suffix == ".html":
+    if output is None:
+        return
+    from pipeline.apps.inspection.figures import comparison_figure, comparison_page  # imports matplotlib
+
+    if output.suffix == ".html":
         write_text(output, comparison_page(comparison, first, second, frames_of(artifacts, shards)))
         note(f"wrote {output}")
-    elif output:
+    else:
         save_figure(comparison_figure(comparison, first, second, frames_of(artifacts, shards)), output)
 
 
@@ -191,7 +195,6 @@ def neighbors(
 
     Example: soundspot pl neighbors iterative train-00042 -k 5
     """
-    from pipeline.apps.inspection.figures import clip_figure
     from pipeline.apps.inspection.text import neighbors_text
     from pipeline.apps.inspection.views import find_clip, view_clip
 
@@ -200,6 +203,8 @@ def neighbors(
     view = view_clip(labels, find_clip(labels, clip), k=k, center=center_of(artifacts, center))
     show_value(asdict(view.neighborhood), lambda: neighbors_text(view.neighborhood), as_json)
     if output:
+        from pipeline.apps.inspection.figures import clip_figure  # imports matplotlib
+
         save_figure(clip_figure(view, labels, frames_of(artifacts, shards)), output)
 
 
@@ -218,7 +223,6 @@ def histogram(
 
     Example: soundspot pl histogram iterative --epoch 2
     """
-    from pipeline.apps.inspection.figures import histogram_figure
     from pipeline.apps.inspection.measures import response_histogram, similarity_histogram
     from pipeline.apps.inspection.text import histogram_text
 
@@ -232,6 +236,8 @@ def histogram(
         as_json,
     )
     if output:
+        from pipeline.apps.inspection.figures import histogram_figure  # imports matplotlib
+
         save_figure(histogram_figure(both), output)
 
 
