@@ -63,6 +63,10 @@ class Table:
         self._file.seek(position)
         self.rows = self._rows()
 
+    def where(self, number: int) -> str:
+        """Return the file and the line, for messages."""
+        return f"{self.path}:{number}"
+
     def number(self, cell: str) -> str:
         """Return a cell with a decimal point. Where the separator is no comma, a comma can only be a decimal comma."""
         return cell.replace(",", ".") if self.separator != "," and _DECIMAL_COMMA.fullmatch(cell) else cell
@@ -91,12 +95,24 @@ def open_table(path: Path, error: type[SoundspotError] = ManifestError) -> Itera
         The file is missing, a folder, a workbook, not text, or not CSV; also while the rows are read.
     """
     try:
-        with open(path, "rb") as binary:
+        with file_errors(path, error), open(path, "rb") as binary:
             encoding = _encoding(binary.read(4), path, error)
             binary.seek(0)
             with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
                 separator = _separator(file)
                 yield Table(path, separator, file)
+    except UnicodeError as problem:
+        where = f" ({problem.reason} at byte {problem.start})" if isinstance(problem, UnicodeDecodeError) else ""
+        raise error(f"{path}: not UTF-8 text{where}; {_AS_UTF8}") from None
+    except csv.Error as problem:
+        raise error(f"{path}: not readable as CSV: {problem}") from None
+
+
+@contextmanager
+def file_errors(path: Path, error: type[SoundspotError]) -> Iterator[None]:
+    """Raise an OSError of opening or reading `path` as an AccessError, or else as `error`."""
+    try:
+        yield
     except FileNotFoundError:
         raise error(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -104,11 +120,6 @@ def open_table(path: Path, error: type[SoundspotError] = ManifestError) -> Itera
     except OSError as problem:
         raise_if_access_error(path, problem)
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except UnicodeError as problem:
-        where = f" ({problem.reason} at byte {problem.start})" if isinstance(problem, UnicodeDecodeError) else ""
-        raise error(f"{path}: not UTF-8 text{where}; {_AS_UTF8}") from None
-    except csv.Error as problem:
-        raise error(f"{path}: not readable as CSV: {problem}") from None
 
 
 def read_table(path: Path) -> list[tuple[int, list[str]]]:

@@ -31,12 +31,14 @@ from pipeline.manifests.clips import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
     Clip,
+    clip_list_path,
     clip_row,
     find_leaks,
     media_path,
     read_clips,
 )
 from pipeline.manifests.naming import Names
+from pipeline.manifests.parquet import PARQUET_SUFFIX
 from pipeline.manifests.prepared import (
     COVERAGE_FILE,
     FINGERPRINTS_FILE,
@@ -185,14 +187,15 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
         There is no clip list, a list or a box file is malformed, boxes belong to no clip of their split, or train or
         validation shares a clip id or a file with another split.
     """
-    names = {path.stem for path in manifest_folder.glob("*.csv")}
+    names = {path.stem for path in manifest_folder.glob("*") if path.suffix in (".csv", PARQUET_SUFFIX)}
     ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
     order = sorted(
         (name for name in names if not name.endswith(_BOXES)), key=lambda name: (ranks.get(name, len(ranks)), name)
     )
     if not order:
         raise ManifestError(f"{manifest_folder}: no clip list (train.csv, test.csv, ...)")
-    splits = {name: read_clips(manifest_folder / f"{name}.csv") for name in order}
+    paths = {name: clip_list_path(manifest_folder, name) for name in order}
+    splits = {name: read_clips(path) for name, path in paths.items()}
     for name in sorted(name for name in names if name.endswith(_BOXES)):
         _check_boxes(manifest_folder / f"{name}.csv", splits)
     for one, other in itertools.combinations(order, 2) if not leaks_allowed else ():
@@ -201,8 +204,8 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
         if leaks:
             more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
             raise ManifestError(
-                f"{manifest_folder}: {one}.csv and {other}.csv overlap: {'; '.join(leaks[:_SHOWN])}{more}. Remove them "
-                f"from {one}.csv"
+                f"{manifest_folder}: {paths[one].name} and {paths[other].name} overlap: {'; '.join(leaks[:_SHOWN])}{more}. "
+                f"Remove them from {paths[one].name}"
             )
     return splits
 
@@ -217,7 +220,8 @@ def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
         meant = Names((clip_id, clip_id) for clip_id in known).find(strangers[0])
         hint = f"; the list has {meant[0]!r}, which a program may have changed" if meant else spoiled(strangers[0])
         raise ManifestError(
-            f"{path}: has boxes for {len(strangers)} clips that are not in {split}.csv, such as {strangers[0]!r}{hint}"
+            f"{path}: has boxes for {len(strangers)} clips that are not in {clip_list_path(path.parent, split).name}, "
+            f"such as {strangers[0]!r}{hint}"
         )
 
 

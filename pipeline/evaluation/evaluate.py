@@ -38,7 +38,7 @@ from pipeline.evaluation.response_maps import compute_maps
 from pipeline.figures.curves import Curve, success_curves
 from pipeline.figures.style import save
 from pipeline.manifests.boxes import Box
-from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out
+from pipeline.manifests.clips import TRAIN_SPLIT, check_held_out, clip_list_path
 from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.map_file import ResponseMaps, write_maps
 from pipeline.scoring.metrics import THRESHOLDS
@@ -104,7 +104,9 @@ def evaluate(
     """
     # Check all inputs first: computing the maps can take hours.
     if clips is not None and not leaks_allowed:
-        check_held_out(shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=f"{manifest / split}.csv")
+        check_held_out(
+            shards.clip_ids, read_prepared_clips(clips, TRAIN_SPLIT), where=str(clip_list_path(manifest, split))
+        )
     boxes = validate_for_evaluation(manifest, split, shards.clip_ids, evaluation)
     rules = scoring_rules(get_protocol(evaluation.protocol))
     content_free = read_baselines(baselines)

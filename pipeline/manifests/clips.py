@@ -1,7 +1,8 @@
 """Clip lists: read, validate, write, and find clips that two splits share.
 
 A clip list (``train.csv``, ``test.csv``, …) is a CSV file with a header row and the columns ``clip_id, video, frame,
-audio, centre_s, label``, in any order; for separators and encodings, see `pipeline.common.tables`. A clip has either
+audio, centre_s, label``, in any order; for separators and encodings, see `pipeline.common.tables`. It may also be a Parquet
+file with these columns (``train.parquet``; `pipeline.manifests.parquet`). A clip has either
 `video`, or both `frame` and `audio`. Paths are relative to the media root and may not leave it; backslashes are read as
 slashes. `centre_s` is the timestamp of the clip's center in seconds from the start of its media; empty means the middle.
 """
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.common.errors import EvaluationError, ManifestError
 from pipeline.common.files import write_csv
 from pipeline.common.tables import parse_decimal, spoiled
+from pipeline.manifests.parquet import PARQUET_SUFFIX
 from pipeline.manifests.rows import read_rows
 
 TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT = "train", "validation", "test"
@@ -57,6 +59,20 @@ def read_clips(path: Path | str) -> list[Clip]:
         raise ManifestError(f"{path}: no clips below the header")
     _check_unique(placed)
     return [clip for _, clip in placed]
+
+
+def clip_list_path(folder: Path, split: str) -> Path:
+    """Return the path of a split's clip list in a manifest folder: ``SPLIT.parquet`` if there is one, else ``SPLIT.csv``.
+
+    Raises
+    ------
+    ManifestError
+        There are both.
+    """
+    path, other = folder / f"{split}.csv", folder / f"{split}{PARQUET_SUFFIX}"
+    if path.exists() and other.exists():
+        raise ManifestError(f"{folder}: has both {path.name} and {other.name}; remove one of them")
+    return other if other.exists() else path
 
 
 def write_clips(path: Path, clips: Sequence[Clip]) -> None:

@@ -24,7 +24,7 @@ from pipeline.common.cluster import available_cores
 from pipeline.common.config import Card, LabeledSettings, Params, TrainingSettings, load_card
 from pipeline.common.errors import SoundspotError
 from pipeline.common.project import manifest_folder
-from pipeline.manifests.clips import TRAIN_SPLIT, Clip
+from pipeline.manifests.clips import TRAIN_SPLIT, Clip, clip_list_path
 from pipeline.manifests.prepared import check_fills_batch, resolve_media_root
 from pipeline.methods.base import Method
 from pipeline.methods.build import build_method, method_settings
@@ -84,7 +84,7 @@ def check_dataset(
     ]
     if TRAIN_SPLIT in found:
         preflight.attempt(lambda: check_fills_batch(len(train), settings.batch_size))
-    _check_labels(preflight, settings, trainable, train, manifest / f"{TRAIN_SPLIT}.csv")
+    _check_labels(preflight, settings, trainable, train, clip_list_path(manifest, TRAIN_SPLIT))
     if model is None or not trainable:
         return preflight
     for other in params.cross_datasets if dataset == params.dataset else ():

@@ -12,7 +12,7 @@ from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, res
 from pipeline.datasets.prepare import SplitCoverage, media_problems, no_list, nothing_found, read_splits
 from pipeline.evaluation.response_maps import check_same_input
 from pipeline.manifests.boxes import boxes_path, read_split_boxes
-from pipeline.manifests.clips import Clip, check_held_out
+from pipeline.manifests.clips import Clip, check_held_out, clip_list_path
 from pipeline.manifests.prepared import resolve_media_root
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.scorable import validate_for_evaluation
@@ -169,7 +169,7 @@ def check_cross_dataset(
     preflight.attempt(lambda: read_split_boxes(manifest, split))
     if not theirs.leaks_allowed:
         clip_ids = [clip.clip_id for clip in splits[split]]
-        preflight.attempt(lambda: check_held_out(clip_ids, train, where=f"{manifest / split}.csv"))
+        preflight.attempt(lambda: check_held_out(clip_ids, train, where=str(clip_list_path(manifest, split))))
     found = check_media(preflight, splits, theirs, dataset=other, root=resolve_media_root(theirs, project, other))[
         split
     ]
