@@ -9,8 +9,6 @@ import click
 from pipeline.cli.options import PATH, target_options
 from pipeline.common.console import echo, note
 
-FEW_CLIPS = 50  # ours; at a miss rate of 5 %, the threshold depends on the two or three weakest clips
-
 
 @click.command()
 @click.argument("target", metavar="MODEL|VARIANT")
@@ -85,8 +83,6 @@ def calibrate(
     write_calibration(path, calibration)
     if calibration.split == TRAIN_SPLIT:
         note("the model was trained on these clips and responds to them more strongly than to new ones")
-    if calibration.n_clips < FEW_CLIPS:
-        note(f"calibrated on only {calibration.n_clips} clips, so 'source not found' is only a rough estimate")
     if as_json:
         echo(json.dumps({"file": str(path), **asdict(calibration)}, indent=2))
         return

@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.options import params_option
 from pipeline.common.console import echo
+from pipeline.common.text_table import counted
 
 
 @click.command()
@@ -77,6 +78,6 @@ def check(
         echo(run.text(), nl=False)
         for problem in run.problems:
             echo(f"problem: {problem}", err=True)
-        verdict = f"cannot run yet ({len(run.problems)} problems)" if run.problems else "ready to run"
+        verdict = f"cannot run yet ({counted(len(run.problems), 'problem')})" if run.problems else "ready to run"
         echo(f"{run.dataset}: {verdict}")
     ctx.exit(1 if run.problems else 0)

@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.options import PATH, FiniteRange, target_options
 from pipeline.common.console import echo
+from pipeline.common.text_table import counted
 
 
 @click.command()
@@ -82,7 +83,7 @@ def export(
         echo(json.dumps({**facts, "parity": asdict(parity), "facts": exported.facts}, indent=2))
         return
     echo(
-        f"{parity.n_clips} clips ({parity.inputs}): largest difference of maps {parity.response:.1e}, of audio embeddings "
+        f"{counted(parity.n_clips, 'clip')} ({parity.inputs}): largest difference of maps {parity.response:.1e}, of audio embeddings "
         f"{parity.audio_embedding:.1e}; tolerance {tolerance:.1e}"
     )
     echo(f"wrote {output} ({exported.size / 1e6:.1f} MB) and {beside.card}" + (f", {calibrated}" if calibrated else ""))

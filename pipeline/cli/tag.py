@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.options import PATH, params_option
 from pipeline.common.console import echo, note
+from pipeline.common.text_table import counted
 
 if TYPE_CHECKING:
     from pipeline.apps.tag.run import Tagged
@@ -117,10 +118,10 @@ def _show(tagged: Tagged, output: Path) -> None:
     if shown:
         echo(Table(("clips with p > 0.5", *tagged.sides), tuple(shown)).text(), nl=False)
     if len(shown) < len(rows):
-        note(f"{len(rows) - len(shown)} of {len(rows)} classes are in no clip")
+        note(f"in no clip: {len(rows) - len(shown)} of {len(rows)} classes")
     for clip_id, reason in list(tagged.rejected.items())[:3]:
         note(f"clip {clip_id}: audio not tagged: {reason}")
     if tagged.rejected:
-        note(f"{len(tagged.rejected)} clips have only the label of their frame; OUTPUT.json lists them")
-    what = f"{tagged.n_clips} clips, {len(tagged.groups)} classes"
+        note(f"only the label of their frame: {counted(len(tagged.rejected), 'clip')}; OUTPUT.json lists them")
+    what = f"{counted(tagged.n_clips, 'clip')}, {len(tagged.groups)} classes"
     echo(f"{output}: unchanged, checksum verified, kept ({what})" if tagged.kept else f"wrote {output} ({what})")

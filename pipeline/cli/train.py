@@ -17,6 +17,7 @@ from pipeline.cli.calibrate import calibrate
 from pipeline.cli.options import PATH
 from pipeline.common.console import echo, is_quiet, note
 from pipeline.common.project import CARD_FILE, MODEL_FILE, PARAMS_FILE, manifest_folder, runs_folder
+from pipeline.common.text_table import counted
 
 if TYPE_CHECKING:
     from pipeline.common.config import Params
@@ -88,13 +89,15 @@ def train(
     from pipeline.datasets.importers.own_folder import dataset_name
     from pipeline.manifests.boxes import boxes_path
     from pipeline.manifests.clips import read_clips
+    from pipeline.manifests.prepared import media_variable
 
     begun = time.monotonic()
     _require_project(folder, method)
     name = name or dataset_name(folder)
+    # For the import, too, which otherwise tells to set it.
+    os.environ[media_variable(name)] = str(folder.resolve())
     _import(folder, name, backbone)
     _write_settings(name, method, backbone, epochs=epochs, batch_size=batch_size)
-    _provide_media(folder, name)
     params = load_params(Path(PARAMS_FILE))
     manifest = manifest_folder(Path(), name)
     scored = boxes_path(manifest, params.score_split).is_file()
@@ -144,7 +147,7 @@ def _import(folder: Path, name: str, backbone: str | None) -> None:
             boxes = boxes_path(manifest, TEST_SPLIT)
             again = f"soundspot import folder --name {name} --media {shlex.quote(str(folder))} --force"
             again += f" --boxes {boxes}" if boxes.is_file() else ""
-            note(f"{name}: {len(new)} videos, such as {new[0]!r}, are not in the dataset; to add them: {again}")
+            note(f"{name}: {counted(len(new), 'video')}, such as {new[0]!r}, not in the dataset; to add: {again}")
         return
     if name in read_yaml(Path(PARAMS_FILE), SettingsError)["training"]:
         raise SettingsError(
@@ -210,16 +213,6 @@ def _check_block(blocks: dict[str, Any], name: str, backbone: str | None, varian
         )
 
 
-def _provide_media(folder: Path, name: str) -> None:
-    """Set the dataset's environment variable, for this process and the stages, if its card does not lead to the folder."""
-    from pipeline.common.config import load_card
-    from pipeline.manifests.prepared import media_variable, resolve_media_root
-
-    card = load_card(manifest_folder(Path(), name))
-    if resolve_media_root(card, Path(), name).resolve() != folder.resolve():
-        os.environ[media_variable(name)] = str(folder.resolve())
-
-
 def _check(params: Params, name: str, variants: list[str]) -> None:
     """Refuse what a stage would refuse, and tell how long training takes."""
     from pipeline.apps.preflight.check import check_dataset
@@ -235,7 +228,7 @@ def _check(params: Params, name: str, variants: list[str]) -> None:
     for problem in found.problems:
         echo(f"problem: {problem}", err=True)
     if found.problems:
-        raise SettingsError(f"{name}: cannot be trained yet ({len(found.problems)} problems, see above)")
+        raise SettingsError(f"{name}: cannot be trained yet ({counted(len(found.problems), 'problem')}, see above)")
     clips = ", ".join(f"{split} {each.found}" for split, each in found.clips.items())
     line = f"{name}: checked; clips: {clips}; {human_bytes(found.disk_needed)} to write"
     if found.times:

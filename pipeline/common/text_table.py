@@ -1,4 +1,4 @@
-"""Text for the terminal and for Markdown: tables, and characters that are safe to print."""
+"""Text for the terminal and for Markdown: tables, counts, and characters that are safe to print."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ class Table:
             for cells in ruled
         ]
         return "\n".join(line.rstrip() for line in lines) + "\n"  # the last cells may be empty
+
+
+def counted(n: int, noun: str) -> str:
+    """Return "1 clip" or "2 clips".
+
+    Examples
+    --------
+    >>> counted(1, "clip"), counted(0, "clip")
+    ('1 clip', '0 clips')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def printable(text: str) -> str:

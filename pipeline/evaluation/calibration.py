@@ -29,6 +29,7 @@ from pipeline.common.files import file_digest, write_json
 from pipeline.common.project import CALIBRATION_FILE, locate
 from pipeline.common.reading import read_json
 from pipeline.common.seeding import evenly_spaced
+from pipeline.common.text_table import counted
 from pipeline.evaluation.response_maps import BATCH_SIZE, check_finite, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.model.inference import select_device
@@ -38,6 +39,8 @@ from pipeline.shards.reader import ShardSet
 FORMAT_VERSION = 2
 MAKE_ONE = "run `dvc repro evaluate` or, without boxes, `soundspot calibrate`"
 MISS_RATE = 0.05  # ours
+# ours: with 100 clips, a miss rate of 5 % is really between 2 and 11 %, with 95 % probability; with 20, between 1 and 24 %
+FEW_CLIPS = 100
 MAX_NOISE_CLIPS = 256  # ours; the standard error of a share is then at most 3 points
 HARMONICS = 10  # of mains hum
 _AUDIO_NAMES = {"shuffled": "the audio of another clip", "hum": "mains hum"}
@@ -83,15 +86,34 @@ class Calibration:
         threshold = np.interp(miss_rate, _SHARES, self.own)
         return {name: float(np.interp(threshold, peaks, _SHARES, left=0.0)) for name, peaks in self.foreign.items()}
 
+    def miss_interval(self, miss_rate: float) -> tuple[float, float]:
+        """Return the 95 % interval of the share of all frames that are "not found" with their own audio.
+
+        The share below the k-th smallest of n values has the distribution Beta(k, n + 1 - k), whatever that of the values (David and
+        Nagaraja, Order Statistics, 2003, section 2.5).
+        """
+        from scipy.stats import beta
+
+        k = miss_rate * (self.n_clips - 1) + 1  # of the quantile, interpolated
+        low, high = beta.ppf((0.025, 0.975), k, self.n_clips + 1 - k)
+        return float(low), float(high)
+
     def describe(self, miss_rate: float = MISS_RATE) -> str:
-        """Return one line: what was measured, and how many frames "not found" rejects at this miss rate."""
+        """Return one line: what was measured, and how many frames "not found" rejects at this miss rate.
+
+        With few clips the rate is an interval, and the shares for foreign audio, which are no better, are left out.
+        """
+        on = f"calibrated on {counted(self.n_clips, 'clip')} ({self.split})"
+        if self.n_clips < FEW_CLIPS:
+            low, high = self.miss_interval(miss_rate)
+            return (
+                f"{on}, which is few: 'source not found' for {low:.0%} to {high:.0%} of the frames with their own audio (95 % "
+                f"interval; {miss_rate:.0%} intended); {FEW_CLIPS} clips or more give a reliable rate"
+            )
         foreign = ", ".join(
             f"{share:.0%} with {_AUDIO_NAMES.get(name, name)}" for name, share in self.rejected(miss_rate).items()
         )
-        return (
-            f"calibrated on {self.n_clips} clips ({self.split}): 'source not found' for {miss_rate:.0%} of the frames with "
-            f"their own audio, {foreign}"
-        )
+        return f"{on}: 'source not found' for {miss_rate:.0%} of the frames with their own audio, {foreign}"
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

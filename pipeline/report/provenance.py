@@ -22,6 +22,7 @@ from pipeline.common.errors import CheckpointError
 from pipeline.common.project import MODEL_FILE, TIMINGS_FILE, seed_folder
 from pipeline.common.reading import parse_json
 from pipeline.common.tables import read_records
+from pipeline.common.text_table import counted
 from pipeline.evaluation.labels import label_of
 from pipeline.report.source import Source
 from pipeline.training.checkpoints import read_checkpoint
@@ -83,7 +84,7 @@ def _training(run: Path) -> str:
     if not path.is_file():
         return ""
     seconds = [float(row["seconds"]) for row in read_records(path, CheckpointError)]
-    return f"{len(seconds)} epochs in {_duration(sum(seconds))}"
+    return f"{counted(len(seconds), 'epoch')} in {_duration(sum(seconds))}"
 
 
 def _duration(seconds: float) -> str:

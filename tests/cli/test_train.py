@@ -127,18 +127,20 @@ def test_new_videos_are_named_and_not_added(project, targets, capsys):
     shutil.copy("videos/v0.mkv", "videos/new.mkv")
     capsys.readouterr()
     assert train() == 1
-    assert "1 videos, such as 'new.mkv'" in capsys.readouterr().err
+    assert "1 video, such as 'new.mkv'" in capsys.readouterr().err
     assert tree(project / "data_manifests") == files
     assert len(targets) == 2
 
 
-def test_videos_outside_the_project_are_found(project, targets, tmp_path_factory, monkeypatch):
+def test_videos_outside_the_project_are_found(project, targets, tmp_path_factory, monkeypatch, capsys):
     outside = tmp_path_factory.mktemp("elsewhere") / "my videos"
     shutil.move(project / "videos", outside)
-    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS", "")  # so that it is removed after the test
     for _ in range(2):
+        monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS", "")
         assert run("train", outside, "--backbone", "small") == 1
         assert os.environ["SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS"] == str(outside)
+    # The command sets the variable itself.
+    assert "export SOUNDSPOT" not in capsys.readouterr().out
     assert targets == 2 * [["train@my_videos-iterative", "extract@my_videos-test"]]
     assert str(outside) not in (project / "data_manifests/my_videos/dataset.yaml").read_text()
 
@@ -208,7 +210,7 @@ def test_problems_of_the_check_end_the_command(project, targets, capsys):
     assert train("--batch-size", 9) == 1
     error = capsys.readouterr().err
     assert "problem: batch_size 9" in error
-    assert "error: videos: cannot be trained yet (1 problems" in error
+    assert "error: videos: cannot be trained yet (1 problem," in error
     assert targets == []
 
 

@@ -159,7 +159,7 @@ def test_names_that_programs_and_systems_have_changed_are_understood(project, me
     found = read_boxes(project / "data_manifests/own/test_boxes.csv")
     assert found[0] == Box("007", "dog", "me", True, 0.25, 0.4, 0.55, 1.0)
     (note,) = [note for note in report.notes if "written differently" in note]
-    assert note == "boxes.csv: 2 names are written differently, such as '7' for '007.mkv'"
+    assert note == "boxes.csv: 2 names written differently, such as '7' for '007.mkv'"
 
     listed = write_lines(tmp_path / "test.txt", ["File", "été/Bär, 2.MKV", "7"])
     run(project, media, test_list=listed, name="listed")
@@ -217,10 +217,10 @@ def test_boxes_choose_the_test_clips(project, media, tmp_path):
 
 def test_boxes_of_unknown_or_training_clips_are_refused(project, media, tmp_path):
     write_boxes(tmp_path / "boxes.csv", [box("zebra")])
-    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clips.* zebra"):
+    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clip .* zebra"):
         run(project, media, boxes=tmp_path / "boxes.csv")
     write_boxes(tmp_path / "boxes.csv", [box("a"), box("b")])
-    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clips.* b$"):
+    with pytest.raises(ManifestError, match=r"boxes.csv: .*1 clip .* b$"):
         run(project, media, boxes=tmp_path / "boxes.csv", test_list=write_lines(tmp_path / "t.txt", ["a"]))
 
 
@@ -243,7 +243,7 @@ def test_clips_cut_from_one_video_are_in_the_same_split(project, media, tmp_path
 def test_a_clip_list_whose_test_clips_share_a_video_with_train_leaks(project, media, tmp_path):
     write_clips(tmp_path / "clips.csv", [Clip("x", video="a.mkv"), Clip("y", video="a.mkv"), Clip("z", video="b.mkv")])
     listed = write_lines(tmp_path / "t.txt", ["x"])
-    with pytest.raises(ManifestError, match=r"1 training clips .* y\."):
+    with pytest.raises(ManifestError, match=r"1 training clip .* y\."):
         run(project, media, clip_list=tmp_path / "clips.csv", test_list=listed)
     run(project, media, clip_list=tmp_path / "clips.csv", test_list=listed, changes={"leaks": "drop"})
     assert (ids(project, "train"), ids(project, "test")) == ({"z"}, {"x"})

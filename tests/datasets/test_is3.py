@@ -82,7 +82,7 @@ def test_a_clip_list_to_train_on_may_not_hold_test_clips(project, media, tmp_pat
     assert read_clips(project / "data_manifests/is3/train.csv") == train[:1]
     assert report.left_out["train"] == {"gone": "no media"}
     write_clips(tmp_path / "train.csv", [Clip(NAMES[0], video="more/a.mp4")])
-    with pytest.raises(ManifestError, match=rf"1 training clips .*{NAMES[0]}"):
+    with pytest.raises(ManifestError, match=rf"1 training clip .*{NAMES[0]}"):
         run(project, media, RECORDS, train_clips=tmp_path / "train.csv", changes={"force": True})
     write_clips(tmp_path / "train.csv", [Clip("same", frame="more/a.mp4", audio=f"audio_wav/{NAMES[0]}.wav")])
     with pytest.raises(ManifestError, match=rf"share 1 .*file 'audio_wav/{NAMES[0]}.wav'"):

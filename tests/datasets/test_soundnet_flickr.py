@@ -231,7 +231,7 @@ def test_the_coverage_report_names_every_clip_left_out(project, sources, tmp_pat
     assert written["listed"] == {"train": 6, "test": 2}
     printed = "\n".join(report.lines())
     assert all(reason in printed and clip_id in printed for clip_id, reason in expected.items())
-    assert "the training list has 1 duplicate ids" in printed
+    assert "the training list has 1 duplicate id," in printed
 
 
 def test_a_training_subset_is_seeded(project, sources):
@@ -251,7 +251,7 @@ def test_a_training_subset_is_seeded(project, sources):
 
 def test_leaks_stop_the_import_by_default(project, sources, tmp_path):
     train = write_lines(tmp_path / "leaky.txt", [*TRAIN, "10"])
-    with pytest.raises(ManifestError, match=r"1 training clips .*: 10\. .*--leaks drop"):
+    with pytest.raises(ManifestError, match=r"1 training clip .*: 10\. .*--leaks drop"):
         run(project, sources, train_list=train)
     assert not (project / "data_manifests/flickr").exists()
     report = run(project, sources, train_list=train, changes={"leaks": "drop"})

@@ -115,7 +115,7 @@ def test_silent_clips_pair_the_frame_and_audio_of_two_videos(project, media, ann
 
 def test_training_on_a_part_of_a_silent_clip_is_a_leak(project, media, annotations, tmp_path):
     listed = write_lines(tmp_path / "silent.csv", [f"{GOOD},{TRAIN[0]}"])
-    with pytest.raises(ManifestError, match=rf"1 training clips .*: {TRAIN[0]}\. .*--leaks drop"):
+    with pytest.raises(ManifestError, match=rf"1 training clip .*: {TRAIN[0]}\. .*--leaks drop"):
         run(project, media, annotations, train=TRAIN, silent=listed)
     for content, message in (
         ("a,b\n", r"silent.csv:1: 'a'"),
@@ -137,7 +137,7 @@ def test_a_crlf_test_list_selects_clips(project, media, annotations, tmp_path):
 def test_a_leak_is_found_by_video_though_the_clip_is_another(project, media, annotations):
     other_part = f"{video_of(GOOD)}_000200"
     write_files(media, [f"video/{other_part}.mp4"])
-    with pytest.raises(ManifestError, match=rf"1 training clips .*: {other_part}\. .*--leaks drop"):
+    with pytest.raises(ManifestError, match=rf"1 training clip .*: {other_part}\. .*--leaks drop"):
         run(project, media, annotations, train=[*TRAIN, other_part])
     run(project, media, annotations, train=[*TRAIN, other_part], changes={"leaks": "drop"})
     assert [c.clip_id for c in read_clips(project / "data_manifests/vggss/train.csv")] == TRAIN
@@ -179,7 +179,7 @@ def test_training_lists_of_either_form(tmp_path):
     report = ImportReport("x")
     plain = write_lines(tmp_path / "a.txt", [TRAIN[0], TRAIN[0], f"{TRAIN[1]},cello"])
     assert read_train_list(plain, report) == (TRAIN, {TRAIN[1]: "cello"})
-    assert "1 duplicate ids" in report.notes[0]
+    assert "1 duplicate id," in report.notes[0]
     official = write_lines(
         tmp_path / "vggsound.csv", ["aaaaaaaaaaa,1,elk,train", "ccccccccccc,3,x,test", 'bbbbbbbbbbb,2,"a, b",train']
     )

@@ -14,7 +14,14 @@ from pipeline.apps.localize.localizer import Localizer
 from pipeline.common.errors import CheckpointError, EvaluationError
 from pipeline.common.project import shard_path
 from pipeline.evaluation import calibration
-from pipeline.evaluation.calibration import NOISES, find_calibration, noise_peaks, read_calibration
+from pipeline.evaluation.calibration import (
+    FEW_CLIPS,
+    NOISES,
+    Calibration,
+    find_calibration,
+    noise_peaks,
+    read_calibration,
+)
 from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
 from tests.cli.test_main import run
@@ -109,8 +116,8 @@ def test_a_model_is_calibrated_without_boxes(project, capsys):
     assert run("calibrate", model) == 0
     written = project / "results/demo/maps/iterative/calibration.json"
     out = capsys.readouterr().out
-    assert out.startswith(f"wrote {written}: calibrated on 7 clips (test): 'source not found' for 5%")
-    assert out.endswith("% with mains hum\n")
+    assert out.startswith(f"wrote {written}: calibrated on 7 clips (test), which is few: ")
+    assert "for 1% to 47% of the frames" in out
     found = find_calibration(project / model)
     assert found == read_calibration(written)
     assert set(found.foreign) == {"shuffled", "hiss", "hum"}
@@ -180,3 +187,24 @@ def test_what_cannot_be_calibrated(project, capsys):
     shutil.rmtree(project / "data")
     assert run("calibrate", model) == 1
     assert "shards/test: no such shards; run `dvc repro extract@demo-test`, or give --shards" in capsys.readouterr().err
+
+
+def of_peaks(peaks, foreign=()):
+    return Calibration.of(np.asarray(peaks), dict(foreign), model="m", split="test")
+
+
+def test_the_interval_of_the_miss_rate_covers_95_percent():
+    """Against simulated calibrations: uniform maxima, for which the share below a threshold is the threshold."""
+    n, rng = 21, np.random.default_rng(0)
+    low, high = of_peaks(np.arange(n)).miss_interval(0.05)
+    actual = np.quantile(rng.random((20_000, n)), 0.05, axis=1)
+    assert [low, high] == pytest.approx(np.quantile(actual, [0.025, 0.975]), abs=0.01)
+
+
+def test_a_rate_of_few_clips_is_an_interval():
+    foreign = {"hum": np.zeros(9)}
+    many, few = (of_peaks(np.linspace(1, 2, n), foreign).describe() for n in (FEW_CLIPS, FEW_CLIPS - 1))
+    assert re.search(rf"\b{FEW_CLIPS} clips .* for 5% of .*100% with mains hum", many)
+    assert re.search(r" 2% to 11% of .*5% intended", few)
+    assert "hum" not in few
+    assert "1 clip (test)" in of_peaks([1.0]).describe()

@@ -5,18 +5,20 @@ Values are in percent, with the bootstrap 95 % interval over clips.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.common.project import BASELINES_FILE, SCORES_FILE
-from pipeline.common.text_table import MISSING, Table
+from pipeline.common.text_table import MISSING, Table, counted
 from pipeline.evaluation.labels import label_of
 from pipeline.methods.registry import METHODS
 from pipeline.scoring.summary import SHUFFLED, best_baseline, read_baselines, read_scores
 from pipeline.scoring.tables import interval
 
 OURS = "iterative"
+FEW_CLIPS = 100  # ours; with fewer, the 95 % interval of a rate near 50 %, 1.96 standard errors, exceeds ± 10 points
 # Variants that agree in these are comparable. A variant that is no longer in `variants` keeps the scores of an earlier setting.
 _ALIKE = ("split", "protocol", "threshold", "n_clips", "seeds")
 _OF_BASELINES = ("split", "protocol", "threshold", "n_clips")
@@ -86,10 +88,15 @@ def _gap(scores: Mapping[str, Any]) -> str:
     return f"{100 * (scores['success_rate'] - scores[f'{SHUFFLED}success_rate']):.1f}"
 
 
+def _doubt(n_clips: int) -> str:
+    """Return how uncertain a rate is, if there are few clips: the bootstrap interval, of at most n values, is then too narrow."""
+    return "" if n_clips >= FEW_CLIPS else f" (few: a rate near 50 % is ± {98 / math.sqrt(n_clips):.0f} points)"
+
+
 def _title(facts: Mapping[str, Any], mosaics: bool) -> str:
     seeds = facts["seeds"]
     return (
-        f"split {facts['split']}, {facts['n_clips']} clips, protocol {facts['protocol']}, success from cIoU "
+        f"split {facts['split']}, {counted(facts['n_clips'], 'clip')}{_doubt(facts['n_clips'])}, protocol {facts['protocol']}, success from cIoU "
         f"{facts['threshold']:g}"
         + (f", means over {len(seeds)} seeds" if len(seeds) > 1 else "")
         + (f", quadrant by chance {100 * facts['quadrant_chance']:.1f}" if mosaics else "")

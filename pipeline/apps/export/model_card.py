@@ -23,7 +23,7 @@ from pipeline.common.errors import ExportError
 from pipeline.common.files import file_digest
 from pipeline.common.project import CARD_FILE, ProjectPaths, locate
 from pipeline.common.reading import read_json
-from pipeline.common.text_table import Table, printable
+from pipeline.common.text_table import Table, counted, printable
 from pipeline.evaluation.calibration import read_calibration
 from pipeline.evaluation.labels import LABELS
 from pipeline.methods.build import method_spec
@@ -105,7 +105,7 @@ def _what(facts: Mapping[str, Any], exported: Exported) -> str:
     return (
         "A model that localizes the source of a sound in a video frame, trained on videos with soundspot and exported as "
         f"{FORMATS[exported.format].title}{opset}. {_method_line(method)}\n\n"
-        f"On {parity.n_clips} clips ({_plain(parity.inputs)}), alone and in a batch, its response maps differ from the "
+        f"On {counted(parity.n_clips, 'clip')} ({_plain(parity.inputs)}), alone and in a batch, its response maps differ from the "
         f"original's by at most {parity.response:.1e} and its audio embeddings by at most {parity.audio_embedding:.1e}.\n\n"
         + _list(
             {

@@ -20,6 +20,7 @@ from pipeline.cli.pseudo_labels.options import (
     with_target,
 )
 from pipeline.common.console import echo, note
+from pipeline.common.text_table import counted
 
 if TYPE_CHECKING:
     from pipeline.apps.inspection.views import Artifacts
@@ -75,12 +76,12 @@ def export(
         export_npz(output, labels)
     elif format_ == "coco":
         n_regions = export_coco(output, labels, side=_frame_side(artifacts, shards))
-        note(f"{n_regions} sounding regions")
+        note(counted(n_regions, "sounding region"))
     else:
         images = export_png(output, labels, frames_of(artifacts, shards))
         for _ in tqdm(images, total=len(labels), unit="clip", leave=False, disable=progress_disabled()):
             pass
-    note(f"wrote {len(labels)} clips to {output}")
+    note(f"wrote {counted(len(labels), 'clip')} to {output}")
 
 
 def _frame_side(artifacts: Artifacts, shards: Path | None) -> int:
@@ -126,4 +127,6 @@ def verify(artifacts: Artifacts, shards: Path | None, as_json: bool) -> None:
     good = "".join(f"good: {each.path}\n" for each in found.artifacts if not each.problems)
     show_value(asdict(found) | {"n_problems": found.n_problems}, lambda: good, as_json)
     if found.n_problems:
-        raise PseudoLabelError(f"{artifacts.run}: {found.n_problems} problems; rerun the stage that writes it")
+        raise PseudoLabelError(
+            f"{artifacts.run}: {counted(found.n_problems, 'problem')}; rerun the stage that writes it"
+        )

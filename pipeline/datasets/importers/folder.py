@@ -23,6 +23,7 @@ from pathlib import Path
 from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError, MediaError, SettingsError
 from pipeline.common.project import manifest_folder
+from pipeline.common.text_table import counted
 from pipeline.datasets.importers.layouts import unusable
 from pipeline.datasets.importers.leaks import apply_leak_policy
 from pipeline.datasets.importers.lists import (
@@ -147,11 +148,11 @@ def found_videos(folder: Path, report: ImportReport, *, kept: Mapping[str, str] 
         else:
             others += 1
     if others:
-        report.notes.append(f"{others} files in the folder are not videos")
+        report.notes.append(f"{counted(others, 'file')} in the folder ignored: no video")
     ids = distinct_ids(names, kept)
     if longer := [name for name in names if ids[name] != slug(name)]:
         report.notes.append(
-            f"{len(longer)} files have the same name as another one, apart from the suffix, the case, or characters that "
+            f"{counted(len(longer), 'file')} with the same name as another one, apart from the suffix, the case, or characters that "
             f"ids cannot have; their ids are longer, such as {ids[longer[0]]!r} for {longer[0]!r}"
         )
     return [Clip(ids[name], video=name) for name in names]
@@ -216,7 +217,9 @@ def _with_files(clips: Sequence[Clip], folder: Path, report: ImportReport) -> li
 def _note_differences(report: ImportReport, what: str, understood: Mapping[str, str]) -> None:
     if understood:
         name, meant = min(understood.items())
-        report.notes.append(f"{what}: {len(understood)} names are written differently, such as {name!r} for {meant!r}")
+        report.notes.append(
+            f"{what}: {counted(len(understood), 'name')} written differently, such as {name!r} for {meant!r}"
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -286,7 +289,7 @@ def _refuse_strangers(truth: Sequence[Box], test: set[str], boxes: Path | None) 
     strangers = sorted({box.clip_id for box in truth} - test)
     if strangers:
         raise ManifestError(
-            f"{boxes}: has boxes for {len(strangers)} clips that are not test clips: {shortened(strangers)}"
+            f"{boxes}: has boxes for {counted(len(strangers), 'clip')} outside the test set: {shortened(strangers)}"
         )
 
 

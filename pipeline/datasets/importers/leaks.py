@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.text_table import counted
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import ImportOptions
 
@@ -57,7 +58,7 @@ def apply_leak_policy(
 def leak_message(report: ImportReport) -> str:
     """Return the error message: the leaking clips (the first ones if there are many), and what to do."""
     return (
-        f"{report.dataset}: {len(report.leaks)} training clips are in the test list, or cut from its videos: "
+        f"{report.dataset}: {counted(len(report.leaks), 'training clip')} in the test list or cut from its videos: "
         f"{report.listing(report.leaks, MAX_SHOWN)}. Give --leaks drop to train without them, or --leaks keep to train "
         "on them anyway"
     )

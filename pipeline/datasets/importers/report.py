@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.text_table import counted
 from pipeline.datasets.importers.box_checks import BoxFault
 from pipeline.datasets.importers.lists import SLUG, read_ids, shortened
 
@@ -112,11 +113,11 @@ class ImportReport:
         if self.leaks:
             listed = self.listing(self.leaks, 10)
             lines.append(
-                f"leaks: {len(self.leaks)} training clips are in the test list, or cut from its videos: {listed}"
+                f"leaks: {counted(len(self.leaks), 'training clip')} in the test list or cut from its videos: {listed}"
             )
         if self.shared:
             lines.append(
-                f"shared: {len(self.shared)} ids and files are in train and in a scored split: "
+                f"shared: {counted(len(self.shared), 'name')} of ids and files in train and in a scored split: "
                 f"{self.listing(self.shared, 10)}"
             )
         lines += [f"note: {note}" for note in self.notes] + self.hints
@@ -150,4 +151,6 @@ def listed_ids(path: Path, what: str, report: ImportReport, *, pattern: re.Patte
 def note_repeats(report: ImportReport, repeated: Sequence[str], what: str) -> None:
     """Note which ids occur more than once in a list."""
     if repeated:
-        report.notes.append(f"{what} has {len(repeated)} duplicate ids, each used once: {shortened(repeated, 5)}")
+        report.notes.append(
+            f"{what} has {counted(len(repeated), 'duplicate id')}, each used once: {shortened(repeated, 5)}"
+        )

@@ -27,7 +27,7 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.replace import REPORT_FILE, replace_folder
 from pipeline.manifests.boxes import BOXES_SUFFIX, Box, boxes_path, read_boxes, write_boxes
 from pipeline.manifests.clips import Clip, find_leaks, leaking_clips, read_clips, write_clips
-from pipeline.manifests.prepared import media_variable
+from pipeline.manifests.prepared import media_root_from_environment, media_variable
 
 # From the paper: 5 s at 22.05 kHz. From MSSL, which it follows: window 40 ms, hop 20 ms, 64 mel bands.
 PAPER_AUDIO = AudioSettings(
@@ -206,11 +206,12 @@ def _describe(dataset: Dataset, project: Path) -> None:
         report.notes.append("no training clips: score this dataset with a model that was trained on another one")
     if not dataset.clips.get("test"):
         report.notes.append("no test clips: `evaluate` has nothing to score")
-    if not dataset.media.resolve().is_relative_to(project.resolve()):
+    media, given = dataset.media.resolve(), media_root_from_environment(dataset.name)
+    if not media.is_relative_to(project.resolve()) and (given is None or (project / given).resolve() != media):
         # The card is committed and shared, so it must not contain a path of this machine.
         report.hints.append(
             f"the media are outside the project, and their path is not stored; "
-            f"before each run: export {media_variable(dataset.name)}={shlex.quote(str(dataset.media.resolve()))}"
+            f"before each run: export {media_variable(dataset.name)}={shlex.quote(str(media))}"
         )
 
 
