@@ -26,13 +26,14 @@ import torch
 
 from pipeline.common.config import AudioSettings, TrainingSettings, load_params
 from pipeline.common.files import write_json
-from pipeline.common.project import MODEL_FILE, seed_folder, shard_path
+from pipeline.common.project import MODEL_FILE, SHARD_PATTERN, seed_folder, shard_path
 from pipeline.manifests.boxes import Box
 from pipeline.media.clip import read_audio, read_frame
 from pipeline.media.log_mel import log_mel_of_windows, mel_frequencies
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.score import score, summarize
-from pipeline.shards.reader import REJECTS_FILE, ShardSet
+from pipeline.shards.listing import write_shard_list
+from pipeline.shards.reader import ShardSet, shard_digest
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.checkpoints import load_model
 from pipeline.training.diagnostics import border_peaks, mean_cosine
@@ -83,7 +84,7 @@ def write_mosaics(folder: Path, photos: Files, sounds: Files, n: int, *, seed: i
     with ShardWriter.create(path, settings=settings, **shape) as shard:
         log_mels = log_mel_of_windows(waveforms, AUDIO).numpy()
         shard.append(ids, frame=np.stack(frames), log_mel=log_mels, source_time_s=np.zeros(n))
-    (folder / REJECTS_FILE).write_text("clip_id,reason\n")
+    write_shard_list(folder, {path.name: shard_digest(path) for path in sorted(folder.glob(SHARD_PATTERN))})
     return ShardSet.open(folder), boxes
 
 

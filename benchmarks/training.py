@@ -28,13 +28,14 @@ import torch
 
 from pipeline.common.config import AudioSettings, IterationSettings, TrainingSettings, load_params
 from pipeline.common.files import write_json
-from pipeline.common.project import shard_path
+from pipeline.common.project import SHARD_PATTERN, shard_path
 from pipeline.methods.base import Batch, Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.trained_model import TrainedModel
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
-from pipeline.shards.reader import REJECTS_FILE, ShardSet
+from pipeline.shards.listing import write_shard_list
+from pipeline.shards.reader import ShardSet, shard_digest
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.history import Waited
@@ -69,7 +70,6 @@ def write_shards(
             capacity=n,
             mel_hz=mel_hz,
             n_frames=audio.n_frames,
-            n_shards=len(starts),
         ) as shard:
             shard.append(
                 clip_ids,
@@ -77,7 +77,7 @@ def write_shards(
                 log_mel=generator.normal(-6, 2, (n, audio.n_mels, audio.n_frames)).astype(np.float32),
                 source_time_s=np.zeros(n),
             )
-    (folder / REJECTS_FILE).write_text("clip_id,reason\n")
+    write_shard_list(folder, {path.name: shard_digest(path) for path in sorted(folder.glob(SHARD_PATTERN))})
 
 
 def label(model: AudioVisualModel, shards: ShardSet, path: Path, *, batch_size: int, delta_v: float) -> PseudoLabels:

@@ -7,18 +7,27 @@ from pathlib import Path
 import click
 
 from pipeline.common.console import run_command
-from stages.options import FOLDER, fresh_option, manifest_option, params_option, scheduler_option, workers_option
+from stages.options import (
+    FOLDER,
+    fresh_option,
+    manifest_option,
+    params_option,
+    scheduler_option,
+    verify_option,
+    workers_option,
+)
 
 
 @click.command()
 @manifest_option
 @click.option("--clips", type=FOLDER, required=True, help="clips.csv, written by the stage prepare.")
 @click.option("--split", required=True, help="Name of the split.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for the shards and rejects.csv.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the shards, shards.json and rejects.csv.")
 @params_option
 @scheduler_option
 @workers_option
 @fresh_option
+@verify_option
 def main(
     manifest: Path,
     clips: Path,
@@ -28,6 +37,7 @@ def main(
     scheduler: str | None,
     workers: int | None,
     fresh: bool,
+    verify: bool,
 ) -> None:
     """Extract one split.
 
@@ -40,7 +50,6 @@ def main(
     from pipeline.manifests.prepared import (
         FINGERPRINTS_FILE,
         read_media_fingerprint,
-        read_prepared_clips,
         resolve_media_root,
     )
 
@@ -48,7 +57,8 @@ def main(
         restore_output(out)
     card, settings = load_card(manifest), load_params(params_path).extract
     extract_split(
-        read_prepared_clips(clips, split),
+        clips,
+        split,
         media_root=resolve_media_root(card, Path.cwd(), manifest.name),
         folder=out,
         audio=card.audio,
@@ -60,6 +70,7 @@ def main(
         workers=workers,
         media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
         fresh=fresh,
+        verify=verify,
     )
 
 

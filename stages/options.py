@@ -69,3 +69,9 @@ fresh_option = click.option(
     envvar="SOUNDSPOT_FRESH",
     help="Run again even if a finished or interrupted result of the same settings, data and code exists.",
 )
+verify_option = click.option(
+    "--verify",
+    is_flag=True,
+    envvar="SOUNDSPOT_VERIFY",
+    help="Verify the checksums of finished shards instead of their sizes, times and ends. Reads all of them.",
+)

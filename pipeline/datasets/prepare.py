@@ -26,7 +26,6 @@ from pipeline.common.tables import spoiled
 from pipeline.datasets.demo.dataset import render_media
 from pipeline.manifests.boxes import BOXES_SUFFIX, boxes_path, read_boxes
 from pipeline.manifests.clips import (
-    CLIP_COLUMNS,
     TEST_SPLIT,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
@@ -45,6 +44,7 @@ from pipeline.manifests.prepared import (
     MISSING_FILE,
     check_fills_batch,
     media_variable,
+    write_prepared_clips,
 )
 from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.scorable import validate_for_evaluation
@@ -268,14 +268,13 @@ def nothing_found(dataset: str, split: str, clips: Sequence[Clip], media_root: P
 def _write(
     folder: Path, found: Mapping[str, Sequence[Clip]], missing: Sequence[Sequence[str]], coverage: Coverage
 ) -> None:
-    rows = [(name, *clip_row(clip)) for name, clips in found.items() for clip in clips]
     counts = {name: asdict(count) for name, count in coverage.splits.items()}
     # DVC reads these as parameters, and a missing key is an error there: hence "" for a split without a list.
     prints = dict.fromkeys(_SPLIT_ORDER, "")
     prints |= {name: fingerprint([clip_row(clip) for clip in clips]) for name, clips in found.items()}
     try:
         remove_leftovers(folder, min_age_s=DAY_S)
-        write_csv(folder / CLIPS_FILE, ("split", *CLIP_COLUMNS), rows)
+        write_prepared_clips(folder / CLIPS_FILE, found)
         write_csv(folder / MISSING_FILE, ("split", "clip_id", "path", "problem"), missing)
         write_json(folder / COVERAGE_FILE, counts)
         write_json(folder / FINGERPRINTS_FILE, {**prints, "media": coverage.media})

@@ -15,13 +15,16 @@ import numpy as np
 import torch
 
 from pipeline.common.config import AudioSettings
-from pipeline.common.errors import AccessError, ExtractionError, MediaError, ShardError
+from pipeline.common.errors import AccessError, ExtractionError, ManifestError, MediaError, ShardError
 from pipeline.common.files import fingerprint, storing
 from pipeline.common.text_table import printable
-from pipeline.manifests.clips import Clip, clip_row, media_path
+from pipeline.extraction.plan import clips_digest
+from pipeline.extraction.stamps import Stamp, file_stamp
+from pipeline.manifests.clips import Clip, media_path
+from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel, mel_frequencies
-from pipeline.shards.reader import read_rejects, read_shard_fingerprint, verify_shard
+from pipeline.shards.reader import read_rejects, read_shard_fingerprint, shard_digest, verify_shard
 from pipeline.shards.writer import FORMAT_VERSION, ShardWriter
 
 # Clips held in memory at a time; the result does not depend on it.
@@ -35,13 +38,13 @@ class ShardTask:
     """Everything that a worker needs to build one shard."""
 
     path: Path
-    clips: tuple[Clip, ...]
+    clips: ClipRange
+    clips_digest: str
     media_root: Path
     audio: AudioSettings
     image_size: int
     media: str
     clip_time_limit_s: float
-    n_shards: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -52,52 +55,70 @@ class ShardTask:
             "audio": self.audio.model_dump(),
             "image_size": self.image_size,
             "media": self.media,
-            "n_shards": self.n_shards,
-            "clips": [clip_row(clip) for clip in self.clips],
+            "clips": self.clips_digest,
         }
         return fingerprint(inputs)
 
 
-def build_shard(task: ShardTask) -> tuple[bool, dict[str, str]]:
-    """Build one shard, or keep an existing one that is intact and has the same fingerprint.
+@dataclass(frozen=True)
+class FinishedShard:
+    """What a task returns.
 
-    Returns
-    -------
+    Attributes
+    ----------
     kept : bool
-        Whether the shard was kept.
+        Whether the shard was there already, and intact.
+    digest : str
+        See `pipeline.shards.reader.shard_digest`.
+    stamp : Stamp
+        Of the file.
     rejects : dict
         Reason for each rejected clip id.
+    """
+
+    kept: bool
+    digest: str
+    stamp: Stamp
+    rejects: dict[str, str]
+
+
+def build_shard(task: ShardTask) -> FinishedShard:
+    """Build one shard, or keep an existing one that is intact and has the same fingerprint.
 
     Raises
     ------
     ExtractionError
         The shard cannot be written.
+    ManifestError
+        The clip list changed after the task had been planned.
     """
     if _is_up_to_date(task):
-        return True, dict(read_rejects(task.path))
+        return FinishedShard(True, shard_digest(task.path), file_stamp(task.path), dict(read_rejects(task.path)))
     torch.set_num_threads(1)  # one core per task, also on workers of an external cluster
+    clips = task.clips.read()
+    if clips_digest(clips) != task.clips_digest:
+        raise ManifestError(f"{task.clips.path}: changed while its clips were being extracted; run again")
     settings = {"fingerprint": task.fingerprint, **task.audio.model_dump(), "image_size": task.image_size}
     rejects: dict[str, str] = {}
     writing = ShardWriter.create(
         task.path,
         settings=settings,
-        capacity=len(task.clips),
+        capacity=task.clips.n_clips,
         mel_hz=mel_frequencies(n_mels=task.audio.n_mels, sample_rate=task.audio.sample_rate),
         n_frames=task.audio.n_frames,
-        n_shards=task.n_shards,
     )
     with storing(task.path, ExtractionError), writing as shard:
-        for group in _groups(task, rejects):
+        for group in _groups(task, clips, rejects):
             _append(shard, group, task.audio)
         for clip_id, reason in rejects.items():
             shard.reject(clip_id, reason)
-    return False, rejects
+    return FinishedShard(False, shard_digest(task.path), file_stamp(task.path), rejects)
 
 
-def _groups(task: ShardTask, rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:
+def _groups(task: ShardTask, clips: Sequence[Clip], rejects: dict[str, str]) -> Iterator[list[tuple[str, DecodedClip]]]:
     """Decode the task's clips one by one and yield them in small groups; add unusable clips to `rejects`."""
     group: list[tuple[str, DecodedClip]] = []
-    for clip in task.clips:
+    for clip in clips:
         try:
             group.append((clip.clip_id, _decode(clip, task)))
         except MediaError as error:

@@ -3,16 +3,17 @@
 Unusable clips are listed in ``rejects.csv`` (columns ``clip_id, reason``) and are never replaced by other clips. The
 split fails if too many clips are unusable or if the folder cannot be written.
 
-``rejects.csv`` is written last and marks a finished split. A rerun keeps every intact shard whose clips, settings and code (that
-of the import closure) are unchanged. Shards with rejects are rebuilt if the split failed because of too many rejects, or
-if the media root or the time limit changed. A shard's bytes depend only on its clips and the settings, not on the number
-of workers or the location of the media.
+``shards.json`` is written last and marks a finished split. A rerun keeps every shard whose clips, settings and code (that of the
+import closure) are unchanged, so that clips added at the end of the list are extracted without those before them. A finished shard is
+trusted if its stamp is unchanged (`pipeline.extraction.stamps`), and read otherwise. Shards with rejects are rebuilt if the split
+failed because of too many rejects, or if the media root or the time limit changed. A shard's bytes depend only on its clips and the
+settings, not on the number of workers or the location of the media.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,16 @@ from pipeline.common.cluster import run_tasks
 from pipeline.common.code import code_digest
 from pipeline.common.config import AudioSettings
 from pipeline.common.console import report
-from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
-from pipeline.common.files import fingerprint, locked, remove_leftovers, storing, write_csv, write_text
-from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
-from pipeline.common.record import changed_code, read_record, write_record
-from pipeline.extraction.build_shard import ShardTask, build_shard
-from pipeline.manifests.clips import Clip, media_path
-from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint, shard_digest
+from pipeline.common.errors import ClusterError, ExtractionError
+from pipeline.common.files import locked, storing, write_csv
+from pipeline.common.project import shard_path, stage_name
+from pipeline.extraction.build_shard import FinishedShard, ShardTask, build_shard
+from pipeline.extraction.keep import PARTIAL_REJECTS_FILE, keep_shards
+from pipeline.extraction.plan import plan_shards
+from pipeline.extraction.stamps import Entry, add_entry
+from pipeline.shards.listing import write_shard_list
+from pipeline.shards.reader import REJECTS_FILE, read_rejects
 
-PARTIAL_REJECTS_FILE = "rejects.partial.csv"
-CONDITIONS_FILE = ".conditions"  # DVC ignores it
 CODE = "pipeline.extraction.extract"  # where the code of this stage starts
 
 
@@ -57,7 +58,8 @@ class ExtractionSummary:
 
 
 def extract_split(
-    clips: Sequence[Clip],
+    clips: Path,
+    split: str,
     *,
     media_root: Path,
     folder: Path,
@@ -70,17 +72,21 @@ def extract_split(
     workers: int | None,
     media: str = "",
     fresh: bool = False,
+    verify: bool = False,
 ) -> ExtractionSummary:
     """Decode a split's clips into shards.
 
     Parameters
     ----------
-    clips : sequence of Clip
-        The split; its order is kept.
+    clips : Path
+        ``clips.csv`` of the dataset, see `pipeline.manifests.prepared`; the order of its rows is kept. Memory does not grow with it,
+        except for 8 bytes per clip and the reasons of rejected clips.
+    split : str
+        The split to extract.
     media_root : Path
-        Folder that the clips' paths are relative to. With a scheduler, workers must have access to it and to `folder`.
+        Folder that the clips' paths are relative to. With a scheduler, workers must have access to it, to `clips` and to `folder`.
     folder : Path
-        Output folder for the shards and rejects.csv; created if absent.
+        Output folder for the shards, shards.json and rejects.csv; created if absent.
     audio : AudioSettings
         Log-mel settings.
     image_size : int > 0
@@ -96,143 +102,100 @@ def extract_split(
         Fingerprint of generated media, so that shards of different media are not kept; empty for other media.
     fresh : bool
         Extract everything again, even if nothing changed.
+    verify : bool
+        Verify the checksums of all finished shards, even if their stamps are unchanged.
 
     Raises
     ------
     ManifestError
-        The list is empty, a clip id is repeated, or a path leaves the media root.
+        The list has no clips of the split, a clip id is repeated, or a path leaves the media root.
     ExtractionError
         Too many clips are unusable (they are listed in rejects.partial.csv), the folder cannot be written or another
         process is writing to it, or a worker process died. Finished shards are kept, and the next run resumes from them.
     ClusterError
         The Dask scheduler cannot be reached.
     """
-    _check_clips(clips, folder)
-    parts = [tuple(clips[start : start + clips_per_shard]) for start in range(0, len(clips), clips_per_shard)]
     # Workers of an external cluster have a different working directory.
-    media_root, folder = media_root.absolute(), folder.absolute()
+    clips, media_root, folder = clips.absolute(), media_root.absolute(), folder.absolute()
+    # All rows are checked before any work: a path that leaves the media root is a mistake in the list, not an unusable clip.
     tasks = [
-        ShardTask(shard_path(folder, index), part, media_root, audio, image_size, media, clip_time_limit_s, len(parts))
-        for index, part in enumerate(parts)
+        ShardTask(shard_path(folder, index), *part, media_root, audio, image_size, media, clip_time_limit_s)
+        for index, part in enumerate(plan_shards(clips, split, clips_per_shard))
     ]
-    rejects: dict[str, str] = {}
-    n_kept = 0
+    n_clips = sum(task.clips.n_clips for task in tasks)
+    digests: dict[str, str] = {}
+    rejects: dict[int, Mapping[str, str]] = {}
+    n_kept = n_seen = n_rejected = 0
     with ExitStack() as stack:
         with storing(folder, ExtractionError):
             stack.enter_context(locked(folder, ExtractionError))
-            n_before = _clean(folder, tasks, fresh=fresh)
-        for n_seen, kept, rejected in stack.enter_context(closing(_build_all(tasks, scheduler, workers))):
-            n_kept += kept
-            rejects |= rejected
+            trusted, n_unverified = keep_shards(folder, tasks, code=code_digest(CODE), fresh=fresh, verify=verify)
+        for index, shard in stack.enter_context(closing(_finish_all(tasks, trusted, scheduler, workers))):
+            digests[tasks[index].path.name] = shard.digest
+            rejects[index] = shard.rejects
+            n_kept += shard.kept
+            n_seen += tasks[index].clips.n_clips
+            n_rejected += len(shard.rejects)
             # A split without a single usable clip is an error under any limit.
-            if len(rejects) > max_reject_fraction * len(clips) or len(rejects) == len(clips):
-                rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, clips, rejects)
-                raise ExtractionError(_too_many(rows, n_seen, len(clips), max_reject_fraction, folder))
+            if n_rejected > max_reject_fraction * n_clips or n_rejected == n_clips:
+                rows = _write_rejects(folder / PARTIAL_REJECTS_FILE, rejects)
+                raise ExtractionError(_too_many(rows, n_seen, n_clips, max_reject_fraction, folder))
+        _write_rejects(folder / REJECTS_FILE, rejects)
         with storing(folder, ExtractionError):
-            digests = {task.path.name: shard_digest(task.path) for task in tasks}
-            write_record(folder, code=code_digest(CODE), files=digests)
-        _write_rejects(folder / REJECTS_FILE, clips, rejects)
+            write_shard_list(folder, {task.path.name: digests[task.path.name] for task in tasks})
+    n_before = len(trusted) + n_unverified
     if n_kept == len(tasks):
         report(
-            f"extract {folder.name}: {n_kept} shards unchanged, checksums verified, kept; to extract again: "
+            f"extract {folder.name}: {n_kept} shards unchanged, {_how_checked(len(trusted), n_kept)}, kept; to extract again: "
             f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage_name('extract', folder)}"
         )
     elif n_kept < n_before:
         report(f"extract {folder.name}: {n_before - n_kept} shards were damaged and have been extracted again")
-    return ExtractionSummary(len(clips) - len(rejects), len(rejects), len(tasks), n_kept)
+    return ExtractionSummary(n_clips - n_rejected, n_rejected, len(tasks), n_kept)
 
 
-def _build_all(
-    tasks: Sequence[ShardTask], scheduler: str | None, workers: int | None
-) -> Generator[tuple[int, bool, dict[str, str]], None, None]:
-    """Yield for each finished shard the number of clips processed so far, whether it was kept, and its rejects."""
-    n_seen = 0
-    label = f"extract {tasks[0].path.parent.name}"
-    arguments = [(task,) for task in tasks]
+def _finish_all(
+    tasks: Sequence[ShardTask], trusted: Mapping[str, Entry], scheduler: str | None, workers: int | None
+) -> Generator[tuple[int, FinishedShard], None, None]:
+    """Yield the index of each task and its shard: first those that need no work, then the others as they are completed."""
+    pending: list[int] = []
+    for index, task in enumerate(tasks):
+        entry = trusted.get(task.path.name)
+        if entry is None:
+            pending.append(index)
+            continue
+        rejects = dict(read_rejects(task.path)) if entry.n_rejects else {}
+        yield index, FinishedShard(True, entry.digest, entry.stamp, rejects)
+    folder = tasks[0].path.parent
+    arguments = [(tasks[index],) for index in pending]
     try:
-        for index, (kept, rejects) in run_tasks(
-            build_shard, arguments, scheduler=scheduler, workers=workers, label=label
+        for position, shard in run_tasks(
+            build_shard, arguments, scheduler=scheduler, workers=workers, label=f"extract {folder.name}"
         ):
-            n_seen += len(tasks[index].clips)
-            yield n_seen, kept, rejects
+            task = tasks[pending[position]]
+            entry = Entry(task.path.name, task.fingerprint, shard.digest, shard.stamp, len(shard.rejects))
+            with storing(folder, ExtractionError):
+                add_entry(folder, entry)
+            yield pending[position], shard
     except ClusterError as error:
         if error.task is None:
             raise
-        task = tasks[error.task]
+        task = tasks[pending[error.task]]
+        clips = task.clips.read()
         raise ExtractionError(
-            f"{task.path}: the worker process died twice on this shard (clips {task.clips[0].clip_id!r} to "
-            f"{task.clips[-1].clip_id!r}): out of memory, or a decoder crashed. Use fewer workers, or remove the clip "
+            f"{task.path}: the worker process died twice on this shard (clips {clips[0].clip_id!r} to "
+            f"{clips[-1].clip_id!r}): out of memory, or a decoder crashed. Use fewer workers, or remove the clip "
             "from the list. Finished shards are kept"
         ) from None
 
 
-def _check_clips(clips: Sequence[Clip], folder: Path) -> None:
-    if not clips:
-        raise ManifestError(f"{folder.name}: no clips to extract")
-    repeated = [clip_id for clip_id, count in Counter(clip.clip_id for clip in clips).items() if count > 1]
-    if repeated:
-        raise ManifestError(f"{folder.name}: clip_id {repeated[0]!r} is repeated")
-    # Fail before any work: a path that leaves the media root is a mistake in the list, not an unusable clip.
-    for clip in clips:
-        for medium in clip.media:
-            media_path(Path(), medium)
+def _how_checked(n_trusted: int, n_kept: int) -> str:
+    return "checksums verified" if n_trusted < n_kept else "sizes, times and ends of the files verified"
 
 
-def _clean(folder: Path, tasks: Sequence[ShardTask], *, fresh: bool) -> int:
-    """Remove stale outputs and report why; return the number of shards that stay. `build_shard` verifies these."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial, conditions_path = folder / PARTIAL_REJECTS_FILE, folder / CONDITIONS_FILE
-    record, code = read_record(folder), code_digest(CODE)
-    recode = changed_code(record, code)
-    # What may make a rejected clip usable. Not in the record, because it belongs to the machine.
-    conditions = fingerprint([str(tasks[0].media_root), tasks[0].clip_time_limit_s])
-    retry = partial.exists() or (conditions_path.is_file() and conditions_path.read_text() != conditions)
-    expected = {task.path: task.fingerprint for task in tasks}
-    removed: Counter[str] = Counter()
-    n_kept = 0
-    for path in folder.glob(SHARD_PATTERN):
-        if fresh:
-            reason = "SOUNDSPOT_FRESH is set"
-        elif recode:
-            reason = recode
-        elif path not in expected or _fingerprint(path) != expected[path]:
-            reason = "the clip list or the settings changed"
-        elif path.name in record.get("files", {}) and shard_digest(path) != record["files"][path.name]:
-            reason = "they were modified after they had been extracted"
-        elif retry and _has_rejects(path):
-            reason = "their rejected clips may be usable now"
-        else:
-            n_kept += 1
-            continue
-        removed[reason] += 1
-        path.unlink()
-    for reason, count in removed.items():
-        report(f"extract {folder.name}: removed {count} shards: {reason}")
-    # rejects.csv is deleted last: a split without it counts as unfinished.
-    remove_leftovers(folder)
-    for path in (partial, folder / REJECTS_FILE):
-        path.unlink(missing_ok=True)
-    write_text(conditions_path, conditions)
-    write_record(folder, code=code)
-    return n_kept
-
-
-def _fingerprint(path: Path) -> str:
-    try:
-        return read_shard_fingerprint(path)
-    except ShardError:
-        return ""  # damaged: never equal to an expected one
-
-
-def _has_rejects(path: Path) -> bool:
-    try:
-        return bool(read_rejects(path))
-    except ShardError:
-        return True  # unreadable: it is rebuilt anyway
-
-
-def _write_rejects(path: Path, clips: Sequence[Clip], rejects: dict[str, str]) -> list[tuple[str, str]]:
-    rows = [(clip.clip_id, rejects[clip.clip_id]) for clip in clips if clip.clip_id in rejects]
+def _write_rejects(path: Path, rejects: Mapping[int, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Write the rejects of each shard, by its number, in the order of the clip list; return the rows."""
+    rows = [row for index in sorted(rejects) for row in rejects[index].items()]
     with storing(path, ExtractionError):
         write_csv(path, ("clip_id", "reason"), rows)
     return rows

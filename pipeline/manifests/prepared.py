@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.common.config import Card
 from pipeline.common.errors import ManifestError, TrainingError
+from pipeline.common.files import write_csv
 from pipeline.common.reading import read_json
-from pipeline.manifests.clips import CLIP_COLUMNS, Clip, parse_clip
+from pipeline.manifests.clips import CLIP_COLUMNS, Clip, clip_row, parse_clip
 from pipeline.manifests.rows import read_rows
 
 MEDIA_ROOT_VARIABLE = "SOUNDSPOT_MEDIA_ROOT"
 MISSING_FILE, COVERAGE_FILE = "missing.csv", "coverage.json"
+CLIPS_HEADER = ("split", *CLIP_COLUMNS)  # of clips.csv
 # One fingerprint per split. DVC tracks them as parameters, so that a changed clip list reruns only the stages of its split.
 FINGERPRINTS_FILE = "fingerprints.json"
 
@@ -49,6 +52,11 @@ def check_fills_batch(n_clips: int, batch_size: int) -> None:
         )
 
 
+def write_prepared_clips(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
+    """Write ``clips.csv``: the clips of each split, one split after the other."""
+    write_csv(path, CLIPS_HEADER, ((name, *clip_row(clip)) for name, clips in splits.items() for clip in clips))
+
+
 def read_prepared_clips(path: Path, split: str) -> list[Clip]:
     """Read the clips of one split from ``clips.csv``.
 
@@ -59,7 +67,7 @@ def read_prepared_clips(path: Path, split: str) -> list[Clip]:
     """
     if not path.exists():
         raise ManifestError(f"{path}: no such file; run `dvc repro prepare`")
-    rows = list(read_rows(path, ("split", *CLIP_COLUMNS)))
+    rows = list(read_rows(path, CLIPS_HEADER))
     clips = [parse_clip(row, where) for where, row in rows if row["split"] == split]
     if not clips:
         available = sorted({row["split"] for _, row in rows})

@@ -28,7 +28,8 @@ from pipeline.manifests.prepared import (
 )
 from pipeline.scoring.scorable import validate_for_evaluation
 from pipeline.search.validation import Validation, check_metric, default_metric
-from pipeline.shards.reader import REJECTS_FILE, ShardSet
+from pipeline.shards.listing import SHARDS_FILE
+from pipeline.shards.reader import ShardSet
 
 
 def open_data(
@@ -92,9 +93,10 @@ def _open_split(
 ) -> ShardSet:
     folder, features = shards_folder(project, dataset, split), features_folder(project, dataset, split)
     settings, clips = params.training[dataset], project / DATA_FOLDER / dataset / CLIPS_FILE
-    if not (folder / REJECTS_FILE).is_file():  # written last
+    if not (folder / SHARDS_FILE).is_file():  # written last
         extract_split(
-            read_prepared_clips(clips, split),
+            clips,
+            split,
             media_root=resolve_media_root(card, project, dataset),
             folder=folder,
             audio=card.audio,

@@ -28,8 +28,9 @@ from pipeline.common.hdf5 import (
     read_ids,
     reading,
 )
-from pipeline.common.project import SHARD_PATTERN, shard_path, stage_name
+from pipeline.common.project import stage_name
 from pipeline.shards.chunks import ChunkReader, chunk_offsets
+from pipeline.shards.listing import complete_paths
 from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
 REJECTS_FILE = "rejects.csv"
@@ -64,19 +65,12 @@ class ShardSet:
         Raises
         ------
         ShardError
-            The folder has no shards, or its extraction did not finish; or the shards are not numbered consecutively from
-            0, differ in settings or format, contain a clip twice or no clips at all, or cannot be read.
+            As `complete_paths`; or the shards differ in settings or format, contain a clip twice or no clips at all, or cannot be
+            read.
         """
         folder = Path(folder)
-        paths = sorted(folder.glob(SHARD_PATTERN))
+        paths = complete_paths(folder)
         again = f"run `dvc repro {stage_name('extract', folder)}`"
-        if not paths:
-            raise ShardError(f"{folder}: no shards; {again}")
-        if not (folder / REJECTS_FILE).exists():
-            raise ShardError(f"{folder}: extraction did not finish (no {REJECTS_FILE}); {again}")
-        for index, path in enumerate(paths):
-            if path != shard_path(folder, index):
-                raise ShardError(f"{folder}: {shard_path(folder, index).name} is missing before {path.name}; {again}")
         headers = [_read_header(path) for path in paths]
         for path, header in zip(paths, headers, strict=True):
             if header["settings"] != headers[0]["settings"] or header["log_mel_shape"] != headers[0]["log_mel_shape"]:
@@ -86,7 +80,6 @@ class ShardSet:
         if len(set(shards.clip_ids)) != len(shards.clip_ids):
             twice = next(clip_id for clip_id, count in Counter(shards.clip_ids).items() if count > 1)
             raise ShardError(f"{folder}: clip {twice!r} is stored twice; {again}")
-        check_complete(folder)
         if not shards.clip_ids:
             raise ShardError(f"{folder}: all shards are empty; see {REJECTS_FILE}")
         return shards
@@ -155,16 +148,6 @@ class ShardSet:
             self._chunks.read_into(path, self._offsets["log_mel"][index], log_mel)
             if zlib.crc32(log_mel.data) != crc32:
                 raise ValueError("does not match its checksum")
-
-
-def check_complete(folder: Path) -> None:
-    """Raise ShardError if the number of shards in a folder differs from `n_shards` in the first one."""
-    paths = sorted(folder.glob(SHARD_PATTERN))
-    wanted = _read_header(paths[0])["settings"]["n_shards"]
-    if len(paths) != wanted:
-        raise ShardError(
-            f"{folder}: expected {wanted} shards, found {len(paths)}; run `dvc repro {stage_name('extract', folder)}`"
-        )
 
 
 def verify_shard(path: Path) -> None:

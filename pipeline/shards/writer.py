@@ -13,8 +13,8 @@ A chunk is one clip, uncompressed, with a Fletcher-32 checksum, because training
 blind to a chunk that was zeroed together with its checksum; therefore ``crc32``, and the attribute ``digest``: the
 `content_digest` of everything except frames and log-mels. Dimension scales name the axes, with ``mel`` in Hz and ``time`` in s from the start of the window, so xarray can open a shard
 directly. The group ``rejects`` lists the rejected clips with reasons. Attributes: ``format_version``, ``fingerprint``,
-``n_shards`` (of the split), ``digest`` and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal
-input gives equal bytes.
+``digest`` and all extraction settings. Nothing else, such as a time or a host name, is stored, so equal input gives equal bytes.
+Nor is the number of shards of the split (`pipeline.shards.listing`): clips that are added later change no finished shard.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipeline.common.hdf5 import (
 )
 from pipeline.shards.storage import storage_errors, streamed_file
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 DIGEST = "digest"
 LARGE = ("frame", "log_mel")  # read clip by clip
 FIELDS = ("clip_id", "frame", "log_mel", "source_time_s")
@@ -83,7 +83,6 @@ class ShardWriter:
         capacity: int,
         mel_hz: np.ndarray,
         n_frames: int,
-        n_shards: int = 1,
     ) -> Iterator[ShardWriter]:
         """Yield a writer; the file is moved to `path` atomically if the block ends without an error.
 
@@ -100,15 +99,13 @@ class ShardWriter:
             Center frequency of each mel band, Hz.
         n_frames : int
             Length of `log_mel` in time.
-        n_shards : int
-            Number of shards of the split, used to detect missing ones.
 
         Raises
         ------
         OSError
             The file cannot be written.
         """
-        settings, size = {**settings, "n_shards": n_shards}, settings["image_size"]
+        size = settings["image_size"]
         room = capacity * (_ID_BYTES + size * size * 3 + len(mel_hz) * n_frames * 4 + 8 + _MARGIN) + 16 * _MARGIN
         with streamed_file(path, room=room) as file:
             with storage_errors():

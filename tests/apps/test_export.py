@@ -32,6 +32,7 @@ from pipeline.training.checkpoints import load_model, read_checkpoint, write_che
 from tests.cli.test_main import run
 from tests.support.exported_models import AUDIO, IMAGE_SIZE, random_inputs, save_method_model
 from tests.support.projects import ROOT
+from tests.support.splits import finish_split
 
 ENDING = {"onnx": "onnx", "torch": "pt"}
 
@@ -258,7 +259,7 @@ def write_shard(folder, n, **changed):
         frame = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
         log_mel = random_inputs(n)[1]
         shard.append([f"c{i}" for i in range(n)], frame=frame, log_mel=log_mel, source_time_s=np.zeros(n))
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    finish_split(folder)
 
 
 def test_the_clips_of_shards(model, tmp_path):

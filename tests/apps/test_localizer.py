@@ -16,7 +16,7 @@ from pipeline.apps.localize.localizer import Localizer, level_dbfs
 from pipeline.apps.localize.regions import connected_regions
 from pipeline.apps.localize.sliding_windows import SlidingWindows
 from pipeline.common.errors import CheckpointError, MediaError
-from pipeline.common.files import file_digest, write_csv
+from pipeline.common.files import file_digest
 from pipeline.common.project import CALIBRATION_FILE, shard_path
 from pipeline.evaluation.calibration import (
     Calibration,
@@ -25,14 +25,16 @@ from pipeline.evaluation.calibration import (
     write_calibration,
 )
 from pipeline.extraction.build_shard import ShardTask, build_shard
+from pipeline.extraction.plan import plan_shards
 from pipeline.figures.heatmap import upsampled
 from pipeline.manifests.clips import Clip
 from pipeline.media.audio import window_at
 from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.image import is_still, read_still
-from pipeline.shards.reader import REJECTS_FILE, ShardSet
+from pipeline.shards.reader import ShardSet
 from tests.support.localizing import AUDIO, IMAGE_SIZE, Red, make_localizer, save_model
 from tests.support.media_files import steady, write_media
+from tests.support.splits import finish_split, listed
 
 # ---------------------------------------------------------------------------- regions
 
@@ -330,10 +332,11 @@ def test_maps_equal_those_of_the_pipeline(tmp_path):
     path = write_media(
         tmp_path / "a.mkv", times=steady(2, 10), frames=pictures, sound=sound, rate=22_050, audio_codec="pcm_s16le"
     )
-    clip = Clip(clip_id="a", video="a.mkv", frame=None, audio=None, centre_s=None, label=None)
+    clip = Clip("a", video="a.mkv")
     (tmp_path / "shards").mkdir()
-    build_shard(ShardTask(shard_path(tmp_path / "shards", 0), (clip,), tmp_path, AUDIO, IMAGE_SIZE, "", 60.0))
-    write_csv(tmp_path / "shards" / REJECTS_FILE, ("clip_id", "reason"), [])
+    (part,) = plan_shards(listed(tmp_path / "clips.csv", [clip]), "train", 1)
+    build_shard(ShardTask(shard_path(tmp_path / "shards", 0), *part, tmp_path, AUDIO, IMAGE_SIZE, "", 60.0))
+    finish_split(tmp_path / "shards")
     localizer = Localizer.load(save_model(tmp_path / "model.pt"), device="cpu")
     expected = localizer.model.response_maps(ShardSet.open(tmp_path / "shards"), batch_size=4, device="cpu")[0]
     with MediaContainer(path, deadline=Deadline(60)) as source:

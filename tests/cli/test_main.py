@@ -17,6 +17,7 @@ from pipeline.manifests.boxes import read_boxes
 from pipeline.manifests.clips import Clip, read_clips, write_clips
 from tests.shards.test_shards import make_shard
 from tests.support.importing import make_project, tree, write_files, write_json, write_lines, write_video
+from tests.support.splits import finish_split
 
 GOOD, EMPTY = "zpWuikVorYg_000032", "M1P1xla8rg0_000000"
 
@@ -253,6 +254,7 @@ def test_verify_reports_each_shard(tmp_path, capsys):
 def test_verify_detects_one_changed_byte(tmp_path, capsys):
     shard = tmp_path / "shard-00000.h5"
     make_shard(shard, ["a", "b"])
+    finish_split(tmp_path)
     assert run("verify", tmp_path) == 0
     assert capsys.readouterr().out == f"good: {shard}\n"
     with h5py.File(shard) as file:
@@ -268,7 +270,8 @@ def test_verify_detects_one_changed_byte(tmp_path, capsys):
 
 def test_verify_detects_a_missing_last_shard(tmp_path, capsys):
     for index in range(2):
-        make_shard(tmp_path / f"train/shard-0000{index}.h5", [f"a{index}"], n_shards=2)
+        make_shard(tmp_path / f"train/shard-0000{index}.h5", [f"a{index}"])
+    finish_split(tmp_path / "train")
     assert run("verify", tmp_path) == 0
     (tmp_path / "train/shard-00001.h5").unlink()
     assert run("verify", tmp_path) == 1

@@ -29,6 +29,7 @@ from pipeline.manifests.clips import read_clips
 from pipeline.shards.reader import ShardSet
 from tests.support.importing import make_project, tree
 from tests.support.projects import ROOT
+from tests.support.splits import listed
 
 pytestmark = pytest.mark.usefixtures("one_worker")
 
@@ -204,7 +205,7 @@ def test_extraction_reads_the_clips(built: Path, tmp_path: Path) -> None:
     assert (card.image_size, card.evaluation.grid, card.evaluation.protocol) == (384, 2, "paper256")
     clips = read_clips(built / "data_manifests/m/test.csv")[:6]
     summary = extract_split(
-        clips, media_root=built / "media", folder=tmp_path / "shards", audio=card.audio, image_size=card.image_size,
+        listed(tmp_path / "clips.csv", clips), "train", media_root=built / "media", folder=tmp_path / "shards", audio=card.audio, image_size=card.image_size,
         clips_per_shard=100, max_reject_fraction=0.0, clip_time_limit_s=30.0, scheduler=None, workers=1,
     )  # fmt: skip
     assert summary.n_rejected == 0

@@ -27,6 +27,7 @@ from pipeline.shards.writer import ShardWriter
 from tests.cli.test_main import run
 from tests.support.localizing import AUDIO, IMAGE_SIZE, save_model
 from tests.support.projects import ROOT
+from tests.support.splits import finish_split
 
 N_CLIPS = 7
 
@@ -44,7 +45,7 @@ def write_shards(folder, n=N_CLIPS, **changed):
             log_mel=rng.normal(-6, 2, (n, AUDIO.n_mels, AUDIO.n_frames)).astype(np.float32),
             source_time_s=np.zeros(n),
         )
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    finish_split(folder)
     return ShardSet.open(folder)
 
 

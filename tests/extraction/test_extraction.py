@@ -1,5 +1,6 @@
 """Extraction: equal bytes for any worker count, rejects with reasons, resuming, and errors that lose nothing."""
 
+import dataclasses
 import errno
 import hashlib
 import multiprocessing
@@ -23,19 +24,22 @@ from PIL import Image
 
 from pipeline.common.cluster import SCHEDULER_VARIABLE
 from pipeline.common.config import AudioSettings
-from pipeline.common.errors import ClusterError, ExtractionError, ManifestError
+from pipeline.common.errors import ClusterError, ExtractionError, ManifestError, ShardError
 from pipeline.common.files import locked
 from pipeline.common.project import shard_path
 from pipeline.extraction import build_shard as shard_building
 from pipeline.extraction import extract as extraction
 from pipeline.extraction.build_shard import ShardTask, build_shard
 from pipeline.extraction.extract import ExtractionSummary, extract_split
+from pipeline.extraction.plan import plan_shards
 from pipeline.manifests.clips import Clip
+from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel
 from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.shards.writer import ShardWriter
 from tests.support.mutations import edited_shard
+from tests.support.splits import listed
 
 AUDIO = AudioSettings(sample_rate=8000, clip_seconds=0.5, n_fft=256, hop_length=200, n_mels=8)
 SIZE = 16
@@ -102,7 +106,7 @@ def test_shards_hold_what_the_decoder_gives(extracted: Path, media_root: Path) -
         np.testing.assert_array_equal(frame[position], expected.frame)
         np.testing.assert_array_equal(spectrogram[position], expected_mel)
         assert shards.source_time_s[position] == expected.source_time_s
-    assert shards.settings == {**AUDIO.model_dump(), "image_size": SIZE, "n_shards": len(list(extracted.glob("*.h5")))}
+    assert shards.settings == {**AUDIO.model_dump(), "image_size": SIZE}
 
 
 def test_every_unusable_clip_has_its_row(extracted: Path) -> None:
@@ -144,18 +148,46 @@ def test_an_unfinished_split_is_resumed_shard_by_shard(extracted: Path, media_ro
     assert digests(folder) == digests(extracted)
 
 
+def test_added_clips_are_extracted_without_those_before_them(
+    extracted: Path, media_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shards that are full stay; the last one, which is not, and the new ones are extracted."""
+    folder, clips = tmp_path / "train", mixed_clips()
+    extract(clips[:8], media_root, folder)
+    times = [shard_path(folder, index).stat().st_mtime_ns for index in range(3)]
+    capsys.readouterr()
+
+    summary = extract(clips, media_root, folder)
+
+    assert summary == ExtractionSummary(n_clips=7, n_rejected=7, n_shards=5, n_kept=2)
+    assert "removed 1 shards: the clip list" in capsys.readouterr().err
+    assert [shard_path(folder, index).stat().st_mtime_ns == times[index] for index in range(3)] == [True, True, False]
+    assert digests(folder) == digests(extracted)
+
+
+def test_a_clip_inserted_before_others_changes_their_shards(extracted: Path, media_root: Path, tmp_path: Path) -> None:
+    folder, clips = tmp_path / "train", mixed_clips()
+    shutil.copytree(extracted, folder)
+
+    summary = extract([*clips[:4], Clip("new", video="film.mp4"), *clips[4:]], media_root, folder)
+
+    assert (summary.n_kept, summary.n_shards) == (1, 5)
+
+
 def test_a_finished_split_of_other_clips_is_extracted_again(extracted: Path, media_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     shutil.copytree(extracted, folder)
 
-    summary = extract(mixed_clips()[:3], media_root, folder)
+    summary = extract(mixed_clips()[2:5], media_root, folder)
 
     assert (summary.n_kept, summary.n_shards) == (0, 1)
     assert sorted(path.name for path in folder.iterdir()) == [
         ".conditions",
+        ".finished",
         ".record.json",
         "rejects.csv",
         "shard-00000.h5",
+        "shards.json",
     ]
 
 
@@ -173,6 +205,60 @@ def test_a_finished_split_is_verified_and_kept(
     assert times == [path.stat().st_mtime_ns for path in sorted(folder.glob("shard-*.h5"))]
     assert digests(folder) == digests(extracted)
     assert extract(mixed_clips(), media_root, folder, fresh=True).n_kept == 0
+
+
+@pytest.mark.parametrize("place", ["a frame", "the end"])
+def test_damage_without_a_new_time_is_found_at_the_end_or_where_it_is_read(
+    extracted: Path, media_root: Path, tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / "train"
+    path = shard_path(folder, 0)
+    clips = [dataclasses.replace(clip, clip_id=f"{number}-{clip.clip_id}") for number in range(20) for clip in CLIPS]
+    extract(clips, media_root, folder, clips_per_shard=120)
+    before, status = digests(folder), path.stat()
+    assert status.st_size > 200_000  # more than the part at the end that a stamp covers
+    damage(path) if place == "a frame" else path.write_bytes(path.read_bytes()[:-1] + b"!")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    if place == "a frame":
+        assert extract_unchecked(clips, media_root, folder, clips_per_shard=120).n_kept == 1
+        with pytest.raises(ShardError, match=r"shard-00000\.h5: damaged \(clip '0-pair0'"):
+            ShardSet.open(folder).read([0])
+    summary = extract(clips, media_root, folder, clips_per_shard=120, verify=place == "a frame")
+
+    assert summary.n_kept == 0
+    assert digests(folder) == before
+
+
+def test_a_copy_with_other_times_is_read_once(
+    extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `dvc checkout`, which brings neither the times nor the stamps."""
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder, copy_function=shutil.copyfile)
+    (folder / ".finished").unlink()
+    verified: list[Path] = []
+    monkeypatch.setattr(extraction, "run_tasks", run_here)
+    monkeypatch.setattr(shard_building, "verify_shard", lambda path: (verified.append(path), verify_shard(path)))
+
+    for n_verified in (5, 5):
+        assert extract(mixed_clips(), media_root, folder).n_kept == 5
+        assert len(verified) == n_verified
+    assert digests(folder) == digests(extracted)
+
+
+def test_a_line_that_a_killed_run_began_costs_only_the_trust_in_that_shard(
+    extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder)
+    (folder / ".finished").write_text((folder / ".finished").read_text()[:-40])
+    verified: list[str] = []
+    monkeypatch.setattr(extraction, "run_tasks", run_here)
+    monkeypatch.setattr(shard_building, "verify_shard", lambda path: verified.append(path.name))
+
+    assert extract(mixed_clips(), media_root, folder).n_kept == 5
+    assert verified == ["shard-00004.h5"]
 
 
 def test_shards_of_another_extraction_are_not_kept(
@@ -244,12 +330,16 @@ def test_two_writers(media_root: Path, tmp_path: Path) -> None:
 )
 def test_a_shard_of_other_settings_is_not_kept(media_root: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     task = shard_task(CLIPS[:2], media_root, tmp_path)
-    assert build_shard(task) == (False, {})
-    assert build_shard(task) == (True, {})
+    built = build_shard(task)
+    assert (built.kept, built.rejects) == (False, {})
+    assert build_shard(task) == dataclasses.replace(built, kept=True)
 
-    other = ShardTask(**{**task.__dict__, **changed})
+    if "clips" in changed:
+        part, digest = clip_range(changed["clips"], tmp_path)
+        changed = {"clips": part, "clips_digest": digest}
+    other = dataclasses.replace(task, **changed)
 
-    assert build_shard(other) == (False, {})
+    assert not build_shard(other).kept
     assert other.fingerprint != task.fingerprint
 
 
@@ -298,7 +388,7 @@ def test_a_split_without_a_usable_clip_is_an_error_whatever_the_limit(media_root
 def test_a_clip_that_takes_too_long_is_rejected(media_root: Path, tmp_path: Path) -> None:
     task = shard_task([FILM], media_root, tmp_path, clip_time_limit_s=1e-6)
 
-    _, rejects = build_shard(task)
+    rejects = build_shard(task).rejects
 
     assert rejects["film"].startswith("film.mp4: time limit of 1e-06 s")
 
@@ -357,7 +447,7 @@ def test_a_clip_that_crashes_the_decoder_is_rejected(
 ) -> None:
     fail_on_film(monkeypatch, fault)
 
-    _, rejects = build_shard(shard_task([CLIPS[0], FILM, CLIPS[1]], media_root, tmp_path))
+    rejects = build_shard(shard_task([CLIPS[0], FILM, CLIPS[1]], media_root, tmp_path)).rejects
 
     message = " ".join(str(fault).split())
     assert rejects == {"film": f"internal error: {type(fault).__name__}: {message}"}
@@ -400,7 +490,7 @@ def test_a_dead_worker_names_the_shard(media_root: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
-        ([], "train: no clips"),
+        ([], "no clips of the split 'train'"),
         ([CLIPS[0], CLIPS[1], CLIPS[0]], "clip_id 'pair0'"),
         ([Clip("a", video="../film.mp4")], r"'\.\./film\.mp4'"),
     ],
@@ -425,9 +515,6 @@ def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
             return step(*arguments, **options)
 
         return count
-
-    def run_here(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], **_: Any) -> Iterator[tuple[int, Any]]:
-        return ((index, function(*task)) for index, task in enumerate(tasks))
 
     extraction.run_tasks = run_here
     shard_building._GROUP = 1  # so that a kill falls between two clips of a shard
@@ -480,6 +567,10 @@ def test_kills_at_every_step_end_in_the_same_bytes(tmp_path: Path, die: Callable
     assert left_in_cleaning > 2
 
 
+def run_here(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], **_: Any) -> Iterator[tuple[int, Any]]:
+    return ((index, function(*task)) for index, task in enumerate(tasks))
+
+
 def mixed_clips() -> list[Clip]:
     """Good and broken clips, alternating."""
     broken = [clip for clip, _ in BROKEN.values()]
@@ -487,6 +578,13 @@ def mixed_clips() -> list[Clip]:
 
 
 def extract(clips: list[Clip], media_root: Path, folder: Path, **changed: Any) -> ExtractionSummary:
+    summary = extract_unchecked(clips, media_root, folder, **changed)
+    for index in range(summary.n_shards):
+        verify_shard(shard_path(folder, index))
+    return summary
+
+
+def extract_unchecked(clips: list[Clip], media_root: Path, folder: Path, **changed: Any) -> ExtractionSummary:
     settings = {
         "audio": AUDIO,
         "image_size": SIZE,
@@ -496,15 +594,19 @@ def extract(clips: list[Clip], media_root: Path, folder: Path, **changed: Any) -
         "scheduler": None,
         "workers": 1,
     }
-    summary = extract_split(clips, media_root=media_root, folder=folder, **{**settings, **changed})
-    for index in range(summary.n_shards):
-        verify_shard(shard_path(folder, index))
-    return summary
+    path = listed(media_root.with_name("lists") / "clips.csv", clips)
+    return extract_split(path, "train", media_root=media_root, folder=folder, **{**settings, **changed})
 
 
 def shard_task(clips: list[Clip], media_root: Path, folder: Path, **changed: Any) -> ShardTask:
     settings = {"audio": AUDIO, "image_size": SIZE, "media": "", "clip_time_limit_s": 30.0}
-    return ShardTask(shard_path(folder, 0), tuple(clips), media_root, **{**settings, **changed})
+    return ShardTask(shard_path(folder, 0), *clip_range(clips, folder), media_root, **{**settings, **changed})
+
+
+def clip_range(clips: Sequence[Clip], folder: Path) -> tuple[ClipRange, str]:
+    path = folder.parent / f"list-{folder.name}" / f"{len(list(folder.parent.glob('list-*/*')))}.csv"
+    (planned,) = plan_shards(listed(path, clips), "train", len(clips))
+    return planned
 
 
 def mel_settings() -> dict[str, Any]:

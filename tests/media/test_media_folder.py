@@ -28,6 +28,7 @@ from pipeline.shards.reader import REJECTS_FILE, ShardSet
 from tests.cli.test_localize import check_video
 from tests.cli.test_main import run
 from tests.support.localizing import save_model
+from tests.support.splits import listed
 
 FOLDER = os.environ.get("SOUNDSPOT_TEST_MEDIA", "")
 pytestmark = [
@@ -45,7 +46,8 @@ def test_each_file_is_extracted_or_rejected_with_a_reason(tmp_path):
     ]
     clips = [Clip(f"clip-{i:04d}", video=path.relative_to(root).as_posix()) for i, path in enumerate(files)]
     summary = extract_split(
-        clips,
+        listed(tmp_path / "clips.csv", clips),
+        "train",
         media_root=root,
         folder=tmp_path,
         audio=AudioSettings(sample_rate=16_000, clip_seconds=1.0, n_fft=400, hop_length=160, n_mels=64),

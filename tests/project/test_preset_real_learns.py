@@ -16,7 +16,6 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.extraction.extract import extract_split
 from pipeline.features.compute import compute_features
 from pipeline.features.reader import open_clips
-from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.scoring.baselines import evaluate_content_free
 from pipeline.scoring.summary import read_scores
 from pipeline.shards.reader import ShardSet
@@ -56,7 +55,8 @@ def make_dataset(project: Path) -> None:
     extract = load_params(project / "params.yaml").extract
     for split in ("train", "test"):
         extract_split(
-            read_prepared_clips(project / "data/clips.csv", split),
+            project / "data/clips.csv",
+            split,
             media_root=media,
             folder=project / "shards" / split,
             audio=card.audio,

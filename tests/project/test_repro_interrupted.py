@@ -17,7 +17,7 @@ def test_extract_keeps_the_finished_shards(project):
     shutil.rmtree(shards)
     first = shards / "shard-00000.h5"
     kill_when(project, first, "--force", "--single-item", "extract@demo-train")
-    assert not (shards / "rejects.csv").exists(), "killed too late to show anything"
+    assert not (shards / "shards.json").exists(), "killed too late to show anything"
     kept = first.stat().st_mtime_ns
 
     repro(project, "extract@demo-train")

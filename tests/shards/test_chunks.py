@@ -24,6 +24,7 @@ from pipeline.shards.reader import (
 )
 from tests.shards.test_shards import clip_values, make_shard
 from tests.support.open_files import limited_files, n_open_files
+from tests.support.splits import finish_split
 
 N_SHARDS = 40
 
@@ -32,8 +33,8 @@ N_SHARDS = 40
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards") / "train"
     for index in range(N_SHARDS):
-        make_shard(shard_path(folder, index), [f"clip-{index}"], n_shards=N_SHARDS)
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+        make_shard(shard_path(folder, index), [f"clip-{index}"])
+    finish_split(folder)
     return folder
 
 

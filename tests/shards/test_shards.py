@@ -19,6 +19,7 @@ from pipeline.common.project import shard_path
 from pipeline.shards.reader import ShardSet, read_rejects, read_shard_fingerprint, shard_digest, verify_shard
 from pipeline.shards.writer import ShardWriter
 from tests.support.mutations import edited_shard
+from tests.support.splits import finish_split
 
 SIZE, MELS, FRAMES = 6, 4, 5
 SETTINGS: dict[str, Any] = {
@@ -35,15 +36,11 @@ SETTINGS: dict[str, Any] = {
 MEL_HZ = np.array([100.0, 200.0, 400.0, 800.0])
 
 
-def make_shard(
-    path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), n_shards: int = 1, **changed: Any
-) -> None:
+def make_shard(path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), **changed: Any) -> None:
     """Write a shard in groups of two clips, with values derived from the clip ids."""
     settings = {**SETTINGS, **changed}
     capacity = len(clip_ids) + len(rejects)
-    create = ShardWriter.create(
-        path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES, n_shards=n_shards
-    )
+    create = ShardWriter.create(path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES)
     with create as shard:
         for start in range(0, len(clip_ids), 2):
             group = list(clip_ids[start : start + 2])
@@ -64,9 +61,9 @@ def clip_values(clip_id: str) -> tuple[np.ndarray, np.ndarray, float]:
 def folder(tmp_path: Path) -> Path:
     """Two shards of three and two clips, the second with a reject."""
     folder = tmp_path / "train"
-    make_shard(shard_path(folder, 0), ["a", "b", "c"], n_shards=2)
-    make_shard(shard_path(folder, 1), ["d", "e" * 128], rejects=[("x", "no audio stream – é")], n_shards=2)
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    make_shard(shard_path(folder, 0), ["a", "b", "c"])
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
+    finish_split(folder)
     return folder
 
 
@@ -126,7 +123,7 @@ def test_xarray_sees_named_axes_and_coordinates(folder: Path) -> None:
         np.testing.assert_allclose(shard["time"], np.arange(FRAMES) * 1000 / 8000)
         assert (shard["mel"].units, shard["time"].units) == ("Hz", "s")
         assert shard.attrs.pop("digest") == digest
-        assert shard.attrs == {"format_version": 3, "n_shards": 2, **SETTINGS}
+        assert shard.attrs == {"format_version": 4, **SETTINGS}
 
 
 def test_the_layout_is_one_checksummed_uncompressed_chunk_per_clip(folder: Path) -> None:
@@ -174,9 +171,9 @@ def test_bytes_do_not_depend_on_when_python_releases_objects(tmp_path: Path) -> 
 
 
 def test_a_shard_may_be_empty(tmp_path: Path) -> None:
-    make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")], n_shards=2)
-    make_shard(tmp_path / "train/shard-00001.h5", ["a"], n_shards=2)
-    (tmp_path / "train/rejects.csv").touch()
+    make_shard(tmp_path / "train/shard-00000.h5", [], rejects=[("x", "why"), ("y", "why not")])
+    make_shard(tmp_path / "train/shard-00001.h5", ["a"])
+    finish_split(tmp_path / "train")
 
     verify_shard(tmp_path / "train/shard-00000.h5")
 
@@ -249,7 +246,6 @@ def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: P
     make_shard(whole, ["d", "e" * 128], rejects=[("x", "no audio stream – é")])
     path = tmp_path / "flipped" / "shard-00000.h5"
     path.parent.mkdir()
-    (path.parent / "rejects.csv").touch()
     expected = fingerprint_and_values(whole)
     found = 0
     for offset in np.random.default_rng(0).choice(whole.stat().st_size, 200, replace=False):
@@ -271,7 +267,7 @@ def test_no_flipped_byte_anywhere_changes_what_is_read(folder: Path, tmp_path: P
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
         (lambda path: path.write_bytes(b"not HDF5 at all"), "damaged"),
         (lambda path: path.unlink(), "no such shard"),
-        (lambda path: make_shard(path, ["a"], format_version=99), r"version 99\b.*\b3\b"),
+        (lambda path: make_shard(path, ["a"], format_version=99), r"version 99\b.*\b4\b"),
         (lambda path: h5py.File(path, "w").close(), "damaged"),
     ],
 )
@@ -286,15 +282,17 @@ def test_a_file_that_is_not_a_shard_is_an_error(folder: Path, damage: Any, messa
     ("change", "message"),
     [
         (lambda f: shutil.rmtree(f), r"no shards.*repro extract`"),
-        (lambda f: (f / "rejects.csv").unlink(), r"did not finish.*rejects\.csv"),
+        (lambda f: (f / "shards.json").unlink(), r"did not finish.*shards\.json"),
+        (lambda f: (f / "shards.json").write_text("[]"), r"shards\.json: .*repro extract`"),
+        (lambda f: (f / "shards.json").write_text('{"shards": {"shard-00000.h5": 1}}'), r"shards\.json: "),
         (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing"),
         (lambda f: shard_path(f, 1).unlink(), r"train: .*\b2 .*\b1\b.*repro extract`"),
-        (lambda f: make_shard(shard_path(f, 2), ["f"], n_shards=2), r"train: .*\b2 .*\b3\b"),
+        (lambda f: make_shard(shard_path(f, 2), ["f"]), r"train: .*\b2 .*\b3\b"),
         (
-            lambda f: make_shard(shard_path(f, 2), ["f"], n_fft=512, n_shards=2),
-            r"shard-00002\.h5: .*n_fft 512.*256",
+            lambda f: make_shard(shard_path(f, 1), ["f"], n_fft=512),
+            r"shard-00001\.h5: .*n_fft 512.*256",
         ),
-        (lambda f: make_shard(shard_path(f, 2), ["a"], n_shards=2), "clip 'a'"),
+        (lambda f: make_shard(shard_path(f, 1), ["a"]), "clip 'a'"),
     ],
 )
 def test_inconsistent_shards_are_an_error(folder: Path, change: Any, message: str) -> None:
@@ -308,7 +306,7 @@ def test_the_fingerprint_of_a_set_depends_on_its_shards(folder: Path) -> None:
     before = ShardSet.open(folder).fingerprint
     assert ShardSet.open(folder).fingerprint == before
 
-    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32, n_shards=2)
+    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32)
 
     assert read_shard_fingerprint(shard_path(folder, 1)) == "f" * 32
     assert ShardSet.open(folder).fingerprint != before

@@ -18,11 +18,12 @@ from pipeline.common.project import shard_path
 from pipeline.features.compute import compute_features
 from pipeline.features.reader import FeatureSet, open_clips
 from pipeline.model.backbones.build import build_backbone
-from pipeline.shards.reader import REJECTS_FILE, ShardSet
+from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
 from pipeline.training.checkpoints import load_model
 from pipeline.training.history import read_history
 from pipeline.training.train import initialize, train
+from tests.support.splits import finish_split
 from tests.support.synthetic import SMALL, make_settings, make_world
 
 SIZE, MELS, TIME = 64, 16, 32
@@ -44,13 +45,12 @@ def write_shards(folder: Path, *, counts: tuple[int, ...], seed: int = 0) -> Sha
             capacity=max(count, 1),
             mel_hz=mel_hz,
             n_frames=TIME,
-            n_shards=len(counts),
         ) as shard:
             frames, log_mel = world.read(rows)
             ids = [world.clip_ids[row] for row in rows]
             shard.append(ids, frame=frames, log_mel=log_mel, source_time_s=np.zeros(count))
         first += count
-    (folder / REJECTS_FILE).write_text("clip_id,reason\n")
+    finish_split(folder)
     return ShardSet.open(folder)
 
 

@@ -38,6 +38,7 @@ from pipeline.model.backbones.weights import load_weights
 from pipeline.model.encoders import build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.scoring.map_file import ResponseMaps, read_maps, write_maps
+from pipeline.shards.listing import SHARDS_FILE
 from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.training.checkpoints import load_model
 from pipeline.training.class_labels import classes_of_clips
@@ -138,9 +139,9 @@ def _check_frame(frame: np.ndarray) -> None:
 def hdf5_targets(folder: Path) -> Iterator[Target]:
     """Yield shards, pseudo-labels and maps, and the files that `pl verify` reads."""
     shards = make_train_shards(folder / "shards")
-    rejects = ("rejects.csv", b"clip_id,reason\n")
+    listed = (SHARDS_FILE, (shards / SHARDS_FILE).read_bytes())
     content = (shards / "shard-00000.h5").read_bytes()
-    yield Target("shard", content, "shard-00000.h5", _read_shards, True, (rejects,), mutate_hdf5)
+    yield Target("shard", content, "shard-00000.h5", _read_shards, True, (listed,), mutate_hdf5)
     run = make_run(folder / "run")
     content = labels_path(run, 1).read_bytes()
     yield Target("pseudo-labels", content, "epoch_001.h5", _read_labels, True, (), mutate_hdf5)

@@ -12,6 +12,7 @@ from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.training.checkpoints import write_checkpoint
 from pipeline.training.run_folder import kept_epochs
 from tests.shards.test_shards import make_shard
+from tests.support.splits import finish_split
 
 CLIPS = [f"clip-{i:02d}" for i in range(12)]
 FINGERPRINT = "a" * 32
@@ -61,5 +62,5 @@ def make_run(folder: Path, *, epochs=(0, 1, 2), center_audio=True, fingerprint=F
 
 def make_train_shards(folder: Path, clips=CLIPS):
     make_shard(shard_path(folder, 0), list(clips))
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    finish_split(folder)
     return folder

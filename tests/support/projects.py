@@ -97,7 +97,7 @@ def set_param(folder: Path, key: str, value: object) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every shard, pseudo-label file, model and list of rejects below a folder."""
-    names = ("*.h5", "*.pt", "rejects.csv")
+    """Return the SHA-256 of every shard, pseudo-label file, model, list of shards and list of rejects below a folder."""
+    names = ("*.h5", "*.pt", "shards.json", "rejects.csv")
     files = sorted(path for name in names for path in folder.rglob(name))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

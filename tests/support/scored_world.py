@@ -14,6 +14,7 @@ from pipeline.common.project import shard_path
 from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.shards.reader import ShardSet
 from pipeline.shards.writer import ShardWriter
+from tests.support.splits import finish_split
 
 SIZE, MELS, FRAMES = 32, 8, 20
 SETTINGS = {
@@ -71,7 +72,7 @@ def make_split(folder: Path, clip_ids: list[str]) -> ShardSet:
             log_mel=np.random.default_rng(0).normal(size=(len(clip_ids), MELS, FRAMES)).astype(np.float32),
             source_time_s=np.zeros(len(clip_ids)),
         )
-    (folder / "rejects.csv").write_text("clip_id,reason\n")
+    finish_split(folder)
     return ShardSet.open(folder)
 
 

@@ -1,0 +1,78 @@
+"""What tells cheaply that a finished shard is still the file that was written: size, modification time, and the end of the file.
+
+Reading all shards again to compare checksums takes hours for a split of two million clips. Damage that keeps all three is still
+found: reading compares each clip with its own checksum. The stamps belong to one copy of the files, so DVC does not track them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.common.files import write_text
+
+FINISHED_FILE = ".finished"  # DVC ignores it
+_TAIL_BYTES = 1 << 16  # ours: what an unfinished copy or a lost block at the end would change
+
+
+class Stamp(NamedTuple):
+    """Size in bytes, modification time in ns, and the SHA-256 of the last 64 KiB of a file."""
+
+    size: int
+    mtime_ns: int
+    tail: str
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Return the stamp of a file. Raises OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        file.seek(max(0, status.st_size - _TAIL_BYTES))
+        return Stamp(status.st_size, status.st_mtime_ns, hashlib.sha256(file.read()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished shard: its file name, fingerprint, content digest and stamp, and how many clips were rejected."""
+
+    name: str
+    fingerprint: str
+    digest: str
+    stamp: Stamp
+    n_rejects: int
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """Return the finished shards by file name. Lines that cannot be read are left out, such as one that a killed run began."""
+    entries: dict[str, Entry] = {}
+    try:
+        lines = (folder / FINISHED_FILE).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    for line in lines:
+        try:
+            entry = Entry(**json.loads(line))
+            entries[entry.name] = replace(entry, stamp=Stamp(*entry.stamp))
+        except (ValueError, TypeError):
+            continue
+    return entries
+
+
+def write_entries(folder: Path, entries: Iterable[Entry]) -> None:
+    """Replace the list of finished shards."""
+    write_text(folder / FINISHED_FILE, "".join(map(_line, entries)))
+
+
+def add_entry(folder: Path, entry: Entry) -> None:
+    """Add a finished shard."""
+    with open(folder / FINISHED_FILE, "a", encoding="utf-8") as file:
+        file.write(_line(entry))
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
