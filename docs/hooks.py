@@ -1,15 +1,19 @@
-"""Hook of mkdocs: generate the command-line reference from click's own help.
+"""Hook of mkdocs: the command-line reference from click's own help, version and repository from setup.cfg, formulas as MathML.
 
 The page `command-line.md` exists only in the built site, so it cannot differ from the commands.
 """
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 from typing import Any
 
 import click
 
+FORMULA = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.+?)\\[\])]</\1>', re.DOTALL)
 ALIASES = {"pl": "pseudo-labels"}  # described once, under the long name
 INTRODUCTION = """# Command line
 
@@ -44,3 +48,25 @@ def on_files(files: Any, config: Any) -> Any:
 
     files.append(File.generated(config, "command-line.md", content=reference()))
     return files
+
+
+def on_config(config: Any) -> Any:
+    """Set the link to the repository, with the version."""
+    from pipeline import __version__
+
+    setup = ConfigParser()
+    setup.read("setup.cfg", encoding="utf-8")
+    config.repo_url, config.repo_name = setup["metadata"]["url"], f"{config.site_name} {__version__}"
+    return config
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """Replace formulas by MathML, which browsers render themselves."""
+    return FORMULA.sub(lambda match: mathml(html.unescape(match[2]).strip(), block=match[1] == "div"), content)
+
+
+def mathml(formula: str, *, block: bool) -> str:
+    """Return a formula in LaTeX as MathML."""
+    from latex2mathml.converter import convert
+
+    return str(convert(formula, display="block" if block else "inline"))

@@ -12,6 +12,7 @@ import sys
 import click
 import pytest
 
+from pipeline import __version__
 from pipeline.cli.main import soundspot
 from pipeline.common.console import INTERRUPTED
 from pipeline.features import store
@@ -76,6 +77,30 @@ def test_the_equations_lead_to_their_code(site):
     page = (site / "paper.html").read_text()
     for place in ("equations.min_max", "equations.contrastive_loss", "equations.audio_relation"):
         assert f'href="api/method.html#pipeline.model.{place}"' in page
+
+
+@pytest.mark.slow
+def test_the_site_works_from_disk(site):
+    """Opened as files: search, formulas, images and the link to the repository, and nothing comes from elsewhere."""
+    from tests.support.chromium import launched
+
+    with launched() as browser:
+        page = browser.new_page()
+        requests, errors = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((site / "paper.html").as_uri())
+        assert page.locator("math mfrac").first.bounding_box()["height"] > 15
+        assert page.locator(".md-header .md-source").inner_text().strip() == f"soundspot {__version__}"
+        page.fill("input[name=query]", "calibrate")
+        page.locator(".md-search-result__link").first.click()
+        page.wait_for_function("!location.pathname.endsWith('/paper.html')")
+        for built in (path for path in site.rglob("*.html") if "<img" in path.read_text()):
+            page.goto(built.as_uri())
+            broken = "[...document.images].filter(image => image.loading != 'lazy' && !image.naturalWidth).map(image => image.src)"
+            assert page.evaluate(broken) == [], built
+    assert [address for address in requests if not address.startswith(("file:", "data:", "about:"))] == []
+    assert errors == []
 
 
 def test_the_command_line_reference_has_every_command_and_option():
