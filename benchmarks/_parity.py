@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,17 @@ from pipeline.methods.base import Batch, Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.registry import METHODS
 from pipeline.methods.trained_model import TrainedModel
+from pipeline.model.devices import autocast, float32_as
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.checkpoints import WEIGHTS, read_checkpoint
-from pipeline.training.loop import _autocast
 from pipeline.training.train import initialize, train
 
 CPU = torch.device("cpu")
 SMALL = 24  # clips of the parts that compare; DSOL needs more than its number of clusters
 Result = dict[str, Any]
-
-
-@contextmanager
-def whole_float32() -> Iterator[None]:
-    """Disable TF32, in the backward pass as well."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -110,7 +98,7 @@ def compare(
     row = {key: difference(measured[1][key], measured[0][key]) for key in measured[0]}
     if device.type == "cuda":
         # The same cells as before, with the batch that is on the device.
-        with torch.no_grad(), _autocast(device):
+        with torch.no_grad(), autocast(device):
             half = method.loss(deepcopy(model).to(device).train(), batch)
         row["half_loss"] = difference(half.cpu().numpy(), measured[0]["loss"])
     return row
@@ -118,7 +106,7 @@ def compare(
 
 def gradient(method: Method, model: AudioVisualModel, batch: Batch) -> dict[str, np.ndarray]:
     """Return the loss and its gradient in float32."""
-    with whole_float32():
+    with float32_as("ieee"):
         loss = method.loss(model.train(), batch)
         loss.backward()
     found = [each.grad.flatten() for each in model.parameters() if each.grad is not None]

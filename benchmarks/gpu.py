@@ -4,7 +4,8 @@ Parity: for each method, the loss, its gradient and the maps of the demo's encod
 and how much the loss differs in the precision of training. Resuming: a run that is interrupted and resumed, there and on the CPU, against
 an uninterrupted one; and the operations that torch reports as not deterministic. Speed: pairs per second of an epoch of Eq. 7, with batches
 from shards, and with batches that are on the device already; the share of time spent waiting for batches; clips per second of the label
-pass, and of its maps alone; memory; and the lines of a step at which the program waits for the device. All clips are noise.
+pass, and of its maps alone; memory; and the lines of a step at which the program waits for the device. On a GPU, all this with
+deterministic algorithms, with the fastest ones, and compiled. All clips are noise.
 
     python benchmarks/gpu.py [--device cuda] [--net paper] [--clips 2880] [--passes 3] [--limit 240]
         [--output benchmarks/results/gpu.json]
@@ -26,7 +27,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ from pipeline.common.config import AudioSettings, TrainingSettings, load_params
 from pipeline.common.console import be_silent
 from pipeline.common.files import write_json
 from pipeline.common.text_table import MISSING, Table
-from pipeline.methods.trained_model import TrainedModel
-from pipeline.model.inference import select_device
+from pipeline.model.devices import algorithms, select_device
+from pipeline.model.inference import inference
 from pipeline.shards.reader import ShardSet
 from pipeline.training.history import Waited
 from pipeline.training.live.steps import EpochSteps
@@ -48,7 +49,7 @@ from pipeline.training.loop import label_training_set, train_epoch
 from pipeline.training.run import TrainingRun
 from pipeline.training.spec import train_specs
 from pipeline.training.state import TrainingState, start
-from pipeline.training.train import _deterministic, initialize
+from pipeline.training.train import initialize
 
 # Block of params.yaml, pixels per side, and audio: the demo's, and five seconds as for the paper's datasets.
 NETS = {
@@ -59,25 +60,37 @@ NETS = {
         AudioSettings(sample_rate=16_000, clip_seconds=5.0, n_fft=640, hop_length=320, n_mels=64),
     ),
 }
-PARTS = ("parity", "resuming", "speed")
+ON_CPU = ("parity", "resuming", "speed")
+PARTS = (*ON_CPU, "speed, fastest algorithms", "speed, fastest algorithms, compiled")
 KEPT = 8  # batches on the device
 # Largest relative differences. Float32 rounds to 1e-7, and sums in another order add to it; a threshold that one clip crosses shows in the
 # gradient first. Half precision: as in the tests on a CPU. No GPU has been measured yet.
 TOLERANCES = {"loss": 1e-4, "gradient": 1e-2, "maps": 1e-3, "half_loss": 2e-2, "resumed": 1e-2}
 
 
-def speed(settings: TrainingSettings, shards: ShardSet, folder: Path, device: torch.device, passes: int) -> Result:
-    """Time epochs of Eq. 7, and label passes."""
-    settings = with_epochs(settings, passes + 1)
+def prepare(settings: TrainingSettings, folder: Path, net: str, clips: int, device: torch.device) -> None:
+    """Write shards, and train an initial model on them."""
+    _, image_size, audio = NETS[net]
+    write_shards(folder / "shards", clips, image_size=image_size, audio=audio)
     begin = {"initialize": settings.initialize.model_copy(update={"epochs": 1})}
-    initialize(shards, folder / "initialize", settings=settings.model_copy(update=begin), seeds=[0], device=str(device))
+    settings = settings.model_copy(update=begin)
+    initialize(
+        ShardSet.open(folder / "shards"), folder / "initialize", settings=settings, seeds=[0], device=str(device)
+    )
+
+
+def speed(
+    settings: TrainingSettings, folder: Path, device: torch.device, passes: int, *, deterministic: bool, compiled: bool
+) -> Result:
+    """Time epochs of Eq. 7, and label passes."""
+    shards = ShardSet.open(folder / "shards")
     (spec,) = train_specs(
         shards, folder / "initialize", folder / "run", method="iterative", settings=settings, seeds=[0]
     )
-    run = TrainingRun(spec, shards, device)
-    state = start(run)
-    reset_peak(device)
-    with _deterministic():
+    run = TrainingRun(spec, shards, device, compiled=compiled)
+    with algorithms(device, deterministic=deterministic):
+        state = start(run)
+        reset_peak(device)
         timings = [one_pass(run, state, epoch) for epoch in range(1, passes + 2)]
     # The first is a warm-up.
     median = {name: statistics.median(each[name] for each in timings[1:]) for name in timings[0]}
@@ -100,13 +113,19 @@ def one_pass(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, fl
     from_shards = timed(run.device, lambda: train_epoch(run, state, waited, steps()))
     kept = list(islice(run.batches(epoch, cell_stride=stride, labels=state.labels), KEPT))
     again = list(islice(cycle(kept), run.n_steps))
-    model = TrainedModel(state.model, run.method).to(run.device)
+
+    def maps() -> None:
+        state.model.eval()
+        with inference("tf32"):
+            for batch in again:
+                run.method.localize(state.model, batch.frames, batch.log_mel)
+
     return {
         "shards": from_shards,
         "waiting": waited.seconds,
         "device": timed(run.device, lambda: train_epoch(run, state, again, steps())),
         "labels": timed(run.device, lambda: label_training_set(run, state, epoch)),
-        "maps": timed(run.device, lambda: [model.localize(each.frames, each.log_mel) for each in again]),
+        "maps": timed(run.device, maps),
     }
 
 
@@ -155,9 +174,9 @@ def peak(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
-def failed(result: Result) -> list[str]:
+def failed(result: Result, names: Sequence[str] = ON_CPU) -> list[str]:
     """Return the checks that fail. A value that is not a number fails, and so does a part that has not run."""
-    parts = {name: result.get(name, {"error": "not run"}) for name in PARTS}
+    parts = {name: result.get(name, {"error": "not run"}) for name in names}
     rows = parts | {f"parity of {name}": row for name, row in parts["parity"].items() if name != "error"}
     errors = [f"{name}: {row['error']}" for name, row in rows.items() if "error" in row]
     return errors + [
@@ -204,23 +223,28 @@ def main() -> None:
     be_silent()
     begun, device = time.perf_counter(), select_device(arguments.device)
     training = load_params(arguments.params).training
-    block, image_size, audio = NETS[arguments.net]
+    block = NETS[arguments.net][0]
     result = machine(device) | {name: getattr(arguments, name) for name in ("net", "clips", "passes")}
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
 
-        def timed_speed() -> Result:
-            write_shards(folder / "speed/shards", arguments.clips, image_size=image_size, audio=audio)
-            shards = ShardSet.open(folder / "speed/shards")
-            return speed(training[block], shards, folder / "speed", device, arguments.passes)
+        settings = with_epochs(training[block], arguments.passes + 1)
+
+        def timed_epochs(*, deterministic: bool = True, compiled: bool = False) -> Result:
+            if not (folder / "shards").exists():
+                prepare(settings, folder, arguments.net, arguments.clips, device)
+            return speed(settings, folder, device, arguments.passes, deterministic=deterministic, compiled=compiled)
 
         functions: tuple[Callable[[], Result], ...] = (
             lambda: parity(training["demo"], folder / "parity", device),
             lambda: resuming(training["demo"], folder / "resuming", device),
-            timed_speed,
+            timed_epochs,
+            lambda: timed_epochs(deterministic=False),
+            lambda: timed_epochs(deterministic=False, compiled=True),
         )
-        for name, function in zip(PARTS, functions, strict=True):
+        parts = PARTS if device.type == "cuda" else ON_CPU
+        for name, function in zip(parts, functions, strict=False):
             so_far = time.perf_counter() - begun
             print(f"\n{name}, after {so_far:.0f} s" + (": not run" if so_far > arguments.limit else ""), flush=True)
             if so_far <= arguments.limit:
@@ -232,7 +256,7 @@ def main() -> None:
                 show(name, result[name])
                 write_json(arguments.output, result)
 
-    found = failed(result)
+    found = failed(result, parts)
     print("\n" + ("\n".join(found) or f"all checks hold, {time.perf_counter() - begun:.0f} s"))
     raise SystemExit(bool(found))
 

@@ -10,6 +10,8 @@ import click
 from pipeline.common.console import run_command
 from stages.options import (
     FOLDER,
+    compiled_option,
+    deterministic_option,
     device_option,
     features_option,
     fresh_option,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 @device_option
 @parallel_option
 @processes_option
+@compiled_option
+@deterministic_option
 @live_option
 @fresh_option
 def main(
@@ -41,6 +45,8 @@ def main(
     device: str,
     n_parallel: int,
     n_processes: int,
+    compiled: bool,
+    deterministic: bool,
     live: Log,
     fresh: bool,
 ) -> None:
@@ -71,6 +77,8 @@ def main(
             device=own_device,
             n_parallel=n_parallel,
             n_processes=n_processes,
+            compiled=compiled,
+            deterministic=deterministic,
             fresh=fresh,
             live=live,
         )

@@ -55,6 +55,21 @@ device_option = click.option(
     envvar="SOUNDSPOT_DEVICE",
     help="auto, cpu, cuda or cuda:N. Machine-specific, so not in params.yaml.",
 )
+compiled_option = click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=False,
+    show_default=True,
+    envvar="SOUNDSPOT_COMPILE",
+    help="Compile the backbones with torch.compile.",
+)
+deterministic_option = click.option(
+    "--deterministic/--fastest",
+    default=True,
+    show_default=True,
+    envvar="SOUNDSPOT_DETERMINISTIC",
+    help="Deterministic algorithms on CUDA, or the fastest ones. On a CPU, results are always deterministic.",
+)
 live_option = click.option(
     "--live",
     type=click.Choice(["auto", "dvclive", "tensorboard", "off"]),

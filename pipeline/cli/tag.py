@@ -80,7 +80,7 @@ def tag(
     from pipeline.apps.tag.run import tag as run
     from pipeline.apps.tag.sounds import SoundModel
     from pipeline.common.config import load_params
-    from pipeline.model.inference import select_device
+    from pipeline.model.devices import select_device
 
     if classifier is None and tagger is None:
         raise click.UsageError("give --frames, --sounds, or both")

@@ -32,7 +32,7 @@ from pipeline.common.seeding import evenly_spaced
 from pipeline.common.text_table import counted
 from pipeline.evaluation.response_maps import BATCH_SIZE, check_finite, compute_maps, load_model_for
 from pipeline.media.log_mel import log_mel_of_windows
-from pipeline.model.inference import select_device
+from pipeline.model.devices import select_device
 from pipeline.scoring.map_file import ResponseMaps
 from pipeline.shards.reader import ShardSet
 

@@ -16,7 +16,7 @@ import torch
 from pipeline.common.errors import EvaluationError
 from pipeline.common.project import MODEL_FILE, WEIGHTS_FOLDER, WEIGHTS_PATTERN, stage_name
 from pipeline.evaluation.response_maps import load_model_for
-from pipeline.model.inference import select_device
+from pipeline.model.devices import select_device
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import read_checkpoint
 

@@ -23,7 +23,7 @@ from pipeline.features.backbone import origin_of
 from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, why_stale
 from pipeline.features.reader import n_views
 from pipeline.features.store import read_header
-from pipeline.model.inference import select_device
+from pipeline.model.devices import select_device
 from pipeline.shards.reader import ShardSet
 
 CODE = "pipeline.features.compute"  # where the code of this stage starts

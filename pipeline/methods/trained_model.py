@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline.methods.base import Method
+from pipeline.model.devices import Precision, move, select_device
 from pipeline.model.encoders import AudioVisualModel
-from pipeline.model.inference import inference, plain_batches, predict, select_device
+from pipeline.model.inference import inference, plain_batches, predict
 from pipeline.shards.reader import ShardSet
 
 
@@ -39,7 +41,8 @@ class TrainedModel:
 
     def to(self, device: str | torch.device) -> TrainedModel:
         """Move the encoders to a device, in place, and switch to evaluation mode."""
-        self.encoders.to(select_device(device) if isinstance(device, str) else device).eval()
+        move(self.encoders, select_device(device) if isinstance(device, str) else device)
+        self.encoders.eval()
         return self
 
     def localize(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +65,7 @@ class TrainedModel:
         device: str | torch.device = "auto",
         audio_order: Sequence[int] | None = None,
         clips: range | None = None,
+        precision: Precision = "ieee",
     ) -> tuple[np.ndarray, np.ndarray]:
         """Localize all clips; return raw maps (n, h, w) and audio embeddings (n, d), float32, in the order of the shards.
 
@@ -75,6 +79,8 @@ class TrainedModel:
             Pairs frame i with the audio of clip audio_order[i].
         clips : range, optional
             Only these.
+        precision : str
+            Of convolutions and matrix products on CUDA: "ieee", or the faster "tf32".
 
         Raises
         ------
@@ -83,8 +89,15 @@ class TrainedModel:
         """
         device = select_device(device) if isinstance(device, str) else device
         self.to(device)
+        localize = partial(self.method.localize, self.encoders)
         return predict(
-            self.localize, shards, batch_size=batch_size, device=device, audio_order=audio_order, clips=clips
+            localize,
+            shards,
+            batch_size=batch_size,
+            device=device,
+            audio_order=audio_order,
+            clips=clips,
+            precision=precision,
         )
 
     def response_maps(

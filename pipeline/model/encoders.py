@@ -63,11 +63,11 @@ class AudioVisualModel(nn.Module):
         Features of a frozen backbone can be computed once and stored: frames with the backbone's `dim` channels instead of 3 are taken
         for such features, and returned as float32.
         """
-        # Shards are channels_last. With that memory format, oneDNN's backward pass corrupts memory in narrow networks (torch 2.13,
-        # CPU).
+        # Shards are channels_last. On a CPU, oneDNN's backward pass then corrupts memory in narrow networks (torch 2.13).
         if frames.shape[1] == self.visual.dim:
             return self._of_whole_batch(frames.float().contiguous())
-        features: Tensor = self.visual(((frames.float() - self.mean) / self.std).contiguous())
+        pixels = (frames.float() - self.mean) / self.std
+        features: Tensor = self.visual(pixels if pixels.is_cuda else pixels.contiguous())
         return self._of_whole_batch(features)
 
     def audio_features(self, log_mel: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-Evaluation mode, no gradients, un-augmented pairs, float32 on every device; results are in the order of the shards. Maps are raw (Eq. 1
-before min-max).
+Evaluation mode, no gradients, un-augmented pairs, float32 on every device unless a caller asks for TF32; results are in the order of the
+shards. Maps are raw (Eq. 1 before min-max).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.common.errors import TrainingError
+from pipeline.model.devices import Precision, float32_as
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import response_map
+from pipeline.model.transfer import fetch
 from pipeline.shards.reader import ShardSet
 
 READ_AHEAD = 3  # batches in memory in addition to the one in use, or one more than threads that read them
@@ -31,37 +32,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def select_device(name: str) -> torch.device:
-    """Return the device named "cpu", "cuda", "cuda:1" …; "auto" uses CUDA if available.
-
-    Raises
-    ------
-    TrainingError
-        The name is unknown, or this machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("unsupported type")
-        torch.empty(0, device=device)  # fails now, not after minutes of work, if the device does not exist
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
-    return device
-
-
 @contextmanager
-def inference() -> Iterator[None]:
-    """Disable gradients and TF32 convolutions, which newer GPUs use by default and which round to 10 bits."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+def inference(precision: Precision = "ieee") -> Iterator[None]:
+    """Disable gradients, and, unless `precision` is "tf32", TF32, which rounds to 10 bits."""
+    with float32_as(precision), torch.inference_mode():
+        yield
 
 
 def localize_by_response(model: AudioVisualModel, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +53,7 @@ def predict(
     device: torch.device,
     audio_order: Sequence[int] | None = None,
     clips: range | None = None,
+    precision: Precision = "ieee",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Localize all clips.
 
@@ -92,6 +68,8 @@ def predict(
         Pairs frame i with the audio of clip audio_order[i].
     clips : range, optional
         Only these.
+    precision : str
+        Of convolutions and matrix products on CUDA: "ieee" or "tf32".
 
     Returns
     -------
@@ -110,16 +88,26 @@ def predict(
     batches = plain_batches(shards, batch_size=batch_size, device=device, audio_order=audio_order, clips=clips)
     n_clips, n_done = len(shards if clips is None else clips), 0
     arrays: list[np.ndarray] = []
-    with inference():
-        for frames, log_mel in batches:
-            found = localize(frames, log_mel)
-            # Results leave the device batch by batch: those of millions of clips take gigabytes.
+    with inference(precision):
+        # Results leave the device batch by batch: those of millions of clips take gigabytes.
+        for wait in _one_behind(fetch(localize(frames, log_mel)) for frames, log_mel in batches):
+            found = wait()
             arrays = arrays or [np.empty((n_clips, *values.shape[1:]), np.float32) for values in found]
             for array, values in zip(arrays, found, strict=True):
-                array[n_done : n_done + len(values)] = values.float().cpu().numpy()
-            n_done += len(frames)
+                array[n_done : n_done + len(values)] = values
+            n_done += len(found[0])
     response, audio = arrays
     return response, audio
+
+
+def _one_behind(results: Iterable[Result]) -> Iterator[Result]:
+    """Yield each result after the next one was made, so that a GPU has work while the host waits for a result."""
+    made: deque[Result] = deque()
+    for result in results:
+        made.append(result)
+        if len(made) > 1:
+            yield made.popleft()
+    yield from made
 
 
 def plain_batches(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,21 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not values.is_cuda:
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
+
+
+def fetch(values: Iterable[Tensor]) -> Callable[[], list[np.ndarray]]:
+    """Start to copy tensors to the host, as float32. The function that is returned waits for them: call it once the device has new work."""
+    copies = [each.float() for each in values]
+    device = copies[0].device
+    copies = [each.to("cpu", non_blocking=True) for each in copies]
+    done = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+
+    def wait() -> list[np.ndarray]:
+        if done is not None:
+            done.synchronize()
+        return [each.numpy() for each in copies]
+
+    return wait
 
 
 class HostBuffers(nn.Module):

@@ -4,8 +4,8 @@ Conventions
 -----------
 ``model.pt`` is self-contained: weights as "model.NAME"; format_version, method, stage, seed, epoch, fingerprint, image_size, delta_v,
 n_clips; and, as JSON, the settings `encoder`, `iteration` and `audio` and the list `classes`. It has no optimizer state and no
-timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer, the history and, if there is one, the teacher's weights as "teacher.NAME", and
-only exists while a run is unfinished. Reading compares the checksums in the file and rejects weights that are not finite.
+timestamps, so the same training gives the same bytes. ``state.pt`` adds the optimizer, the history, the device and, if there are any, the
+teacher's weights as "teacher.NAME" and the scale of float16 losses as "scaler.NAME". It only exists while a run is unfinished. Reading compares the checksums in the file and rejects weights that are not finite.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 
 from pipeline.common.errors import DivergenceError
 from pipeline.common.hdf5 import ascii_ids, write_arrays
 from pipeline.methods.base import Batch
 from pipeline.methods.trained_model import TrainedModel
+from pipeline.model.devices import autocast
 from pipeline.model.ranks import by_first, copy_of_first, is_first, joined_arrays, own_clips
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.training.history import EpochTimer
@@ -83,11 +83,11 @@ def train_epoch(
     state.model.train()
     with steps as after_step:
         for batch in batches:
-            with _autocast(run.device):
+            with autocast(run.device):
                 loss = run.method.loss(state.model, batch)
             # A GPU is still computing here: nothing may read a tensor before the step, nor wait for one.
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            state.scaler.scale(loss).backward()
             state.step()
             after_step(batch, loss, run.method.uninformed_loss(state.model, batch))
     return steps.measures()
@@ -98,7 +98,12 @@ def label_training_set(run: TrainingRun, state: TrainingState, epoch: int) -> Ps
     model = TrainedModel(state.labeler, run.method)
     batch_size = run.spec.batch_size
     clips = own_clips(len(run.shards), batch_size)
-    found = model.predict(run.shards, batch_size=batch_size, device=run.device, clips=clips) if clips else None
+    # Labels are stored in half precision, which has as many bits as TF32.
+    found = (
+        model.predict(run.shards, batch_size=batch_size, device=run.device, clips=clips, precision="tf32")
+        if clips
+        else None
+    )
     by_first(partial(_write_labels, run, epoch, joined_arrays(found)))
     return PseudoLabels.open(run.folder.labels(run.spec.labels_epoch(epoch)))
 
@@ -110,9 +115,3 @@ def _write_labels(run: TrainingRun, epoch: int, arrays: Sequence[np.ndarray]) ->
     path = run.folder.labels(run.spec.labels_epoch(epoch))
     attributes = run.spec.label_attributes(epoch, audio)
     write_pseudo_labels(path, PseudoLabels.from_responses(run.shards.clip_ids, response, audio, **attributes))
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    # bfloat16 has the range of float32, so it needs no loss scaling. On a CPU, or emulated on a GPU, it is slower than float32.
-    usable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=usable)

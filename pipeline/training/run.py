@@ -39,6 +39,8 @@ class TrainingRun:
     shards : ShardSet
         The training split.
     device : torch.device
+    compiled : bool
+        Whether torch.compile compiles the backbones.
     on_epoch : callable
         Called at the end of each epoch. It may raise to end the run; the model must stay as it is.
     live : str
@@ -50,6 +52,7 @@ class TrainingRun:
     device: torch.device
     on_epoch: EpochHook = no_hook
     live: Log = "off"
+    compiled: bool = False
 
     @property
     def folder(self) -> RunFolder:

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.common.config import AudioSettings, EncoderSettings, IterationSettings, OptimizationSettings
+from pipeline.common.config import AudioSettings, IterationSettings
 from pipeline.common.console import report
 from pipeline.common.errors import CheckpointError, PseudoLabelError, TrainingError
 from pipeline.common.hdf5 import verify_arrays
 from pipeline.common.project import MODEL_FILE, labels_path
 from pipeline.common.seeding import derive_seed
 from pipeline.features.reader import FeatureSet
+from pipeline.model.devices import loss_scaler, move
 from pipeline.model.encoders import AudioVisualModel, build_model
+from pipeline.model.optimizer import build_optimizer
 from pipeline.model.ranks import average_gradients, by_first, on_all, share_batch_norm
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.pseudo_labels.hdf5_file import unusable
@@ -32,6 +33,8 @@ from pipeline.training.live.curve import LossCurve
 from pipeline.training.live.lines import report_start
 from pipeline.training.run import TrainingRun
 from pipeline.training.spec import initial_digest
+
+SCALER = "scaler."  # prefix of its entries in ``state.pt``
 
 
 @dataclass
@@ -48,6 +51,8 @@ class TrainingState:
         Row 0, and one row per completed epoch, see `pipeline.training.history`.
     curve : LossCurve
         The loss over the steps of completed epochs, for logs.
+    scaler : torch.amp.GradScaler
+        See `pipeline.model.devices.loss_scaler`.
     teacher : AveragedModel or None
         The exponential moving average of the weights over the steps, with `teacher_decay`; None if that is 0.
     """
@@ -57,6 +62,7 @@ class TrainingState:
     labels: PseudoLabels | None
     history: list[dict[str, float]]
     curve: LossCurve
+    scaler: torch.amp.GradScaler
     teacher: AveragedModel | None = None
 
     @property
@@ -66,8 +72,10 @@ class TrainingState:
 
     def step(self) -> None:
         """Take a step of the optimizer, and move the average of the weights."""
+        # The gradients are averaged while they are scaled, so all ranks skip the same steps.
         average_gradients(self.model)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.teacher is not None:
             self.teacher.update_parameters(self.model)
 
@@ -127,9 +135,12 @@ def save(run: TrainingRun, state: TrainingState) -> None:
     content = {f"history.{name}": [row[name] for row in state.history] for name in LOGGED}
     content |= {checkpoints.WEIGHTS + name: value for name, value in state.model.state_dict().items()}
     content |= checkpoints.flatten_optimizer(state.optimizer) | state.curve.content()
+    content |= {SCALER + name: value for name, value in state.scaler.state_dict().items()}
     if state.teacher is not None:
         content |= {checkpoints.TEACHER + name: value for name, value in state.labeler.state_dict().items()}
-    checkpoints.write_checkpoint(run.folder.state, {"fingerprint": run.folder.fingerprint, **content})
+    checkpoints.write_checkpoint(
+        run.folder.state, {"fingerprint": run.folder.fingerprint, "device": run.device.type, **content}
+    )
 
 
 def keep_weights(run: TrainingRun, state: TrainingState, epoch: int) -> None:
@@ -143,32 +154,6 @@ def finish(run: TrainingRun, state: TrainingState) -> None:
     write_history(run.folder.history, run.folder.timings, state.history)
     checkpoints.write_checkpoint(run.folder.model, _model_content(run, state, state.epoch))
     run.folder.finish(run.spec.labels_epoch(state.epoch), _kept(run, state))
-
-
-def build_optimizer(
-    model: AudioVisualModel, encoder: EncoderSettings, settings: OptimizationSettings
-) -> torch.optim.AdamW:
-    """Return the optimizer of everything that is not frozen.
-
-    Backbones that start from published weights form a second group if `backbone_learning_rate` is set: fine-tuning them takes a rate at
-    which layers with random weights hardly learn. Raises TrainingError if all is frozen.
-    """
-    pretrained: set[Tensor] = set()
-    if settings.backbone_learning_rate is not None:
-        for name in ("visual", "audio"):
-            if getattr(encoder, name).weights is not None:
-                pretrained |= set(getattr(model, name).parameters())
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in trainable if each not in pretrained], "lr": settings.learning_rate},
-        {"params": [each for each in trainable if each in pretrained], "lr": settings.backbone_learning_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
-        raise TrainingError("encoder: both backbones are frozen, and there is nothing else to train; set embedding_dim")
-    # On CUDA, one kernel for all parameters; None leaves the choice to torch.
-    fused = True if trainable[0].is_cuda else None
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
 
 
 def _resumed(run: TrainingRun) -> TrainingState | None:
@@ -193,9 +178,16 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
         columns = [saved[f"history.{name}"] for name in LOGGED]
         state.history = [dict(zip(LOGGED, row, strict=True)) for row in zip(*columns, strict=True)]
         state.curve.restore(saved)
+        # On another device, the run may begin to scale its losses, or end.
+        if scaler := {name.removeprefix(SCALER): value for name, value in saved.items() if name.startswith(SCALER)}:
+            state.scaler.load_state_dict(scaler)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder.state}: incomplete ({type(error).__name__}: {error})") from None
     _check_earlier_epochs(run, state)
+    if (before := saved.get("device", run.device.type)) != run.device.type:
+        report(
+            f"{spec.name}: began on {before}, goes on on {run.device.type}; results differ from those of one device by rounding"
+        )
     if spec.writes_labels(state.epoch):
         path = folder.labels(spec.labels_epoch(state.epoch))
         state.labels = PseudoLabels.open(path)
@@ -262,11 +254,17 @@ def _new_state(run: TrainingRun, model: AudioVisualModel | None = None) -> Train
         torch.manual_seed(derive_seed(spec.seed, spec.stage, "weights"))
         model = build_model(spec.encoder) if model is None else model
         run.method.prepare(model, n_clips=spec.n_clips, classes=spec.class_names)
-    model.to(run.device)
+    move(model, run.device)
+    if run.compiled:
+        # Only the backbones: a method's loss reads values and draws numbers on the host.
+        model.visual.compile()
+        model.audio.compile()
     share_batch_norm(model.visual, model.audio)
     optimizer = build_optimizer(model, spec.encoder, spec.iteration)
     curve = LossCurve(run.epochs * run.n_steps)
-    return TrainingState(model, optimizer, None, [], curve, _new_teacher(model, spec.iteration))
+    return TrainingState(
+        model, optimizer, None, [], curve, loss_scaler(run.device), _new_teacher(model, spec.iteration)
+    )
 
 
 def _new_teacher(model: AudioVisualModel, settings: IterationSettings) -> AveragedModel | None:

@@ -5,23 +5,19 @@ See `pipeline.training.loop` for what a run does.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from pipeline.common.config import TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.common.files import locked
 from pipeline.common.project import SEED_PATTERN, is_seed_folder, stage_name
-from pipeline.model.inference import select_device
+from pipeline.model.devices import algorithms, select_device
 from pipeline.model.ranks import by_first, check_batch_size, is_first, launched, n_ranks
 from pipeline.shards.reader import ShardSet
 from pipeline.training.live.writers import Log
@@ -42,6 +38,8 @@ def initialize(
     device: str = "auto",
     n_parallel: int = 1,
     n_processes: int = 1,
+    compiled: bool = False,
+    deterministic: bool = True,
     fresh: bool = False,
     live: Log = "off",
 ) -> None:
@@ -63,6 +61,10 @@ def initialize(
         Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
     n_processes : int >= 1
         Number of processes that train each seed together, one for each device (see `pipeline.model.ranks`).
+    compiled : bool
+        Compile the backbones with torch.compile: the first steps take minutes, the others less time. The result is the same up to rounding.
+    deterministic : bool
+        False: on CUDA, the fastest algorithms, with which a resumed run differs from an uninterrupted one by rounding. On a CPU, no effect.
     fresh : bool
         Train from scratch even if a finished or interrupted run could be kept or resumed.
     live : str
@@ -77,7 +79,18 @@ def initialize(
         The file of pretrained weights cannot be used.
     """
     specs = initialize_specs(shards, folder, settings=settings, seeds=seeds)
-    _train_all(specs, shards, folder, device, n_parallel=n_parallel, n_processes=n_processes, fresh=fresh, live=live)
+    _train_all(
+        specs,
+        shards,
+        folder,
+        device,
+        n_parallel=n_parallel,
+        n_processes=n_processes,
+        compiled=compiled,
+        deterministic=deterministic,
+        fresh=fresh,
+        live=live,
+    )
 
 
 def train(
@@ -92,6 +105,8 @@ def train(
     device: str = "auto",
     n_parallel: int = 1,
     n_processes: int = 1,
+    compiled: bool = False,
+    deterministic: bool = True,
     fresh: bool = False,
     live: Log = "off",
     on_epoch: EpochHook = no_hook,
@@ -112,7 +127,7 @@ def train(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv``, for a method that learns from class labels.
-    device, n_parallel, n_processes, fresh, live
+    device, n_parallel, n_processes, compiled, deterministic, fresh, live
         As in `initialize`.
     on_epoch : callable
         See `pipeline.training.run.TrainingRun`.
@@ -136,6 +151,8 @@ def train(
         device,
         n_parallel=n_parallel,
         n_processes=n_processes,
+        compiled=compiled,
+        deterministic=deterministic,
         fresh=fresh,
         live=live,
         on_epoch=on_epoch,
@@ -150,6 +167,8 @@ def _train_all(
     *,
     n_parallel: int,
     n_processes: int,
+    compiled: bool,
+    deterministic: bool,
     fresh: bool,
     live: Log,
     on_epoch: EpochHook = no_hook,
@@ -161,17 +180,21 @@ def _train_all(
     check_batch_size(specs[0].batch_size, together)
     if together > 1 and n_parallel > 1:
         raise TrainingError(f"{n_parallel} seeds at once, and {together} processes for each: choose one of the two")
+    if together > 1 and compiled:
+        raise TrainingError(
+            f"SOUNDSPOT_COMPILE with {together} processes: the statistics of BatchNorm that they exchange cannot be compiled; unset it"
+        )
     # Two processes in one folder would overwrite each other's files.
     with locked(folder, TrainingError) if is_first() else nullcontext():
         if fresh:  # train, even where the weights of another run would serve
             specs = [replace(spec, reuses_weights_of=None) for spec in specs]
         kept = by_first(partial(_clean, folder, specs, fresh))
         todo = [
-            TrainingRun(spec, shards, device, on_epoch, live)
+            TrainingRun(spec, shards, device, on_epoch, live, compiled)
             for spec, is_kept in zip(specs, kept, strict=True)
             if not is_kept
         ]
-        tasks = [partial(_carry_out, run) for run in todo]
+        tasks = [partial(_carry_out, run, deterministic) for run in todo]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
         n_parallel = min(n_parallel, len(specs))
         if n_processes > 1:
@@ -216,11 +239,11 @@ def _remove_other_seeds(folder: Path, specs: Sequence[RunSpec]) -> None:
         shutil.rmtree(stale)
 
 
-def _carry_out(run: TrainingRun, device_name: str | None = None) -> None:
+def _carry_out(run: TrainingRun, deterministic: bool, device_name: str | None = None) -> None:
     if device_name is not None:
         run = replace(run, device=select_device(device_name))
     other = run.spec.reuses_weights_of
-    with _deterministic():
+    with algorithms(run.device, deterministic=deterministic), _compiler_errors(run.compiled):
         if other and by_first(other.has_all_weights):
             relabel_from_checkpoints(run, other)
         else:
@@ -228,17 +251,15 @@ def _carry_out(run: TrainingRun, device_name: str | None = None) -> None:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Use deterministic algorithms; torch warns about CUDA operations that have none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    memory: Any = torch.utils.deterministic  # type checkers do not know its attribute
-    enabled, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Do not fill uninitialized memory: it is always overwritten here, so filling it only costs time.
-    memory.fill_uninitialized_memory = False
+def _compiler_errors(compiled: bool) -> Iterator[None]:
+    """Convert what torch.compile raises, for example without a C++ compiler, into a TrainingError."""
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException  # the import takes seconds
+
     try:
         yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        memory.fill_uninitialized_memory = fill
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).strip().split("\n\n")[0].split())  # what follows is advice for developers of torch
+        raise TrainingError(f"SOUNDSPOT_COMPILE: the encoders cannot be compiled ({reason}); unset it") from None

@@ -13,10 +13,10 @@ from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.dsol.method import STAGE_ONE, STAGE_TWO
 from pipeline.methods.registry import METHODS
 from pipeline.model.encoders import build_model
+from pipeline.model.optimizer import build_optimizer
 from pipeline.model.transfer import HostBuffers, send
 from pipeline.training.augmentation import draw_changes, jitter_colors
 from pipeline.training.live.steps import EpochSteps
-from pipeline.training.state import build_optimizer
 from tests.support.synthetic import ENCODER, make_settings
 
 META = torch.device("meta")

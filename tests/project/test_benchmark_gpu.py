@@ -90,11 +90,12 @@ def test_what_fails(gpu):
 
 
 def test_an_error_in_one_part_leaves_the_others(gpu, monkeypatch, tmp_path, capsys):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("out of order")
 
     for name in ("parity", "speed"):
         monkeypatch.setattr(gpu, name, broken)
+    monkeypatch.setattr(gpu, "prepare", lambda *_: None)
     monkeypatch.setattr(gpu, "resuming", lambda *_: {"resumed": 0.0})
     monkeypatch.setattr(gpu, "be_silent", lambda: None)
     output = tmp_path / "gpu.json"

@@ -8,10 +8,10 @@ import torch
 from pipeline.common.config import EncoderSettings, TimmSettings, TrainingSettings
 from pipeline.common.errors import TrainingError
 from pipeline.model.encoders import build_model
+from pipeline.model.optimizer import build_optimizer
 from pipeline.training import loop
 from pipeline.training.checkpoints import load_model
 from pipeline.training.spec import initialize_specs
-from pipeline.training.state import build_optimizer
 from pipeline.training.train import initialize, train
 from tests.support.synthetic import ENCODER, SMALL, make_settings, make_world
 

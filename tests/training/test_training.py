@@ -24,14 +24,13 @@ from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.contrastive import Contrastive
 from pipeline.methods.registry import METHODS
 from pipeline.methods.trained_model import TrainedModel
+from pipeline.model.devices import select_device
 from pipeline.model.encoders import build_model
-from pipeline.model.inference import select_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.training import batches as batches_module
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.checkpoints import load_model, read_checkpoint
 from pipeline.training.history import HISTORY, Waited
-from pipeline.training.loop import _autocast
 from pipeline.training.train import initialize, train
 from tests.support.easy_world import SHARP
 from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
@@ -343,16 +342,22 @@ class TestResponseMaps:
             select_device("abacus")
         with pytest.raises(TrainingError, match="'meta'"):
             select_device("meta")
+        with pytest.raises(TrainingError, match=r"'mps'.*Apple"):
+            select_device("mps")
 
     def test_a_pass_keeps_whole_float32_and_leaves_torch_as_it_was(self, world, monkeypatch):
         model, seen = build_model(make_settings().encoder), []
         heard, method = model.encode_audio, build_method("initial", make_settings().iterate)
-        monkeypatch.setattr(
-            model, "encode_audio", lambda a: (seen.append(torch.backends.cudnn.allow_tf32), heard(a))[1]
-        )
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+
+        def precisions():
+            return [each.fp32_precision for each in backends]
+
+        monkeypatch.setattr(model, "encode_audio", lambda a: (seen.append(precisions()), heard(a))[1])
+        before = precisions()
         TrainedModel(model, method).response_maps(world, batch_size=24, device="cpu")
-        assert (seen, torch.backends.cudnn.allow_tf32) == ([False], True)
+        TrainedModel(model, method).predict(world, batch_size=24, device="cpu", precision="tf32")
+        assert (seen, precisions()) == ([["ieee", "ieee"], ["tf32", "tf32"]], before)
 
 
 class TestMixedPrecision:
@@ -377,14 +382,6 @@ class TestMixedPrecision:
                 losses.append(built.loss(model, batch))
         assert losses[0].dtype == losses[1].dtype == torch.float32
         assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
-
-    def test_a_gpu_that_emulates_bfloat16_trains_in_float32(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-        monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: enabled)
-        assert not _autocast(torch.device("cuda"))
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-        assert _autocast(torch.device("cuda"))
-        assert not _autocast(torch.device("cpu"))
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_a_run_on_cuda(self, world, tmp_path):

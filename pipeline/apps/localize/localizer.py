@@ -46,7 +46,7 @@ from pipeline.media.audio_blocks import AudioBlock, Run
 from pipeline.media.log_mel import log_mel_of_windows
 from pipeline.media.video import squash
 from pipeline.methods.trained_model import TrainedModel
-from pipeline.model.inference import select_device
+from pipeline.model.devices import select_device
 from pipeline.scoring.protocols import Normalization
 from pipeline.scoring.upsampling import normalize
 from pipeline.training.checkpoints import load_model

@@ -29,8 +29,9 @@ from pipeline.manifests.prepared import check_fills_batch, resolve_media_root
 from pipeline.methods.base import Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.model.backbones.build import backbone_stride
+from pipeline.model.devices import select_device
 from pipeline.model.encoders import AudioVisualModel, build_model
-from pipeline.model.inference import inference, select_device
+from pipeline.model.inference import inference
 from pipeline.training.class_labels import classes_of_clips
 
 

@@ -128,14 +128,18 @@ def _codecs() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
+    from pipeline.model.devices import half_precision
+
     if not torch.cuda.is_available():
         build = f"torch built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch's CPU build"
         yield Finding("device", "note", f"no CUDA device ({build}); using {torch.get_num_threads()} CPU threads")
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(number))
-        half = "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        trained_in = str(half_precision(torch.device("cuda", number)) or torch.float32).removeprefix("torch.")
         name = torch.cuda.get_device_name(number)
-        yield Finding("device", "good", f"cuda:{number} {name}, {free:.0f} of {total:.0f} GiB free, bfloat16 {half}")
+        yield Finding(
+            "device", "good", f"cuda:{number} {name}, {free:.0f} of {total:.0f} GiB free, trains in {trained_in}"
+        )
 
 
 def _workers() -> Iterator[Finding]:
