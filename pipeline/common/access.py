@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.common.errors import AccessError
+from pipeline.common.errors import AccessError, SoundspotError
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE}  # affects every file, unlike the others
 _NO_PERMISSION = {errno.EACCES, errno.EPERM}
@@ -20,6 +20,19 @@ _ACCESS_ERRNOS = {
     errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.EISDIR,
     errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
+
+
+# What a network drive or a busy machine may recover from within seconds. EIO is also what a bad disk reports, again and again.
+_PASSING = {
+    errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNREFUSED,
+    errno.ECONNRESET, errno.ENOTCONN,
+}  # fmt: skip
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether trying again may succeed: an OSError of a network drive, or a SoundspotError that it caused."""
+    return isinstance(error, OSError | SoundspotError) and error.errno in _PASSING
 
 
 def access_errno(error: BaseException) -> int | None:
@@ -37,7 +50,9 @@ def raise_if_access_error(path: Path, error: BaseException) -> None:
     """Raise AccessError if `error` means that the system cannot open or read `path`; otherwise return."""
     number = access_errno(error)
     if number is not None:
-        raise AccessError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}") from None
+        problem = AccessError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}")
+        problem.errno = number
+        raise problem from None
 
 
 def access_advice(number: int) -> str:

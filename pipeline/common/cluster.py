@@ -8,10 +8,11 @@ cores. They use a temporary folder, terminate together with this process however
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import signal
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -24,13 +25,16 @@ from distributed.scheduler import KilledWorker
 from distributed.security import Security
 from tqdm import tqdm
 
+from pipeline.common.access import may_pass
 from pipeline.common.console import is_verbose, progress_disabled
-from pipeline.common.errors import ClusterError
+from pipeline.common.errors import ClusterError, SoundspotError
 from pipeline.common.processes import interrupts_deferred, scratch_folder
 from pipeline.common.text_table import printable
 
 SCHEDULER_VARIABLE = "DASK_SCHEDULER_ADDRESS"
 _CONNECT_TIMEOUT_S = 20
+# Ours: a network drive that fails over comes back within a minute.
+_RETRY_AFTER_S = (5, 60)
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -68,41 +72,80 @@ def run_tasks(
     Raises
     ------
     ClusterError
-        The scheduler does not respond or has no workers, or the same task killed two workers (its index is in ``.task``).
+        The scheduler does not respond or has no workers, or a task killed its worker, also alone (its index is in ``.task``).
     Exception
-        Any exception of a task; the remaining tasks are canceled.
+        Any exception of a task; the remaining tasks are canceled. If the cause may pass, such as an error of a network drive
+        (`pipeline.common.access.may_pass`), the task is first tried again twice, on any scheduler. So a task must be repeatable.
     """
     if not tasks:
         return
     with _client(scheduler or os.environ.get(SCHEDULER_VARIABLE), workers, len(tasks), label) as client:
-        waiting = iter(enumerate(tasks))
-        index_of: dict[Any, int] = {}
-        completed = as_completed(loop=client.loop)
-
-        def submit(count: int) -> None:
-            # At most one task per thread, so that if a worker dies, the task it was running must be the cause.
-            # pure=False: tasks write files, so Dask must not merge tasks with equal arguments.
-            for index, task in itertools.islice(waiting, max(count, 0)):
-                future = client.submit(function, *task, pure=False)
-                index_of[future.key] = index
-                completed.add(future)
-
-        submit(_capacity(client))
-        for future in tqdm(
-            completed, total=len(tasks), desc=printable(label), unit="task", disable=progress_disabled()
-        ):
-            index = index_of.pop(future.key)
-            try:
-                result = future.result()
-            except KilledWorker:
-                message = f"{label}: the worker process of task {index} terminated unexpectedly, twice (out of memory?)"
-                raise ClusterError(message, task=index) from None
-            submit(_capacity(client) - len(index_of))
-            yield index, result
+        queue = _Queue(client, function, tasks)
+        queue.fill()
+        with tqdm(total=len(tasks), desc=printable(label), unit="task", disable=progress_disabled()) as bar:
+            for future in queue.completed:
+                index = queue.index_of.pop(future.key)
+                try:
+                    result = future.result()
+                except KilledWorker:
+                    if not queue.suspect(index):
+                        message = f"{label}: the worker process of task {index} terminated unexpectedly, repeatedly (out of memory?)"
+                        raise ClusterError(message, task=index) from None
+                    queue.fill()
+                    continue
+                except (OSError, SoundspotError) as error:
+                    if not (may_pass(error) and queue.retry(index)):
+                        raise
+                    continue
+                queue.fill()
+                bar.update()
+                yield index, result
 
 
-def _capacity(client: Client) -> int:
-    return max(1, sum(client.nthreads().values()))
+class _Queue:
+    """The tasks that a client still has to run, and the few of them that are submitted."""
+
+    def __init__(self, client: Client, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> None:
+        self.completed = as_completed(loop=client.loop)
+        self.index_of: dict[Any, int] = {}
+        self._client, self._function, self._tasks = client, function, tasks
+        self._waiting = deque(range(len(tasks)))
+        self._retries: Counter[int] = Counter()
+        self._suspects: set[int] = set()
+
+    def fill(self) -> None:
+        """Submit one task per thread, and one more, so that no thread waits while this process handles a result."""
+        # If a worker dies, so does the spare task that may be in it. Then there is none, and the next death has one cause.
+        limit = max(1, sum(self._client.nthreads().values())) + (not self._suspects)
+        while self._waiting and len(self.index_of) < limit:
+            self._submit(self._waiting.popleft(), wait_s=0)
+
+    def suspect(self, index: int) -> bool:
+        """Try a task again that was in workers that died; return False if it has been tried alone already."""
+        if index in self._suspects:
+            return False
+        self._suspects.add(index)
+        self._waiting.appendleft(index)
+        return True
+
+    def retry(self, index: int) -> bool:
+        """Submit a task again, to run after a pause; return False if it has been tried too often."""
+        if self._retries[index] == len(_RETRY_AFTER_S):
+            return False
+        self._submit(index, wait_s=_RETRY_AFTER_S[self._retries[index]])
+        self._retries[index] += 1
+        return True
+
+    def _submit(self, index: int, *, wait_s: float) -> None:
+        # pure=False: tasks write files, so Dask must not merge tasks with equal arguments.
+        future = self._client.submit(_call, self._function, self._tasks[index], wait_s, pure=False)
+        self.index_of[future.key] = index
+        self.completed.add(future)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], wait_s: float) -> Any:
+    time.sleep(wait_s)
+    return function(*arguments)
 
 
 @contextmanager

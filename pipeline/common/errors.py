@@ -6,7 +6,15 @@ keeps its traceback.
 
 
 class SoundspotError(Exception):
-    """Base class of all errors that user input or the environment can cause."""
+    """Base class of all errors that user input or the environment can cause.
+
+    Attributes
+    ----------
+    errno : int or None
+        Number of the system's error that caused this one, if there was one.
+    """
+
+    errno: int | None = None
 
 
 class AccessError(SoundspotError):

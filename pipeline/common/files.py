@@ -185,7 +185,9 @@ def storing(path: Path, error: type[SoundspotError]) -> Iterator[None]:
     try:
         yield
     except OSError as reason:
-        raise error(
+        problem = error(
             f"{path}: cannot be written ({reason.strerror or reason}); free disk space or fix the permissions, and rerun: "
             "finished files are kept"
-        ) from None
+        )
+        problem.errno = reason.errno
+        raise problem from None

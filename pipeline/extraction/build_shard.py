@@ -7,6 +7,7 @@ only on its clips and the settings, not on the machine's paths, the time or othe
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.common.access import may_pass
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import AccessError, ExtractionError, ManifestError, MediaError, ShardError
 from pipeline.common.files import fingerprint, storing
@@ -29,6 +31,8 @@ from pipeline.shards.writer import FORMAT_VERSION, ShardWriter
 
 # Clips held in memory at a time; the result does not depend on it.
 _GROUP = 16
+# Ours: a clip must not be rejected because a network drive did not answer once.
+_RETRY_AFTER_S = (1, 5)
 # Characters of an unexpected error's message that are kept as the reason.
 _LONGEST_MESSAGE = 300
 
@@ -120,7 +124,7 @@ def _groups(task: ShardTask, clips: Sequence[Clip], rejects: dict[str, str]) -> 
     group: list[tuple[str, DecodedClip]] = []
     for clip in clips:
         try:
-            group.append((clip.clip_id, _decode(clip, task)))
+            group.append((clip.clip_id, _decode_with_retries(clip, task)))
         except MediaError as error:
             # Strip the media root, so that a shard's bytes do not depend on where it was built.
             reason = str(error).replace(f"{task.media_root}{os.sep}", "")
@@ -130,6 +134,17 @@ def _groups(task: ShardTask, clips: Sequence[Clip], rejects: dict[str, str]) -> 
             group = []
     if group:
         yield group
+
+
+def _decode_with_retries(clip: Clip, task: ShardTask) -> DecodedClip:
+    for wait_s in _RETRY_AFTER_S:
+        try:
+            return _decode(clip, task)
+        except MediaError as error:
+            if not may_pass(error):
+                raise
+            time.sleep(wait_s)
+    return _decode(clip, task)
 
 
 def _decode(clip: Clip, task: ShardTask) -> DecodedClip:

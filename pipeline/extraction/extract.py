@@ -183,7 +183,7 @@ def _finish_all(
         task = tasks[pending[error.task]]
         clips = task.clips.read()
         raise ExtractionError(
-            f"{task.path}: the worker process died twice on this shard (clips {clips[0].clip_id!r} to "
+            f"{task.path}: the worker process died repeatedly on this shard (clips {clips[0].clip_id!r} to "
             f"{clips[-1].clip_id!r}): out of memory, or a decoder crashed. Use fewer workers, or remove the clip "
             "from the list. Finished shards are kept"
         ) from None

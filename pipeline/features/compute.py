@@ -119,7 +119,7 @@ def _run_all(tasks: Sequence[FeatureTask], scheduler: str | None, workers: int |
         if error.task is None:
             raise
         raise FeatureError(
-            f"{tasks[error.task].path}: the worker process died twice on this file: out of memory? Use fewer workers. Finished files "
+            f"{tasks[error.task].path}: the worker process died repeatedly on this file: out of memory? Use fewer workers. Finished files "
             "are kept"
         ) from None
 

@@ -72,7 +72,9 @@ def require_file(path: Path) -> None:
         status = path.stat()
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise MediaError(f"{path}: {reason}; check the clip list and the media root") from None
+        problem = MediaError(f"{path}: {reason}; check the clip list and the media root")
+        problem.errno = error.errno
+        raise problem from None
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: is a folder, not a media file")
     if not stat.S_ISREG(status.st_mode):

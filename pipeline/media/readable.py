@@ -26,7 +26,9 @@ def raise_if_unreadable(path: Path, error: Exception) -> None:
         raise_if_access_error(path, error)
     # FFmpeg also reports truncated content as an input/output error.
     if number is not None and (number != errno.EIO or not _reads_to_the_end(path)):
-        raise MediaError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}") from None
+        problem = MediaError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}")
+        problem.errno = number
+        raise problem from None
 
 
 def _reads_to_the_end(path: Path) -> bool:

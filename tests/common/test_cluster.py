@@ -1,18 +1,22 @@
 """Tasks on Dask: results, errors, and no process left behind however the run ends."""
 
+import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from distributed import LocalCluster
 
-from pipeline.common.cluster import run_tasks
-from pipeline.common.errors import ClusterError
+from pipeline.common.cluster import _Queue, run_tasks
+from pipeline.common.errors import ClusterError, ExtractionError
+from pipeline.common.files import storing
 
 SLEEPERS = """
 import sys, time
@@ -198,3 +202,81 @@ def wait_for_workers(pid: int, folder: Path) -> list[psutil.Process]:
         if len(list(folder.glob("*.started"))) == 2:
             return psutil.Process(pid).children(recursive=True)
     raise AssertionError("no workers")
+
+
+def fail_at_first(folder: Path, number: int, n_failures: int, code: int) -> int:
+    """Fail as a network drive does, the first times that a task runs."""
+    tries = len(list(folder.glob(f"{number}-*")))
+    (folder / f"{number}-{tries}").touch()
+    if number == 1 and tries < n_failures:
+        raise OSError(code, os.strerror(code), str(folder))
+    return number
+
+
+def fail_as_a_library(folder: Path) -> None:
+    (folder / str(len(list(folder.iterdir())))).touch()
+    with storing(folder, ExtractionError):
+        raise OSError(errno.ESTALE, "stale file handle")
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.common.cluster._RETRY_AFTER_S", (0.01, 0.01))
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_error_that_passes_is_tried_again(tmp_path: Path, scheduler: str) -> None:
+    tasks = [(tmp_path, n, 2, errno.ESTALE) for n in range(5)]
+
+    results = dict(run_tasks(fail_at_first, tasks, scheduler=scheduler, workers=None, label="t"))
+
+    assert results == {n: n for n in range(5)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-0", "1-0", "1-1", "1-2", "2-0", "3-0", "4-0"]
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize(("code", "n_tries"), [(errno.EIO, 3), (errno.ENOSPC, 1), (errno.EACCES, 1)])
+def test_an_error_that_stays_comes_through(tmp_path: Path, scheduler: str, code: int, n_tries: int) -> None:
+    with pytest.raises(OSError) as caught:
+        list(run_tasks(fail_at_first, [(tmp_path, 1, 9, code)], scheduler=scheduler, workers=None, label="t"))
+
+    assert caught.value.errno == code
+    assert len(list(tmp_path.iterdir())) == n_tries
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_error_of_the_library_keeps_its_cause(tmp_path: Path, scheduler: str) -> None:
+    with pytest.raises(ExtractionError, match="cannot be written"):
+        list(run_tasks(fail_as_a_library, [(tmp_path,)], scheduler=scheduler, workers=None, label="t"))
+
+    assert len(list(tmp_path.iterdir())) == 3
+    error = pickle.loads(pickle.dumps(stale()))
+    assert (str(error), error.errno) == (str(stale()), errno.ESTALE)
+
+
+def stale() -> ExtractionError:
+    error = ExtractionError("message")
+    error.errno = errno.ESTALE
+    return error
+
+
+def test_one_task_more_than_threads_is_submitted(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_flight = []
+    submit = _Queue._submit
+
+    def counting(queue: _Queue, index: int, *, wait_s: float) -> None:
+        submit(queue, index, wait_s=wait_s)
+        in_flight.append(len(queue.index_of))
+
+    monkeypatch.setattr(_Queue, "_submit", counting)
+
+    assert len(list(run_tasks(divmod, [(n, 2) for n in range(9)], scheduler=scheduler, workers=None, label="t"))) == 9
+    assert max(in_flight) == 3

@@ -36,6 +36,7 @@ from pipeline.manifests.clips import Clip
 from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel
+from pipeline.media.readable import raise_if_unreadable
 from pipeline.shards.reader import ShardSet, verify_shard
 from pipeline.shards.writer import ShardWriter
 from tests.support.mutations import edited_shard
@@ -453,6 +454,28 @@ def test_a_clip_that_crashes_the_decoder_is_rejected(
     assert rejects == {"film": f"internal error: {type(fault).__name__}: {message}"}
     with h5py.File(shard_path(tmp_path, 0)) as shard:
         assert list(shard["clip_id"]) == [b"pair0", b"pair1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "n_failures", "n_tries"), [(errno.ESTALE, 2, 3), (errno.ESTALE, 9, 3), (errno.EACCES, 9, 1)]
+)
+def test_a_clip_is_not_rejected_for_an_error_that_passes(
+    media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, n_failures: int, n_tries: int
+) -> None:
+    tries: list[Path] = []
+
+    def unreachable(path: Path) -> None:
+        tries.append(path)
+        if len(tries) <= n_failures:
+            raise_if_unreadable(path, OSError(code, os.strerror(code)))
+
+    monkeypatch.setattr("pipeline.media.container.require_file", unreachable)
+    monkeypatch.setattr(shard_building, "_RETRY_AFTER_S", (0, 0))
+
+    rejects = build_shard(shard_task([FILM], media_root, tmp_path)).rejects
+
+    assert len(tries) == n_tries
+    assert list(rejects) == ([] if n_tries > n_failures else ["film"])
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
