@@ -62,7 +62,7 @@ docs: $(VENV)/.installed           ## the documentation as a site, in site/
 
 docs-images: demo                  ## the pictures of README and documentation, from the results of the demo
 	python benchmarks/demo_animation.py
-	python benchmarks/report_picture.py
+	python benchmarks/docs_pictures.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -103,6 +103,13 @@ def test_the_site_works_from_disk(site):
     assert errors == []
 
 
+def test_the_images_are_shown_and_small():
+    images = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir() if path.suffix != ".csv"}
+    shown = re.findall(r"!\[[^\]]+\]\(images/([^)]+)\)", "".join(page.read_text() for page in DOCS.glob("*.md")))
+    assert set(shown) == images.keys()
+    assert sum(images.values()) < 1.5e6
+
+
 def test_the_command_line_reference_has_every_command_and_option():
     spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
     hooks = importlib.util.module_from_spec(spec)
