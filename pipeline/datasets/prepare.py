@@ -24,6 +24,7 @@ from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, write_cs
 from pipeline.common.project import CLIPS_FILE
 from pipeline.common.tables import spoiled
 from pipeline.datasets.demo.dataset import render_media
+from pipeline.datasets.media_files import media_problems, near_name
 from pipeline.manifests.boxes import BOXES_SUFFIX, boxes_path, read_boxes
 from pipeline.manifests.clips import (
     TEST_SPLIT,
@@ -143,7 +144,8 @@ def prepare_dataset(
             scheduler=scheduler,
             workers=workers,
         )
-    found = {name: [clip for clip in clips if not media_problems(clip, media_root)] for name, clips in splits.items()}
+    problems = media_problems(itertools.chain.from_iterable(splits.values()), media_root)
+    found = {name: [clip for clip in clips if problems.keys().isdisjoint(clip.media)] for name, clips in splits.items()}
     for name, clips in splits.items():
         if not found[name]:
             raise ManifestError(nothing_found(manifest_folder.name, name, clips, media_root))
@@ -156,10 +158,11 @@ def prepare_dataset(
         validate_for_evaluation(manifest_folder, score_split, clip_ids, card.evaluation)
     listed: dict[Path, Names] = {}
     missing = [
-        (name, clip.clip_id, medium, problem + near_name(media_path(media_root, medium), listed))
+        (name, clip.clip_id, medium, problems[medium] + near_name(media_path(media_root, medium), listed))
         for name, clips in splits.items()
         for clip in clips
-        for medium, problem in media_problems(clip, media_root)
+        for medium in clip.media
+        if medium in problems
     ]
     counts = {name: SplitCoverage(len(clips), len(found[name])) for name, clips in splits.items()}
     coverage = Coverage(counts, media, tuple(row[2] for row in missing[:_SHOWN]))
@@ -223,32 +226,6 @@ def _check_boxes(path: Path, splits: Mapping[str, Sequence[Clip]]) -> None:
             f"{path}: has boxes for {len(strangers)} clips that are not in {clip_list_path(path.parent, split).name}, "
             f"such as {strangers[0]!r}{hint}"
         )
-
-
-def media_problems(clip: Clip, media_root: Path) -> list[tuple[str, str]]:
-    """Return (path, problem) for each of the clip's files that is missing, empty, or not a file."""
-    problems = []
-    for medium in clip.media:
-        path = media_path(media_root, medium)
-        if not path.exists():
-            problems.append((medium, "no such file"))
-        elif not path.is_file():
-            problems.append((medium, "not a regular file"))
-        elif path.stat().st_size == 0:
-            problems.append((medium, "empty"))
-    return problems
-
-
-def near_name(path: Path, listed: dict[Path, Names]) -> str:
-    """Return, as the end of a message, the file next to a missing one whose name differs only in case or Unicode form.
-
-    `listed` keeps the names in each folder from one call to the next. The text is empty if there is no such file.
-    """
-    if path.parent not in listed:
-        names = [] if path.exists() or not path.parent.is_dir() else [each.name for each in path.parent.iterdir()]
-        listed[path.parent] = Names((name, name) for name in names)
-    found = [] if path.exists() else listed[path.parent].find_path(path.name)
-    return f"; the folder has {found[0]!r}, so import the dataset again" if found else ""
 
 
 def no_list(manifest: Path, split: str) -> str:

@@ -1,5 +1,6 @@
 """Stage `prepare`: existing clips are listed, missing ones are reported, and contradictory lists are refused."""
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.common.config import load_card
-from pipeline.common.errors import EvaluationError, ManifestError
+from pipeline.common.errors import AccessError, EvaluationError, ManifestError
 from pipeline.datasets import prepare as preparation
+from pipeline.datasets.media_files import media_problems
 from pipeline.datasets.prepare import Coverage, SplitCoverage, prepare_dataset
 from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.manifests.clips import Clip, write_clips
@@ -270,3 +272,30 @@ def test_splits_may_overlap_where_the_card_allows_it(manifest, media, tmp_path):
     card.write_text(card.read_text() + "leaks_allowed: true\n")
     coverage = prepare_dataset(manifest, tmp_path / "out", media_root=media, scheduler=None, workers=None)
     assert coverage.splits["test"] == SplitCoverage(1, 1)
+
+
+def test_each_file_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{n}.mp4" for n in range(700)]
+    for name in names[::2]:
+        (tmp_path / name).write_bytes(b"x" * (name != "4.mp4"))
+    (tmp_path / "1.mp4").mkdir()
+    clips = [Clip(f"{copy}-{n}", video=name) for copy in range(2) for n, name in enumerate(names)]
+    seen: list[str] = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (seen.append(path.name), stat(path, **how))[1])
+
+    problems = media_problems(clips, tmp_path)
+
+    assert sorted(seen) == sorted(names)
+    assert problems == {"1.mp4": "not a regular file", "4.mp4": "empty"} | dict.fromkeys(names[3::2], "no such file")
+
+
+def test_a_drive_that_does_not_answer_makes_no_clip_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, **_: object) -> None:
+        raise OSError(errno.ESTALE if path.name == "b.mp4" else errno.EACCES, "no answer")
+
+    monkeypatch.setattr(Path, "stat", fail)
+
+    assert media_problems([Clip("a", video="a.mp4")], tmp_path) == {"a.mp4": "cannot be read: no answer"}
+    with pytest.raises(AccessError, match=r"b\.mp4"):
+        media_problems([Clip("a", video="a.mp4"), Clip("b", video="b.mp4")], tmp_path)

@@ -9,7 +9,8 @@ from pipeline.apps.preflight.findings import Preflight
 from pipeline.apps.preflight.outputs import map_output, shard_output
 from pipeline.common.config import Card, Params, load_card
 from pipeline.common.project import CARD_FILE, MAPS_FOLDER, manifest_folder, results_folder
-from pipeline.datasets.prepare import SplitCoverage, media_problems, no_list, nothing_found, read_splits
+from pipeline.datasets.media_files import media_problems
+from pipeline.datasets.prepare import SplitCoverage, no_list, nothing_found, read_splits
 from pipeline.evaluation.response_maps import check_same_input
 from pipeline.manifests.boxes import boxes_path, read_split_boxes
 from pipeline.manifests.clips import Clip, check_held_out, clip_list_path
@@ -111,7 +112,8 @@ def check_media(
     available: dict[str, list[Clip]] = {}
     for split, clips in splits.items():
         name = prefix + split
-        found = [clip for clip in clips if not media_problems(clip, root)]
+        problems = media_problems(clips, root)
+        found = [clip for clip in clips if problems.keys().isdisjoint(clip.media)]
         n_missing = len(clips) - len(found)
         if card.render is not None:
             if n_missing:
