@@ -11,6 +11,7 @@ from pipeline.common.config import Card
 from pipeline.common.errors import ManifestError, TrainingError
 from pipeline.common.files import write_csv
 from pipeline.common.reading import read_json
+from pipeline.common.remote.path import local_or_remote
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, clip_row, parse_clip
 from pipeline.manifests.rows import read_rows
 
@@ -29,18 +30,18 @@ def media_variable(dataset: str) -> str:
 def media_root_from_environment(dataset: str) -> Path | None:
     """Return the media root from the dataset's own variable or else ``SOUNDSPOT_MEDIA_ROOT``; None if neither is set."""
     values = (os.environ.get(name) for name in (media_variable(dataset), MEDIA_ROOT_VARIABLE))
-    return next((Path(value).expanduser() for value in values if value), None)
+    return next((local_or_remote(value) for value in values if value), None)
 
 
 def resolve_media_root(card: Card, project: Path, dataset: str) -> Path:
-    """Return the folder that a dataset's paths are relative to.
+    """Return the folder that a dataset's paths are relative to: a local one, or a `RemotePath` for a URL (``s3://…``).
 
     An environment variable (`media_root_from_environment`) overrides the card's `media_root`. Relative paths are relative
     to `project`.
     """
     # Not for rendered media: they would be written into a folder with the user's own files.
     own = media_root_from_environment(dataset) if card.render is None else None
-    return project / (own or Path(card.media_root).expanduser())
+    return project / (own or local_or_remote(card.media_root))
 
 
 def check_fills_batch(n_clips: int, batch_size: int) -> None:

@@ -5,7 +5,7 @@
 - `container`: opens a file and seeks in it. `streams`: which streams are used. `pyav`: what PyAV may open, and
   what it raises. `joined_clock`: one clock for joined recordings.
 - `video` and `audio` decode at a timestamp. `audio_blocks`: decoded samples with exact times.
-- `readable`: whether the system or the content is why a file cannot be read.
+- `readable`: opens local and remote files, and tells whether the system or the content is why a file cannot be read.
 - `log_mel`: the spectrogram that the audio encoder reads. `torchaudio_compat`: imports torchaudio without its extension.
 
 Every problem with a file is reported as a `MediaError` that names the file.

@@ -12,10 +12,9 @@ Conventions
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from av.stream import Discard
 from pipeline.common.errors import MediaError
 from pipeline.media.joined_clock import JoinedClock, is_short, may_be_joined, steps_back
 from pipeline.media.pyav import open_media, pyav_errors
+from pipeline.media.readable import opened, require_file
 from pipeline.media.streams import Kind, best_streams
 
 DURATION_TOLERANCE = Fraction(1, 10)
@@ -64,23 +64,6 @@ class Deadline:
             raise MediaError(
                 f"{path}: time limit of {self.limit_s:g} s exceeded; raise {self.setting} or re-encode the file"
             )
-
-
-def require_file(path: Path) -> None:
-    """Raise MediaError unless `path` is a regular, non-empty file."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        problem = MediaError(f"{path}: {reason}; check the clip list and the media root")
-        problem.errno = error.errno
-        raise problem from None
-    if stat.S_ISDIR(status.st_mode):
-        raise MediaError(f"{path}: is a folder, not a media file")
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError(f"{path}: is not a regular file")
-    if status.st_size == 0:
-        raise MediaError(f"{path}: is empty (0 bytes); download it again")
 
 
 class MediaContainer:
@@ -121,7 +104,10 @@ class MediaContainer:
         self.track = 0
         self.joined = False
         self.recording = 0
-        self._open()
+        with ExitStack() as stack:
+            self._source = stack.enter_context(opened(path))
+            self._open()
+            self._files = stack.pop_all()
 
     @property
     def audio(self) -> Any:
@@ -135,6 +121,8 @@ class MediaContainer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.container.close()
+        # Raises, in place of `error`, if a remote file could not be read to the end.
+        self._files.__exit__(kind, error, traceback)
 
     def stream(self, kind: Kind) -> Any:
         """Return the stream of a kind; raise MediaError if the file has none."""
@@ -219,7 +207,7 @@ class MediaContainer:
 
     def _open(self) -> None:
         try:
-            self.container = open_media(self.path, timeout_s=self.deadline.remaining_s)
+            self.container = open_media(self._source, timeout_s=self.deadline.remaining_s)
         except MediaError:
             self.deadline.check(self.path)
             raise

@@ -14,6 +14,7 @@ Conventions
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -24,9 +25,8 @@ import pillow_heif
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline.common.errors import MediaError
-from pipeline.media.container import require_file
 from pipeline.media.pyav import MAX_PIXELS
-from pipeline.media.readable import raise_if_unreadable
+from pipeline.media.readable import Source, from_start, opened, raise_if_unreadable, require_file
 
 # One thread, because other workers use the remaining cores.
 pillow_heif.register_heif_opener(decode_threads=1)
@@ -61,6 +61,11 @@ def read_still(path: Path) -> np.ndarray | None:
         read whole.
     """
     require_file(path)
+    with opened(path) as source:
+        return _read_opened(source)
+
+
+def _read_opened(path: Source) -> np.ndarray | None:
     try:
         with warnings.catch_warnings():
             # Pillow warns about odd metadata and large images; the size is checked here, before anything is decoded.
@@ -108,16 +113,16 @@ def over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _unreadable(path: Path) -> MediaError:
+def _unreadable(path: Source) -> MediaError:
     return MediaError(
         f"{path}: an image that is damaged or of an unsupported kind; download it again, or convert it to JPEG or PNG"
     )
 
 
-def _claims_to_be_image(path: Path) -> bool:
+def _claims_to_be_image(path: Source) -> bool:
     """Return whether the first bytes are those of an image format that `read_still` reads."""
     try:
-        with path.open("rb") as file:
+        with from_start(path) as file:
             head = file.read(1024)
     except OSError:
         return False
@@ -127,10 +132,10 @@ def _claims_to_be_image(path: Path) -> bool:
     return brands[:4] in _HEIF_BRANDS or b"mif1" in brands
 
 
-def _is_truncated(path: Path) -> bool:
+def _is_truncated(path: Source) -> bool:
     """Return whether a box of a HEIF file ends after the end of the file."""
-    length, start = path.stat().st_size, 0
-    with path.open("rb") as file:
+    with from_start(path) as file:
+        length, start = file.seek(0, os.SEEK_END), 0
         while start + 16 <= length:
             file.seek(start)
             size, kind, long_size = struct.unpack(">I4sQ", file.read(16))
@@ -153,7 +158,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # damaged EXIF data of an intact image
 
 
-def _rgb(image: Image.Image, path: Path, *, format: str | None) -> Image.Image:
+def _rgb(image: Image.Image, path: Source, *, format: str | None) -> Image.Image:
     if image.mode == "F" or (image.mode == "I" and format == "TIFF"):
         raise MediaError(f"{path}: 32-bit pixels have no defined white level; convert the image to 8 or 16 bits")
     if image.mode.startswith("I"):

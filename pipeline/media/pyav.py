@@ -17,7 +17,7 @@ import av
 import av.sidedata.sidedata
 
 from pipeline.common.errors import AccessError, MediaError
-from pipeline.media.readable import raise_if_unreadable
+from pipeline.media.readable import Source, from_start, raise_if_unreadable
 
 MAX_PIXELS = 100_000_000
 # Demuxers that open other files, addresses or devices.
@@ -60,7 +60,7 @@ av.sidedata.sidedata.Type._missing_ = classmethod(_unnamed)  # type: ignore[assi
 
 @contextmanager
 def pyav_errors(
-    path: Path, doing: str = "read as media", *, passing: tuple[type[Exception], ...] = ()
+    path: Source, doing: str = "read as media", *, passing: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """Raise whatever PyAV raises as a MediaError: the file "cannot be `doing`"; the types in `passing` are passed on."""
     try:
@@ -75,8 +75,8 @@ def pyav_errors(
         raise MediaError(f"{path}: cannot be {doing} ({' '.join(str(reason).split())}); re-encode it") from None
 
 
-def open_media(path: Path, *, timeout_s: float | None = None) -> Any:
-    """Open a file for reading. The format is detected from the content.
+def open_media(path: Source, *, timeout_s: float | None = None) -> Any:
+    """Open a local file, or a remote one that is open already, for reading. The format is detected from the content.
 
     Returns
     -------
@@ -88,12 +88,14 @@ def open_media(path: Path, *, timeout_s: float | None = None) -> Any:
         The file is not media, or of a format that refers to other files.
     """
     _refuse_playlists(path)
+    if not isinstance(path, Path):
+        path.seek(0)  # it may have been read before
     try:
         # A reference inside a media file must not make a worker read other files or fetch from the network.
         allowed = {"protocol_whitelist": "file", "format_whitelist": _formats()}
         with pyav_errors(path, passing=(av.FFmpegError,)):
             return av.open(
-                str(path.absolute()),
+                str(path.absolute()) if isinstance(path, Path) else path,
                 timeout=timeout_s,
                 metadata_errors="replace",
                 container_options=allowed,
@@ -106,9 +108,9 @@ def open_media(path: Path, *, timeout_s: float | None = None) -> Any:
         ) from None
 
 
-def _refuse_playlists(path: Path) -> None:
+def _refuse_playlists(path: Source) -> None:
     try:
-        with path.open("rb") as file:
+        with from_start(path) as file:
             start = file.read(_SNIFFED_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     except OSError as error:
         raise_if_unreadable(path, error)

@@ -28,9 +28,10 @@ from pipeline.common.reading import read_json
 from pipeline.figures.heatmap import blend, rgb_layer, upsampled
 from pipeline.figures.labels import add_rgb_bar, rgb_notice
 from pipeline.media.audio import use_sounding_track
-from pipeline.media.container import Deadline, MediaContainer, require_file
+from pipeline.media.container import Deadline, MediaContainer
 from pipeline.media.image import read_still
 from pipeline.media.pyav import open_media
+from pipeline.media.readable import require_file
 
 FORMAT_VERSION = 1
 

@@ -77,7 +77,7 @@ def _environment() -> Iterator[Finding]:
     yield Finding("environment", "good", ", ".join(given) or "no variable of the project is set")
     for name in roots:
         root = os.environ[name]
-        if root and not Path(root).expanduser().is_dir():
+        if root and "://" not in root and not Path(root).expanduser().is_dir():
             yield Finding("environment", "bad", f"{name}: no such folder: {root}", f"fix or unset {name}")
 
 

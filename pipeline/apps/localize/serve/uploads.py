@@ -18,8 +18,8 @@ from pipeline.apps.localize.video.overlay import OnProgress
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import LocalizationError, SoundspotError
 from pipeline.common.reading import read_json
-from pipeline.media.container import require_file
 from pipeline.media.image import is_still
+from pipeline.media.readable import require_file
 
 MEGABYTE = 1 << 20  # bytes, as Gradio counts them
 
