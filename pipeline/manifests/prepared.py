@@ -11,7 +11,7 @@ from pipeline.common.config import Card
 from pipeline.common.errors import ManifestError, TrainingError
 from pipeline.common.files import write_csv
 from pipeline.common.reading import read_json
-from pipeline.common.remote.path import local_or_remote
+from pipeline.common.remote.path import RemotePath, local_or_remote
 from pipeline.manifests.clips import CLIP_COLUMNS, Clip, clip_row, parse_clip
 from pipeline.manifests.rows import read_rows
 
@@ -31,6 +31,16 @@ def media_root_from_environment(dataset: str) -> Path | None:
     """Return the media root from the dataset's own variable or else ``SOUNDSPOT_MEDIA_ROOT``; None if neither is set."""
     values = (os.environ.get(name) for name in (media_variable(dataset), MEDIA_ROOT_VARIABLE))
     return next((local_or_remote(value) for value in values if value), None)
+
+
+def local_media_root_from_environment(dataset: str) -> Path | None:
+    """Return the same for an importer. Raises ManifestError for a URL: importers look through the folders of the media."""
+    root = media_root_from_environment(dataset)
+    if isinstance(root, RemotePath):
+        raise ManifestError(
+            f"{root}: importers need local media; give their folder with --media. The URL counts when the dataset is used"
+        )
+    return root
 
 
 def resolve_media_root(card: Card, project: Path, dataset: str) -> Path:

@@ -166,6 +166,24 @@ def test_a_store_has_files_and_folders() -> None:
         assert file.read() == b"abc"
 
 
+def test_a_bucket_of_s3_is_read_in_ranges(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    server.files["bucket/set/a b.bin"] = CONTENT
+    access = {"endpoint_url": server.url, "key": "user", "secret": "password"}
+    monkeypatch.setitem(fsspec.config.conf, "s3", access)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    root = local_or_remote("s3://bucket/set")
+
+    with (root / "a b.bin").open() as file:
+        file.seek(2_990)
+        assert file.read(20) == CONTENT[2_990:3_010]
+    assert [asked for method, _, asked in server.requests if method == "GET"] == ["bytes=2000-2999", "bytes=3000-3999"]
+    assert not (root / "b.bin").exists()
+    server.failures = [403]
+    with pytest.raises(PermissionError, match=r"s3://bucket/set/a b\.bin"):
+        (root / "a b.bin").stat()
+
+
 def test_what_is_no_url_is_a_local_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
 

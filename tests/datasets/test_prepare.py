@@ -15,7 +15,12 @@ from pipeline.datasets.media_files import media_problems
 from pipeline.datasets.prepare import Coverage, SplitCoverage, prepare_dataset
 from pipeline.manifests.boxes import Box, write_boxes
 from pipeline.manifests.clips import Clip, write_clips
-from pipeline.manifests.prepared import read_media_fingerprint, read_prepared_clips, resolve_media_root
+from pipeline.manifests.prepared import (
+    local_media_root_from_environment,
+    read_media_fingerprint,
+    read_prepared_clips,
+    resolve_media_root,
+)
 
 CARD = """
 title: Three clips
@@ -299,3 +304,17 @@ def test_a_drive_that_does_not_answer_makes_no_clip_missing(tmp_path: Path, monk
     assert media_problems([Clip("a", video="a.mp4")], tmp_path) == {"a.mp4": "cannot be read: no answer"}
     with pytest.raises(AccessError, match=r"b\.mp4"):
         media_problems([Clip("a", video="a.mp4"), Clip("b", video="b.mp4")], tmp_path)
+
+
+def test_a_url_is_a_media_root_but_not_for_importers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dataset.yaml").write_text(CARD.replace("data/three/media", "s3://bucket/three/"))
+    card = load_card(tmp_path)
+    monkeypatch.delenv("SOUNDSPOT_MEDIA_ROOT", raising=False)
+
+    assert str(resolve_media_root(card, tmp_path, "three")) == "s3://bucket/three"
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_THREE", "https://host/three")
+    assert str(resolve_media_root(card, tmp_path, "three") / "a b.mp4") == "https://host/three/a%20b.mp4"
+    with pytest.raises(ManifestError, match=r"https://host/three"):
+        local_media_root_from_environment("three")
+    monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_THREE", str(tmp_path))
+    assert local_media_root_from_environment("three") == resolve_media_root(card, tmp_path, "three") == tmp_path

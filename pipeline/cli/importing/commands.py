@@ -63,9 +63,9 @@ def importer(default_name: str | None, layouts: tuple[str, ...] = ()) -> Callabl
             **rest: Any,
         ) -> None:
             from pipeline.datasets.importers.write import ImportOptions
-            from pipeline.manifests.prepared import media_root_from_environment
+            from pipeline.manifests.prepared import local_media_root_from_environment
 
-            media = media or media_root_from_environment(name) or Path(DATA_FOLDER) / name / "media"
+            media = media or local_media_root_from_environment(name) or Path(DATA_FOLDER) / name / "media"
             options = ImportOptions(name, media, Path.cwd(), layout, leaks, force, check_only, report_file, preset)
             # The report is written even if the import is refused.
             try:
