@@ -5,6 +5,7 @@ import re
 import shutil
 import wave
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def write_boxes_file(path: Path, rows: list[tuple]) -> None:
 def run_import(folder: Path, project: Path, *, settings: MosaicSettings = SETTINGS, **changes) -> ImportReport:
     if not project.exists():
         make_project(project)
-    options = ImportOptions("m", project / "media", project, force=True, check_only=changes.pop("check_only", False))
+    own = {"force": True, **{name: changes.pop(name) for name in ("force", "check_only") if name in changes}}
+    options = ImportOptions("m", project / "media", project, **own)
     given = {"photos": folder / "photos", "sounds": folder / "sounds", **changes}
     return import_mosaics(options, settings=settings, **given)
 
@@ -487,3 +489,14 @@ def test_a_window_is_never_silent() -> None:
     start, window = loudest_window(wave_[69_990:70_200], 1000, np.random.default_rng(0))
     assert (start, len(window)) == (0, 1000)
     np.testing.assert_array_equal(window[210:], 0)
+
+
+def test_a_second_import_needs_no_force_unless_it_changes_something(built: Path, files: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(built, project)
+    before = tree(project)
+    assert run_import(files, project, force=False).unchanged
+    assert tree(project) == before
+    with pytest.raises(ManifestError, match=r"media: .*--force"):
+        run_import(files, project, settings=replace(SETTINGS, seed=9), force=False)
+    assert tree(project) == before

@@ -347,6 +347,19 @@ def test_a_failed_build_keeps_the_previous_dataset(built: list[Path], solos: Pat
     assert {name: content for name, content in tree(project).items() if "segments" not in name} == before
 
 
+def test_a_second_build_needs_no_force_unless_it_changes_something(
+    built: list[Path], solos: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "second"
+    shutil.copytree(built[0], project)
+    before = tree(project)
+    build(project, solos)
+    assert tree(project) == before
+    with pytest.raises(ManifestError, match=r"media: .*--force"):
+        build(project, solos, max_shift_s=0.03)
+    assert tree(project) == before
+
+
 def test_too_few_instruments_are_an_error_before_anything_is_cut(solos: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for instrument in ("cello", "flute", "violin"):

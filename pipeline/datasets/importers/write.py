@@ -70,20 +70,24 @@ class ImportOptions:
     fewest: int = 1  # clips below which a dataset is refused
     reports: list[ImportReport] = field(default_factory=list, compare=False)  # kept here for imports that fail
 
-    def start(self, *, writes_media: bool = False) -> ImportReport:
-        """Check the dataset's name and the preset, and create the report. Raises ManifestError or SettingsError.
-
-        An importer that `writes_media` refuses an existing dataset here, because it cannot know what would change.
-        """
-        folder = check_name(self.name, self.project)
-        if writes_media and folder.exists() and not (self.force or self.check_only):
-            raise ManifestError(
-                f"{folder}: exists; give --force to write its media and lists again, or another name with --name"
-            )
+    def start(self) -> ImportReport:
+        """Check the dataset's name and the preset, and create the report. Raises ManifestError or SettingsError."""
+        check_name(self.name, self.project)
         if self.preset:
             check_preset(self.project / PARAMS_FILE, self.preset)
         self.reports.append(ImportReport(self.name, file=self.report_file))
         return self.reports[-1]
+
+    def media_to_keep(self) -> str | None:
+        """Return the fingerprint of the media that an importer which writes media must not change; None if it may.
+
+        Raises
+        ------
+        SettingsError
+            The dataset exists, and its card is unreadable.
+        """
+        folder = check_name(self.name, self.project)
+        return load_card(folder).media_fingerprint if folder.exists() and not self.force else None
 
     def write_report(self) -> None:
         """Write the report to `report_file`, if that is set, even if the import has failed."""

@@ -92,7 +92,7 @@ def import_mosaics(
         A folder has no files in a known layout, a class lacks photographs or recordings in a split, there are fewer classes than
         cells, or the settings contradict each other.
     """
-    report = options.start(writes_media=True)
+    report = options.start()
     _check(settings)
     path = options.project / CLASS_MAP
     class_map = read_class_map(path) if path.is_file() else ClassMap({}, {})
@@ -118,7 +118,7 @@ def import_mosaics(
         mosaics = _draw(sides, settings)
         compose = ComposeSettings(IMAGE_SIZE, AUDIO, settings.grid, settings.seed)
         every = [mosaic for drawn in mosaics.values() for mosaic in drawn]
-        digest = compose_media(every, sides, folder, media, settings=compose, run=run)
+        digest = compose_media(every, sides, folder, media, settings=compose, keep=options.media_to_keep(), run=run)
     for side in sides:
         _describe(report, side)
     clips = {split: [_clip(mosaic) for mosaic in drawn] for split, drawn in mosaics.items()}

@@ -51,6 +51,7 @@ def compose_media(
     media: Path,
     *,
     settings: ComposeSettings,
+    keep: str | None,
     run: Run,
 ) -> str:
     """Write all media and ``mosaics.csv``, and remove those of an earlier import that are left over.
@@ -65,6 +66,8 @@ def compose_media(
     media : Path
         Media root.
     settings : ComposeSettings
+    keep : str or None
+        As in `install_media`.
     run : callable
         See `pipeline.datasets.mosaics.reading.Run`.
 
@@ -83,7 +86,7 @@ def compose_media(
     rows = [row for mosaic, start in zip(mosaics, starts, strict=True) for row in _rows(mosaic, start, names)]
     write_csv(decoded / MOSAICS_FILE, MOSAIC_COLUMNS, rows)
     files = [name for mosaic in mosaics for name in clip_files(mosaic)]
-    return install_media(decoded, media, files, _OWN_FILE)
+    return install_media(decoded, media, files, _OWN_FILE, keep=keep)
 
 
 def clip_files(mosaic: Mosaic) -> tuple[str, str]:

@@ -88,7 +88,7 @@ def build_music_synthetic(
         Neither or both of `boxes` and `quadrant_boxes` are given, a list is malformed, or a split has usable videos of
         fewer than four instruments.
     """
-    report = options.start(writes_media=True)
+    report = options.start()
     _check(settings, boxes, quadrant_boxes)
     # Workers on another machine have another working directory.
     media, solos = options.media.absolute(), solos.absolute()
@@ -112,15 +112,16 @@ def build_music_synthetic(
     # Keep paths of this machine out of rejects.csv.
     rejects = [(video, instrument, why.replace(f"{solos}{os.sep}", "")) for video, instrument, why in rejects]
     rejects += [(video, instrument, "listed, but the file is missing") for video, instrument in missing]
-    write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
     digest = compose_media(
         [mosaic for part in mosaics.values() for mosaic in part],
         media,
         sample_rate=MUSIC_AUDIO.sample_rate,
+        keep=options.media_to_keep(),
         scheduler=scheduler,
         workers=workers,
     )
+    write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     _describe_clips(report, mosaics, rejects)
     dataset = _dataset(options, report, mosaics, settings, digest, quadrant_boxes=quadrant_boxes)
     write_dataset(dataset, options.project, force=options.force)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
+from pipeline.common.errors import ManifestError
 from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, temporary_folder, write_csv
 from pipeline.datasets.music.mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_clip, mosaic_rows
 from pipeline.datasets.music.schedule import Mosaic
@@ -24,7 +25,13 @@ MOSAICS_FILE = "mosaics.csv"
 
 
 def compose_media(
-    mosaics: Sequence[Mosaic], media: Path, *, sample_rate: int, scheduler: str | None, workers: int | None
+    mosaics: Sequence[Mosaic],
+    media: Path,
+    *,
+    sample_rate: int,
+    keep: str | None,
+    scheduler: str | None,
+    workers: int | None,
 ) -> str:
     """Write all frames, all audio files and ``mosaics.csv``, and remove files of an earlier build that are left over.
 
@@ -36,6 +43,8 @@ def compose_media(
         old and the new ones.
     sample_rate : int
         Hz, of the cut videos and of the output.
+    keep : str or None
+        As in `install_media`.
     scheduler, workers
         As in `pipeline.common.cluster.run_tasks`.
 
@@ -50,11 +59,11 @@ def compose_media(
         rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
         write_csv(staging / MOSAICS_FILE, MOSAIC_COLUMNS, rows)
         return install_media(
-            staging, media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media], _OWN_FILE
+            staging, media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media], _OWN_FILE, keep=keep
         )
 
 
-def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Pattern[str]) -> str:
+def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Pattern[str], *, keep: str | None) -> str:
     """Move composed media into place, then remove those of an earlier import that are left over.
 
     Parameters
@@ -67,12 +76,25 @@ def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Patt
         Paths of the clips' media relative to the media root, in the order of the clips.
     own : re.Pattern
         Names of files that an import may have written; others in ``frames/`` and ``audio/`` are the user's.
+    keep : str or None
+        Only media with this fingerprint may be installed; None: any. See `ImportOptions.media_to_keep`.
 
     Returns
     -------
     str
         The `media_fingerprint`.
+
+    Raises
+    ------
+    ManifestError
+        The media have another fingerprint than `keep`. Nothing has been moved.
     """
+    digest = media_fingerprint(staging, names)
+    if keep not in (None, digest):
+        raise ManifestError(
+            f"{media}: this import would change the media of the existing dataset; give --force to write them and the lists again, "
+            "or another name with --name"
+        )
     for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
         target = media / path.relative_to(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +105,7 @@ def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Patt
     for path in [path for folder in _FOLDERS for path in (media / folder).glob("*")]:
         if own.fullmatch(path.name) and path.relative_to(media).as_posix() not in kept:
             path.unlink()
-    return media_fingerprint(media, names)
+    return digest
 
 
 def media_fingerprint(media: Path, names: Iterable[str]) -> str:
