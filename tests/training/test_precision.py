@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import stages.initialize
+import stages.train
 from pipeline.common.errors import TrainingError
 from pipeline.model import devices
 from pipeline.training import state as states
@@ -141,3 +143,15 @@ def test_what_cannot_be_compiled(world, initial, tmp_path, monkeypatch):
         trained(world, initial, tmp_path / "run", compiled=True)
     with pytest.raises(TrainingError, match=r"SOUNDSPOT_COMPILE with 2 processes"):
         trained(world, initial, tmp_path / "run", compiled=True, n_processes=2)
+
+
+@pytest.mark.parametrize("stage", [stages.initialize, stages.train])
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True), (None, None)])
+def test_a_stage_takes_both_settings_from_the_environment(monkeypatch, stage, value, expected):
+    for name in ("SOUNDSPOT_COMPILE", "SOUNDSPOT_DETERMINISTIC"):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    needed = [part for each in stage.main.params if each.required for part in (each.opts[0], "x")]
+    given = stage.main.make_context("stage", needed).params
+    by_default = {"compiled": False, "deterministic": True}
+    for name, default in by_default.items():
+        assert given[name] is (default if expected is None else expected)
