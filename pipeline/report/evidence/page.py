@@ -117,8 +117,8 @@ def _counts(shown: Findings, number: int) -> str:
     """Return how many of the claims about scores hold on the dataset with this number."""
     verdicts = Counter(found[number].primary.verdict for found in shown.values() if found[number].differences)
     return (
-        f"of {verdicts.total()} claims about scores, {verdicts['holds']} hold, {verdicts['fails']} fail, and "
-        f"{verdicts['does not show']} are not shown."
+        f"{verdicts.total()} claims about scores; holds: {verdicts['holds']}, fails: {verdicts['fails']}, does not show: "
+        f"{verdicts['does not show']}."
     )
 
 
