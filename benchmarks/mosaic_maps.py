@@ -2,7 +2,7 @@
 
 So a figure of a dataset whose photographs may not be published can be. The clips are drawn at random, not chosen.
 
-    python benchmarks/mosaic_maps.py --dataset real --variants initial itr_inter [--clips 6] [--seed 0] [--output docs/images/real-maps.png]
+    python benchmarks/mosaic_maps.py --dataset real --variants initial itr_inter [--clips 6] [--seed 0] [--output docs/images/real-maps.webp]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--project", type=Path, default=Path())
-    parser.add_argument("--output", type=Path, default=Path("docs/images/real-maps.png"))
+    parser.add_argument("--output", type=Path, default=Path("docs/images/real-maps.webp"))
     options = parser.parse_args()
     boxes = defaultdict(list)
     for box in read_boxes(boxes_path(manifest_folder(options.project, options.dataset), options.split)):
@@ -47,7 +47,7 @@ def main() -> None:
     rows = np.sort(np.random.default_rng(options.seed).choice(len(first.clip_ids), options.clips, replace=False))
     ids = [first.clip_ids[row] for row in rows]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save(draw({name: each.response[rows] for name, each in maps.items()}, ids, boxes), options.output)
+    save(draw({name: each.response[rows] for name, each in maps.items()}, ids, boxes), options.output, lossless=False)
 
 
 def draw(responses: Mapping[str, np.ndarray], ids: Sequence[str], boxes: Mapping[str, Sequence[Box]]) -> Figure:

@@ -1,11 +1,11 @@
 """Figures: arrays in, matplotlib figures or blended images out.
 
 - `curves`: success curves. `lines`: line plots over epochs or a setting. `dots`: rows of a comparison, with seeds and intervals.
-- `trials`: the trials of a search.
+- `trials`: the trials of a search. `response_curve`: the response of a video over time.
 - `overlays`: grids of frames with heat maps, regions and boxes.
 - `heatmap`: the colors and the opacity of every heat map, and heat maps blended over images and video frames at full resolution.
 - `labels`: the color bar and notices on such images.
-- `style`: colors, fonts and the PNG writer.
+- `style`: colors, fonts and the writer of PNG and WebP files.
 """
 
 import os

@@ -33,8 +33,11 @@ def new_figure(*, width: float, height: float, layout: Literal["constrained"] | 
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
+def save(figure: Figure, path: Path, *, lossless: bool = True) -> None:
+    """Write a figure atomically: as WebP, which is smaller, if the suffix is .webp, otherwise as PNG, which is always lossless."""
     with replacing(path) as temporary:
-        # matplotlib would write its version, which would change the bytes.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        if path.suffix == ".webp":
+            figure.savefig(temporary, format="webp", pil_kwargs={"lossless": lossless, "quality": 85})
+        else:
+            # matplotlib would write its version, which would change the bytes.
+            figure.savefig(temporary, format="png", metadata={"Software": None})

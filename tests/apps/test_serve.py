@@ -13,12 +13,12 @@ from PIL import Image
 from pipeline.apps.localize.jobs import plan_jobs
 from pipeline.apps.localize.run import run_job
 from pipeline.apps.localize.serve import page
-from pipeline.apps.localize.serve.curve import response_curve
 from pipeline.apps.localize.serve.page import served
 from pipeline.apps.localize.serve.uploads import Limits, localize_upload
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.cli import serve as cli_serve
 from pipeline.common.errors import LocalizationError, PackageError
+from pipeline.figures.response_curve import response_curve
 from tests.cli.test_main import run
 from tests.support.localizing import make_localizer, save_model
 from tests.support.media_files import steady, write_media

@@ -253,7 +253,7 @@ def test_the_page_has_a_sentence_for_each_claim_and_dataset(written):
 
 def test_links_lead_to_figures_with_the_color_of_each_group(written):
     links = re.findall(r"\]\((images/[^)]+)\)", (written / "evidence.md").read_text())
-    assert links == ["images/evidence.png", "images/evidence-auc.png", "images/evidence-success.png"]
+    assert links == ["images/evidence.webp", "images/evidence-auc.webp", "images/evidence-success.webp"]
     for link in links:
         pixels = np.asarray(Image.open(written / link).convert("RGB"))
         for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x6E, 0x6E, 0x6E)):

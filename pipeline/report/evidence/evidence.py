@@ -23,8 +23,8 @@ def write_evidence(path: Path, datasets: Sequence[Results], *, command: str, not
     Parameters
     ----------
     path : Path
-        The page, ``STEM.md``. The figures are ``images/STEM.png``, ``images/STEM-auc.png`` and, for mosaics,
-        ``images/STEM-success.png``; the numbers ``images/STEM-rows.csv`` and ``images/STEM-claims.csv``.
+        The page, ``STEM.md``. The figures are ``images/STEM.webp``, ``images/STEM-auc.webp`` and, for mosaics,
+        ``images/STEM-success.webp``; the numbers ``images/STEM-rows.csv`` and ``images/STEM-claims.csv``.
     datasets : sequence of Results
         In the order of the columns.
     command, note : str
@@ -37,7 +37,7 @@ def write_evidence(path: Path, datasets: Sequence[Results], *, command: str, not
     """
     images, stem = path.parent / IMAGES, path.stem
     figures = {
-        images / f"{'-'.join(filter(None, (stem, name)))}.png": each for name, each in pictures(datasets).items()
+        images / f"{'-'.join(filter(None, (stem, name)))}.webp": each for name, each in pictures(datasets).items()
     }
     for file, figure in figures.items():
         save(figure, file)

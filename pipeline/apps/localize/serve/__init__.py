@@ -1,6 +1,5 @@
 """A local page to drop a video on (`soundspot serve`).
 
 - `uploads`: localizes what was dropped, within limits of size and duration. Knows nothing of the page.
-- `curve`: the response over time as a figure.
 - `page`: the page, built with Gradio, and its server.
 """

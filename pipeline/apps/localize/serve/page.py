@@ -14,11 +14,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.apps.localize.serve.curve import response_curve
 from pipeline.apps.localize.serve.uploads import MEGABYTE, Answer, Limits
 from pipeline.apps.localize.video.overlay import OnProgress
 from pipeline.common.errors import SoundspotError
 from pipeline.common.packages import load_package
+from pipeline.figures.response_curve import response_curve
 
 HOST = "127.0.0.1"
 Localize = Callable[[list[Path], Path, OnProgress], Answer]
