@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.common.errors import EvaluationError
+from pipeline.common.remote.path import local_or_remote
 from pipeline.evaluation.epoch_maps import checkpoint_maps
 from pipeline.figures.heatmap import heatmap_rgba
 from pipeline.manifests.clips import Clip
@@ -253,13 +254,16 @@ def test_long_audio_gets_a_lower_bit_rate():
     assert len(encode_mp3(wave, sample_rate=16_000)) < 63_000
 
 
-def test_missing_audio_gives_a_note(tmp_path):
+def test_missing_audio_gives_a_note(tmp_path, monkeypatch):
     (tmp_path / "broken.mp4").write_bytes(b"no media at all" * 20)
     write_media(tmp_path / "fine.mp4", sound=np.ones((1, 8000), dtype=np.float32) * 0.5, rate=8000)
     settings = {"clip_seconds": 0.5, "sample_rate": 7000}
     assert "clip list" in clip_audio(None, tmp_path, **settings)[1]
     assert "gone.mp4 was missing" in clip_audio(Clip("a", video="gone.mp4"), tmp_path, **settings)[1]
     assert "broken.mp4 could not be decoded" in clip_audio(Clip("a", video="broken.mp4"), tmp_path, **settings)[1]
+    monkeypatch.setattr("pipeline.common.remote.request.PAUSES_S", ())
+    unreachable = local_or_remote("http://127.0.0.1:9/media")
+    assert "fine.mp4 could not be read" in clip_audio(Clip("a", video="fine.mp4"), unreachable, **settings)[1]
     audio, note = clip_audio(Clip("b", video="fine.mp4"), tmp_path, **settings)
     assert (audio[:23], note) == ("data:audio/mpeg;base64,", "")
     assert 8000 in MP3_RATES

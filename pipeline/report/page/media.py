@@ -84,7 +84,9 @@ def clip_audio(clip: Clip | None, media_root: Path, *, clip_seconds: float, samp
             return "", f"No audio: the media file {medium} was missing when this page was built."
         wave = read_audio(path, centre_s=clip.centre_s, clip_seconds=clip_seconds, sample_rate=rate)
         return data_uri("audio/mpeg", encode_mp3(wave, sample_rate=rate)), ""
-    except (MediaError, ManifestError, AccessError):
+    except (MediaError, ManifestError):
+        return "", f"No audio: the media file {medium} could not be decoded when this page was built."
+    except AccessError:
         return "", f"No audio: the media file {medium} could not be read when this page was built."
     except av.codec.codec.UnknownCodecError:
         return "", "No audio: this build of PyAV has no MP3 encoder."
