@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 FORMULA = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.+?)\\[\])]</\1>', re.DOTALL)
+WIDTH = 75  # columns of a code block on a screen of 1400 pixels
 ALIASES = {"pl": "pseudo-labels"}  # described once, under the long name
 INTRODUCTION = """# Command line
 
@@ -35,7 +36,7 @@ def reference() -> str:
     """Return the command-line reference as Markdown."""
     from pipeline.cli.main import soundspot
 
-    root = click.Context(soundspot, info_name="soundspot", terminal_width=100, max_content_width=100)
+    root = click.Context(soundspot, info_name="soundspot", terminal_width=WIDTH, max_content_width=WIDTH)
     parts = [INTRODUCTION]
     for command, context in commands(soundspot, root):
         parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n")
@@ -69,4 +70,5 @@ def mathml(formula: str, *, block: bool) -> str:
     """Return a formula in LaTeX as MathML."""
     from latex2mathml.converter import convert
 
-    return str(convert(formula, display="block" if block else "inline"))
+    # A wide formula scrolls on a phone.
+    return f'<div class="formula">{convert(formula, display="block")}</div>' if block else str(convert(formula))
