@@ -25,9 +25,11 @@ import numpy as np
 
 from pipeline.common.config import AudioSettings
 from pipeline.common.files import write_json
-from pipeline.common.project import shard_path
+from pipeline.common.project import CLIPS_FILE, shard_path
 from pipeline.extraction.build_shard import ShardTask, build_shard
+from pipeline.extraction.plan import plan_shards
 from pipeline.manifests.clips import Clip
+from pipeline.manifests.prepared import write_prepared_clips
 
 AUDIO = AudioSettings(sample_rate=22_050, clip_seconds=5.0, n_fft=882, hop_length=441, n_mels=64)
 N_FILES = 4
@@ -58,11 +60,13 @@ def peaks_mib(media_root: Path, n_shards: int, clips_per_shard: int) -> list[flo
     peaks = []
     clips = [Clip(f"clip{n}", video=f"{n % N_FILES}.mp4") for n in range(clips_per_shard)]
     with tempfile.TemporaryDirectory() as folder:
+        write_prepared_clips(Path(folder) / CLIPS_FILE, {"train": clips})
+        (planned,) = plan_shards(Path(folder) / CLIPS_FILE, "train", clips_per_shard)
         for index in range(n_shards):
             path = shard_path(Path(folder), index)
-            _, rejects = build_shard(ShardTask(path, tuple(clips), media_root, AUDIO, 256, "", 30.0))
-            if rejects:
-                raise RuntimeError(f"unexpected rejects: {rejects}")
+            shard = build_shard(ShardTask(path, *planned, media_root, AUDIO, 256, "", 30.0))
+            if shard.rejects:
+                raise RuntimeError(f"unexpected rejects: {shard.rejects}")
             path.unlink()
             peaks.append(peak_mib())
     return peaks

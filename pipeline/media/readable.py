@@ -24,9 +24,7 @@ def require_file(path: Path) -> None:
         status = path.stat()
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        problem = MediaError(f"{path}: {reason}; check the clip list and the media root")
-        problem.errno = error.errno
-        raise problem from None
+        raise unreadable(f"{path}: {reason}; check the clip list and the media root", error.errno) from None
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: is a folder, not a media file")
     if not stat.S_ISREG(status.st_mode):
@@ -86,9 +84,14 @@ def raise_if_unreadable(path: Source, error: Exception) -> None:
         raise_if_access_error(path, error)
     # FFmpeg also reports truncated content as an input/output error.
     if number is not None and (number != errno.EIO or not _reads_to_the_end(path)):
-        problem = MediaError(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}")
-        problem.errno = number
-        raise problem from None
+        raise unreadable(f"{path}: cannot be read ({os.strerror(number)}); {access_advice(number)}", number) from None
+
+
+def unreadable(message: str, number: int | None) -> MediaError:
+    """Return a MediaError with the number of the system's error that caused it."""
+    error = MediaError(message)
+    error.errno = number
+    return error
 
 
 def _reads_to_the_end(path: Path) -> bool:
