@@ -52,7 +52,7 @@ format: $(VENV)/.installed-dev     ## format the code
 	ruff format .
 
 # The other files in benchmarks/ train models, or make pictures and tables of the documentation.
-BENCHMARKS := extraction extraction_memory features reading training ranks evaluation scoring localization
+BENCHMARKS := extraction extraction_memory scale features reading training ranks evaluation scoring localization
 
 bench: $(VENV)/.installed          ## speed and memory; tables on the terminal, JSON in benchmarks/results/
 	failed=0; for name in $(BENCHMARKS); do python benchmarks/$$name.py || failed=1; done; exit $$failed

@@ -36,6 +36,7 @@ SMALL = {
     "localization": ("--seconds", "1", "--repeats", "1"),
     "reading": ("--clips", "300", "--image-size", "64", "--repeats", "1"),
     "ranks": ("--clips", "64", "--epochs", "2", "--rounds", "1"),
+    "scale": ("--clips", "10", "1000", "--sample", "4"),
     "scoring": ("--clips", "100", "--repeats", "1"),
     "training": ("--clips", "128", "--passes", "1"),
 }
