@@ -286,11 +286,9 @@ def _test_ids(clips: Sequence[Clip], truth: Sequence[Box], share: float, seed: i
 
 
 def _refuse_strangers(truth: Sequence[Box], test: set[str], boxes: Path | None) -> None:
-    strangers = sorted({box.clip_id for box in truth} - test)
-    if strangers:
-        raise ManifestError(
-            f"{boxes}: has boxes for {counted(len(strangers), 'clip')} outside the test set: {shortened(strangers)}"
-        )
+    if strangers := sorted({box.clip_id for box in truth} - test):
+        outside = f"{counted(len(strangers), 'clip')} outside the test set"
+        raise ManifestError(f"{boxes}: has boxes for {outside}: {shortened(strangers)}")
 
 
 def _file(clip: Clip) -> str:
