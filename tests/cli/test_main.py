@@ -138,7 +138,7 @@ def test_a_leak_is_1_and_the_report_comes_first(project, tmp_path, capsys):
     assert run("import", "vggss", "--annotations", path, "--train", train, "--check-only") == 1
     printed = capsys.readouterr()
     assert "test: 1 listed" in printed.out
-    assert printed.err.startswith("error: vggss: 1 training clips")
+    assert printed.err.startswith("error: vggss: 1 training clip in")
     assert printed.err.count("\n") == 1
 
 

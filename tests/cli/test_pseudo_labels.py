@@ -222,7 +222,7 @@ def test_verify(project, capsys):
     printed = capsys.readouterr()
     assert printed.out.count("good: ") == 2
     assert "damaged: runs/squares/good/pseudo_labels/epoch_001.h5: damaged" in printed.err
-    assert printed.err.splitlines()[-1].startswith("error: runs/squares/good: 1 problems")
+    assert printed.err.splitlines()[-1].startswith("error: runs/squares/good: 1 problem;")
     assert run("verify", "good", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["n_problems"], len(found["artifacts"][1]["problems"])) == (1, 1)
