@@ -68,8 +68,7 @@ def verify(path: Path) -> None:
     from pipeline.common.errors import AccessError, FeatureError, ShardError
     from pipeline.common.project import FEATURES_PATTERN
     from pipeline.features.store import verify_features
-    from pipeline.shards.listing import complete_paths
-    from pipeline.shards.reader import verify_shard
+    from pipeline.shards.reader import verify_shard, verify_split
 
     if not path.exists():
         raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
@@ -93,7 +92,7 @@ def verify(path: Path) -> None:
     # A single file says nothing about its siblings, so missing shards are only detected for folders.
     folders = {shard.parent for shard in shards if not shard.match(FEATURES_PATTERN)}
     for folder in sorted(folders) if path.is_dir() else ():
-        complete_paths(folder)
+        verify_split(folder)
 
 
 def main() -> None:

@@ -13,20 +13,16 @@ from pathlib import Path
 
 from pipeline.common.errors import AccessError, SoundspotError
 
-EXHAUSTED = {errno.EMFILE, errno.ENFILE}  # affects every file, unlike the others
-_NO_PERMISSION = {errno.EACCES, errno.EPERM}
-_ACCESS_ERRNOS = {
-    *EXHAUSTED, *_NO_PERMISSION, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ENOLCK, errno.EBUSY, errno.EINTR,
-    errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.EISDIR,
-    errno.ENAMETOOLONG, errno.ELOOP,
-}  # fmt: skip
-
-
 # What a network drive or a busy machine may recover from within seconds. EIO is also what a bad disk reports, again and again.
 _PASSING = {
     errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.ETIMEDOUT, errno.EHOSTDOWN,
     errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.ECONNABORTED, errno.ECONNREFUSED,
     errno.ECONNRESET, errno.ENOTCONN,
+}  # fmt: skip
+EXHAUSTED = {errno.EMFILE, errno.ENFILE}  # affects every file, unlike the others
+_NO_PERMISSION = {errno.EACCES, errno.EPERM}
+_ACCESS_ERRNOS = {
+    *_PASSING, *EXHAUSTED, *_NO_PERMISSION, errno.ENOMEM, errno.ENXIO, errno.ENODEV, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 
 

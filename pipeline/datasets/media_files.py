@@ -52,8 +52,10 @@ def near_name(path: Path, listed: dict[Path, Names]) -> str:
 
     `listed` keeps the names in each folder from one call to the next. The text is empty if there is no such file.
     """
+    if not isinstance(path, Path):
+        return ""  # a URL: a store has no folders that can be listed at once
     if path.parent not in listed:
-        names = [] if path.exists() or not path.parent.is_dir() else [each.name for each in path.parent.iterdir()]
+        names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         listed[path.parent] = Names((name, name) for name in names)
-    found = [] if path.exists() else listed[path.parent].find_path(path.name)
-    return f"; the folder has {found[0]!r}, so import the dataset again" if found else ""
+    found = listed[path.parent].find_path(path.name)
+    return f"; the folder has {found[0]!r}, so import the dataset again" if found and not path.exists() else ""

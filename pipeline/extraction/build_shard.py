@@ -6,6 +6,7 @@ only on its clips and the settings, not on the machine's paths, the time or othe
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -126,8 +127,11 @@ def _groups(task: ShardTask, clips: Sequence[Clip], rejects: dict[str, str]) -> 
         try:
             group.append((clip.clip_id, _decode_with_retries(clip, task)))
         except MediaError as error:
-            # Strip the media root, so that a shard's bytes do not depend on where it was built.
-            reason = str(error).replace(f"{task.media_root}{os.sep}", "")
+            # Strip the media root, so that a shard's bytes do not depend on where it was built. A URL has its names quoted.
+            reason = str(error)
+            for medium in clip.media:
+                reason = reason.replace(str(media_path(task.media_root, medium)), medium)
+            reason = reason.replace(f"{task.media_root}{os.sep}", "")
             rejects[clip.clip_id] = printable(" ".join(reason.split()))
         if len(group) == _GROUP:
             yield group
@@ -144,7 +148,15 @@ def _decode_with_retries(clip: Clip, task: ShardTask) -> DecodedClip:
             if not may_pass(error):
                 raise
             time.sleep(wait_s)
-    return _decode(clip, task)
+    try:
+        return _decode(clip, task)
+    except MediaError as error:
+        # A bad disk reports EIO for the same file each time. Everything else is the drive's fault, so the clip must not be rejected.
+        if not may_pass(error) or error.errno == errno.EIO:
+            raise
+        problem = AccessError(str(error))
+        problem.errno = error.errno
+        raise problem from None
 
 
 def _decode(clip: Clip, task: ShardTask) -> DecodedClip:

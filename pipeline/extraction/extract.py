@@ -190,7 +190,10 @@ def _finish_all(
 
 
 def _how_checked(n_trusted: int, n_kept: int) -> str:
-    return "checksums verified" if n_trusted < n_kept else "sizes, times and ends of the files verified"
+    if not n_trusted:
+        return "checksums verified"
+    of_rest = f"; {n_kept - n_trusted} by their checksums" if n_trusted < n_kept else ""
+    return f"sizes, times and ends of the files verified{of_rest}"
 
 
 def _write_rejects(path: Path, rejects: Mapping[int, Mapping[str, str]]) -> list[tuple[str, str]]:

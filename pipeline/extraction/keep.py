@@ -63,7 +63,8 @@ def keep_shards(
     for path in sorted(folder.glob(SHARD_PATTERN)):
         entry = entries.get(path.name)
         known = entry if entry is not None and entry.stamp == stamps.get(path) else None
-        digest = entry.digest if entry else digests.get(path.name, "")
+        # The list first: entries stay on the machine when DVC checks out other shards. An interrupted run has entries only.
+        digest = digests.get(path.name) or (entry.digest if entry else "")
         reason = everything or _why_removed(path, expected.get(path), known, digest, retry=retry)
         if reason:
             removed[reason] += 1

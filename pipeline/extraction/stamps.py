@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.common.access import raise_if_access_error
 from pipeline.common.files import write_text
 
 FINISHED_FILE = ".finished"  # DVC ignores it
@@ -29,11 +30,15 @@ class Stamp(NamedTuple):
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Return the stamp of a file. Raises OSError if it cannot be read."""
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        file.seek(max(0, status.st_size - _TAIL_BYTES))
-        return Stamp(status.st_size, status.st_mtime_ns, hashlib.sha256(file.read()).hexdigest())
+    """Return the stamp of a file. Raises AccessError or another OSError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            file.seek(max(0, status.st_size - _TAIL_BYTES))
+            return Stamp(status.st_size, status.st_mtime_ns, hashlib.sha256(file.read()).hexdigest())
+    except OSError as error:
+        raise_if_access_error(path, error)
+        raise
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ def read_entries(folder: Path) -> dict[str, Entry]:
         lines = (folder / FINISHED_FILE).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
+    except OSError as error:
+        raise_if_access_error(folder / FINISHED_FILE, error)
+        raise
     for line in lines:
         try:
             entry = Entry(**json.loads(line))

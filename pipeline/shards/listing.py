@@ -40,22 +40,31 @@ def read_shard_list(folder: Path) -> dict[str, str]:
     return shards
 
 
-def complete_paths(folder: Path) -> list[Path]:
-    """Return the paths of all shards of a finished split, in order.
+def complete_shards(folder: Path) -> dict[Path, str]:
+    """Return path → listed digest of all shards of a finished split, in order.
 
     Raises
     ------
     ShardError
-        The folder has no shards, its extraction did not finish, or its shards are not exactly those of ``shards.json``.
+        The folder has no shards, its extraction did not finish, or its files are not exactly those of ``shards.json``.
     """
     paths = sorted(folder.glob(SHARD_PATTERN))
     again = f"run `dvc repro {stage_name('extract', folder)}`"
     if not paths:
         raise ShardError(f"{folder}: no shards; {again}")
-    n_listed = len(read_shard_list(folder))
+    listed = read_shard_list(folder)
     for index, path in enumerate(paths):
         if path != shard_path(folder, index):
             raise ShardError(f"{folder}: {shard_path(folder, index).name} is missing before {path.name}; {again}")
-    if len(paths) != n_listed:
-        raise ShardError(f"{folder}: expected {n_listed} shards, found {len(paths)}; {again}")
-    return paths
+    if len(paths) != len(listed):
+        raise ShardError(f"{folder}: expected {len(listed)} shards, found {len(paths)}; {again}")
+    if unlisted := [path for path in paths if path.name not in listed]:
+        raise ShardError(f"{unlisted[0]}: is not in {SHARDS_FILE}; {again}")
+    return {path: listed[path.name] for path in paths}
+
+
+def check_listed(path: Path, digest: str, listed: str) -> None:
+    """Raise ShardError if a shard is another one than that of ``shards.json``, such as one of another extraction."""
+    if digest != listed:
+        again = f"run `dvc repro {stage_name('extract', path.parent)}`"
+        raise ShardError(f"{path}: is not the shard that {SHARDS_FILE} lists; {again}")

@@ -30,7 +30,7 @@ from pipeline.common.hdf5 import (
 )
 from pipeline.common.project import stage_name
 from pipeline.shards.chunks import ChunkReader, chunk_offsets
-from pipeline.shards.listing import complete_paths
+from pipeline.shards.listing import check_listed, complete_shards
 from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
 REJECTS_FILE = "rejects.csv"
@@ -65,14 +65,16 @@ class ShardSet:
         Raises
         ------
         ShardError
-            As `complete_paths`; or the shards differ in settings or format, contain a clip twice or no clips at all, or cannot be
+            As `complete_shards`; or a shard is not the one that was listed; or the shards differ in settings or format, contain a clip twice or no clips at all, or cannot be
             read.
         """
         folder = Path(folder)
-        paths = complete_paths(folder)
+        listed = complete_shards(folder)
+        paths = list(listed)
         again = f"run `dvc repro {stage_name('extract', folder)}`"
         headers = [_read_header(path) for path in paths]
         for path, header in zip(paths, headers, strict=True):
+            check_listed(path, header["digest"], listed[path])
             if header["settings"] != headers[0]["settings"] or header["log_mel_shape"] != headers[0]["log_mel_shape"]:
                 difference = _difference(headers[0]["settings"], header["settings"])
                 raise ShardError(f"{path}: extracted with other settings than {paths[0].name}: {difference}; {again}")
@@ -177,6 +179,12 @@ def read_shard_fingerprint(path: Path) -> str:
     """Return a shard's fingerprint. Raises ShardError as `verify_shard` does, without reading the data."""
     fingerprint_: str = _read_header(path)["fingerprint"]
     return fingerprint_
+
+
+def verify_split(folder: Path) -> None:
+    """Raise ShardError if the shards of a folder are not exactly those of its list; their data are not read."""
+    for path, listed in complete_shards(folder).items():
+        check_listed(path, shard_digest(path), listed)
 
 
 def shard_digest(path: Path) -> str:

@@ -278,6 +278,11 @@ def test_a_file_that_is_not_a_shard_is_an_error(folder: Path, damage: Any, messa
         verify_shard(shard_path(folder, 1))
 
 
+def made_again(folder: Path, clip_ids: list[str], **settings: Any) -> Path:
+    make_shard(shard_path(folder, 1), clip_ids, **settings)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -288,11 +293,13 @@ def test_a_file_that_is_not_a_shard_is_an_error(folder: Path, damage: Any, messa
         (lambda f: shard_path(f, 0).unlink(), r"shard-00000\.h5 is missing"),
         (lambda f: shard_path(f, 1).unlink(), r"train: .*\b2 .*\b1\b.*repro extract`"),
         (lambda f: make_shard(shard_path(f, 2), ["f"]), r"train: .*\b2 .*\b3\b"),
+        (lambda f: make_shard(shard_path(f, 1), ["f"]), r"shard-00001\.h5: is not the shard that shards\.json lists"),
         (
-            lambda f: make_shard(shard_path(f, 1), ["f"], n_fft=512),
-            r"shard-00001\.h5: .*n_fft 512.*256",
+            lambda f: (f / "shards.json").write_text('{"shards": {"shard-00000.h5": "0", "shard-00002.h5": "0"}}'),
+            r"shard-00001\.h5: is not in shards\.json",
         ),
-        (lambda f: make_shard(shard_path(f, 1), ["a"]), "clip 'a'"),
+        (lambda f: finish_split(made_again(f, ["f"], n_fft=512)), r"shard-00001\.h5: .*n_fft 512.*256"),
+        (lambda f: finish_split(made_again(f, ["a"])), "clip 'a'"),
     ],
 )
 def test_inconsistent_shards_are_an_error(folder: Path, change: Any, message: str) -> None:
@@ -306,7 +313,7 @@ def test_the_fingerprint_of_a_set_depends_on_its_shards(folder: Path) -> None:
     before = ShardSet.open(folder).fingerprint
     assert ShardSet.open(folder).fingerprint == before
 
-    make_shard(shard_path(folder, 1), ["d", "e" * 128], fingerprint="f" * 32)
+    finish_split(made_again(folder, ["d", "e" * 128], fingerprint="f" * 32))
 
     assert read_shard_fingerprint(shard_path(folder, 1)) == "f" * 32
     assert ShardSet.open(folder).fingerprint != before
@@ -320,7 +327,7 @@ def test_the_content_digest_changes_with_the_data_of_any_clip_and_with_nothing_e
     for row in (0, 2):
         with edited_shard(shard_path(folder, 0)) as file:
             file[field][row] = file[field][row] + 1
-        after = ShardSet.open(folder)
+        after = ShardSet.open(finish_split(folder))
         assert after.fingerprint == before.fingerprint
         assert after.content_digest != before.content_digest
         before = after

@@ -21,7 +21,10 @@ from pipeline.common.packages import load_package
 PAUSES_S = (0.5, 2.0, 8.0)
 # Ours: seconds without a byte from a web server, after which the request is repeated. Object stores have limits of their own.
 STALL_S = 20.0
-_PASSING = (408, 425, 429)  # the statuses from 400 to 499 that another request may not get
+# The statuses from 400 to 499 that do not depend on the file: another request may not get them, or the credentials are wrong.
+_PASSING = (401, 408, 425, 429)
+# The same for S3, whose package raises PermissionError for them.
+_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
 
 Result = TypeVar("Result")
 
@@ -69,7 +72,10 @@ def _refusal(error: BaseException) -> int | None:
     status = getattr(error, "status", 0)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return errno.ENOENT
-    if isinstance(error, PermissionError) or status in (401, 403):
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code") in _CREDENTIALS:
+        return None
+    if isinstance(error, PermissionError) or status == 403:
         return errno.EACCES
     if 400 <= status < 500 and status not in _PASSING:
         return errno.EINVAL
