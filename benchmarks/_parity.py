@@ -17,7 +17,7 @@ from pipeline.methods.base import Batch, Method
 from pipeline.methods.build import build_method, method_settings
 from pipeline.methods.registry import METHODS
 from pipeline.methods.trained_model import TrainedModel
-from pipeline.model.devices import autocast, float32_as
+from pipeline.model.devices import autocast, float32_as, move
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.pseudo_labels.artifact import PseudoLabels, write_pseudo_labels
 from pipeline.shards.reader import ShardSet
@@ -91,7 +91,7 @@ def compare(
             )
         )
         drawn = batch.generator.get_state()
-        values = gradient(method, deepcopy(model).to(where), batch)
+        values = gradient(method, moved_to(model, where), batch)
         values["maps"], _ = TrainedModel(deepcopy(model), method).predict(shards, batch_size=SMALL, device=where)
         measured.append(values)
         batch.generator.set_state(drawn)
@@ -99,9 +99,16 @@ def compare(
     if device.type == "cuda":
         # The same cells as before, with the batch that is on the device.
         with torch.no_grad(), autocast(device):
-            half = method.loss(deepcopy(model).to(device).train(), batch)
+            half = method.loss(moved_to(model, device).train(), batch)
         row["half_loss"] = difference(half.cpu().numpy(), measured[0]["loss"])
     return row
+
+
+def moved_to(model: AudioVisualModel, device: torch.device) -> AudioVisualModel:
+    """Return a copy of the model on a device, laid out as in training."""
+    copy = deepcopy(model)
+    move(copy, device)
+    return copy
 
 
 def gradient(method: Method, model: AudioVisualModel, batch: Batch) -> dict[str, np.ndarray]:

@@ -85,16 +85,18 @@ def serve(
     def localize(files: list[Path], folder: Path, on_progress: OnProgress) -> Answer:
         return localize_upload(files, folder, localizer, settings, limits, on_progress=on_progress)
 
-    with served(localize, limits, model=str(path), port=port, open_browser=open_browser) as address:
-        echo(address)
-        note("open this address in a browser; stop with Ctrl-C")
-        try:
+    # A server that is terminated, or whose terminal is closed, removes the uploads too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    try:
+        with served(localize, limits, model=str(path), port=port, open_browser=open_browser) as address:
+            echo(address)
+            note("open this address in a browser; stop with Ctrl-C")
             _wait()
-        except KeyboardInterrupt:
-            note("stopped")
+    except KeyboardInterrupt:
+        note("stopped")
 
 
 def _wait() -> None:
-    # A server that is terminated, not interrupted, removes the uploads too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Event().wait()

@@ -185,7 +185,14 @@ def test_a_taken_port_is_an_error_and_the_folder_is_removed_at_the_end(address, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_of_a_page_from_elsewhere_is_refused(address):
+    for origin in ("https://elsewhere.example", "null"):
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(Request(address, headers={"Origin": origin}), timeout=60)
+    assert urlopen(Request(address, headers={"Origin": address.rstrip("/")}), timeout=60).status == 200
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_removes_its_folder_however_it_is_stopped(tmp_path, how):
     model, scratch = save_model(tmp_path / "model.pt"), tmp_path / "scratch"
     scratch.mkdir()

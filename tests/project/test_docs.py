@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -82,18 +83,25 @@ def test_the_equations_lead_to_their_code(site):
 @pytest.mark.slow
 def test_the_site_works_from_disk(site):
     """Opened as files: search, formulas, images and the link to the repository, and nothing comes from elsewhere."""
-    from tests.support.chromium import launched
+    from tests.support.chromium import TIMEOUT_MS, launched
 
     with launched() as browser:
         page = browser.new_page()
+        page.set_default_timeout(TIMEOUT_MS)
         requests, errors = [], []
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((site / "paper.html").as_uri())
         assert page.locator("math mfrac").first.bounding_box()["height"] > 15
         assert page.locator(".md-header .md-source").inner_text().strip() == f"soundspot {__version__}"
-        page.fill("input[name=query]", "calibrate")
-        page.locator(".md-search-result__link").first.click()
+        results = page.locator(".md-search-result__link")
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while not results.count() and time.monotonic() < deadline:
+            # What is typed before the index is built starts no search.
+            page.fill("input[name=query]", "")
+            page.fill("input[name=query]", "calibrate")
+            page.wait_for_timeout(2000)
+        results.first.click()
         page.wait_for_function("!location.pathname.endsWith('/paper.html')")
         for built in (path for path in site.rglob("*.html") if "<img" in path.read_text()):
             page.goto(built.as_uri())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.apps.localize.serve.uploads import MEGABYTE, Answer, Limits
 from pipeline.apps.localize.video.overlay import OnProgress
@@ -21,6 +22,7 @@ from pipeline.common.packages import load_package
 from pipeline.figures.response_curve import response_curve
 
 HOST = "127.0.0.1"
+_HOSTS = [HOST, "localhost"]
 Localize = Callable[[list[Path], Path, OnProgress], Answer]
 
 # A browser refuses whatever the page would load from elsewhere, also if a later version of Gradio asks for it.
@@ -93,22 +95,31 @@ def _middleware() -> list[Any]:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     # Without the check of names, a page from elsewhere could reach the server under a name of its own (DNS rebinding).
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(_Policy)]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS), Middleware(_Policy)]
 
 
 class _Policy:
-    """ASGI middleware: adds the content security policy to every response."""
+    """ASGI middleware: refuses requests of pages from elsewhere, and adds the content security policy to every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        origin = dict(scope.get("headers", ())).get(b"origin")
+        if scope["type"] == "http" and origin is not None and urlsplit(origin.decode("latin-1")).hostname not in _HOSTS:
+            # A browser sends such a request before it looks at what the server allows.
+            await PlainTextResponse("requests of other pages are refused", status_code=403)(
+                scope, receive, send_with_policy
+            )
+        else:
+            await self.app(scope, receive, send_with_policy)
 
 
 def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: str) -> Any:
