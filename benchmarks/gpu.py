@@ -44,6 +44,7 @@ from pipeline.model.devices import algorithms, select_device
 from pipeline.model.inference import inference
 from pipeline.shards.reader import ShardSet
 from pipeline.training.history import Waited
+from pipeline.training.live import steps as end_of_epoch
 from pipeline.training.live.steps import EpochSteps
 from pipeline.training.loop import label_training_set, train_epoch
 from pipeline.training.run import TrainingRun
@@ -90,7 +91,6 @@ def speed(
     run = TrainingRun(spec, shards, device, compiled=compiled)
     with algorithms(device, deterministic=deterministic):
         state = start(run)
-        reset_peak(device)
         timings = [one_pass(run, state, epoch) for epoch in range(1, passes + 2)]
     # The first is a warm-up.
     median = {name: statistics.median(each[name] for each in timings[1:]) for name in timings[0]}
@@ -101,16 +101,18 @@ def speed(
         "data_wait_fraction": median["waiting"] / median["shards"],
         "labeled_clips_per_second": len(shards) / median["labels"],
         "mapped_clips_per_second_on_device": run.n_pairs / median["maps"],
-        "gigabytes_of_tensors": peak(device) / 1e9,
+        "gigabytes_of_tensors": median["peak"] / 1e9,
         "waits_for_device": waits(run, state) if device.type == "cuda" else [],
     }
 
 
 def one_pass(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, float]:
-    """Return the seconds of each part of one epoch."""
+    """Return the seconds of each part of one epoch, and the peak of memory while it trains from shards."""
     stride = state.model.cell_stride
     waited = Waited(run.batches(epoch, cell_stride=stride, labels=state.labels))
+    reset_peak(run.device)
     from_shards = timed(run.device, lambda: train_epoch(run, state, waited, steps()))
+    most = peak(run.device)  # before batches are kept on the device
     kept = list(islice(run.batches(epoch, cell_stride=stride, labels=state.labels), KEPT))
     again = list(islice(cycle(kept), run.n_steps))
 
@@ -122,6 +124,7 @@ def one_pass(run: TrainingRun, state: TrainingState, epoch: int) -> dict[str, fl
 
     return {
         "shards": from_shards,
+        "peak": float(most),
         "waiting": waited.seconds,
         "device": timed(run.device, lambda: train_epoch(run, state, again, steps())),
         "labels": timed(run.device, lambda: label_training_set(run, state, epoch)),
@@ -135,7 +138,7 @@ def steps() -> EpochSteps:
 
 
 def waits(run: TrainingRun, state: TrainingState) -> list[str]:
-    """Return the lines of three steps at which the program waits for the device, with how often; steps of an epoch read no loss before its end."""
+    """Return the lines of three steps at which the program waits for the device, with how often; not those that read the losses at the end of an epoch."""
     batches = islice(run.batches(1, cell_stride=state.model.cell_stride, labels=state.labels), 3)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -144,7 +147,8 @@ def waits(run: TrainingRun, state: TrainingState) -> list[str]:
             train_epoch(run, state, batches, steps())
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    lines = [f"{Path(each.filename).name}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
+    found = [(Path(each.filename).name, each.lineno) for each in caught if "synchroniz" in str(each.message)]
+    lines = [f"{file}:{line}" for file, line in found if file != Path(end_of_epoch.__file__).name]
     return [f"{line} ({lines.count(line)})" for line in sorted(set(lines))]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import PATH, target_options
+from pipeline.cli.options import PATH, device_option, target_options
 from pipeline.common.console import echo, note
 
 
@@ -21,9 +21,7 @@ from pipeline.common.console import echo, note
     type=PATH,
     help="Output file. Default: where evaluate writes it, or next to a model outside a project.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
-)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @target_options
 def calibrate(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import params_option
+from pipeline.cli.options import device_option, params_option
 from pipeline.common.console import echo
 from pipeline.common.text_table import counted
 
@@ -21,9 +21,7 @@ from pipeline.common.text_table import counted
     show_default=True,
     help="Batches per epoch of the test run that measures time and memory; 0 skips it.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
-)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @params_option
 @click.pass_context

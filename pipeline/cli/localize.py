@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import PATH, FiniteRange, target_options
+from pipeline.cli.options import PATH, FiniteRange, device_option, model_option, target_options
 from pipeline.common.console import echo, is_verbose, note
 from pipeline.common.text_table import printable
 
@@ -34,11 +34,7 @@ _MAX_MESSAGE_LENGTH = 200
     show_default=True,
     help="Output folder; created if absent.",
 )
-@click.option(
-    "--model",
-    envvar="SOUNDSPOT_MODEL",
-    help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
-)
+@model_option
 @click.option(
     "--audio", type=PATH, help="Audio file for an image. Default: an audio file with the same name next to it."
 )
@@ -86,9 +82,7 @@ _MAX_MESSAGE_LENGTH = 200
     metavar="SECONDS",
     help="Time limit for one file.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
-)
+@device_option
 @target_options
 @click.pass_context
 def localize(
@@ -132,6 +126,7 @@ def localize(
     from pipeline.apps.localize.jobs import plan_jobs
     from pipeline.apps.localize.localizer import Localizer
     from pipeline.apps.localize.video.overlay_settings import OverlaySettings
+    from pipeline.cli.targets import find_model
     from pipeline.common.console import progress_disabled
     from pipeline.common.errors import LocalizationError
     from pipeline.common.files import DAY_S, locked, remove_leftovers
@@ -162,17 +157,6 @@ def localize(
     words = {"done": "localized", "kept": "already done", "failed": "failed"}
     echo(", ".join(f"{count} {words[name]}" for name, count in counts.items() if count) or "nothing to do")
     ctx.exit(1 if counts["failed"] else 0)
-
-
-def find_model(word: str | None, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
-    """Return the model that --model names; without it, the newest run on the dataset."""
-    from pipeline.cli.targets import newest_model, resolve_model
-
-    if word:
-        return resolve_model(word, dataset=dataset, seed=seed, params_path=params_path)
-    path = newest_model(dataset=dataset, seed=seed, params_path=params_path)
-    note(f"model: {path}, the newest run on the dataset; choose another one with --model")
-    return path
 
 
 def _outcome(

@@ -18,6 +18,15 @@ params_option = click.option(
     "--params", "params_path", type=PATH, default=PARAMS_FILE, show_default=True, help="Settings file."
 )
 
+device_option = click.option(
+    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+model_option = click.option(
+    "--model",
+    envvar="SOUNDSPOT_MODEL",
+    help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
+)
+
 
 class FiniteRange(click.FloatRange):
     """A finite floating-point number within bounds; click's FloatRange accepts infinity and NaN."""

@@ -8,17 +8,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.localize import find_model, report_calibration
-from pipeline.cli.options import FiniteRange, target_options
+from pipeline.cli.localize import report_calibration
+from pipeline.cli.options import FiniteRange, device_option, model_option, target_options
 from pipeline.common.console import echo, note
 
 
 @click.command()
-@click.option(
-    "--model",
-    envvar="SOUNDSPOT_MODEL",
-    help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
-)
+@model_option
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: the first free port from 7860 on.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the default web browser.")
 @click.option(
@@ -45,9 +41,7 @@ from pipeline.common.console import echo, note
     metavar="SECONDS",
     help="Time limit for one upload.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
-)
+@device_option
 @target_options
 def serve(
     model: str | None,
@@ -76,6 +70,7 @@ def serve(
     from pipeline.apps.localize.serve.uploads import Answer, Limits, localize_upload
     from pipeline.apps.localize.video.overlay import OnProgress
     from pipeline.apps.localize.video.overlay_settings import OverlaySettings
+    from pipeline.cli.targets import find_model
 
     path = find_model(model, dataset=dataset, seed=seed, params_path=params_path)
     localizer = Localizer.load(path, device=device)

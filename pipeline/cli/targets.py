@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.apps.inspection.views import Artifacts, find_artifacts
 from pipeline.common.config import load_card, load_params
+from pipeline.common.console import note
 from pipeline.common.errors import CheckpointError, PseudoLabelError, SoundspotError
 from pipeline.common.project import (
     CARD_FILE,
@@ -56,6 +57,15 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
             f"{model}: no such model; give a model.pt, a run folder, or the name of a trained variant"
         )
     return model
+
+
+def find_model(word: str | None, *, dataset: str | None, seed: int | None, params_path: Path) -> Path:
+    """Return the model that --model names, see `resolve_model`; without it, `newest_model`, which is then reported."""
+    if word:
+        return resolve_model(word, dataset=dataset, seed=seed, params_path=params_path)
+    path = newest_model(dataset=dataset, seed=seed, params_path=params_path)
+    note(f"model: {path}, the newest run on the dataset; choose another one with --model")
+    return path
 
 
 def newest_model(*, dataset: str | None, seed: int | None, params_path: Path) -> Path:

@@ -52,8 +52,6 @@ def near_name(path: Path, listed: dict[Path, Names]) -> str:
 
     `listed` keeps the names in each folder from one call to the next. The text is empty if there is no such file.
     """
-    if not isinstance(path, Path):
-        return ""  # a URL: a store has no folders that can be listed at once
     if path.parent not in listed:
         names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         listed[path.parent] = Names((name, name) for name in names)

@@ -7,7 +7,6 @@ only on its clips and the settings, not on the machine's paths, the time or othe
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,11 +126,10 @@ def _groups(task: ShardTask, clips: Sequence[Clip], rejects: dict[str, str]) -> 
         try:
             group.append((clip.clip_id, _decode_with_retries(clip, task)))
         except MediaError as error:
-            # Strip the media root, so that a shard's bytes do not depend on where it was built. A URL has its names quoted.
+            # Without the media root, and unquoted if it is a URL: a shard's bytes do not depend on where it was built.
             reason = str(error)
             for medium in clip.media:
                 reason = reason.replace(str(media_path(task.media_root, medium)), medium)
-            reason = reason.replace(f"{task.media_root}{os.sep}", "")
             rejects[clip.clip_id] = printable(" ".join(reason.split()))
         if len(group) == _GROUP:
             yield group

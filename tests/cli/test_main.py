@@ -278,6 +278,14 @@ def test_verify_detects_a_missing_last_shard(tmp_path, capsys):
     assert "train: expected 2 shards, found 1" in capsys.readouterr().err
 
 
+def test_verify_detects_a_shard_of_another_extraction(tmp_path, capsys):
+    make_shard(tmp_path / "train/shard-00000.h5", ["a"])
+    finish_split(tmp_path / "train")
+    make_shard(tmp_path / "train/shard-00000.h5", ["b"])
+    assert run("verify", tmp_path) == 1
+    assert "shard-00000.h5: is not the shard that shards.json lists" in capsys.readouterr().err
+
+
 def test_verify_does_not_advise_deleting_a_file_that_is_not_a_shard(tmp_path, capsys):
     path = tmp_path / "params.yaml"
     path.write_text("dataset: demo\n")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.common.access import access_errno, raise_if_access_error
+from pipeline.common.access import access_errno, may_pass, raise_if_access_error
 from pipeline.common.errors import AccessError, MediaError
 from pipeline.common.hdf5 import open_file
 from pipeline.common.record import read_record, write_record
@@ -69,7 +69,9 @@ def test_a_record_that_cannot_be_opened_is_not_a_missing_one(tmp_path: Path) -> 
     assert read_record(tmp_path / "none") == {}
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENETUNREACH]
+)
 def test_error_numbers_of_the_system_and_in_the_text_of_hdf5(number: int) -> None:
     in_text = RuntimeError(
         f"Can't synchronously read data (file read failed: time = Sat, errno = {number}, error message = 'x')"
@@ -85,6 +87,13 @@ def test_error_numbers_of_the_system_and_in_the_text_of_hdf5(number: int) -> Non
 def test_other_errors_are_left_to_the_reader(error: Exception) -> None:
     assert access_errno(error) is None
     raise_if_access_error(Path("a.h5"), error)
+
+
+def test_what_may_pass_is_an_error_of_access() -> None:
+    """A file that is retried is never called missing or damaged."""
+    numbers = [number for number in errno.errorcode if may_pass(OSError(number, "x"))]
+    assert errno.ECONNRESET in numbers
+    assert [access_errno(OSError(number, "x")) for number in numbers] == numbers
 
 
 def test_a_truncated_hdf5_file_is_damage(tmp_path: Path) -> None:

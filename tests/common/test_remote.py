@@ -1,10 +1,12 @@
 """Remote files: the bytes of the file, few requests, and each failure told apart from a missing file."""
 
+import errno
 import os
 import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,6 +14,8 @@ from pipeline.common.errors import AccessError, PackageError
 from pipeline.common.remote import file as remote_file
 from pipeline.common.remote import request as remote_request
 from pipeline.common.remote.path import RemotePath, local_or_remote
+from pipeline.common.remote.request import _refusal
+from pipeline.datasets.media_files import near_name
 from tests.support.range_server import RangeServer, range_server
 
 fsspec = pytest.importorskip("fsspec")
@@ -127,6 +131,27 @@ def test_a_refusal_is_the_error_of_a_local_file_and_is_not_repeated(
 
     assert len(server.requests) == 2  # HEAD and GET
     assert not remote(server).exists()
+
+
+def test_wrong_credentials_do_not_depend_on_the_file(server: RangeServer) -> None:
+    server.failures = [401] * 20
+    with pytest.raises(AccessError, match="401"):
+        remote(server).stat()
+
+
+@pytest.mark.parametrize(("code", "number"), [("ExpiredToken", None), ("AccessDenied", errno.EACCES)])
+def test_expired_credentials_of_s3_are_no_missing_permission(code: str, number: int | None) -> None:
+    class ClientError(Exception):
+        response: ClassVar = {"Error": {"Code": code}}
+
+    error = PermissionError("x")
+    error.__cause__ = ClientError()
+    assert _refusal(error) == number
+
+
+def test_a_missing_file_is_not_asked_for_again_to_find_a_similar_name(server: RangeServer) -> None:
+    assert near_name(remote(server, "none.bin"), {}) == ""
+    assert not server.requests
 
 
 def test_a_failing_server_is_no_missing_file(server: RangeServer) -> None:

@@ -33,6 +33,7 @@ from pipeline.extraction import extract as extraction
 from pipeline.extraction.build_shard import ShardTask, build_shard
 from pipeline.extraction.extract import ExtractionSummary, extract_split
 from pipeline.extraction.plan import plan_shards
+from pipeline.extraction.stamps import file_stamp, read_entries, write_entries
 from pipeline.manifests.clips import Clip
 from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
@@ -261,6 +262,25 @@ def test_a_line_that_a_killed_run_began_costs_only_the_trust_in_that_shard(
 
     assert extract(mixed_clips(), media_root, folder).n_kept == 5
     assert verified == ["shard-00004.h5"]
+
+
+def test_entries_of_other_versions_of_the_shards_do_not_count(
+    extracted: Path, media_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `dvc checkout`, which restores shards and their list, but not the entries of this machine."""
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder)
+    first, *others = read_entries(folder).values()
+    write_entries(folder, [dataclasses.replace(first, digest="0" * 32), *others])
+    os.utime(folder / first.name)
+    monkeypatch.setattr(extraction, "run_tasks", run_here)
+
+    assert extract(mixed_clips(), media_root, folder).n_kept == 5
+
+
+def test_a_shard_whose_stamp_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=rf"^{tmp_path}: cannot be read"):
+        file_stamp(tmp_path)
 
 
 def test_shards_of_another_extraction_are_not_kept(

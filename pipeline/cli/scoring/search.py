@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import params_option
+from pipeline.cli.options import device_option, params_option
 from pipeline.common.console import echo, note
 from pipeline.common.project import CLIPS_FILE, DATA_FOLDER, SEARCH_FOLDER
 
@@ -29,13 +29,7 @@ from pipeline.common.project import CLIPS_FILE, DATA_FOLDER, SEARCH_FOLDER
 @click.option(
     "--write", is_flag=True, help="Train nothing; write the winners of the finished search to the settings file."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    envvar="SOUNDSPOT_DEVICE",
-    help="auto, cpu, cuda or cuda:N.",
-)
+@device_option
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
