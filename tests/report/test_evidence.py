@@ -171,7 +171,7 @@ def test_rows_below_their_initialization_are_named(tmp_path):
     write_row(folder / "untouched", successes(15, 15))
     text = below_start_sentence(read_results(folder))
     assert "37.5% success rate" in text
-    assert "worse for: DMC (-31.2, 0 of 2 seeds ahead)." in text
+    assert "it for: DMC (-31.2, 0 of 2 seeds ahead)." in text
 
 
 def write_epochs(folder, lines):
@@ -236,7 +236,7 @@ def test_the_page_has_a_sentence_for_each_claim_and_dataset(written):
     table = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
-    assert table[0] == ["claim", "paper", "demo: success rate", "real: quadrant accuracy"]
+    assert table[0] == ["claim", "paper: success rate", "demo: success rate", "real: quadrant accuracy"]
     verdicts = {row[0]: row[1:] for row in table[2:]}
     assert verdicts["Intra-frame sampling helps"] == ["+5.2", "**holds**, +58.3", "–"]
     assert verdicts["The full method beats plain contrastive learning"][2] == "**fails**, -25.0"
@@ -252,7 +252,11 @@ def test_the_page_has_a_sentence_for_each_claim_and_dataset(written):
 
 
 def test_links_lead_to_figures_with_the_color_of_each_group(written):
-    links = re.findall(r"\]\((images/[^)]+)\)", (written / "evidence.md").read_text())
+    text = (written / "evidence.md").read_text()
+    tables = re.findall(r"(?<!!)\[[^]]+\]\((images/[^)]+)\)", text)
+    assert tables == ["images/evidence-rows.csv", "images/evidence-claims.csv"]
+    assert all((written / table).is_file() for table in tables)
+    links = re.findall(r"!\[[^]]+\]\((images/[^)]+)\)", text)
     assert links == ["images/evidence.webp", "images/evidence-auc.webp", "images/evidence-success.webp"]
     for link in links:
         pixels = np.asarray(Image.open(written / link).convert("RGB"))

@@ -46,8 +46,8 @@ def write_evidence(path: Path, datasets: Sequence[Results], *, command: str, not
     write_csv(rows, ["dataset", "row", "metric", "value", "low", "high", "seeds"], list(_row_lines(datasets)))
     header = ["claim", "dataset", "row", "other", "metric", "difference", "low", "high", "verdict"]
     write_csv(claims, header, list(_claim_lines(datasets, findings)))
-    links = [f"{IMAGES}/{file.name}" for file in figures]
-    write_text(path, page(datasets, findings, figures=links, command=command, note=note))
+    links, tables = ([f"{IMAGES}/{file.name}" for file in files] for files in (figures, (rows, claims)))
+    write_text(path, page(datasets, findings, figures=links, tables=tables, command=command, note=note))
     return [path, *figures, rows, claims]
 
 

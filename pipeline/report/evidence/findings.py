@@ -1,4 +1,4 @@
-"""What a reader must know beside the claims: content-free maps, scoring rules, shuffled audio, and rows below their start.
+"""What a reader must know besides the claims: content-free maps, scoring rules, shuffled audio, and rows below their start.
 
 Each function returns one or two sentences about one dataset. Numbers are percent, differences in points.
 """
@@ -97,7 +97,7 @@ def below_start_sentence(results: Results) -> str:
     start = (
         f"The initialization alone reaches {percent(results.rows[UNTOUCHED].metrics[metric])} {METRIC_NAMES[metric]}."
     )
-    return f"{start} Training makes it worse for: {'; '.join(below.values()) or 'none of the rows'}."
+    return f"{start} Training lowers it for: {'; '.join(below.values()) or 'none of the rows'}."
 
 
 def _scores(results: Results, metrics: Mapping[str, Any]) -> str:

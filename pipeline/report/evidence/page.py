@@ -21,21 +21,23 @@ from pipeline.report.evidence.results import METRIC_NAMES, Results
 from pipeline.report.evidence.wording import cell, compared, interval, percent, signed, spread
 
 HOW_TO_READ = (
-    "Each dot is one seed. Strokes are means, bars 95% intervals over clips. Each panel has its own data and its own scale. The paper's "
-    "values are from its own videos and annotations, so compare the order of the rows, not their numbers."
+    "Each dot is one seed, each stroke the mean over seeds, each bar the 95% interval over clips. Each panel has its own data and scale. "
+    "The paper's values are from its own videos and annotations, so compare the order of the rows, not their values. All values as fractions: {}."
 )
 MEASURES = {
     "success_rate": "**Success rate**, the paper's cIoU@0.5: the share of clips whose sounding region has a cIoU of at least {threshold:g} "
     "with the annotated one.",
-    "auc": "**AUC**: the mean success rate over all cIoU thresholds from 0 to 1.",
-    "quadrant_accuracy": "**Quadrant accuracy**, for mosaics of photographs: the share of clips in which the photograph with the largest "
-    "mean response is one that sounds. Photographs chosen at random reach {chance}.",
+    "auc": "**AUC**: the area under the success rate over all cIoU thresholds from 0 to 1 ([definitions](protocols.md)).",
+    "quadrant_accuracy": "**Quadrant accuracy**, for mosaics of photographs: the share of clips in which the photograph with the highest "
+    "mean response is one that sounds. Chance is {chance}.",
 }
 RULE = (
-    "A claim says that one row scores above another, each with its own settings. Their difference is paired by seed and clip, except "
-    "for that from content-free maps. Its 95% interval covers the variation over test clips (bootstrap) and over seeds (Student's t). "
-    "A claim **holds** if the interval is above 0 and **fails** if it is below 0. "
-    "Otherwise the results **do not show** it, which is no evidence against it. Of so many intervals, about one in twenty misses its value."
+    "A claim says that one row scores above another, each with its own settings. Differences are in percentage points, paired by seed and "
+    "clip, except for those from content-free maps. Their 95% intervals cover the variation over test clips (bootstrap) and over seeds "
+    "(Student's t). A claim **holds** if the interval is above 0 and **fails** if it is below 0. Otherwise the results **do not show** it, "
+    "which is no evidence against it. About one in twenty of such intervals misses the true value.\n\n"
+    "The paper's differences are on SoundNet-Flickr with 10,000 training pairs: from Table 2 if it has both rows, otherwise from Table 1. "
+    "Its only content-free row is Random."
 )
 FINDINGS: Mapping[str, Callable[[Results], str]] = {
     "Maps that use neither frame nor audio": content_free_sentence,
@@ -47,7 +49,13 @@ Findings = Mapping[Claim, Sequence[Finding]]
 
 
 def page(
-    datasets: Sequence[Results], findings: Findings, *, figures: Sequence[str], command: str, note: str = ""
+    datasets: Sequence[Results],
+    findings: Findings,
+    *,
+    figures: Sequence[str],
+    tables: Sequence[str],
+    command: str,
+    note: str = "",
 ) -> str:
     """Return the page.
 
@@ -58,6 +66,8 @@ def page(
         For each claim, one per dataset.
     figures : sequence of str
         Links to the figures, the primary one first.
+    tables : sequence of str
+        Links to the files with the numbers.
     command : str
         The command that writes the page.
     note : str
@@ -67,11 +77,11 @@ def page(
     overview, sentences = _claims(datasets, shown)
     parts = [
         "# The evidence",
-        f"What our results show about each claim of the paper. This page is written by `{command}`.",
+        f"What our results show about each claim of the paper. This page was written by `{command}`.",
         *([printable(note)] if note else []),
         "\n".join(f"- {_dataset_line(results)}" for results in datasets),
         f"![Every row, and the paper's values]({figures[0]})",
-        HOW_TO_READ,
+        HOW_TO_READ.format(", ".join(f"[{table.rpartition('/')[2]}]({table})" for table in tables)),
         "\n".join(_measures(datasets)),
         "## Verdicts",
         RULE,
@@ -79,8 +89,8 @@ def page(
         overview.markdown().strip(),
         "## Each claim",
         *sentences,
-        "## Beside every score",
-        "Public scripts differ in the rule that turns a map into a region, and maps without content score under some of them: see "
+        "## Baselines and checks",
+        "Public scripts differ in the rule that turns a map into a region, and under some of them, content-free maps score high: see "
         "[Protocols](protocols.md).",
         *_beside(datasets),
         "## Further measures",
@@ -124,7 +134,11 @@ def _counts(shown: Findings, number: int) -> str:
 
 def _claims(datasets: Sequence[Results], shown: Findings) -> tuple[Table, list[str]]:
     """Return the table of verdicts, and for each claim a paragraph with one sentence per dataset."""
-    header = ("claim", "paper", *(f"{results.name}: {METRIC_NAMES[results.primary]}" for results in datasets))
+    header = (
+        "claim",
+        "paper: success rate",
+        *(f"{results.name}: {METRIC_NAMES[results.primary]}" for results in datasets),
+    )
     rows, paragraphs = [], []
     for claim, found in shown.items():
         printed = published_difference(claim)
