@@ -32,7 +32,8 @@ def demo() -> None:
 def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> None:
     """Show where the sound comes from in test clips of the demo, as `soundspot localize` does for your own videos.
 
-    The clips are not the best ones: one clip is that of the median cIoU, several are evenly spaced from the worst to the best.
+    The clips are not hand-picked: a single clip is the one with the median cIoU; several are evenly spaced from the worst to
+    the best.
 
     \b
     Example:

@@ -14,7 +14,9 @@ MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--fix", is_flag=True, help="Remove locks that killed DVC commands left, if no DVC command is running.")
+@click.option(
+    "--fix", is_flag=True, help="Remove locks left behind by killed DVC commands, if no DVC command is running."
+)
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, fix: bool) -> None:
     """Check packages, codecs, GPU, Dask, DVC and disk, and report what to fix.

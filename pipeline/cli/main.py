@@ -42,7 +42,7 @@ COMMANDS = {
 def soundspot(ctx: click.Context, quiet: bool, verbose: bool) -> None:
     """Learn from unlabeled videos where in the frame a sound comes from.
 
-    `soundspot train` leads from a folder of videos to a model. `dvc repro` runs the same stages for any dataset; the other
+    `soundspot train` turns a folder of videos into a model. `dvc repro` runs the same stages for any dataset; the other
     commands cover the steps before and after them.
 
     \b

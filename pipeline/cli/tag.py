@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--frames", "classifier", metavar="timm:NAME", help="Classifier of frames: any model of timm.")
+@click.option("--frames", "classifier", metavar="timm:NAME", help="Frame classifier: any timm model.")
 @click.option(
     "--weights",
     default="timm",
@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     "--tiles", type=click.IntRange(1, 16), default=1, show_default=True, help="Classify N × N parts of each frame."
 )
 @click.option(
-    "--sounds", "tagger", type=PATH, metavar="FILE", help="Tagger of audio: .onnx or .tflite, from a waveform."
+    "--sounds",
+    "tagger",
+    type=PATH,
+    metavar="FILE",
+    help="Audio tagger: an .onnx or .tflite file that takes a waveform.",
 )
 @click.option("--sound-labels", type=PATH, help="Names of its tags, such as AudioSet's class_labels_indices.csv.")
-@click.option("--sample-rate", type=click.IntRange(min=1), help="Its sample rate in Hz. Default: as the file states.")
+@click.option("--sample-rate", type=click.IntRange(min=1), help="Its sample rate in Hz. Default: the one in the file.")
 @click.option("--sound-logits", is_flag=True, help="Its outputs are logits, not probabilities.")
-@click.option("--groups", type=PATH, help="Table with the columns side, class, group. Default: each class is its own.")
+@click.option(
+    "--groups", type=PATH, help="Table with the columns side, class, group. Default: each class is a group of its own."
+)
 @click.option("--split", default="train", show_default=True, help="The split to label.")
 @click.option("-o", "--output", required=True, type=PATH, help="The label file (.csv); its record is OUTPUT.json.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing label file.")
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     envvar="SOUNDSPOT_DEVICE",
-    help="Of the classifier of frames: auto, cpu, cuda or cuda:N.",
+    help="Device of the frame classifier: auto, cpu, cuda or cuda:N.",
 )
 @click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
 @params_option

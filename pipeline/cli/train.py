@@ -77,7 +77,7 @@ def train(
 
     One video in five is held out. The settings are written to params.yaml, as the block `training.NAME`, and NAME becomes the
     active dataset; other datasets keep their results. If the dataset has boxes, the model is also scored. DVC runs the
-    stages: an interrupted or repeated command resumes, and what is finished is not computed again.
+    stages: an interrupted or repeated command resumes, and finished work is not repeated.
 
     \b
     Example:

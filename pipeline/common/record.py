@@ -64,7 +64,7 @@ def restore_output(folder: Path) -> None:
             os.replace(temporary / folder.name, folder)
             return
     reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    note(f"{folder}: not restored from DVC's cache ({reason}); it is made again")
+    note(f"{folder}: not restored from DVC's cache ({reason}); recomputing it")
 
 
 def changed_code(record: Mapping[str, Any], code: str) -> str:

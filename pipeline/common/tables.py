@@ -31,8 +31,11 @@ _AS_UTF8 = "save it as UTF-8 (in Excel: “CSV UTF-8”)"
 _BINARY = {b"PK\x03\x04": "an Excel or LibreOffice workbook", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
 _SPOILED = (
     (re.compile(r"[+-]?\d+([.,]\d+)?E\+\d+", re.IGNORECASE), "a spreadsheet program has rounded a long number"),
-    (re.compile(r"\d+\.0"), "a program has made a decimal number of it"),
-    (re.compile(r"#(NAME|REF|VALUE|NUM|N/A|DIV/0)[?!]?", re.IGNORECASE), "a spreadsheet program took it for a formula"),
+    (re.compile(r"\d+\.0"), "a program has converted it to a decimal number"),
+    (
+        re.compile(r"#(NAME|REF|VALUE|NUM|N/A|DIV/0)[?!]?", re.IGNORECASE),
+        "a spreadsheet program interpreted it as a formula",
+    ),
 )
 
 

@@ -40,7 +40,7 @@ def percentiles(cosines: np.ndarray) -> dict[str, float]:
 
 
 def recommended_delta_a(cosines: np.ndarray) -> float:
-    """Return the δ_a from which a pair belongs more probably than not to the group of the most similar pairs (ours).
+    """Return the δ_a above which a pair more likely than not belongs to the group of the most similar pairs (ours).
 
     Fisher's z = artanh(cosine) is modeled as a mixture of three normal distributions: dissimilar, unrelated and similar pairs. Two do not
     suffice: most pairs are not similar, and their cosines have two sides. We compared the threshold with class labels, which it does

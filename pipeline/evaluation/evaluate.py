@@ -176,7 +176,7 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
     }
     notes = [f"{metrics[key]} {reason}" for key, reason in skipped.items() if metrics.get(key)]
     return (
-        f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success from cIoU "
+        f"{metrics['split']}: {metrics['n_clips']} of {len(shards)} clips, protocol {metrics['protocol']}, success at cIoU ≥ "
         f"{metrics['threshold']:g}"
         + (f" ({'; '.join(notes)})" if notes else "")
         # Spelled out because ± in the paper's tables is the standard deviation over seeds.

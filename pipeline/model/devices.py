@@ -32,7 +32,7 @@ def select_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "mps":
-            raise RuntimeError("nothing has been tried on Apple's GPUs, and wrong results would not be noticed")
+            raise RuntimeError("Apple's GPUs have not been tested, and wrong results would go unnoticed")
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("unsupported type")
         torch.empty(0, device=device)  # fails now, not after minutes of work, if the device does not exist

@@ -65,7 +65,7 @@ def _commit(folder: Path) -> str:
     if not commit:
         return ""
     changed = _git(folder, "status", "--porcelain", "--", *CODE)
-    return f"(commit {commit}{', with changes that are not committed' if changed else ''})"
+    return f"(commit {commit}{', with uncommitted changes' if changed else ''})"
 
 
 def _git(folder: Path, *arguments: str) -> str:

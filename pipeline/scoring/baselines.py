@@ -33,7 +33,7 @@ BASELINE_LABELS = {
     "random": "random map",
     "all_ones": "all ones",
     "centered_gaussian": "centered Gaussian",
-    "mean_of_boxes": "mean of the boxes elsewhere",
+    "mean_of_boxes": "mean of other splits' boxes",
 }
 SIDE = 64  # cells per side of the maps made here; fine enough for a 256 grid
 

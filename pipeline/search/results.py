@@ -167,7 +167,7 @@ def _check_equal(path: Path, what: str, values: Iterable[tuple[str, Any]]) -> No
         rows.setdefault(value, []).append(row)
     if len(rows) > 1:
         groups = "; ".join(f"{value}: {', '.join(names)}" for value, names in rows.items())
-        raise SearchError(f"{path}: rows with different {what} ({groups}); search them again, with the same")
+        raise SearchError(f"{path}: rows with different {what} ({groups}); search them again with the same {what}")
 
 
 def _line(cells: Mapping[str, Any], where: str) -> Line:

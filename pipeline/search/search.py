@@ -5,7 +5,7 @@ search/NAME/initialize/study.db  trial_004/      the winner's run, which all row
 search/NAME/ROW/study.db         trial_007/      only while the trial runs
 docs/search/NAME.csv                             all trials, see `pipeline.search.results`
 ```
-A search that is killed at any time continues where it was: a finished trial is kept, and the one that ran resumes after its last epoch.
+A killed search resumes where it stopped: finished trials are kept, and the one that was running resumes after its last epoch.
 """
 
 from __future__ import annotations

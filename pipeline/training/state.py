@@ -186,7 +186,7 @@ def _resume(run: TrainingRun, saved: dict[str, Any]) -> TrainingState:
     _check_earlier_epochs(run, state)
     if (before := saved.get("device", run.device.type)) != run.device.type:
         report(
-            f"{spec.name}: began on {before}, goes on on {run.device.type}; results differ from those of one device by rounding"
+            f"{spec.name}: started on {before}, resumes on {run.device.type}; results differ from those of one device by rounding"
         )
     if spec.writes_labels(state.epoch):
         path = folder.labels(spec.labels_epoch(state.epoch))

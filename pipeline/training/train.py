@@ -179,7 +179,7 @@ def _train_all(
     together = max(n_processes, n_ranks())
     check_batch_size(specs[0].batch_size, together)
     if together > 1 and n_parallel > 1:
-        raise TrainingError(f"{n_parallel} seeds at once, and {together} processes for each: choose one of the two")
+        raise TrainingError(f"{n_parallel} seeds at once, and {together} processes for each: use only one of the two")
     if together > 1 and compiled:
         raise TrainingError(
             f"SOUNDSPOT_COMPILE with {together} processes: the statistics of BatchNorm that they exchange cannot be compiled; unset it"

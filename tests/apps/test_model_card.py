@@ -67,7 +67,7 @@ def test_in_a_project(project):
         "- Response map: 8 × 8 cells, normalized by min-max; sounding above δ\\_v = 0.7".replace("\\_", "_"),
         "Stage `train`, seed 0, 2 epochs from an initialization by Eq. 3",
         "| `delta_a` | 0.8 |",
-        "1,234 clips of the split `test` under the protocol `paper256`, success from cIoU 0.5",
+        "1,234 clips of the split `test` under the protocol `paper256`, success at cIoU ≥ 0.5",
         "| random map | 2.0 (1.0–3.0) | 12.6 (11.6–13.6) |",
         "| iterative (Eq. 7) | 63.5 (62.5–64.5) | 53.3 (52.3–54.3) |",
         "| iterative (Eq. 7), shuffled audio | 8.1 (7.1–9.1) | 12.2 (11.2–13.2) |",

@@ -138,7 +138,7 @@ def test_the_table_has_protocols_as_columns_and_their_range(project, capsys):
     assert len(cells) == 1 + 3 * 3
     paper, median, spread = float(cells[1]), float(cells[4]), float(cells[7])
     assert (paper, median, spread) == (100.0, 0.0, 100.0)
-    for label in ("random map", "all ones", "centered Gaussian", "mean of the boxes elsewhere"):
+    for label in ("random map", "all ones", "centered Gaussian", "mean of other splits' boxes"):
         assert line_of(printed, label).count("/") == 3
     assert run("evaluate", "good", "--protocol", "paper256") == 0
     assert "range" not in capsys.readouterr().out

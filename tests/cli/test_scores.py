@@ -57,7 +57,7 @@ def test_the_demo_has_one_line_per_variant_ours_first(project, capsys):
     ((title, rows),) = printed(capsys)
     assert (
         title
-        == "demo: split test, 40 clips (few: a rate near 50 % is ± 15 points), protocol paper256, success from cIoU 0.5"
+        == "demo: split test, 40 clips (few: a rate near 50 % is ± 15 points), protocol paper256, success at cIoU ≥ 0.5"
     )
     assert list(rows)[2:] == ["iterative (Eq. 7)", "Attention", "itr", "own_try"]
     success, area, gap, best = rows["iterative (Eq. 7)"]
@@ -75,7 +75,7 @@ def test_mosaics_have_their_quadrants_and_the_chance(project, capsys):
     write_content_free(folder, mosaic=True)
     assert run("--dataset", "demo") == 0
     ((title, rows),) = printed(capsys)
-    assert title.endswith("means over 2 seeds, quadrant by chance 25.0")
+    assert title.endswith("means over 2 seeds, quadrant chance 25.0")
     assert rows["iterative (Eq. 7)"][-1].startswith("50.0 (")
 
 

@@ -74,7 +74,7 @@ def test_png_has_the_same_bytes_each_time(tmp_path):
 
 
 def test_every_part_of_the_legend_lies_inside_the_figure(tmp_path):
-    labels = ["a rather long name of a method", "mean of the boxes elsewhere"]
+    labels = ["a rather long name of a method", "mean of other splits' boxes"]
     figure = success_curves(THRESHOLDS, [Curve(label, falling(2), "content_free") for label in labels])
     save(figure, tmp_path / "curve.png")
     legend = figure.axes[0].get_legend().get_window_extent()

@@ -58,6 +58,4 @@ def test_the_commit_is_named_and_changes_to_code_too(source, tmp_path):
     commit = git(project, "rev-parse", "--short=10", "HEAD")
     assert dict(provenance(source))["Report written by"].endswith(f"(commit {commit})")
     (project / "params.yaml").write_text("a: 2\n")
-    assert dict(provenance(source))["Report written by"].endswith(
-        f"(commit {commit}, with changes that are not committed)"
-    )
+    assert dict(provenance(source))["Report written by"].endswith(f"(commit {commit}, with uncommitted changes)")

@@ -151,7 +151,7 @@ def test_table_has_each_model_with_its_shuffled_row_then_the_content_free_rows(p
         "random map",
         "all ones",
         "centered Gaussian",
-        "mean of the boxes elsewhere",
+        "mean of other splits' boxes",
     ]
     assert "`test`" in text
     assert "median rule" in text

@@ -112,7 +112,7 @@ def test_another_device_is_reported(world, initial, tmp_path, monkeypatch, capsy
     saved = run.folder.saved_state()
     monkeypatch.setattr(type(run.folder), "saved_state", lambda self: {**saved, "device": "cuda"})
     assert states.resume_or_start(run).epoch == 1
-    assert "began on cuda, goes on on cpu" in capsys.readouterr().err
+    assert "started on cuda, resumes on cpu" in capsys.readouterr().err
 
 
 @pytest.mark.slow

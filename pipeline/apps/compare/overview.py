@@ -96,8 +96,8 @@ def _doubt(n_clips: int) -> str:
 def _title(facts: Mapping[str, Any], mosaics: bool) -> str:
     seeds = facts["seeds"]
     return (
-        f"split {facts['split']}, {counted(facts['n_clips'], 'clip')}{_doubt(facts['n_clips'])}, protocol {facts['protocol']}, success from cIoU "
+        f"split {facts['split']}, {counted(facts['n_clips'], 'clip')}{_doubt(facts['n_clips'])}, protocol {facts['protocol']}, success at cIoU ≥ "
         f"{facts['threshold']:g}"
         + (f", means over {len(seeds)} seeds" if len(seeds) > 1 else "")
-        + (f", quadrant by chance {100 * facts['quadrant_chance']:.1f}" if mosaics else "")
+        + (f", quadrant chance {100 * facts['quadrant_chance']:.1f}" if mosaics else "")
     )

@@ -198,7 +198,7 @@ def _scores(facts: Mapping[str, Any], context: ProjectContext) -> str:
     seeds = metrics.get("seeds", [facts["seed"]])
     text = (
         f"{metrics.get('n_clips', 0):,} clips of the split `{_plain(metrics.get('split', 'test'))}` under the protocol "
-        f"`{_plain(metrics.get('protocol', ''))}`, success from cIoU {metrics.get('threshold', 0):g}; percent, with the bootstrap "
+        f"`{_plain(metrics.get('protocol', ''))}`, success at cIoU ≥ {metrics.get('threshold', 0):g}; percent, with the bootstrap "
         "95 % interval over clips. The first rows are content-free baselines; *shuffled audio* is the same model with the audio "
         "of another clip."
     )

@@ -3,5 +3,5 @@
 - `check`: all checks of a dataset (`soundspot check`). `findings`: their result, as data and as text.
 - `datasets`: clip lists, boxes and media. `outputs`: file sizes and disk space.
 - `timing`: seconds per pair of the real stages, on the noise of `synthetic`. `memory`: memory in use and available.
-- `environment`: what is installed on this machine (`soundspot doctor`). `dvc_locks`: locks that killed DVC commands left.
+- `environment`: what is installed on this machine (`soundspot doctor`). `dvc_locks`: locks left behind by killed DVC commands.
 """

@@ -230,5 +230,5 @@ def _measure(
     )
     if on_cpu and len(params.seeds) > 1:
         preflight.notes.append(
-            "times are for seeds one after another; SOUNDSPOT_SEEDS_AT_ONCE trains them in parallel, which speeds up small models"
+            "times are for training the seeds one after another; SOUNDSPOT_SEEDS_AT_ONCE trains them in parallel, which speeds up small models"
         )

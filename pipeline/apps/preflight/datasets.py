@@ -75,7 +75,7 @@ def check_scored(
         return
     if n_repeated := len(boxes) - len(set(boxes)):
         preflight.notes.append(
-            f"{boxes_path(manifest, split)}: {n_repeated} boxes are listed twice; they count as two opinions where "
+            f"{boxes_path(manifest, split)}: {n_repeated} boxes are listed twice; they count as two annotations where "
             "annotators have to agree"
         )
     labels = {name for clip in train for name in clip.label.split(LABEL_SEPARATOR)}

@@ -45,7 +45,7 @@ class Finding:
 def examine(project: Path, *, fix: bool = False) -> Iterator[Finding]:
     """Run all probes for the folder in which the pipeline is to run. Yield each finding as soon as it is there.
 
-    With `fix`, locks that killed DVC commands left are removed.
+    With `fix`, locks left behind by killed DVC commands are removed.
     """
     probes: tuple[tuple[str, Callable[[], Iterator[Finding]], str], ...] = (
         (

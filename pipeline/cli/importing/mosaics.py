@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 @click.option("--test-photos", type=PATH, help="Photographs of the test clips. Default: a share of --photos.")
 @click.option("--test-sounds", type=PATH, help="Recordings of the test clips. Default: a share of --sounds.")
 @click.option("--classes", default="", help="Use only these classes, separated by commas. Default: all.")
-@click.option("--grid", type=click.IntRange(2, 8), default=2, show_default=True, help="Photographs along a side.")
-@click.option("--sounding", type=click.IntRange(1, 2), default=1, show_default=True, help="How many of them sound.")
+@click.option(
+    "--grid", type=click.IntRange(2, 8), default=2, show_default=True, help="Photographs along each side of the frame."
+)
+@click.option(
+    "--sounding", type=click.IntRange(1, 2), default=1, show_default=True, help="How many of the photographs sound."
+)
 @click.option("--train", type=click.IntRange(min=0), default=3000, show_default=True, help="Training clips.")
 @click.option("--validation", type=click.IntRange(min=0), default=800, show_default=True, help="Validation clips.")
 @click.option("--test", type=click.IntRange(min=0), default=800, show_default=True, help="Test clips.")
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 @scheduler_option
 @workers_option
 def mosaic(options: ImportOptions, classes: str, **rest: Any) -> ImportReport:
-    """Mosaics of your own photographs, some with sound.
+    """Mosaics of your own photographs, each with the audio of your own recordings.
 
     Each clip is a grid of photographs of different classes, with a recording of the class of one of them. No photograph and no
     recording is in two splits. PNG and WAV files and mosaics.csv are written below --media. Official layouts: Tiny-ImageNet

@@ -255,7 +255,7 @@ def relation(artifacts: Artifacts, center: bool | None, clips: Path | None, outp
 
     The first table is the distribution of the cosines of ã over pairs of clips. The second one has the number of clips of
     the training set that are related to a clip and, if clips have class labels, precision and recall of the relation. The
-    recommended δ_a does not use the labels: it is where a pair belongs more probably than not to the most similar pairs.
+    recommended δ_a does not use the labels: above it, a pair more likely than not belongs to the most similar pairs.
 
     Example: soundspot pl relation iterative -o relation.csv
     """

@@ -21,8 +21,8 @@ from pipeline.common.project import results_folder
 def evidence(datasets: tuple[str, ...], out: Path, note: str) -> None:
     """Write one page on what the results show about each claim of the paper.
 
-    DATASETS are names of datasets, or paths of their folders of results. Their columns are in this order. Rows that were not trained are
-    left out and named.
+    DATASETS are names of datasets, or paths of their results folders, in the order of the page's columns. Rows that were not trained are
+    left out and listed.
 
     \b
     Example, after `make tables` and `make real`:

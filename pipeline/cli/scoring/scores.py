@@ -12,7 +12,9 @@ from pipeline.common.project import RESULTS_FOLDER, manifest_folder, results_fol
 
 
 @click.command()
-@click.option("--all", "every", is_flag=True, help="Of every dataset with results, also of scores on other datasets.")
+@click.option(
+    "--all", "every", is_flag=True, help="Show every dataset with results, including scores on other datasets."
+)
 @click.option("--dataset", help="Name of the dataset. Default: the active one of the settings file.")
 @params_option
 def scores(every: bool, dataset: str | None, params_path: Path) -> None:

@@ -53,7 +53,7 @@ def search(
     """Choose the settings of every row of the tables: the same number of trials and epochs for each, on the validation split.
 
     `search` in the settings file has the settings to try. The initialization is searched first, and all rows start from its
-    winner. All trials are in docs/search/NAME.csv and .png. An interrupted search continues where it was.
+    winner. All trials are in docs/search/NAME.csv and .png. An interrupted search resumes.
 
     \b
     Example:

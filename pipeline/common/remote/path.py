@@ -90,7 +90,7 @@ class RemotePath:
     def _info(self) -> dict[str, Any]:
         info = request(self.url, lambda filesystem, url: filesystem.info(url))
         if info.get("size") is None:
-            raise AccessError(f"{self.url}: the server does not tell the file's size, so it cannot be read in ranges")
+            raise AccessError(f"{self.url}: the server does not report the file's size, so it cannot be read in ranges")
         return dict(info)
 
 

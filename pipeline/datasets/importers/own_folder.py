@@ -27,7 +27,7 @@ def dataset_name(folder: Path) -> str:
     plain = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", plain)[:_LONGEST_NAME].strip("_-")
     if not name:
-        raise ManifestError(f"{folder}: no name for the dataset follows from the name of this folder; give --name")
+        raise ManifestError(f"{folder}: the name of this folder gives no valid name for the dataset; give --name")
     return name
 
 

@@ -101,7 +101,7 @@ def find_level(name: str, stride: int, *, setting: str) -> Level:
     """Return the last feature map of a model that has this stride. Raises SettingsError, which names the strides that exist."""
     timm = load_timm()
     if not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models(), n=3) or ["timm.list_models() has them all"]
+        close = get_close_matches(name, timm.list_models(), n=3) or ["timm.list_models() lists them all"]
         raise SettingsError(
             f"{setting}.backbone: timm {timm.__version__} has no model {name!r}; close: {', '.join(close)}"
         )

@@ -20,9 +20,9 @@ FILE = "training_diagnostics.csv"
 MEASURES = ("loss_share", *COLUMNS)
 CHANCE = {"border_peaks": "border_cells"}  # value → its chance level
 HEADER = (
-    "loss, % of knowing nothing",
+    "loss, % of uninformed",
     "peaks on the border, %",
-    "cells, %",
+    "cells on it, %",
     "cosine of audio",
     "audio gap",
     "rank of audio",
@@ -61,10 +61,11 @@ def diagnostics_section(source: Source, histories: Histories) -> Section:
     shown = {str(int(row["epoch"])): row for row in histories[source.shown, source.seed]}
     last = {label_of(name): histories[name, source.seed][-1] for name in source.ordered}
     parts = [
-        f"What training measures on itself before the first and after every epoch, without boxes, on at most {SAMPLE} training "
-        "clips: the loss, relative to that of an uninformed model; the share of response peaks on the border of the frame, and the share of these cells (chance); the mean cosine "
-        "of the audio embeddings of different clips; how much higher the peak is with the own audio than with another clip's, as "
-        f"a fraction of the range of the map; and the effective rank of the audio and of the visual features. The losses of different methods do not compare; their shares do. Seed {source.seed}.",
+        f"Diagnostics that training computes before the first epoch and after every epoch, without boxes, on at most {SAMPLE} training "
+        "clips: the loss relative to that of an uninformed model; the share of response peaks on the border of the frame, next to the "
+        "share of cells on it (chance); the mean cosine of the audio embeddings of different clips; how much higher the peak is with "
+        "the clip's own audio than with another clip's, as a fraction of the range of the map; and the effective ranks of the audio and "
+        f"of the visual features. Losses of different methods cannot be compared, relative losses can. Seed {source.seed}.",
         f"“{label_of(source.shown)}” by epoch:",
         _table("epoch", shown),
     ]

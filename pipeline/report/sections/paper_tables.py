@@ -192,7 +192,7 @@ def _explanation(source: Source, published: Published | None, metrics: Mapping[s
     return (
         f"Scores on the split {source.split} under the dataset card's protocol {source.card.evaluation.protocol}, in percent: "
         f"{spread}; in parentheses the bootstrap 95% interval over clips. Random maps and the last rows are content-free "
-        "baselines, which use no audio. "
+        "baselines, which use neither frame nor audio. "
         + (
             "The paper's columns show its printed values; a dash means that there is none. "
             f"Its models were trained on {published.trained_on}, ours on {len(source.train_shards):,}."

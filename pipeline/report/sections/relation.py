@@ -152,8 +152,8 @@ def similarity_text(source: Source) -> str:
         rows.append((str(labels.attrs["epoch"]), *(_cell(value, "cosine") for value in values)))
     header = ("epoch", *(f"{level} %" for level in LEVELS), "δ_a", "recommended δ_a")
     title = (
-        f"Percentiles of the cosines of “{label_of(source.shown)}” (seed {source.seeds[0]}) over pairs of clips, by epoch, and the δ_a "
-        "above which a pair belongs more probably than not to the most similar pairs; that needs no class labels:"
+        f"Percentiles of the cosines of “{label_of(source.shown)}” (seed {source.seeds[0]}) over pairs of clips, by epoch, and a recommended δ_a "
+        "that is computed without class labels: above it, a pair more likely than not belongs to the group of the most similar pairs:"
     )
     return f"{title}\n\n{Table(header, tuple(rows)).markdown().strip()}"
 

@@ -138,8 +138,8 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
 
     with gradio.Blocks(title="soundspot", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
         gradio.Markdown(
-            "# Where does the sound come from?\nDrop a video, or an image together with an audio file. Files may have "
-            f"{limits.size_mb:g} MB, videos {limits.duration_s:g} s. Everything stays on this machine."
+            "# Where does the sound come from?\nDrop a video, or an image together with an audio file. The limits are "
+            f"{limits.size_mb:g} MB per file and {limits.duration_s:g} s per video. Everything stays on this machine."
         )
         with gradio.Row():
             with gradio.Column(scale=1):
