@@ -2,6 +2,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -34,7 +35,9 @@ def input_gradient(settings, cell, *, size):
     frame = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     # Max-pooling passes the gradient to one pixel only; average pooling has the same extent and passes it to all.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.model.backbones.resnet.F.max_pool2d", F.avg_pool2d)
+        patch.setattr(
+            "pipeline.model.backbones.resnet.max_pool", partial(F.avg_pool2d, kernel_size=3, stride=2, padding=1)
+        )
         net.double()(frame)[0, :, cell, cell].sum().backward()
     return frame.grad[0, 0] > 0
 
@@ -112,7 +115,9 @@ class TestReceptiveField:
         blob = torch.exp(-(((ramp - 500) / 20) ** 2))
         frame = (blob[:, None] * blob)[None, None]
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.model.backbones.resnet.F.max_pool2d", F.avg_pool2d)
+            patch.setattr(
+                "pipeline.model.backbones.resnet.max_pool", partial(F.avg_pool2d, kernel_size=3, stride=2, padding=1)
+            )
             centers = []
             for flipped in (False, True):
                 seen = net(frame.flip(3) if flipped else frame)[0].sum(dim=(0, 1))

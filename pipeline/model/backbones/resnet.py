@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.common.config import Padding, ResNetSettings
 from pipeline.model.backbones.interface import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from pipeline.model.backbones.pooling import max_pool
 
 STEM_PADDING = 3  # of the 7×7 stem, on each side, as in torchvision
 
@@ -105,8 +106,7 @@ class ResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(_pad(x, self.padding, self.padding_mode))), inplace=True)
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(max_pool(x)))))
 
     def last_stage(self) -> Iterator[nn.Parameter]:
         return self.layer4.parameters()
