@@ -68,6 +68,7 @@ def main(
         clip_time_limit_s=settings.clip_time_limit_s,
         scheduler=scheduler,
         workers=workers,
+        encoding=settings.encoding,
         media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
         fresh=fresh,
         verify=verify,

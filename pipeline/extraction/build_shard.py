@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.common.access import may_pass
-from pipeline.common.config import AudioSettings
+from pipeline.common.config import EXACT, AudioSettings, ShardEncoding
 from pipeline.common.errors import AccessError, ExtractionError, ManifestError, MediaError, ShardError
 from pipeline.common.files import fingerprint, storing
 from pipeline.common.text_table import printable
@@ -49,6 +49,7 @@ class ShardTask:
     image_size: int
     media: str
     clip_time_limit_s: float
+    encoding: ShardEncoding = EXACT
 
     @property
     def fingerprint(self) -> str:
@@ -60,6 +61,7 @@ class ShardTask:
             "image_size": self.image_size,
             "media": self.media,
             "clips": self.clips_digest,
+            **self.encoding.model_dump(exclude_defaults=True),
         }
         return fingerprint(inputs)
 
@@ -110,6 +112,7 @@ def build_shard(task: ShardTask) -> FinishedShard:
         capacity=task.clips.n_clips,
         mel_hz=mel_frequencies(n_mels=task.audio.n_mels, sample_rate=task.audio.sample_rate),
         n_frames=task.audio.n_frames,
+        encoding=task.encoding,
     )
     with storing(task.path, ExtractionError), writing as shard:
         for group in _groups(task, clips, rejects):

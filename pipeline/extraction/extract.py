@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
 from pipeline.common.code import code_digest
-from pipeline.common.config import AudioSettings
+from pipeline.common.config import EXACT, AudioSettings, ShardEncoding
 from pipeline.common.console import report
 from pipeline.common.errors import ClusterError, ExtractionError
 from pipeline.common.files import locked, storing, write_csv
@@ -71,6 +71,7 @@ def extract_split(
     scheduler: str | None,
     workers: int | None,
     media: str = "",
+    encoding: ShardEncoding = EXACT,
     fresh: bool = False,
     verify: bool = False,
 ) -> ExtractionSummary:
@@ -100,6 +101,8 @@ def extract_split(
         See `pipeline.common.cluster.run_tasks`.
     media : str
         Fingerprint of generated media, so that shards of different media are not kept; empty for other media.
+    encoding : ShardEncoding
+        How shards store frames and log-mels; by default, exactly.
     fresh : bool
         Extract everything again, even if nothing changed.
     verify : bool
@@ -119,7 +122,7 @@ def extract_split(
     clips, media_root, folder = clips.absolute(), media_root.absolute(), folder.absolute()
     # All rows are checked before any work: a path that leaves the media root is a mistake in the list, not an unusable clip.
     tasks = [
-        ShardTask(shard_path(folder, index), *part, media_root, audio, image_size, media, clip_time_limit_s)
+        ShardTask(shard_path(folder, index), *part, media_root, audio, image_size, media, clip_time_limit_s, encoding)
         for index, part in enumerate(plan_shards(clips, split, clips_per_shard))
     ]
     n_clips = sum(task.clips.n_clips for task in tasks)

@@ -7,7 +7,7 @@
   frame;
 - ``audio_feature``: float16 (clip, audio_channel, mel, time), what the audio backbone returns; only if it is frozen, too;
 - ``visual_crc32``: uint32 (clip, view), and ``audio_crc32``: uint32 (clip,), of the bytes of the features, as stored;
-- ``log_mel_crc32``: uint32 (clip,), of the shard's ``log_mel``, which can then be read and checked without the frame.
+- ``log_mel_crc32``: uint32 (clip,), of the shard's ``log_mel`` as float32, which can then be read and checked without the frame.
 
 A chunk is what has one CRC-32, uncompressed, with a Fletcher-32 checksum. Attributes: ``format_version``; ``shard``, the digest of the
 shard; ``visual_backbone`` and ``visual_weights`` (`pipeline.features.backbone`), and the same for audio; and ``digest``, the

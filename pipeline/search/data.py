@@ -106,6 +106,7 @@ def _open_split(
             clip_time_limit_s=params.extract.clip_time_limit_s,
             scheduler=None,
             workers=workers,
+            encoding=params.extract.encoding,
             media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
         )
     shards = ShardSet.open(folder)
@@ -115,6 +116,11 @@ def _open_split(
                 f"{folder}: extracted with {name} {shards.settings.get(name)}, but the dataset's card has {value}; run "
                 f"`dvc repro {stage_name('extract', folder)}`"
             )
+    if shards.encoding != params.extract.encoding:
+        raise SearchError(
+            f"{folder}: stored as {shards.encoding}, but params.yaml has {params.extract.encoding}; run "
+            f"`dvc repro {stage_name('extract', folder)}`"
+        )
     try:
         return open_clips(shards, features, settings)
     except FeatureError:

@@ -2,7 +2,8 @@
 
 `writer` defines the file format and writes a shard; `reader` verifies shards and reads all shards of a split as one
 array of clips, `ShardSet`; `listing` tells whether a split is complete. Every byte is protected by a checksum, and equal
-input gives equal bytes. `storage` writes files that are too large for memory, `chunks` reads the clips from several threads.
+input gives equal bytes. `storage` writes files that are too large for memory, `chunks` reads the clips from several threads, `jpeg` has the frames of compact
+shards.
 """
 
 from pipeline.shards.reader import ShardSet

@@ -28,13 +28,14 @@ except ImportError:  # Windows
 _FLETCHER32_BYTES = 4  # HDF5 appends the checksum to the chunk
 
 
-def chunk_offsets(dataset: h5py.Dataset) -> np.ndarray:
+def chunk_offsets(dataset: h5py.Dataset, *, partial: bool = False) -> np.ndarray:
     """Return where in its file each chunk of a dataset begins, in bytes: int64, in the shape of the grid of chunks.
 
-    Raises ValueError if the chunks do not fill the dataset exactly, or are not stored as they are, each followed by its Fletcher-32.
+    Raises ValueError if the chunks are not stored as they are, each followed by its Fletcher-32; or, unless the last ones may be
+    `partial`, if they do not fill the dataset exactly.
     """
     chunk = dataset.chunks or ()
-    grid = [-1 if n % size else n // size for n, size in zip(dataset.shape, chunk, strict=False)]
+    grid = [-1 if n % size and not partial else -(-n // size) for n, size in zip(dataset.shape, chunk, strict=False)]
     if not chunk or min(grid) < 0 or not dataset.fletcher32 or dataset.compression or dataset.shuffle:
         raise ValueError(f"{dataset.name} is not stored as plain chunks with Fletcher-32")
     offsets = np.full(grid, -1, dtype=np.int64)

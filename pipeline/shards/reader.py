@@ -1,8 +1,8 @@
 """Read HDF5 shards: all shards of a split as one array of clips, and verification of a shard.
 
-See `pipeline.shards.writer` for the format. ``frame`` is uint8 (clip, row, col, channel), RGB; ``log_mel`` is float32
-(clip, mel, time), natural logarithm; ``source_time_s`` is in seconds. Damaged data is never returned: opening compares
-the digest of everything except frames and log-mels, and reading compares each clip with its CRC-32.
+See `pipeline.shards.writer` for the format. Whatever it is stored as, ``frame`` is read as uint8 (clip, row, col, channel), RGB, and
+``log_mel`` as float32 (clip, mel, time), natural logarithm; ``source_time_s`` is in seconds. Damaged data is never returned: opening
+compares the digest of everything except frames and log-mels, and reading compares each clip with its CRC-32.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import h5py
 import numpy as np
 
+from pipeline.common.config import ShardEncoding
 from pipeline.common.errors import ShardError
 from pipeline.common.files import fingerprint
 from pipeline.common.hdf5 import (
@@ -30,6 +32,7 @@ from pipeline.common.hdf5 import (
 )
 from pipeline.common.project import stage_name
 from pipeline.shards.chunks import ChunkReader, chunk_offsets
+from pipeline.shards.jpeg import FRAME_JPEG, FRAME_SIZE, FRAME_START, StoredJpegs, decode_jpeg
 from pipeline.shards.listing import check_listed, complete_shards
 from pipeline.shards.writer import DIGEST, FIELDS, FORMAT_VERSION, LARGE, clip_checksum
 
@@ -47,7 +50,10 @@ class ShardSet:
         self.paths = list(paths)
         self._ends = np.cumsum([len(header["clip_ids"]) for header in headers])
         self._chunks = ChunkReader()
-        self._offsets = {name: np.concatenate([header["offsets"][name] for header in headers]) for name in LARGE}
+        self.encoding: ShardEncoding = headers[0]["encoding"]
+        names = headers[0]["offsets"]
+        self._offsets = {name: np.concatenate([header["offsets"][name] for header in headers]) for name in names}
+        self._jpegs: list[StoredJpegs | None] = [header["jpegs"] for header in headers]
         self.settings: dict[str, Any] = headers[0]["settings"]
         self.clip_ids: list[str] = [clip_id for header in headers for clip_id in header["clip_ids"]]
         self.digests: list[str] = [header["digest"] for header in headers]
@@ -65,8 +71,8 @@ class ShardSet:
         Raises
         ------
         ShardError
-            As `complete_shards`; or a shard is not the one that was listed; or the shards differ in settings or format, contain a clip twice or no clips at all, or cannot be
-            read.
+            As `complete_shards`; or a shard is not the one that was listed; or the shards differ in settings or format, contain a clip
+            twice or no clips at all, or cannot be read.
         """
         folder = Path(folder)
         listed = complete_shards(folder)
@@ -75,8 +81,7 @@ class ShardSet:
         headers = [_read_header(path) for path in paths]
         for path, header in zip(paths, headers, strict=True):
             check_listed(path, header["digest"], listed[path])
-            if header["settings"] != headers[0]["settings"] or header["log_mel_shape"] != headers[0]["log_mel_shape"]:
-                difference = _difference(headers[0]["settings"], header["settings"])
+            if difference := _difference(headers[0], header):
                 raise ShardError(f"{path}: extracted with other settings than {paths[0].name}: {difference}; {again}")
         shards = cls(paths, headers)
         if len(set(shards.clip_ids)) != len(shards.clip_ids):
@@ -136,20 +141,41 @@ class ShardSet:
         return int(np.searchsorted(self._ends, index, side="right"))
 
     def _read_clip(self, index: int, frame: np.ndarray, log_mel: np.ndarray) -> None:
-        path = self.paths[self._shard_of(index)]
+        shard = self._shard_of(index)
+        path = self.paths[shard]
         with read_errors(path, lambda reason: _damaged(path, f"clip {self.clip_ids[index]!r}: {reason}")):
-            self._chunks.read_into(path, self._offsets["frame"][index], frame)
-            self._chunks.read_into(path, self._offsets["log_mel"][index], log_mel)
-            if clip_checksum(frame, log_mel) != self._checksums[index]:
+            pixels = self._stored_frame(shard, index, frame)
+            spectrum = self._stored_log_mel(path, index, log_mel)
+            if clip_checksum(pixels, spectrum) != self._checksums[index]:
                 raise ValueError("does not match its checksum")
+            if pixels is not frame:
+                decode_jpeg(pixels, frame)
+            if spectrum is not log_mel:
+                log_mel[...] = spectrum
 
     def _read_log_mel(self, index: int, crc32: int, log_mel: np.ndarray) -> None:
         # The shard's own checksum covers the frame, too.
         path = self.paths[self._shard_of(index)]
         with read_errors(path, lambda reason: _damaged(path, f"clip {self.clip_ids[index]!r}: {reason}")):
-            self._chunks.read_into(path, self._offsets["log_mel"][index], log_mel)
+            spectrum = self._stored_log_mel(path, index, log_mel)
+            if spectrum is not log_mel:
+                log_mel[...] = spectrum
             if zlib.crc32(log_mel.data) != crc32:
                 raise ValueError("does not match its checksum")
+
+    def _stored_frame(self, shard: int, index: int, frame: np.ndarray) -> np.ndarray:
+        """Read a frame into `frame` and return it, or return the bytes of its JPEG."""
+        path, jpegs = self.paths[shard], self._jpegs[shard]
+        if jpegs is not None:
+            return jpegs.read(self._chunks, path, index - self.rows(shard).start)
+        self._chunks.read_into(path, self._offsets["frame"][index], frame)
+        return frame
+
+    def _stored_log_mel(self, path: Path, index: int, log_mel: np.ndarray) -> np.ndarray:
+        """Read a log-mel into `log_mel` and return it, or return it in the type that the shard stores."""
+        stored = log_mel if self.encoding.log_mel == "float32" else np.empty_like(log_mel, self.encoding.log_mel)
+        self._chunks.read_into(path, self._offsets["log_mel"][index], stored)
+        return stored
 
 
 def verify_shard(path: Path) -> None:
@@ -165,10 +191,11 @@ def verify_shard(path: Path) -> None:
     where = ""
     with reading(path, lambda reason: _damaged(path, f"{where}{reason}"), sealed=False) as file:
         # Clip by clip, so that memory stays small and the error names the clip.
-        frames, spectra = (file[name] for name in LARGE)
+        jpegs = header["jpegs"]
         for row, clip_id in enumerate(header["clip_ids"]):
             where = f"clip {clip_id!r}: "
-            if clip_checksum(frames[row], spectra[row]) != header["crc32"][row]:
+            frame = file["frame"][row] if jpegs is None else file[FRAME_JPEG][jpegs.bytes_of(row)]
+            if clip_checksum(frame, file["log_mel"][row]) != header["crc32"][row]:
                 raise ValueError("does not match its checksum")
         where = "rejects: "
         if len(file["rejects/clip_id"]) != len(file["rejects/reason"]):
@@ -216,21 +243,33 @@ def _read_header(path: Path) -> dict[str, Any]:
         digest, values = content_digest(file, attribute=DIGEST, only_layout=LARGE)
         if attributes.pop(DIGEST) != digest:
             raise ValueError("its content does not match its digest")
-        shapes = {name: file[name].shape for name in (*FIELDS, "crc32")}
+        jpegs = StoredJpegs.of(file, values) if FRAME_JPEG in file else None
+        of_frame = ("frame",) if jpegs is None else (FRAME_START, FRAME_SIZE)
+        names = (*of_frame, *(name for name in FIELDS if name != "frame"), "crc32")
+        shapes = {name: file[name].shape for name in names}
         if len({shape[0] for shape in shapes.values()}) != 1:
             raise ValueError(f"fields of unequal length: {shapes}")
-        # The first axis of chunks is the clip, the others have one chunk.
-        offsets = {name: chunk_offsets(file[name]).reshape(shapes[name][0]) for name in LARGE}
         return {
             "fingerprint": attributes.pop("fingerprint"),
             "digest": digest,
             "settings": attributes,
+            "encoding": _encoding(file),
             "clip_ids": decode_ids(values["clip_id"]),
             "crc32": values["crc32"],
             "source_time_s": values["source_time_s"],
             "log_mel_shape": shapes["log_mel"][1:],
-            "offsets": offsets,
+            # The first axis of chunks is the clip, the others have one chunk.
+            "offsets": {name: chunk_offsets(file[name]).reshape(-1) for name in LARGE if name in shapes},
+            "jpegs": jpegs,
         }
+
+
+def _encoding(file: h5py.File) -> ShardEncoding:
+    """Return how a shard stores its clips. Raises ValueError if this program never stores them so."""
+    log_mel = file["log_mel"].dtype.name
+    if log_mel not in get_args(ShardEncoding.model_fields["log_mel"].annotation):
+        raise ValueError(f"log_mel is {log_mel}")
+    return ShardEncoding(log_mel=log_mel, frame_codec="jpeg" if FRAME_JPEG in file else "raw")
 
 
 def _damaged(path: Path, reason: str) -> ShardError:
@@ -243,5 +282,9 @@ def _damaged(path: Path, reason: str) -> ShardError:
 
 
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
-    return ", ".join(f"{name} {other.get(name)} instead of {first.get(name)}" for name in names) or "array shapes"
+    """Return in which settings the header of a shard differs from that of the first one; empty if in none."""
+    before, after = ({**header["settings"], **header["encoding"].model_dump()} for header in (first, other))
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    if not names and first["log_mel_shape"] != other["log_mel_shape"]:
+        return "array shapes"
+    return ", ".join(f"{name} {after.get(name)} instead of {before.get(name)}" for name in names)

@@ -335,6 +335,10 @@ def test_estimated_shards_and_maps_are_their_arrays(project, tmp_path):
     found = outputs.shard_output(params, card, "squares", "test", len(TEST))
     assert (found.count, found.size) == (1, stored)
     assert outputs.shard_output(params, card, "squares", "test", 33).count == 3
+    compact = params.extract.model_copy(update={"log_mel": "float16", "frame_codec": "jpeg"})
+    few = outputs.shard_output(params.model_copy(update={"extract": compact}), card, "squares", "test", len(TEST)).size
+    # 21 kB for 256² pixels: see docs/scale.md
+    assert few == pytest.approx(len(TEST) * (SIZE**2 * 21e3 / 256**2 + MELS * FRAMES * 2), rel=0.01)
     response = np.zeros((6, 4, 4), dtype=np.float32)
     write_maps(tmp_path / "maps.h5", ResponseMaps(TEST, response, response, TEST, "test", 0, "0" * 32))
     with h5py.File(tmp_path / "maps.h5") as file:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from pipeline.common.access import may_pass
 from pipeline.common.cluster import SCHEDULER_VARIABLE
-from pipeline.common.config import AudioSettings
+from pipeline.common.config import AudioSettings, ShardEncoding
 from pipeline.common.errors import AccessError, ClusterError, ExtractionError, ManifestError, ShardError
 from pipeline.common.files import locked
 from pipeline.common.project import shard_path
@@ -110,6 +110,32 @@ def test_shards_hold_what_the_decoder_gives(extracted: Path, media_root: Path) -
         np.testing.assert_array_equal(spectrogram[position], expected_mel)
         assert shards.source_time_s[position] == expected.source_time_s
     assert shards.settings == {**AUDIO.model_dump(), "image_size": SIZE}
+
+
+def test_compact_shards_replace_the_exact_ones_and_are_kept_in_turn(
+    extracted: Path, media_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "train"
+    shutil.copytree(extracted, folder)
+    compact = ShardEncoding(log_mel="float16", frame_codec="jpeg")
+
+    assert extract(mixed_clips(), media_root, folder, encoding=compact).n_kept == 0
+    assert "removed 5 shards: the clip list or the settings changed" in capsys.readouterr().err
+    assert extract(mixed_clips(), media_root, folder, encoding=compact).n_kept == 5
+
+    stored, exact = ShardSet.open(folder), ShardSet.open(extracted)
+    assert (stored.clip_ids, stored.settings, stored.encoding) == (exact.clip_ids, exact.settings, compact)
+    (frame, spectrogram), (exact_frame, exact_spectrogram) = (each.read(range(len(each))) for each in (stored, exact))
+    np.testing.assert_array_equal(spectrogram, exact_spectrogram.astype(np.float16))
+    # These frames are noise, which JPEG stores worst; unrelated ones would differ by 85.
+    assert 0 < np.abs(frame.astype(int) - exact_frame).mean() < 8
+
+
+def test_each_encoding_has_its_own_fingerprint(media_root: Path, tmp_path: Path) -> None:
+    encodings = [ShardEncoding(log_mel=a, frame_codec=b) for a in ("float32", "float16") for b in ("raw", "jpeg")]
+    found = {shard_task([FILM], media_root, tmp_path, encoding=each).fingerprint for each in encodings}
+    assert len(found) == 4
+    assert shard_task([FILM], media_root, tmp_path).fingerprint in found
 
 
 def test_every_unusable_clip_has_its_row(extracted: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import xarray
 
-from pipeline.common.config import AugmentationSettings
+from pipeline.common.config import AugmentationSettings, ShardEncoding
 from pipeline.common.errors import AccessError, FeatureError
 from pipeline.common.record import read_record, write_record
 from pipeline.features.nothing import store_nothing
@@ -99,6 +99,13 @@ def test_maps_equal_those_of_the_frames_to_the_precision_of_float16(made: Path) 
         np.testing.assert_allclose(maps[0], audio[0], atol=2e-3)
         np.testing.assert_array_equal(maps[1], audio[1])
         assert audio[0].std() > 0.02
+
+
+def test_features_of_compact_shards_come_with_their_log_mels(tmp_path: Path) -> None:
+    compact = ShardEncoding(log_mel="float16", frame_codec="jpeg")
+    shards = write_shards(tmp_path / "shards/train", counts=(4,), encoding=compact)
+    clips = stored(tmp_path, frozen_settings(write_weights(tmp_path / "weights.pth")))
+    np.testing.assert_array_equal(clips.read([3, 0])[1], shards.read([3, 0])[1])
 
 
 def test_a_flip_selects_the_features_of_the_mirrored_frame(made: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xarray
 
+from pipeline.common.config import EXACT, ShardEncoding
 from pipeline.common.errors import ShardError, SoundspotError
 from pipeline.common.project import shard_path
 from pipeline.shards.reader import ShardSet, read_rejects, read_shard_fingerprint, shard_digest, verify_shard
@@ -36,12 +37,17 @@ SETTINGS: dict[str, Any] = {
 MEL_HZ = np.array([100.0, 200.0, 400.0, 800.0])
 
 
-def make_shard(path: Path, clip_ids: Sequence[str], *, rejects: Sequence[tuple[str, str]] = (), **changed: Any) -> None:
+def make_shard(
+    path: Path,
+    clip_ids: Sequence[str],
+    *,
+    rejects: Sequence[tuple[str, str]] = (),
+    encoding: ShardEncoding = EXACT,
+    **changed: Any,
+) -> None:
     """Write a shard in groups of two clips, with values derived from the clip ids."""
-    settings = {**SETTINGS, **changed}
-    capacity = len(clip_ids) + len(rejects)
-    create = ShardWriter.create(path, settings=settings, capacity=capacity, mel_hz=MEL_HZ, n_frames=FRAMES)
-    with create as shard:
+    shape = {"capacity": len(clip_ids) + len(rejects), "mel_hz": MEL_HZ, "n_frames": FRAMES}
+    with ShardWriter.create(path, settings={**SETTINGS, **changed}, encoding=encoding, **shape) as shard:
         for start in range(0, len(clip_ids), 2):
             group = list(clip_ids[start : start + 2])
             values = [clip_values(clip_id) for clip_id in group]

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from pipeline.common.config import (
+    EXACT,
     AudioSettings,
     AugmentationSettings,
     EncoderSettings,
     ResNetSettings,
+    ShardEncoding,
     TrainingSettings,
 )
 from pipeline.common.project import shard_path
@@ -31,7 +33,7 @@ AUDIO = AudioSettings(sample_rate=16000, clip_seconds=0.31, n_fft=400, hop_lengt
 VISUAL = ResNetSettings(blocks=(1, 1, 1, 1), width=8, strides=(1, 2, 1, 1), kernel_sizes=(3, 3, 1, 1), trainable="none")
 
 
-def write_shards(folder: Path, *, counts: tuple[int, ...], seed: int = 0) -> ShardSet:
+def write_shards(folder: Path, *, counts: tuple[int, ...], seed: int = 0, encoding: ShardEncoding = EXACT) -> ShardSet:
     """Write one shard for each count of clips, of the tiny world."""
     world, _ = make_world(sum(counts), size=SIZE, seed=seed)
     settings = {"fingerprint": "0" * 32, **AUDIO.model_dump(), "image_size": SIZE}
@@ -45,6 +47,7 @@ def write_shards(folder: Path, *, counts: tuple[int, ...], seed: int = 0) -> Sha
             capacity=max(count, 1),
             mel_hz=mel_hz,
             n_frames=TIME,
+            encoding=encoding,
         ) as shard:
             frames, log_mel = world.read(rows)
             ids = [world.clip_ids[row] for row in rows]

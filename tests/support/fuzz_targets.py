@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.cli.main import soundspot
-from pipeline.common.config import load_card, load_params
+from pipeline.common.config import EXACT, ShardEncoding, load_card, load_params
 from pipeline.common.hdf5 import write_arrays
 from pipeline.common.project import labels_path
 from pipeline.datasets.importers.flickr_boxes import fractional_boxes, read_raw_boxes
@@ -53,6 +53,7 @@ from tests.support.synthetic import ENCODER
 
 ROOT = Path(__file__).parents[2]
 RATE, SECONDS, SIZE = 8000, 0.5, 32
+COMPACT = ShardEncoding(log_mel="float16", frame_codec="jpeg")
 # The smallest real files of each container and codec that PyAV can write.
 MEDIA = [
     ("mp4", "libx264", "aac", None),
@@ -138,10 +139,11 @@ def _check_frame(frame: np.ndarray) -> None:
 
 def hdf5_targets(folder: Path) -> Iterator[Target]:
     """Yield shards, pseudo-labels and maps, and the files that `pl verify` reads."""
-    shards = make_train_shards(folder / "shards")
-    listed = (SHARDS_FILE, (shards / SHARDS_FILE).read_bytes())
-    content = (shards / "shard-00000.h5").read_bytes()
-    yield Target("shard", content, "shard-00000.h5", _read_shards, True, (listed,), mutate_hdf5)
+    for name, encoding in {"shard": EXACT, "compact shard": COMPACT}.items():
+        shards = make_train_shards(folder / name, encoding=encoding)
+        listed = (SHARDS_FILE, (shards / SHARDS_FILE).read_bytes())
+        content = (shards / "shard-00000.h5").read_bytes()
+        yield Target(name, content, "shard-00000.h5", _read_shards, True, (listed,), mutate_hdf5)
     run = make_run(folder / "run")
     content = labels_path(run, 1).read_bytes()
     yield Target("pseudo-labels", content, "epoch_001.h5", _read_labels, True, (), mutate_hdf5)

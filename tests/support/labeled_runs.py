@@ -60,7 +60,7 @@ def make_run(folder: Path, *, epochs=(0, 1, 2), center_audio=True, fingerprint=F
     return folder
 
 
-def make_train_shards(folder: Path, clips=CLIPS):
-    make_shard(shard_path(folder, 0), list(clips))
+def make_train_shards(folder: Path, clips=CLIPS, **changed):
+    make_shard(shard_path(folder, 0), list(clips), **changed)
     finish_split(folder)
     return folder

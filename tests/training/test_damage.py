@@ -52,7 +52,7 @@ def error_of(target, folder, content):
     return None
 
 
-NAMES = ["shard", "pseudo-labels", "maps", "model", "state", "pretrained weights, zip"]
+NAMES = ["shard", "compact shard", "pseudo-labels", "maps", "model", "state", "pretrained weights, zip"]
 
 
 @pytest.mark.parametrize("name", NAMES)

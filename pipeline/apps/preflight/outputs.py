@@ -1,7 +1,7 @@
 """What the pipeline will write for a dataset: estimated file sizes, and whether the disk has room for them.
 
 Sizes are bytes of the stored arrays, from their shapes and dtypes. Indices, checksums and compression are ignored: they
-matter for files of a few kilobytes only.
+matter for files of a few kilobytes only. JPEG frames are the exception: theirs is a typical size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.apps.preflight.findings import Output, Preflight, human_bytes
@@ -38,6 +39,7 @@ from pipeline.methods.build import method_settings
 from pipeline.model.backbones.build import backbone_stride
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.inference import inference
+from pipeline.shards.jpeg import TYPICAL_BYTES_PER_PIXEL
 from pipeline.training.spec import epochs_with_labels
 
 _PATTERNS = {
@@ -56,8 +58,11 @@ def map_side(card: Card, settings: TrainingSettings) -> int:
 
 
 def shard_output(params: Params, card: Card, dataset: str, split: str, n_clips: int) -> Output:
-    """Return the shards of a split: uint8 RGB frames and float32 spectrograms."""
-    size = n_clips * (3 * card.image_size**2 + 4 * card.audio.n_mels * card.audio.n_frames)
+    """Return the shards of a split: frames, as pixels or as JPEG files of a typical size, and spectrograms."""
+    encoding = params.extract.encoding
+    frame = card.image_size**2 * (TYPICAL_BYTES_PER_PIXEL if encoding.frame_codec == "jpeg" else 3)
+    spectrogram = card.audio.n_mels * card.audio.n_frames * np.dtype(encoding.log_mel).itemsize
+    size = round(n_clips * (frame + spectrogram))
     count = math.ceil(n_clips / params.extract.clips_per_shard)
     return Output("shards", str(shards_folder(Path(), dataset, split)), count, size)
 

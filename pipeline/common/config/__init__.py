@@ -3,7 +3,8 @@
 A setting that is unknown, of the wrong type or out of range raises SettingsError with the file, the key and the value.
 The models document what each setting means; the values and the reasons for them are in params.yaml and in the cards.
 
-base: the base class, types, reading. card: dataset.yaml. encoder: the encoders. training: params.yaml. search: its block `search`.
+base: the base class, types, reading. card: dataset.yaml. encoder: the encoders. training: params.yaml. extract, search: its blocks
+`extract` and `search`.
 """
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, OddCount, Positive, Settings
@@ -18,13 +19,13 @@ from pipeline.common.config.encoder import (
     TimmSettings,
     Trainable,
 )
+from pipeline.common.config.extract import EXACT, ExtractSettings, ShardEncoding
 from pipeline.common.config.search import SearchRange, SearchSettings, Space
 from pipeline.common.config.training import (
     ADDITIONS,
     OURS,
     AugmentationSettings,
     Convergence,
-    ExtractSettings,
     IterationSettings,
     LabeledSettings,
     OptimizationSettings,
@@ -35,6 +36,7 @@ from pipeline.common.config.training import (
 
 __all__ = [
     "ADDITIONS",
+    "EXACT",
     "OURS",
     "TIMM",
     "AudioSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "SearchRange",
     "SearchSettings",
     "Settings",
+    "ShardEncoding",
     "Side",
     "Space",
     "TimmSettings",

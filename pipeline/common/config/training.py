@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from pipeline.common.config.base import Count, Fraction, NonNegative, Positive, Settings, read_settings, validated
 from pipeline.common.config.encoder import EncoderSettings, Side
+from pipeline.common.config.extract import ExtractSettings
 from pipeline.common.config.search import SearchSettings
 from pipeline.common.errors import SettingsError
 
@@ -165,14 +166,6 @@ class TrainingSettings(Settings):
             raise SettingsError(f"methods.{name}: {name} does not read {', '.join(refused)}; remove it")
         shared = {key: value for key, value in self.iterate.model_dump().items() if key not in unread}
         return validated(kind, {**shared, **kind.FIXED, **self.methods[name]}, f"methods.{name}")
-
-
-class ExtractSettings(Settings):
-    """How clips become shards. None of these settings changes the stored data of a usable clip."""
-
-    clips_per_shard: Count = 512
-    max_reject_fraction: Fraction = 0.1  # the stage fails if more clips than this are unusable
-    clip_time_limit_s: Positive = 30.0
 
 
 class Params(Settings):
