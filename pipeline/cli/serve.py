@@ -1,4 +1,4 @@
-"""`soundspot serve`: a local page to drop a video on."""
+"""`soundspot serve`: a local web page where you can drop a video."""
 
 from __future__ import annotations
 

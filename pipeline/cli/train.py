@@ -94,7 +94,7 @@ def train(
     begun = time.monotonic()
     _require_project(folder, method)
     name = name or dataset_name(folder)
-    # For the import, too, which otherwise tells to set it.
+    # For the import, too, which otherwise asks the user to set it.
     os.environ[media_variable(name)] = str(folder.resolve())
     _import(folder, name, backbone)
     _write_settings(name, method, backbone, epochs=epochs, batch_size=batch_size)
@@ -214,13 +214,13 @@ def _check_block(blocks: dict[str, Any], name: str, backbone: str | None, varian
 
 
 def _check(params: Params, name: str, variants: list[str]) -> None:
-    """Refuse what a stage would refuse, and tell how long training takes."""
+    """Reject what a stage would reject, and print how long training takes."""
     from pipeline.apps.preflight.check import check_dataset
     from pipeline.apps.preflight.findings import human_bytes, human_seconds
     from pipeline.common.errors import SettingsError
 
     note(f"{name}: checking the dataset and the settings")
-    # What has been trained in part says more than a measurement.
+    # The time of epochs that are already trained is better than a measurement.
     n_batches = 0 if runs_folder(Path(), name).is_dir() else 1
     found = check_dataset(Path.cwd(), params, name, variants=variants, n_batches=n_batches)
     for text in found.notes:

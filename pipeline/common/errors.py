@@ -66,7 +66,7 @@ class TrainingError(SoundspotError):
 
 
 class DivergenceError(TrainingError):
-    """The loss or the responses of a model are not finite: with other settings, training would go on."""
+    """The loss or the responses of a model are not finite; other settings may avoid this."""
 
 
 class SearchError(SoundspotError):

@@ -69,7 +69,7 @@ def read_text(path: Path, error: Error, *, limit: int = _MAX_BYTES) -> str:
 
 
 def not_utf8(start: bytes, problem: UnicodeDecodeError) -> str:
-    """Say why the text of a file, which begins with `start`, cannot be decoded."""
+    """Return why the text of a file, which begins with `start`, cannot be decoded."""
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "UTF-16 text; save it as UTF-8"
     return f"not UTF-8 text ({problem.reason} at byte {problem.start}); save it as UTF-8"

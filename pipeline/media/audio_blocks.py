@@ -56,7 +56,7 @@ class TimedFrame(NamedTuple):
     begin_s : float
         Start, seconds on the container's clock.
     late_s : float or None
-        The frame's own time stamp minus `begin_s`.
+        The frame's own timestamp minus `begin_s`.
     """
 
     frame: Any
@@ -102,7 +102,7 @@ class AudioBlock(NamedTuple):
 def timed_frames(media: MediaContainer, since: Fraction | None) -> Iterator[TimedFrame]:
     """Yield decoded frames of the audio track with their times.
 
-    Packets that cannot be decoded are skipped. After a seek, so are frames before the first time stamp.
+    Packets that cannot be decoded are skipped. After a seek, so are frames before the first timestamp.
 
     Raises
     ------

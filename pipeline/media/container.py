@@ -187,7 +187,7 @@ class MediaContainer:
             yield packet
 
     def has_regular_audio(self, *, until: Fraction) -> bool:
-        """Return whether the time stamps of all audio packets up to a time agree with the number of samples before."""
+        """Return whether the timestamps of all audio packets up to a time agree with the number of samples before."""
         stream = self.stream("audio")
         self._select(stream)
         context, tick_s, until_s = stream.codec_context, float(stream.time_base), float(until)

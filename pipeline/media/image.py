@@ -6,7 +6,7 @@ Conventions
   is applied exactly once.
 - A tiled HEIC or AVIF file is read whole. Its thumbnails, depth maps and gain maps are ignored.
 - Of several images in one file (animation, burst, pages), the first or the one marked as primary is read.
-- Transparent pixels show white, as in a browser. This is our choice.
+- Transparent pixels become white, as in a browser. This is our choice.
 - 16-bit channels keep their upper 8 bits. 32-bit and floating-point pixels have no defined white level and are rejected.
 - An embedded ICC profile is converted to sRGB. HDR transfer curves without a profile are not tone-mapped.
 """
@@ -108,7 +108,7 @@ def is_still(path: Path) -> bool:
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """Return an RGB image in which transparent pixels of an image show white."""
+    """Return an RGB image in which the transparent pixels of an image are white."""
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 

@@ -40,7 +40,7 @@ class JoinedClock:
         return self._recording[index]
 
     def shift(self, packet: Any) -> None:
-        """Change the packet's time stamps so that the clock continues."""
+        """Change the packet's timestamps so that the clock continues."""
         stamp = packet.pts if packet.dts is None else packet.dts
         if stamp is None:
             return

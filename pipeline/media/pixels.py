@@ -4,7 +4,7 @@ Conventions
 -----------
 - The frame's own range and matrix tags count. Untagged frames are of limited range with the matrix of BT.601, gray ones of
   full range, as in FFmpeg, with which the datasets of the field were decoded.
-- Transparent pixels show white, as in images.
+- Transparent pixels become white, as in images.
 - HDR (PQ or HLG) keeps its transfer curve: nothing is clipped, and nothing is tone-mapped, so it looks flat.
 """
 

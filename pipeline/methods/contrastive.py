@@ -1,7 +1,7 @@
 """Plain contrastive learning, Eq. 3: the initialization of all methods, and the row `initial` of Table 2.
 
-Two rows of ours stand beside it. `untouched` is the initialization itself, without any further epoch: a method that scores below it has
-unlearned something. `initial_matched` is `initial` at the temperature of `iterative`, so that the two differ in the method alone.
+Two more rows are ours. `untouched` is the initialization itself, without any further epoch: a method that scores below it has lost
+something in training. `initial_matched` is `initial` at the temperature of `iterative`, so that the two differ in the method alone.
 """
 
 from __future__ import annotations

@@ -35,14 +35,14 @@ class DmcSettings(IterationSettings):
     """Settings of the clustering. Of the inherited ones, only the optimizer's are used."""
 
     sources: Count = 1  # clusters of the audio
-    # Clusters that the frame has in addition. 1 in the sources; a frame whose background has several parts needs more, because the
-    # object is no cluster of its own otherwise: docs/methods.md.
+    # Clusters that the frame has in addition. 1 in the sources; a frame whose background has several parts needs more,
+    # because otherwise the object does not get a cluster of its own: docs/methods.md.
     background: Count = 1
     # z in the softmax over distances. With 30, as in public code, one outlying cell can remain a cluster of its own.
     sharpness: Positive = 10.0
     rounds: Count = 4  # of k-means
-    # Distance beyond which a wrong pair costs nothing. Ours: the largest distance. Knowing nothing costs m²/4; with a smaller margin that is
-    # less than the loss of the initialization, so training goes there.
+    # Distance beyond which a wrong pair costs nothing. Ours: the largest distance. An uninformed model has a loss of m²/4. With a
+    # smaller margin, this is less than the loss of the initialization, so training moves toward it.
     margin: Annotated[float, Field(gt=0, le=2)] = 2.0
 
 

@@ -1,7 +1,7 @@
 """Devices, and how they compute: precision, memory format, deterministic algorithms.
 
-On a CPU, everything is float32. On CUDA, training takes the half precision that the GPU is made for, labels are computed in TF32, and
-whatever is scored in whole float32.
+On a CPU, everything is float32. On CUDA, training uses the half precision that the GPU supports best, labels are computed in TF32, and
+everything that is scored is computed in whole float32.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def float32_as(precision: Precision) -> Iterator[None]:
 
 @contextmanager
 def algorithms(device: torch.device, *, deterministic: bool) -> Iterator[None]:
-    """Use deterministic algorithms; torch warns about CUDA operations that have none. Or, on CUDA only, the fastest for the present sizes."""
+    """Use deterministic algorithms; torch warns about CUDA operations that have none. Or, on CUDA only, the fastest for the current sizes."""
     if device.type == "cuda" and not deterministic:
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True

@@ -1,6 +1,6 @@
 """Audio relations by the share of related pairs, in place of the threshold δ_a of Eq. 6 (ours).
 
-A threshold suits one embedding: as training goes on, and from one dataset to the next, the same δ_a relates other numbers of clips. A
+A threshold suits one embedding: during training, and from one dataset to the next, the same δ_a relates different numbers of clips. A
 share keeps their number. Embeddings are ã (n, d); pairs are unordered and of different clips, n (n - 1) / 2 of them.
 """
 

@@ -168,7 +168,7 @@ def write_fields(
         write_attributes(file, {"format_version": FORMAT_VERSION, **attrs})
         for name in AXES:
             chunks = (min(CLIPS_PER_CHUNK, len(clip_ids)), *stored[name].shape[1:])
-            # Without time stamps, so that equal pseudo-labels give equal bytes.
+            # Without timestamps, so that equal pseudo-labels give equal bytes.
             file.create_dataset(name, data=stored[name], chunks=chunks, fletcher32=True, track_times=False)
         lengths = {axis: n for name, axes in AXES.items() for axis, n in zip(axes, stored[name].shape, strict=True)}
         for axis, length in lengths.items():

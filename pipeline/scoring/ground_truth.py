@@ -96,7 +96,7 @@ def pixel_edges(corners: ArrayLike, size: int, *, rounding: Rounding = "nearest"
 def required_agreement(boxes: Sequence[Box]) -> int:
     """Return how many boxes must cover a pixel for g = 1: min(2, number of annotators of these boxes).
 
-    The published rule requires two boxes, whoever drew them; it was made for SoundNet-Flickr, which has several
+    The published rule requires two boxes, no matter who drew them; it was made for SoundNet-Flickr, which has several
     annotators per clip. If one annotator (or a renderer) drew every box of a clip, one box is enough, as in public code
     for VGG-SS. So one rule covers both kinds of data.
     """

@@ -198,7 +198,7 @@ def _sample(space: RowSpace, finished: Sequence[Trial], seed: int) -> dict[str, 
     memory = optuna.create_study(direction="maximize", sampler=sampler)
     states = optuna.trial.TrialState
     for each in finished:
-        # TPE does not use a trial without a score. A pruned one counts as it stood.
+        # TPE does not use a trial without a score. A pruned one counts with its last score.
         state, value = (states.FAIL, None) if each.score is None else (states.COMPLETE, each.score)
         memory.add_trial(
             optuna.trial.create_trial(state=state, value=value, params=dict(each.settings), distributions=own)

@@ -99,7 +99,7 @@ def resume_or_start(run: TrainingRun) -> TrainingState:
         The initial run does not match the settings or the shards.
     """
     state = _resumed(run)
-    # A rank that cannot read the files must not start again while the others go on.
+    # A rank that cannot read the files must not start over while the others continue.
     if on_all(state is not None) and state is not None:
         report(f"{run.spec.name}: resuming after epoch {state.epoch}")
         return state

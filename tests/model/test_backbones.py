@@ -115,7 +115,7 @@ def test_tensors_are_matched_in_order_if_their_names_differ(tmp_path):
             CheckpointError,
             r"pip:no-such-package.*not installed.*encoder\.visual\.weights",
         ),
-        ({"weights": "pip:click"}, CheckpointError, r"pip:click: one file of weights.*none"),
+        ({"weights": "pip:click"}, CheckpointError, r"pip:click: expected one weight file.*none"),
         ({"weights": PACKAGE}, CheckpointError, rf"{PACKAGE}.*'conv1\.0\.weight'"),
         ({"weights": "none.pth"}, CheckpointError, r"none\.pth: no such file"),
     ],

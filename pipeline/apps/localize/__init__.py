@@ -4,5 +4,5 @@
 - `regions`: sounding regions of a map, and their boxes.
 - `jobs`: finds input files and names their outputs. `run`: processes one input file.
 - `sliding_windows`: audio windows over a whole file. `video`: heat maps rendered over a video.
-- `serve`: a local page to drop a video on.
+- `serve`: a local web page where you can drop a video.
 """

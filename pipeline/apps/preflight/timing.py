@@ -211,7 +211,7 @@ def _reuses_weights(settings: TrainingSettings, method: str, methods: Sequence[s
 
 
 def _shortened(settings: TrainingSettings, measured: Sequence[str], *, n_clips: int) -> TrainingSettings:
-    """Return settings with few epochs, without files of weights or labels, and for `n_clips` synthetic clips."""
+    """Return settings with few epochs, without weight files or label files, and for `n_clips` synthetic clips."""
     methods = {name: {**changes, "epochs": 1} for name, changes in settings.methods.items()}
     for changes in methods.values():
         changes.pop("label_file", None)

@@ -140,7 +140,7 @@ def _side(facts: SideFacts, part: Part) -> dict[str, Any]:
 
 
 def _without_folder(value: Any) -> Any:
-    # Where a file was is no property of the labels; the digest tells which it was.
+    # The location of a file is not a property of the labels; the digest identifies the file.
     return (
         Path(value).name if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()) else value
     )

@@ -69,7 +69,7 @@ def tag(
     overwrite: bool = False,
     workers: int | None = None,
 ) -> Tagged:
-    """Tag a split with a classifier of frames, a tagger of audio, or both.
+    """Tag a split with a frame classifier, an audio tagger, or both.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ _MAX_BLOCKS = 32  # in memory
 class RemoteFile(io.RawIOBase):
     """Reads a remote file in ranges of bytes.
 
-    FFmpeg takes an error of reading for the end of the file. A failed request therefore ends the file, and leaving the
+    FFmpeg interprets a read error as the end of the file. A failed request therefore ends the file, and leaving the
     context raises the error.
 
     Parameters

@@ -59,7 +59,7 @@ class RemotePath:
         return self
 
     def resolve(self) -> RemotePath:
-        """Return the path itself: links are the server's matter."""
+        """Return the path itself: the server resolves links."""
         return self
 
     def stat(self) -> os.stat_result:

@@ -1,4 +1,4 @@
-"""Send a request to an object store or a web server, and repeat it if it failed for a passing reason.
+"""Send a request to an object store or a web server, and retry it if the failure may be temporary.
 
 A missing file and a file without permission raise the OSError that a local file would raise. Everything else that does
 not depend on the file (no connection, no answer, an error of the server) is repeated, and then raises AccessError: the

@@ -2,7 +2,7 @@
 
 With the padding of torchvision, the receptive field of a cell is centered near the top left of its patch, 15.5 pixels off at stride 32;
 with that of TensorFlow near the bottom right. Upsampling, and a mirrored frame, expect it in the middle. Extending the frame by as many
-pixels moves each cell to its place, up to half a pixel; cells that then lie outside the frame are cropped.
+pixels moves each cell to its place, to within half a pixel; cells that then lie outside the frame are cropped.
 
 Conventions
 -----------

@@ -77,7 +77,7 @@ class ResNet(Backbone):
     There is one difference to torchvision. With symmetric padding, a cell's receptive field is centered on the top left pixel of its
     patch, half a cell away from where upsampling (and a mirrored frame) expects it. If `centered`, the stem pads less at the top
     left and more at the bottom right. From stride 16 on this is not enough, so the stages that halve the map do the same, with
-    their shortcuts. Each cell is then centered on its own patch, up to half a pixel. Away from the borders this is the same
+    their shortcuts. Each cell is then centered on its own patch, to within half a pixel. Away from the borders this is the same
     network on a frame shifted by some pixels, so published weights remain valid. The audio encoder pools its whole map, so it keeps
     the symmetric padding.
 

@@ -1,6 +1,6 @@
 """Where the weights of a backbone come from, and how they are matched with it.
 
-A source is a file, ``pip:PACKAGE`` for the file of weights in an installed package, or ``timm`` for the weights that timm downloads. A
+A source is a file, ``pip:PACKAGE`` for the weight file in an installed package, or ``timm`` for the weights that timm downloads. A
 file is a flat mapping of names to tensors of any floating type, loaded with `weights_only`. The tensors are matched by name; or in
 order, if their number, all their shapes and the last parts of all names (`weight`, `running_mean`, …) agree, because packages that
 reimplement a net often name its layers in their own way. The classifier is ignored, and `num_batches_tracked` may be missing, as in
@@ -61,7 +61,7 @@ def weights_file(source: str, *, setting: str) -> Path:
     Raises
     ------
     CheckpointError
-        The package is not installed, has not exactly one file of weights, or that file was changed.
+        The package is not installed, does not have exactly one weight file, or that file was changed.
     """
     if source == TIMM_WEIGHTS:
         raise CheckpointError(
@@ -80,7 +80,7 @@ def weights_file(source: str, *, setting: str) -> Path:
     if len(found) != 1:
         names = ", ".join(str(each) for each in found[:3]) or "none"
         raise CheckpointError(
-            f"{source}: one file of weights expected in the package, found {names}; {weights_advice(setting)}"
+            f"{source}: expected one weight file in the package, found {names}; {weights_advice(setting)}"
         )
     path = Path(str(found[0].locate()))
     recorded = found[0].hash

@@ -19,7 +19,7 @@ from pipeline.scoring.summary import SHUFFLED
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OURS, OTHERS, CONTENT_FREE = "The paper's method and its parts", "Other systems", "Without the sound"
+OURS, OTHERS, CONTENT_FREE = "The paper's method and its parts", "Other systems", "Without the clip's audio"
 SHUFFLED_ROW = "full method, shuffled audio"
 # Method modules of the paper's own rows, with and without iterating.
 _OWN_MODULES = ("pipeline.methods.iterative", "pipeline.methods.contrastive")

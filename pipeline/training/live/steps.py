@@ -1,6 +1,6 @@
 """The steps of one epoch: their losses, and the progress bar.
 
-A GPU computes while the program goes on. Reading a loss waits for it, so the losses stay on the device and are read every
+A GPU computes while the program continues. Reading a loss waits for it, so the losses stay on the device and are read every
 READ_EVERY steps and at the end of the epoch.
 """
 

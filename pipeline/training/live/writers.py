@@ -1,6 +1,6 @@
 """Logs of a run for other programs: DVCLive's, which `dvc plots` and `dvc exp show` read, and event files for TensorBoard.
 
-They are in the project's folder ``live``, outside the outputs of any stage: they are for watching, so DVC does not keep them.
+They are in the project's folder ``live``, outside the outputs of any stage: they only show a run, so DVC does not keep them.
 Each run that starts or resumes writes its log again from the start, from what its ``state.pt`` has.
 """
 

@@ -1,5 +1,5 @@
-"""A local page to drop a video on (`soundspot serve`).
+"""A local web page where you can drop a video (`soundspot serve`).
 
-- `uploads`: localizes what was dropped, within limits of size and duration. Knows nothing of the page.
+- `uploads`: localizes what was dropped, within limits of size and duration. Independent of the page.
 - `page`: the page, built with Gradio, and its server.
 """

@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 _HOSTS = [HOST, "localhost"]
 Localize = Callable[[list[Path], Path, OnProgress], Answer]
 
-# A browser refuses whatever the page would load from elsewhere, also if a later version of Gradio asks for it.
+# The browser blocks everything that the page would load from elsewhere, even if a later version of Gradio asks for it.
 _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'"
 _KEPT_S = 3600  # how long an upload is kept while the server runs
 
@@ -132,7 +132,7 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
         except SoundspotError as error:
             return [_line("error", str(error)), *_shown(gradio, None)]
         except Exception as error:
-            # One file that breaks a decoder must not look like a server that does not answer.
+            # A file that breaks a decoder must not look like a server that does not respond.
             return [_line("error", f"internal error: {type(error).__name__}: {error}"), *_shown(gradio, None)]
         return [_line("done", answer.summary), *_shown(gradio, answer)]
 

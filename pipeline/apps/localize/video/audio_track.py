@@ -1,7 +1,7 @@
 """Write the audio track of the output video.
 
 Packets are copied unchanged if MP4 supports their codec and players handle it. Other audio is re-encoded as AAC, and so
-is that of transport and program streams: they can be spliced, so that time stamps step back or channels change.
+is that of transport and program streams: they can be spliced, so that timestamps step back or channels change.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _CopiedTrack:
 
 
 class _EncodedTrack:
-    """Audio re-encoded as AAC. Samples follow each other; a gap becomes silence or a step of the time stamps."""
+    """Audio re-encoded as AAC. Samples follow each other; a gap becomes silence or a step of the timestamps."""
 
     how = "re-encoded as AAC"
 
@@ -114,7 +114,7 @@ class _EncodedTrack:
             return
         gap = target - self._pts - self._samples.shape[1]
         self._surplus = max(-gap, 0)
-        # Short gaps are filled, because players ignore small steps of the time stamps. Of a long one, the silence completes
+        # Short gaps are filled, because players ignore small steps of the timestamps. Of a long one, the silence completes
         # a frame, and the rest is a step.
         silence = max(gap, 0) if gap <= _FILLED_S * self._rate else -self._samples.shape[1] % _AAC_FRAME
         self._samples = np.pad(self._samples, ((0, 0), (0, silence)))
