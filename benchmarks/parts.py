@@ -40,7 +40,7 @@ from pipeline.search.space import row_settings, with_values
 from pipeline.search.validation import Validation
 from pipeline.shards.reader import ShardSet
 from pipeline.training.history import read_history
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 
 TAU = (0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5)
 ABLATION = ("itr", "itr_intra", "iterative")
@@ -119,7 +119,7 @@ class Runner:
     def points(self, name: str, row: str, value: Any) -> Iterator[Point]:
         """Yield a line of the table for each seed."""
         settings, began = self.changed(name, row, value), time.perf_counter()
-        keywords = {"settings": settings, "seeds": self.seeds, "n_parallel": self.parallel}
+        keywords = {"settings": settings, "seeds": self.seeds, "execution": Execution(n_parallel=self.parallel)}
         start = self.work / INITIAL_RUN / fingerprint(settings.initialize.model_dump(mode="json"))[:12]
         initialize(self.train, start, **keywords)
         folder = start

@@ -26,7 +26,7 @@ from pipeline.common.config import TrainingSettings, load_params
 from pipeline.common.files import write_json
 from pipeline.common.project import HISTORY_FILE, TIMINGS_FILE
 from pipeline.shards.reader import ShardSet
-from pipeline.training.train import initialize
+from pipeline.training.train import Execution, initialize
 
 
 def measure(
@@ -41,7 +41,7 @@ def measure(
     for number in range(rounds):
         for n in speeds:
             run = folder / f"run_{number}_{n}"
-            initialize(shards, run, settings=settings, seeds=[0], device="cpu", n_processes=n)
+            initialize(shards, run, settings=settings, seeds=[0], device="cpu", execution=Execution(n_processes=n))
             speeds[n] += [float(row["pairs_per_second"]) for row in read_rows(run / TIMINGS_FILE)[1:]]
             losses[n] = float(read_rows(run / HISTORY_FILE)[-1]["loss"])
     one, several = (statistics.median(values) for values in speeds.values())

@@ -30,53 +30,12 @@ workers_option = click.option(
     envvar="SOUNDSPOT_WORKERS",
     help="Processes of the local cluster. Default: one per core.",
 )
-parallel_option = click.option(
-    "--seeds-at-once",
-    "n_parallel",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    envvar="SOUNDSPOT_SEEDS_AT_ONCE",
-    help="Number of seeds trained in parallel on a CPU; the threads are divided among them.",
-)
-processes_option = click.option(
-    "--processes",
-    "n_processes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    envvar="SOUNDSPOT_PROCESSES",
-    help="Number of processes that train together, one for each GPU. The result is that of one process, up to rounding.",
-)
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
     envvar="SOUNDSPOT_DEVICE",
     help="auto, cpu, cuda or cuda:N. Machine-specific, so not in params.yaml.",
-)
-compiled_option = click.option(
-    "--compile/--no-compile",
-    "compiled",
-    default=False,
-    show_default=True,
-    envvar="SOUNDSPOT_COMPILE",
-    help="Compile the backbones with torch.compile.",
-)
-deterministic_option = click.option(
-    "--deterministic/--fastest",
-    default=True,
-    show_default=True,
-    envvar="SOUNDSPOT_DETERMINISTIC",
-    help="Deterministic algorithms on CUDA, or the fastest ones. On a CPU, results are always deterministic.",
-)
-live_option = click.option(
-    "--live",
-    type=click.Choice(["auto", "dvclive", "tensorboard", "off"]),
-    default="auto",
-    show_default=True,
-    envvar="SOUNDSPOT_LIVE",
-    help="Log of the steps, in the folder live. auto: DVCLive, if it is installed.",
 )
 fresh_option = click.option(
     "--fresh",

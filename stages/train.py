@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.common.console import run_command
-from stages.options import (
-    FOLDER,
-    compiled_option,
-    deterministic_option,
-    device_option,
-    features_option,
-    fresh_option,
-    live_option,
-    parallel_option,
-    params_option,
-    processes_option,
-)
+from stages.options import FOLDER, device_option, features_option, params_option
+from stages.training_options import execution_options
 
 if TYPE_CHECKING:
-    from pipeline.training.live.writers import Log
+    from pipeline.training.train import Execution
 
 
 @click.command()
@@ -34,12 +24,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @params_option
 @device_option
-@parallel_option
-@processes_option
-@compiled_option
-@deterministic_option
-@live_option
-@fresh_option
+@execution_options
 def main(
     shards: Path,
     features: Path,
@@ -49,12 +34,7 @@ def main(
     out: Path,
     params_path: Path,
     device: str,
-    n_parallel: int,
-    n_processes: int,
-    compiled: bool,
-    deterministic: bool,
-    live: Log,
-    fresh: bool,
+    execution: Execution,
 ) -> None:
     """Train one method and write pseudo-labels after every epoch.
 
@@ -70,7 +50,7 @@ def main(
     from pipeline.training.train import train
 
     with joined(device) as own_device:
-        if not fresh and is_first():
+        if not execution.fresh and is_first():
             restore_output(out)
         params = load_params(params_path)
         settings = params.training[params.dataset]
@@ -84,12 +64,7 @@ def main(
             seeds=params.seeds,
             clips=clips,
             device=own_device,
-            n_parallel=n_parallel,
-            n_processes=n_processes,
-            compiled=compiled,
-            deterministic=deterministic,
-            fresh=fresh,
-            live=live,
+            execution=execution,
         )
 
 

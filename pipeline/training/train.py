@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,37 @@ from pipeline.training.run_folder import Status
 from pipeline.training.spec import RunSpec, initialize_specs, train_specs
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How training is carried out on a machine. Nothing here changes what is learned, up to rounding, so nothing is in params.yaml.
+
+    Attributes
+    ----------
+    n_parallel : int >= 1
+        Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
+    n_processes : int >= 1
+        Number of processes that train each seed together, one for each device (see `pipeline.model.ranks`).
+    compiled : bool
+        Compile the backbones with torch.compile: the first steps take minutes, the others less time.
+    deterministic : bool
+        False: on CUDA, the fastest algorithms, with which a resumed run differs from an uninterrupted one by rounding. On a CPU, no effect.
+    fresh : bool
+        Train from scratch even if a finished or interrupted run could be kept or resumed.
+    live : str
+        Which log to write while training, see `pipeline.training.live.writers`.
+    """
+
+    n_parallel: int = 1
+    n_processes: int = 1
+    compiled: bool = False
+    deterministic: bool = True
+    fresh: bool = False
+    live: Log = "off"
+
+
+DEFAULTS = Execution()
+
+
 def initialize(
     shards: ShardSet,
     folder: Path,
@@ -36,12 +67,7 @@ def initialize(
     settings: TrainingSettings,
     seeds: Sequence[int],
     device: str = "auto",
-    n_parallel: int = 1,
-    n_processes: int = 1,
-    compiled: bool = False,
-    deterministic: bool = True,
-    fresh: bool = False,
-    live: Log = "off",
+    execution: Execution = DEFAULTS,
 ) -> None:
     """Train the initial model, which all methods share, with Eq. 3.
 
@@ -57,18 +83,8 @@ def initialize(
     seeds : sequence of int
     device : str
         "auto", "cpu", "cuda" …
-    n_parallel : int >= 1
-        Number of seeds trained in parallel on a CPU (see `pipeline.training.parallel`); on CUDA they run one after another.
-    n_processes : int >= 1
-        Number of processes that train each seed together, one for each device (see `pipeline.model.ranks`).
-    compiled : bool
-        Compile the backbones with torch.compile: the first steps take minutes, the others less time. The result is the same up to rounding.
-    deterministic : bool
-        False: on CUDA, the fastest algorithms, with which a resumed run differs from an uninterrupted one by rounding. On a CPU, no effect.
-    fresh : bool
-        Train from scratch even if a finished or interrupted run could be kept or resumed.
-    live : str
-        Which log to write while training, see `pipeline.training.live.writers`.
+    execution : Execution
+        Processes, determinism, logs.
 
     Raises
     ------
@@ -79,18 +95,7 @@ def initialize(
         The file of pretrained weights cannot be used.
     """
     specs = initialize_specs(shards, folder, settings=settings, seeds=seeds)
-    _train_all(
-        specs,
-        shards,
-        folder,
-        device,
-        n_parallel=n_parallel,
-        n_processes=n_processes,
-        compiled=compiled,
-        deterministic=deterministic,
-        fresh=fresh,
-        live=live,
-    )
+    _train_all(specs, shards, folder, device, execution)
 
 
 def train(
@@ -103,12 +108,7 @@ def train(
     seeds: Sequence[int],
     clips: Path | None = None,
     device: str = "auto",
-    n_parallel: int = 1,
-    n_processes: int = 1,
-    compiled: bool = False,
-    deterministic: bool = True,
-    fresh: bool = False,
-    live: Log = "off",
+    execution: Execution = DEFAULTS,
     on_epoch: EpochHook = no_hook,
 ) -> None:
     """Train one method from the initial model and its pseudo-labels.
@@ -127,7 +127,7 @@ def train(
     seeds : sequence of int
     clips : Path, optional
         ``clips.csv``, for a method that learns from class labels.
-    device, n_parallel, n_processes, compiled, deterministic, fresh, live
+    device, execution
         As in `initialize`.
     on_epoch : callable
         See `pipeline.training.run.TrainingRun`.
@@ -144,19 +144,7 @@ def train(
         The method learns from class labels, and a clip has none.
     """
     specs = train_specs(shards, initial_folder, folder, method=method, settings=settings, seeds=seeds, clips=clips)
-    _train_all(
-        specs,
-        shards,
-        folder,
-        device,
-        n_parallel=n_parallel,
-        n_processes=n_processes,
-        compiled=compiled,
-        deterministic=deterministic,
-        fresh=fresh,
-        live=live,
-        on_epoch=on_epoch,
-    )
+    _train_all(specs, shards, folder, device, execution, on_epoch)
 
 
 def _train_all(
@@ -164,39 +152,34 @@ def _train_all(
     shards: ShardSet,
     folder: Path,
     device_name: str,
-    *,
-    n_parallel: int,
-    n_processes: int,
-    compiled: bool,
-    deterministic: bool,
-    fresh: bool,
-    live: Log,
+    execution: Execution,
     on_epoch: EpochHook = no_hook,
 ) -> None:
     device = select_device(device_name)
-    if launched():  # by torchrun, which has started the processes
-        n_processes = 1
+    n_processes = 1 if launched() else execution.n_processes  # torchrun has started its processes
     together = max(n_processes, n_ranks())
     check_batch_size(specs[0].batch_size, together)
-    if together > 1 and n_parallel > 1:
-        raise TrainingError(f"{n_parallel} seeds at once, and {together} processes for each: use only one of the two")
-    if together > 1 and compiled:
+    if together > 1 and execution.n_parallel > 1:
+        raise TrainingError(
+            f"{execution.n_parallel} seeds at once, and {together} processes for each: use only one of the two"
+        )
+    if together > 1 and execution.compiled:
         raise TrainingError(
             f"SOUNDSPOT_COMPILE with {together} processes: the statistics of BatchNorm that they exchange cannot be compiled; unset it"
         )
     # Two processes in one folder would overwrite each other's files.
     with locked(folder, TrainingError) if is_first() else nullcontext():
-        if fresh:  # train, even where the weights of another run would serve
+        if execution.fresh:  # train, even where the weights of another run would serve
             specs = [replace(spec, reuses_weights_of=None) for spec in specs]
-        kept = by_first(partial(_clean, folder, specs, fresh))
+        kept = by_first(partial(_clean, folder, specs, execution.fresh))
         todo = [
-            TrainingRun(spec, shards, device, on_epoch, live, compiled)
+            TrainingRun(spec, shards, device, on_epoch, execution.live, execution.compiled)
             for spec, is_kept in zip(specs, kept, strict=True)
             if not is_kept
         ]
-        tasks = [partial(_carry_out, run, deterministic) for run in todo]
+        tasks = [partial(_carry_out, run, execution.deterministic) for run in todo]
         # Limited by all seeds, not by those left to train: the number of threads per seed affects the last bits of its result.
-        n_parallel = min(n_parallel, len(specs))
+        n_parallel = min(execution.n_parallel, len(specs))
         if n_processes > 1:
             for task in tasks:
                 run_as_ranks(task, n_ranks=n_processes, device=device_name)

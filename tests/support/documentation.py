@@ -98,7 +98,11 @@ def click_commands() -> dict[str, click.Command]:
 
 
 def _stages() -> list[str]:
-    return sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem not in ("__init__", "options"))
+    return sorted(
+        path.stem
+        for path in (ROOT / "stages").glob("*.py")
+        if path.stem not in ("__init__", "options", "training_options")
+    )
 
 
 def examples(text: str, page: str) -> list[Command]:

@@ -14,7 +14,7 @@ from pipeline.training.history import LOGGED
 from pipeline.training.live import curve as curve_module
 from pipeline.training.live.curve import LossCurve
 from pipeline.training.live.lines import report_epoch, seconds_left
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 from tests.support.synthetic import make_settings, make_world
 
 N_CLIPS, BATCH, EPOCHS = 24, 8, 2
@@ -40,10 +40,18 @@ def interrupt(monkeypatch, *, after_epoch):
 def run_interrupted(world, project, monkeypatch, *, live):
     """Initialize and train `itr`, whose second epoch is interrupted and repeated."""
     settings, runs = make_settings(batch_size=BATCH), project / "runs/demo"
-    initialize(world, runs / "initialize", settings=settings, seeds=[0], live=live)
+    initialize(world, runs / "initialize", settings=settings, seeds=[0], execution=Execution(live=live))
 
     def go_on():
-        train(world, runs / "initialize", runs / "itr", method="itr", settings=settings, seeds=[0], live=live)
+        train(
+            world,
+            runs / "initialize",
+            runs / "itr",
+            method="itr",
+            settings=settings,
+            seeds=[0],
+            execution=Execution(live=live),
+        )
 
     with monkeypatch.context() as patch:
         interrupt(patch, after_epoch=1)
@@ -159,7 +167,13 @@ class TestDvcLive:
     def test_seeds_have_their_own_files(self, world, tmp_path):
         pytest.importorskip("dvclive")
         settings = make_settings(batch_size=BATCH)
-        initialize(world, tmp_path / "runs/demo/initialize", settings=settings, seeds=[0, 3], n_parallel=2, live="auto")
+        initialize(
+            world,
+            tmp_path / "runs/demo/initialize",
+            settings=settings,
+            seeds=[0, 3],
+            execution=Execution(n_parallel=2, live="auto"),
+        )
         first, second = (tsv(tmp_path, run, "loss") for run in ("initialize", "initialize-seed_3"))
         assert [step for step, _ in first] == [step for step, _ in second]
         assert first != second
@@ -170,13 +184,21 @@ class TestDvcLive:
         for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
             subprocess.run(command, check=True)
         settings = make_settings(batch_size=BATCH)
-        initialize(world, tmp_path / "runs/demo/initialize", settings=settings, seeds=[0], live="auto")
+        initialize(
+            world, tmp_path / "runs/demo/initialize", settings=settings, seeds=[0], execution=Execution(live="auto")
+        )
         assert "no log for DVC" in capsys.readouterr().err
         assert (tmp_path / "runs/demo/initialize/model.pt").is_file()
 
     @pytest.mark.parametrize(("folder", "live"), [("runs/demo/initialize", "off"), ("elsewhere", "dvclive")])
     def test_no_log(self, world, tmp_path, folder, live):
-        initialize(world, tmp_path / folder, settings=make_settings(batch_size=BATCH), seeds=[0], live=live)
+        initialize(
+            world,
+            tmp_path / folder,
+            settings=make_settings(batch_size=BATCH),
+            seeds=[0],
+            execution=Execution(live=live),
+        )
         assert not list(tmp_path.rglob("live"))
 
     @pytest.mark.parametrize(("live", "extra"), [("dvclive", "live"), ("tensorboard", "tensorboard")])
@@ -184,14 +206,32 @@ class TestDvcLive:
         monkeypatch.setitem(sys.modules, "dvclive", None)
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(PackageError, match=rf"{live}.*\[{extra}\]"):
-            initialize(world, tmp_path / "runs/demo/initialize", settings=make_settings(), seeds=[0], live=live)
-        initialize(world, tmp_path / "runs/demo/initialize", settings=make_settings(), seeds=[0], live="auto")
+            initialize(
+                world,
+                tmp_path / "runs/demo/initialize",
+                settings=make_settings(),
+                seeds=[0],
+                execution=Execution(live=live),
+            )
+        initialize(
+            world,
+            tmp_path / "runs/demo/initialize",
+            settings=make_settings(),
+            seeds=[0],
+            execution=Execution(live="auto"),
+        )
 
     def test_a_log_changes_no_file_of_the_run(self, world, tmp_path):
         pytest.importorskip("dvclive")
         settings = make_settings(batch_size=BATCH)
         for project, live in (("with", "dvclive"), ("without", "off")):
-            initialize(world, tmp_path / project / "runs/demo/initialize", settings=settings, seeds=[0], live=live)
+            initialize(
+                world,
+                tmp_path / project / "runs/demo/initialize",
+                settings=settings,
+                seeds=[0],
+                execution=Execution(live=live),
+            )
         files = [
             {path.name: path.read_bytes() for path in (tmp_path / project / "runs").rglob("*") if path.is_file()}
             for project in ("with", "without")

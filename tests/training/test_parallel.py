@@ -18,7 +18,7 @@ import torch
 from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
 from pipeline.training.parallel import run_in_parallel
-from pipeline.training.train import initialize
+from pipeline.training.train import Execution, initialize
 from tests.support.projects import ROOT
 from tests.support.synthetic import make_settings, make_world
 from tests.training.test_training import digests
@@ -148,12 +148,16 @@ def test_seeds_in_parallel_give_the_same_bytes_as_one_after_another(tmp_path, th
     world, settings, seeds = make_world(24)[0], make_settings(), [0, 3, 4]
     threads(1)
     initialize(world, tmp_path / "apart", settings=settings, seeds=seeds, device="cpu")
-    initialize(world, tmp_path / "together", settings=settings, seeds=seeds, device="cpu", n_parallel=3)
+    initialize(
+        world, tmp_path / "together", settings=settings, seeds=seeds, device="cpu", execution=Execution(n_parallel=3)
+    )
     assert digests(tmp_path / "together") == digests(tmp_path / "apart")
     # A missing run is trained again; finished runs are kept.
     model = tmp_path / "together" / "seed_3" / "model.pt"
     kept = (tmp_path / "together" / "model.pt").stat().st_mtime_ns
     model.unlink()
-    initialize(world, tmp_path / "together", settings=settings, seeds=seeds, device="cpu", n_parallel=3)
+    initialize(
+        world, tmp_path / "together", settings=settings, seeds=seeds, device="cpu", execution=Execution(n_parallel=3)
+    )
     assert digests(tmp_path / "together") == digests(tmp_path / "apart")
     assert (tmp_path / "together" / "model.pt").stat().st_mtime_ns == kept

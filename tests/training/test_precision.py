@@ -14,7 +14,7 @@ from pipeline.training import state as states
 from pipeline.training.checkpoints import read_checkpoint
 from pipeline.training.run import TrainingRun
 from pipeline.training.spec import initialize_specs, train_specs
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 from tests.support.synthetic import make_settings, make_world
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_compiled_backbones_train_the_same(world, initial, tmp_path, monkeypatch
     monkeypatch.setattr(torch, "compile", traced)
     eager = weights(trained(world, initial, tmp_path / "eager"))
     assert not compiled
-    found = weights(trained(world, initial, tmp_path / "compiled", compiled=True))
+    found = weights(trained(world, initial, tmp_path / "compiled", execution=Execution(compiled=True)))
     assert len(compiled) == 2
     np.testing.assert_allclose(found, eager, atol=1e-5)
 
@@ -140,9 +140,9 @@ def test_what_cannot_be_compiled(world, initial, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile_it(function, backend=backend))
     with pytest.raises(TrainingError, match=r"SOUNDSPOT_COMPILE.*no C\+\+ compiler"):
-        trained(world, initial, tmp_path / "run", compiled=True)
+        trained(world, initial, tmp_path / "run", execution=Execution(compiled=True))
     with pytest.raises(TrainingError, match=r"SOUNDSPOT_COMPILE with 2 processes"):
-        trained(world, initial, tmp_path / "run", compiled=True, n_processes=2)
+        trained(world, initial, tmp_path / "run", execution=Execution(compiled=True, n_processes=2))
 
 
 @pytest.mark.parametrize("stage", [stages.initialize, stages.train])

@@ -16,7 +16,7 @@ from pipeline.common.config import IterationSettings, OptimizationSettings
 from pipeline.common.errors import ShardError, TrainingError
 from pipeline.model.ranks import _own_device
 from pipeline.pseudo_labels.artifact import PseudoLabels
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 from tests.support.feature_world import write_shards
 from tests.support.projects import ROOT
 from tests.support.synthetic import ENCODER, MemoryShards, make_settings, make_world
@@ -71,7 +71,7 @@ def initial(world, settings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def in_two_ranks(world, settings, initial, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two") / "run"
-    train(world, initial, folder, method="iterative", settings=settings, seeds=[0], n_processes=2)
+    train(world, initial, folder, method="iterative", settings=settings, seeds=[0], execution=Execution(n_processes=2))
     return folder
 
 
@@ -115,12 +115,20 @@ def test_a_killed_rank_ends_all_and_the_run_resumes(
     with pytest.raises(TrainingError, match=r"terminated unexpectedly.*Run the command again: it resumes"):
         train(
             faulty(world, "killed", 4), initial, tmp_path / "run", method="iterative", settings=settings, seeds=[0],
-            n_processes=2,
+            execution=Execution(n_processes=2),
         )  # fmt: skip
     assert not multiprocessing.active_children()
     assert len(read_history(tmp_path / "run")) == 2
     capfd.readouterr()
-    train(world, initial, tmp_path / "run", method="iterative", settings=settings, seeds=[0], n_processes=n_processes)
+    train(
+        world,
+        initial,
+        tmp_path / "run",
+        method="iterative",
+        settings=settings,
+        seeds=[0],
+        execution=Execution(n_processes=n_processes),
+    )
     assert "iterative, seed 0: resuming after epoch 1" in capfd.readouterr().err
     if n_processes == 2:
         assert digests(tmp_path / "run") == digests(in_two_ranks)
@@ -131,16 +139,24 @@ def test_a_killed_rank_ends_all_and_the_run_resumes(
 @pytest.mark.timeout(300)
 def test_the_error_of_one_rank_is_the_error(world, settings, tmp_path, capfd):
     with pytest.raises(ShardError, match=r"shard-00001\.h5: damaged"):
-        initialize(faulty(world, "damaged", 1), tmp_path / "run", settings=settings, seeds=[0], n_processes=2)
+        initialize(
+            faulty(world, "damaged", 1),
+            tmp_path / "run",
+            settings=settings,
+            seeds=[0],
+            execution=Execution(n_processes=2),
+        )
     assert "Traceback" not in capfd.readouterr().err
     assert not multiprocessing.active_children()
 
 
 def test_what_cannot_be_shared_is_refused(world, settings, tmp_path):
     with pytest.raises(TrainingError, match=r"batch_size 8 .* 3 processes"):
-        initialize(world, tmp_path / "run", settings=settings, seeds=[0], n_processes=3)
+        initialize(world, tmp_path / "run", settings=settings, seeds=[0], execution=Execution(n_processes=3))
     with pytest.raises(TrainingError, match="2 seeds at once, and 2 processes"):
-        initialize(world, tmp_path / "run", settings=settings, seeds=[0, 1], n_processes=2, n_parallel=2)
+        initialize(
+            world, tmp_path / "run", settings=settings, seeds=[0, 1], execution=Execution(n_processes=2, n_parallel=2)
+        )
     with pytest.raises(TrainingError, match="'cuda:1' cannot be used by several processes"):
         _own_device("cuda:1")
     assert not list(tmp_path.rglob("*.*"))

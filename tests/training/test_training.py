@@ -31,7 +31,7 @@ from pipeline.training import batches as batches_module
 from pipeline.training.batches import PreviousEpoch, training_batches
 from pipeline.training.checkpoints import load_model, read_checkpoint
 from pipeline.training.history import HISTORY, Waited
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 from tests.support.easy_world import SHARP
 from tests.support.synthetic import CELL, ENCODER, MemoryShards, make_settings, make_world, write_clip_list
 
@@ -498,7 +498,7 @@ class TestWhenToResume:
                 initialize(world, folder, settings=settings, seeds=[0])
         assert (folder / "state.pt").exists()
 
-    def epochs_run(self, world, folder, monkeypatch, settings, seeds=(0,), **further):
+    def epochs_run(self, world, folder, monkeypatch, settings, seeds=(0,), fresh=False):
         """Run to the end; return the seed and number of each epoch that was trained."""
         epochs = []
 
@@ -508,7 +508,7 @@ class TestWhenToResume:
 
         with monkeypatch.context() as patch:
             patch.setattr("pipeline.training.run.training_batches", spy)
-            initialize(world, folder, settings=settings, seeds=list(seeds), **further)
+            initialize(world, folder, settings=settings, seeds=list(seeds), execution=Execution(fresh=fresh))
         assert not list(folder.rglob("state.pt"))
         return [(seed, epoch) for seed, _, epoch in epochs]
 
@@ -652,7 +652,7 @@ class TestWhenToResume:
         def once_more(fresh):
             train(
                 world, trained / "initialize", tmp_path / "run", method="iterative", settings=make_settings(),
-                seeds=[0, 3], fresh=fresh,
+                seeds=[0, 3], execution=Execution(fresh=fresh),
             )  # fmt: skip
 
         def killed(folder, **_):
