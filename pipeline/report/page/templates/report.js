@@ -46,7 +46,7 @@ startKeys(galleries);
 Promise.all(galleries.map((gallery) => gallery.start())).then(async () => {
   Gallery.last = Gallery.last || galleries[0] || null;
   startHero(galleries.find((gallery) => gallery.name === "scored"));
-  const follow = () => followLink(galleries, "It has a selection of the clips; soundspot browse shows all training clips.");
+  const follow = () => followLink(galleries, "The page has a selection of the clips; soundspot browse shows all training clips.");
   await follow();
   addEventListener("hashchange", follow);
   document.documentElement.dataset.ready = "true";
