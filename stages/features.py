@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from pipeline.common.console import run_command
-from stages.options import FOLDER, device_option, fresh_option, params_option, scheduler_option, workers_option
+from stages.options import (
+    FOLDER,
+    device_option,
+    fresh_option,
+    params_option,
+    scheduler_option,
+    verify_option,
+    workers_option,
+)
 
 
 @click.command()
@@ -18,8 +26,16 @@ from stages.options import FOLDER, device_option, fresh_option, params_option, s
 @workers_option
 @device_option
 @fresh_option
+@verify_option
 def main(
-    shards: Path, out: Path, params_path: Path, scheduler: str | None, workers: int | None, device: str, fresh: bool
+    shards: Path,
+    out: Path,
+    params_path: Path,
+    scheduler: str | None,
+    workers: int | None,
+    device: str,
+    fresh: bool,
+    verify: bool,
 ) -> None:
     """Compute the features of one split.
 
@@ -41,7 +57,16 @@ def main(
 
     if not fresh:
         restore_output(out)
-    compute_features(shards, out, settings=settings, scheduler=scheduler, workers=workers, device=device, fresh=fresh)
+    compute_features(
+        shards,
+        out,
+        settings=settings,
+        scheduler=scheduler,
+        workers=workers,
+        device=device,
+        fresh=fresh,
+        verify=verify,
+    )
 
 
 if __name__ == "__main__":

@@ -47,5 +47,5 @@ verify_option = click.option(
     "--verify",
     is_flag=True,
     envvar="SOUNDSPOT_VERIFY",
-    help="Verify the checksums of finished shards instead of their sizes, times and ends. Reads all of them.",
+    help="Verify the checksums of finished files instead of their sizes, times and ends. Reads all of them.",
 )

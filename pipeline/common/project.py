@@ -35,6 +35,7 @@ INITIAL_RUN = "initialize"  # the run that the variants start from
 
 MODEL_FILE, STATE_FILE, HISTORY_FILE, TIMINGS_FILE = "model.pt", "state.pt", "history.csv", "timings.csv"
 RECORD_FILE = ".record.json"  # see `pipeline.common.record`
+FINISHED_FILE = ".finished"  # finished shards or features, with their stamps; DVC ignores it
 LABELS_FOLDER, WEIGHTS_FOLDER = "pseudo_labels", "weights"
 LABELS_PATTERN, START_PATTERN, WEIGHTS_PATTERN = "epoch_*.h5", "start_*.h5", "epoch_*.pt"
 SEED_PATTERN = "seed_*"

@@ -4,5 +4,4 @@
 - `plan`: which clips are in which shard.
 - `build_shard`: the work of one task. An interrupted run keeps its finished shards.
 - `keep`: which shards of an earlier run are kept.
-- `stamps`: tells cheaply that a finished shard is unchanged.
 """

@@ -21,12 +21,12 @@ from pipeline.common.errors import AccessError, ExtractionError, ManifestError, 
 from pipeline.common.files import fingerprint, storing
 from pipeline.common.text_table import printable
 from pipeline.extraction.plan import clips_digest
-from pipeline.extraction.stamps import Stamp, file_stamp
 from pipeline.manifests.clips import Clip, media_path
 from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel, mel_frequencies
 from pipeline.shards.reader import read_rejects, read_shard_fingerprint, shard_digest, verify_shard
+from pipeline.shards.stamps import Stamp, file_stamp
 from pipeline.shards.writer import FORMAT_VERSION, ShardWriter
 
 # Clips held in memory at a time; the result does not depend on it.

@@ -5,7 +5,7 @@ split fails if too many clips are unusable or if the folder cannot be written.
 
 ``shards.json`` is written last and marks a finished split. A rerun keeps every shard whose clips, settings and code (that of the
 import closure) are unchanged, so that clips added at the end of the list are extracted without those before them. A finished shard is
-trusted if its stamp is unchanged (`pipeline.extraction.stamps`), and read otherwise. Shards with rejects are rebuilt if the split
+trusted if its stamp is unchanged (`pipeline.shards.stamps`), and read otherwise. Shards with rejects are rebuilt if the split
 failed because of too many rejects, or if the media root or the time limit changed. A shard's bytes depend only on its clips and the
 settings, not on the number of workers or the location of the media.
 """
@@ -28,9 +28,9 @@ from pipeline.common.project import shard_path, stage_name
 from pipeline.extraction.build_shard import FinishedShard, ShardTask, build_shard
 from pipeline.extraction.keep import PARTIAL_REJECTS_FILE, keep_shards
 from pipeline.extraction.plan import plan_shards
-from pipeline.extraction.stamps import Entry, add_entry
 from pipeline.shards.listing import write_shard_list
 from pipeline.shards.reader import REJECTS_FILE, read_rejects
+from pipeline.shards.stamps import Entry, add_entry, how_checked
 
 CODE = "pipeline.extraction.extract"  # where the code of this stage starts
 
@@ -149,7 +149,7 @@ def extract_split(
     n_before = len(trusted) + n_unverified
     if n_kept == len(tasks):
         report(
-            f"extract {folder.name}: {n_kept} shards unchanged, {_how_checked(len(trusted), n_kept)}, kept; to extract again: "
+            f"extract {folder.name}: {n_kept} shards unchanged, {how_checked(len(trusted), n_kept)}, kept; to extract again: "
             f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage_name('extract', folder)}"
         )
     elif n_kept < n_before:
@@ -190,13 +190,6 @@ def _finish_all(
             f"{clips[-1].clip_id!r}): out of memory, or a decoder crashed. Use fewer workers, or remove the clip "
             "from the list. Finished shards are kept"
         ) from None
-
-
-def _how_checked(n_trusted: int, n_kept: int) -> str:
-    if not n_trusted:
-        return "checksums verified"
-    of_rest = f"; {n_kept - n_trusted} by their checksums" if n_trusted < n_kept else ""
-    return f"sizes, times and ends of the files verified{of_rest}"
 
 
 def _write_rejects(path: Path, rejects: Mapping[int, Mapping[str, str]]) -> list[tuple[str, str]]:

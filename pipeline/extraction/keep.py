@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,13 +13,12 @@ from pipeline.common.files import fingerprint, remove_leftovers, write_text
 from pipeline.common.project import SHARD_PATTERN
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.extraction.build_shard import ShardTask
-from pipeline.extraction.stamps import Entry, Stamp, file_stamp, read_entries, write_entries
 from pipeline.shards.listing import SHARDS_FILE, read_shard_list
 from pipeline.shards.reader import REJECTS_FILE, read_rejects, read_shard_fingerprint, shard_digest
+from pipeline.shards.stamps import Entry, file_stamps, read_entries, write_entries
 
 PARTIAL_REJECTS_FILE = "rejects.partial.csv"
 CONDITIONS_FILE = ".conditions"  # DVC ignores it
-_THREADS = 16  # ours: enough to hide the latency of a network drive
 
 
 def keep_shards(
@@ -56,7 +54,7 @@ def keep_shards(
     retry = partial.exists() or (conditions_path.is_file() and conditions_path.read_text() != conditions)
     expected = {task.path: task for task in tasks}
     entries, digests = read_entries(folder), _digests(folder)
-    stamps = {} if everything or verify else _stamps([path for path in expected if path.name in entries])
+    stamps = {} if everything or verify else file_stamps(path for path in expected if path.name in entries)
     trusted: dict[str, Entry] = {}
     removed: Counter[str] = Counter()
     n_unverified = 0
@@ -89,12 +87,6 @@ def _digests(folder: Path) -> dict[str, str]:
     with suppress(ShardError):
         return read_shard_list(folder)
     return {}
-
-
-def _stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
-    there = [path for path in paths if path.exists()]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(there, pool.map(file_stamp, there), strict=True))
 
 
 def _why_removed(path: Path, task: ShardTask | None, known: Entry | None, digest: str, *, retry: bool) -> str:

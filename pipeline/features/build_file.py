@@ -12,12 +12,13 @@ import torch
 
 from pipeline.common.config import EncoderSettings, ResNetSettings, Side
 from pipeline.common.errors import FeatureError
-from pipeline.common.files import storing
+from pipeline.common.files import fingerprint, storing
 from pipeline.features.backbone import origin_of
 from pipeline.features.store import FeatureWriter, read_header, verify_features
 from pipeline.model.encoders import AudioVisualModel, build_model
 from pipeline.model.inference import inference
 from pipeline.shards.reader import ShardSet
+from pipeline.shards.stamps import Entry, file_stamp
 
 # Clips encoded at once; fixed for a kind of device, because the last bits of a feature depend on the size of its batch. On a CPU, the
 # activations of more clips leave the cache: EfficientNet-Lite0 at 256 pixels takes a quarter longer with 16.
@@ -72,9 +73,14 @@ class FeatureTask:
         """Attributes of the file, which say what the features were computed from."""
         return {"shard": self.shard_digest, **dict(self.backbones)}
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what determines the file's bytes, apart from the code and the device."""
+        return fingerprint([self.origin, self.sides, self.views])
 
-def compute_file(task: FeatureTask) -> None:
-    """Compute and write the features of one shard.
+
+def compute_file(task: FeatureTask) -> Entry:
+    """Compute and write the features of one shard; return the entry of the finished file.
 
     Raises
     ------
@@ -105,6 +111,12 @@ def compute_file(task: FeatureTask) -> None:
             for side, features in encoded.items():
                 _check_range(task, side, ids[start:], features)
             file.append(encoded, log_mel)
+    return entry_of(task)
+
+
+def entry_of(task: FeatureTask) -> Entry:
+    """Return the entry of a file that is finished. Raises FeatureError as `read_header`."""
+    return Entry(task.path.name, task.fingerprint, read_header(task.path).digest, file_stamp(task.path))
 
 
 def encode(

@@ -1,15 +1,16 @@
 """Compute the features of a split with frozen backbones, one file per shard (stage `features`).
 
-A rerun keeps every intact file whose shard, backbones, weights and code (that of the import closure) are unchanged. A file's bytes depend
-only on these and on the device, not on the number of workers.
+A rerun keeps every intact file whose shard, backbones, weights and code (that of the import closure) are unchanged. A finished file is
+trusted if its stamp is unchanged (`pipeline.shards.stamps`), and read otherwise. A file's bytes depend only on these and on the device,
+not on the number of workers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pipeline.common.cluster import run_tasks
 from pipeline.common.code import code_digest
@@ -20,11 +21,12 @@ from pipeline.common.files import locked, remove_leftovers, storing
 from pipeline.common.project import FEATURES_PATTERN, features_path, stage_name
 from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.features.backbone import origin_of
-from pipeline.features.build_file import FeatureTask, compute_file, frozen_model, why_stale
+from pipeline.features.build_file import FeatureTask, compute_file, entry_of, frozen_model, why_stale
 from pipeline.features.reader import n_views
 from pipeline.features.store import read_header
 from pipeline.model.devices import select_device
 from pipeline.shards.reader import ShardSet
+from pipeline.shards.stamps import Entry, add_entry, file_stamps, how_checked, read_entries, write_entries
 
 CODE = "pipeline.features.compute"  # where the code of this stage starts
 
@@ -38,6 +40,7 @@ def compute_features(
     workers: int | None = None,
     device: str = "auto",
     fresh: bool = False,
+    verify: bool = False,
 ) -> int:
     """Compute the features of a split whose settings store them (`TrainingSettings.stored_features`).
 
@@ -53,6 +56,8 @@ def compute_features(
     device : str
     fresh : bool
         Compute everything again, even if nothing changed.
+    verify : bool
+        Verify the checksums of all finished files, even if their stamps are unchanged.
 
     Returns
     -------
@@ -92,29 +97,36 @@ def compute_features(
         for shard, digest in enumerate(clips.digests)
     ]
     with storing(folder, FeatureError), locked(folder, FeatureError):
-        _clean(folder, tasks, fresh=fresh)
-        missing = [task for task in tasks if not task.path.exists()]
-        _run_all(missing, scheduler, workers, on_cpu=where.type == "cpu")
-        digests = {task.path.name: read_header(task.path).digest for task in tasks}
+        kept, n_trusted = _keep(folder, tasks, fresh=fresh, verify=verify)
+        missing = [task for task in tasks if task.path.name not in kept]
+        finished = kept | _run_all(missing, scheduler, workers, on_cpu=where.type == "cpu")
+        digests = {task.path.name: finished[task.path.name].digest for task in tasks}
         write_record(folder, code=code_digest(CODE), files=digests)
     if not missing:
         report(
-            f"features {folder.name}: {len(tasks)} files unchanged, checksums verified, kept; to compute them again: "
+            f"features {folder.name}: {len(tasks)} files unchanged, {how_checked(n_trusted, len(tasks))}, kept; to compute them again: "
             f"SOUNDSPOT_FRESH=1 dvc repro -f -s {stage_name('features', folder)}"
         )
     return len(missing)
 
 
-def _run_all(tasks: Sequence[FeatureTask], scheduler: str | None, workers: int | None, *, on_cpu: bool) -> None:
-    if not on_cpu:
-        for task in tasks:
-            compute_file(task)
-        return
+def _run_all(
+    tasks: Sequence[FeatureTask], scheduler: str | None, workers: int | None, *, on_cpu: bool
+) -> dict[str, Entry]:
+    """Compute files, and note each one that is finished; return their entries by file name."""
+    entries: dict[str, Entry] = {}
+    for entry in _computed(tasks, scheduler, workers) if on_cpu else map(compute_file, tasks):
+        add_entry(tasks[0].path.parent, entry)
+        entries[entry.name] = entry
+    return entries
+
+
+def _computed(tasks: Sequence[FeatureTask], scheduler: str | None, workers: int | None) -> Iterator[Entry]:
     arguments = [(task,) for task in tasks]
     label = f"features {tasks[0].path.parent.name}" if tasks else ""
     try:
-        for _ in run_tasks(compute_file, arguments, scheduler=scheduler, workers=workers, label=label):
-            pass
+        for _, entry in run_tasks(compute_file, arguments, scheduler=scheduler, workers=workers, label=label):
+            yield entry
     except ClusterError as error:
         if error.task is None:
             raise
@@ -124,29 +136,48 @@ def _run_all(tasks: Sequence[FeatureTask], scheduler: str | None, workers: int |
         ) from None
 
 
-def _clean(folder: Path, tasks: Sequence[FeatureTask], *, fresh: bool) -> None:
-    """Verify the files that are there; remove those that cannot be kept, and report why."""
+def _keep(folder: Path, tasks: Sequence[FeatureTask], *, fresh: bool, verify: bool) -> tuple[dict[str, Entry], int]:
+    """Remove the files that cannot be kept, and report why; return the others by name, and how many of them were not read."""
     folder.mkdir(parents=True, exist_ok=True)
     record, code = read_record(folder), code_digest(CODE)
-    expected = {task.path: task for task in tasks}
+    recorded, expected = record.get("files", {}), {task.path: task for task in tasks}
     recode = "SOUNDSPOT_FRESH is set" if fresh else changed_code(record, code)
+    trusted = {} if recode or verify else _trusted(folder, tasks)
+    kept: dict[str, Entry] = {}
     removed: Counter[str] = Counter()
-    for path in folder.glob(FEATURES_PATTERN):
-        reason = recode or ("the shards changed" if path not in expected else why_stale(expected[path]))
-        if not reason and _was_modified(path, record):
-            reason = "modified after they had been computed"
+    for path in sorted(folder.glob(FEATURES_PATTERN)):
+        task, known = expected.get(path), trusted.get(path.name)
+        if task is None:
+            reason = recode or "the shards changed"
+        else:
+            reason = recode or _why_removed(task, known, recorded.get(path.name))
+            if not reason:
+                kept[path.name] = known or entry_of(task)
         if reason:
             removed[reason] += 1
             path.unlink()
     for reason, count in removed.items():
         report(f"features {folder.name}: removed {count} files, to be computed again: {reason}")
     remove_leftovers(folder)
+    write_entries(folder, kept.values())
     write_record(folder, code=code)
+    return kept, len(kept.keys() & trusted.keys())
 
 
-def _was_modified(path: Path, record: Mapping[str, Any]) -> bool:
-    recorded = record.get("files", {})
-    return path.name in recorded and read_header(path).digest != recorded[path.name]
+def _trusted(folder: Path, tasks: Sequence[FeatureTask]) -> dict[str, Entry]:
+    """Return the entries of those finished files whose inputs and stamps are unchanged, by file name."""
+    entries = read_entries(folder)
+    stamps = file_stamps(task.path for task in tasks if task.path.name in entries)
+    found = {task.path.name: (task.fingerprint, stamps.get(task.path)) for task in tasks}
+    return {name: entry for name, entry in entries.items() if found.get(name) == (entry.fingerprint, entry.stamp)}
+
+
+def _why_removed(task: FeatureTask, known: Entry | None, recorded: str | None) -> str:
+    """Return why a file cannot be kept, or an empty string. `known` is its entry if it is trusted, `recorded` its digest in the record."""
+    if known is None and (reason := why_stale(task)):
+        return reason
+    digest = known.digest if known else read_header(task.path).digest
+    return "modified after they had been computed" if recorded not in (None, digest) else ""
 
 
 def _absolute(encoder: EncoderSettings) -> EncoderSettings:

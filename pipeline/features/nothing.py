@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.common.console import report
 from pipeline.common.errors import FeatureError
 from pipeline.common.files import locked, remove_leftovers
-from pipeline.common.project import FEATURES_PATTERN
+from pipeline.common.project import FEATURES_PATTERN, FINISHED_FILE
 from pipeline.common.record import write_record
 
 
@@ -20,6 +20,7 @@ def store_nothing(folder: Path) -> None:
             path.unlink()
         if stale:
             report(f"features {folder.name}: removed {len(stale)} files: the settings no longer store features")
+        (folder / FINISHED_FILE).unlink(missing_ok=True)
         remove_leftovers(folder)
         # Without the code, which cannot change what is not there.
         write_record(folder, code="", files={})

@@ -33,13 +33,13 @@ from pipeline.extraction import extract as extraction
 from pipeline.extraction.build_shard import ShardTask, build_shard
 from pipeline.extraction.extract import ExtractionSummary, extract_split
 from pipeline.extraction.plan import plan_shards
-from pipeline.extraction.stamps import file_stamp, read_entries, write_entries
 from pipeline.manifests.clips import Clip
 from pipeline.manifests.ranges import ClipRange
 from pipeline.media.clip import DecodedClip, decode_clip
 from pipeline.media.log_mel import log_mel
 from pipeline.media.readable import raise_if_unreadable
 from pipeline.shards.reader import ShardSet, verify_shard
+from pipeline.shards.stamps import file_stamp, read_entries, write_entries
 from pipeline.shards.writer import ShardWriter
 from tests.support.mutations import edited_shard
 from tests.support.splits import listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ import xarray
 from pipeline.common.config import AugmentationSettings, ShardEncoding
 from pipeline.common.errors import AccessError, FeatureError
 from pipeline.common.record import read_record, write_record
+from pipeline.features import build_file
+from pipeline.features.compute import compute_features
 from pipeline.features.nothing import store_nothing
 from pipeline.features.reader import FeatureSet, open_clips
 from pipeline.features.store import verify_features
@@ -232,8 +235,37 @@ class TestStale:
 
     def test_nothing_changed(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = [path.stat().st_mtime_ns for path in sorted((world / "features/train").glob("*.h5"))]
-        assert "3 files unchanged" in self.reported(world, capsys)
+        assert "3 files unchanged, sizes, times and ends of the files verified" in self.reported(world, capsys)
         assert before == [path.stat().st_mtime_ns for path in sorted((world / "features/train").glob("*.h5"))]
+
+    def test_a_copy_with_other_times_is_read_once(
+        self, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after `dvc checkout`, which restores neither the times nor the stamps."""
+        world = shutil.copytree(made, tmp_path / "world", copy_function=shutil.copyfile)
+        read: list[Path] = []
+        monkeypatch.setattr(build_file, "verify_features", lambda path: (read.append(path), verify_features(path)))
+        assert "3 files unchanged, checksums verified" in self.reported(world, capsys)
+        assert len(read) == 3
+        os.utime(world / "features/train/features-00000.h5")
+        assert "verified; 1 by their checksums" in self.reported(world, capsys)
+        assert "ends of the files verified, kept" in self.reported(world, capsys)
+        assert [path.name for path in read[3:]] == ["features-00000.h5"]
+
+    def test_damage_without_a_new_time(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = world / "features/train/features-00000.h5"
+        before, status = path.read_bytes(), path.stat()
+        with h5py.File(path) as file:
+            at = file["visual_feature"].id.get_chunk_info(0).byte_offset
+        path.write_bytes(before[:at] + b"damaged!" + before[at + 8 :])
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert "3 files unchanged" in self.reported(world, capsys)
+        with pytest.raises(FeatureError, match=r"features-00000\.h5: damaged \(clip 'clip-0000'"):
+            opened(world).read([0])
+        shards, settings = world / "shards/train", settings_of(world)
+        n_computed = compute_features(shards, path.parent, settings=settings, workers=1, device="cpu", verify=True)
+        assert n_computed == 1
+        assert path.read_bytes() == before
 
     def test_weights(self, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
         old = opened(world).read([0])[0]
