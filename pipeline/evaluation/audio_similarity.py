@@ -44,9 +44,9 @@ def recommended_delta_a(cosines: np.ndarray) -> float:
 
     Fisher's z = artanh(cosine) is modeled as a mixture of three normal distributions: dissimilar, unrelated and similar pairs. Two do not
     suffice: most pairs are not similar, and their cosines have two sides. We compared the threshold with class labels, which it does
-    not see, for every epoch of `initial` and `iterative` on the demo and on mosaics of real photographs. Its F1 is 90 to 100 % of that
-    of the best δ_a in 27 of 28 epochs, and 74 % in one. With Otsu's threshold or two components, the lowest value is 77 %, on the
-    mosaics; with a fixed number of positives per clip, it is 32 %, on the demo.
+    not see, for every epoch of `initial` and `iterative` on the demo and on mosaics of real photographs. Its F1 is 90 to 100% of that
+    of the best δ_a in 27 of 28 epochs, and 74% in one. With Otsu's threshold or two components, the lowest value is 77%, on the
+    mosaics; with a fixed number of positives per clip, it is 32%, on the demo.
 
     Parameters
     ----------

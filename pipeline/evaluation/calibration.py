@@ -39,7 +39,7 @@ from pipeline.shards.reader import ShardSet
 FORMAT_VERSION = 2
 MAKE_ONE = "run `dvc repro evaluate` or, without boxes, `soundspot calibrate`"
 MISS_RATE = 0.05  # ours
-# ours: with 100 clips, a miss rate of 5 % is really between 2 and 11 %, with 95 % probability; with 20, between 1 and 24 %
+# ours: with 100 clips, a miss rate of 5% is really between 2 and 11%, with 95% probability; with 20, between 1 and 24%
 FEW_CLIPS = 100
 MAX_NOISE_CLIPS = 256  # ours; the standard error of a share is then at most 3 points
 HARMONICS = 10  # of mains hum
@@ -87,7 +87,7 @@ class Calibration:
         return {name: float(np.interp(threshold, peaks, _SHARES, left=0.0)) for name, peaks in self.foreign.items()}
 
     def miss_interval(self, miss_rate: float) -> tuple[float, float]:
-        """Return the 95 % interval of the share of all frames that are "not found" with their own audio.
+        """Return the 95% interval of the share of all frames that are "not found" with their own audio.
 
         The share below the k-th smallest of n values has the distribution Beta(k, n + 1 - k), whatever that of the values (David and
         Nagaraja, Order Statistics, 2003, section 2.5).
@@ -107,7 +107,7 @@ class Calibration:
         if self.n_clips < FEW_CLIPS:
             low, high = self.miss_interval(miss_rate)
             return (
-                f"{on}, which is few: 'source not found' for {low:.0%} to {high:.0%} of the frames with their own audio (95 % "
+                f"{on}, which is few: 'source not found' for {low:.0%} to {high:.0%} of the frames with their own audio (95% "
                 f"interval; {miss_rate:.0%} intended); {FEW_CLIPS} clips or more give a reliable rate"
             )
         foreign = ", ".join(

@@ -180,7 +180,7 @@ def describe(metrics: Mapping[str, Any], shards: ShardSet) -> str:
         f"{metrics['threshold']:g}"
         + (f" ({'; '.join(notes)})" if notes else "")
         # Spelled out because ± in the paper's tables is the standard deviation over seeds.
-        + "; ±: half the bootstrap 95 % interval over clips"
+        + "; ±: half the bootstrap 95% interval over clips"
     )
 
 

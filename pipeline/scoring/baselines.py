@@ -4,7 +4,7 @@ Conventions
 -----------
 A baseline is anything that `pipeline.scoring.score.score` accepts: float maps (clip, row, col), one float map (row, col)
 for every clip, or a bool region. Each is scored under the same protocol as the methods next to it. The exception is a
-method that defines the normalization of its own maps (MSSL); the tables name it. A centered Gaussian scores 67 % on
+method that defines the normalization of its own maps (MSSL); the tables name it. A centered Gaussian scores 67% on
 SoundNet-Flickr under a median rule, so every reported number needs these rows next to it.
 """
 

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-One float64 fraction per clip. Intervals are 95 % percentile bootstrap over clips. `pipeline.scoring.score` documents which
+One float64 fraction per clip. Intervals are 95% percentile bootstrap over clips. `pipeline.scoring.score` documents which
 clips are scored.
 """
 
@@ -99,7 +99,7 @@ def summarize(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> dict[s
     Returns
     -------
     dict
-        ``success_rate, auc, mean_ciou, mean_iou, pointing_accuracy``, each with ``_low`` and ``_high`` (bootstrap 95 %
+        ``success_rate, auc, mean_ciou, mean_iou, pointing_accuracy``, each with ``_low`` and ``_high`` (bootstrap 95%
         over clips); the `COUNTS`; ``protocol``; ``threshold``. For mosaics also ``quadrant_accuracy``, with its interval,
         and ``quadrant_chance``, its value for cells chosen at random. Depending on the protocol also ``iiou, iauc`` (intervals
         over frames) and ``n_frames``; ``average_precision, max_f1, localization_accuracy``, always at the protocol's own

@@ -10,7 +10,7 @@ Metrics are flat mappings of fractions. A key is ``<audio><rule><metric>``:
   the pixels above the median (half of them, or fewer if many are equal), or those above 0.5 of the normalized map. A rule
   that is the card's own is not repeated.
 - `metric` is ``success_rate``, ``auc``, ``mean_ciou``, ``mean_iou``, ``pointing_accuracy``, for mosaics
-  ``quadrant_accuracy``, or one that only some protocols have. Each has ``_low`` and ``_high``, its bootstrap 95 % interval over clips.
+  ``quadrant_accuracy``, or one that only some protocols have. Each has ``_low`` and ``_high``, its bootstrap 95% interval over clips.
 
 A row of ``baselines.json`` also has ``success_curve``: success rate at the 21 cIoU thresholds 0, 0.05, …, 1 under the
 card's protocol.

@@ -3,7 +3,7 @@
 Conventions
 -----------
 The metrics of a row are the flat mapping of ``scores.json`` or of one entry in ``baselines.json``: fractions in [0, 1],
-each with its 95 % interval ``<key>_low``, ``<key>_high``. A key is ``<audio><rule><metric>``, see
+each with its 95% interval ``<key>_low``, ``<key>_high``. A key is ``<audio><rule><metric>``, see
 `pipeline.scoring.summary`. Tables for people show percent with one decimal; CSV files contain fractions.
 """
 
@@ -91,7 +91,7 @@ def quadrant_note(metrics: Mapping[str, Any]) -> str:
 def comparison(
     rows: Sequence[Row], *, rule: str = "", labels: Mapping[str, str], metrics: Collection[str] = tuple(METRICS)
 ) -> Table:
-    """Return a table of metrics under one rule, in percent with 95 % intervals.
+    """Return a table of metrics under one rule, in percent with 95% intervals.
 
     Parameters
     ----------

@@ -190,6 +190,6 @@ def _plain(space: Any) -> Any:
 def _describe(row: str, trials: Sequence[Trial], search: Search) -> str:
     last, best = [each for each in trials if each.state != "running"][-1], best_trial(trials)
     values = ", ".join(f"{name} {value}" for name, value in last.settings.items())
-    result = last.state if last.score is None or last.state != "complete" else f"{100 * last.score:.1f} %"
-    so_far = f"; best {100 * (best.score or 0):.1f} % (trial {best.number})" if best else ""
+    result = last.state if last.score is None or last.state != "complete" else f"{100 * last.score:.1f}%"
+    so_far = f"; best {100 * (best.score or 0):.1f}% (trial {best.number})" if best else ""
     return f"{row}, trial {last.number} of {search.trials}: {search.validation.metric} {result}{so_far}; {values}"

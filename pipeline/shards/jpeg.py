@@ -75,7 +75,7 @@ class StoredJpegs:
 def encode_jpeg(frame: np.ndarray) -> np.ndarray:
     """Return a frame (row, col, channel) uint8 RGB as the bytes of a JPEG file: uint8 (byte,)."""
     buffer = io.BytesIO()
-    # Not `optimize`, which saves 5 %: Pillow then fails on noise, which exceeds its buffer.
+    # Not `optimize`, which saves 5%: Pillow then fails on noise, which exceeds its buffer.
     Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY, subsampling=_NO_SUBSAMPLING)
     return np.frombuffer(buffer.getbuffer(), np.uint8)
 

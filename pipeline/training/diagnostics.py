@@ -37,15 +37,15 @@ COLUMNS = ("border_peaks", "border_cells", "audio_cosine", "audio_gap", "audio_r
 SAMPLE = 128
 # ours: share of the peaks on the border, scaled so that 0 is chance and 1 is all. It is 1 in collapsed runs and below 0.1 in others.
 BORDER_EXCESS = 0.9
-# ours: audio makes no difference if it raises the peak by less than 2 % of the map's range. A run that has just started is below that
-# too, so this counts only together with one of the next two. It is 0.3 % in collapsed runs, 4 % and more in good ones.
+# ours: audio makes no difference if it raises the peak by less than 2% of the map's range. A run that has just started is below that
+# too, so this counts only together with one of the next two. It is 0.3% in collapsed runs, 4% and more in good ones.
 AUDIO_GAP = 0.02
 # ours: 0.91 to 0.97 in collapsed runs, 0.1 or less in the demo.
 AUDIO_COSINE = 0.9
 # ours: steps before embeddings and features are judged. The running statistics of BatchNorm still hold 0.9^steps of their first value;
 # until they follow the data, good embeddings are alike as well (cosine 0.95 after 20 steps, 0.6 after 40).
 STEPS = 50
-# ours: nearly all features in one direction, which has more than 88 % of the sum of the singular values. The demo has 13 and more.
+# ours: nearly all features in one direction, which has more than 88% of the sum of the singular values. The demo has 13 and more.
 EFFECTIVE_RANK = 1.5
 # ours: share of the loss of an uninformed model. It is 1.00 to 1.02 in collapsed runs. After 50 steps, others have at most 0.94, or
 # 0.991 at temperature 0.3, where cosines change the loss little.
@@ -97,8 +97,8 @@ def collapse(row: Mapping[str, float]) -> str:
     excess = (row["border_peaks"] - row["border_cells"]) / (1 - row["border_cells"]) if row["border_cells"] < 1 else 0
     if excess >= BORDER_EXCESS:
         signs.append(
-            f"{100 * row['border_peaks']:.1f} % of the response peaks are on the border of the frame "
-            f"({100 * row['border_cells']:.1f} % of its cells)"
+            f"{100 * row['border_peaks']:.1f}% of the response peaks are on the border of the frame "
+            f"({100 * row['border_cells']:.1f}% of its cells)"
         )
     # Constant maps have no gap, so it is not above the threshold.
     if row["steps"] >= STEPS and not row["audio_gap"] > AUDIO_GAP:
@@ -108,12 +108,12 @@ def collapse(row: Mapping[str, float]) -> str:
         for name, column in (("audio embeddings", "audio_rank"), ("visual features", "visual_rank")):
             if row[column] <= EFFECTIVE_RANK:
                 alike.append(f"the effective rank of the {name} is {row[column]:.1f}")
-        lowered = f"another clip's audio lowers the peak by {100 * row['audio_gap']:.1f} % of the map's range"
+        lowered = f"another clip's audio lowers the peak by {100 * row['audio_gap']:.1f}% of the map's range"
         if alike:
             signs += [*alike, "the audio gap is undefined" if math.isnan(row["audio_gap"]) else lowered]
     if row["steps"] >= STEPS and row["loss_share"] >= LOSS_SHARE:
         signs.append(
-            f"the loss is {100 * row['loss_share']:.1f} % of that of an uninformed model (change `temperature`, `margin` or "
+            f"the loss is {100 * row['loss_share']:.1f}% of that of an uninformed model (change `temperature`, `margin` or "
             "`learning_rate`)"
         )
     if not signs or not row["epoch"]:

@@ -71,7 +71,7 @@ def test_in_a_project(project):
         "| random map | 2.0 (1.0–3.0) | 12.6 (11.6–13.6) |",
         "| iterative (Eq. 7) | 63.5 (62.5–64.5) | 53.3 (52.3–54.3) |",
         "| iterative (Eq. 7), shuffled audio | 8.1 (7.1–9.1) | 12.2 (11.2–13.2) |",
-        "it still succeeds on 8.1 % of the clips, compared to 63.5 % with their own",
+        "it still succeeds on 8.1% of the clips, compared to 63.5% with their own",
         "rendered, synthetic videos only (Demo: ten kinds of sounding objects)",
     ):
         assert line in text, line
@@ -90,7 +90,7 @@ def test_scores_of_other_weights_are_left_out(project):
     text = card_of(model)
     assert "belong to other weights" in text
     assert "63.5" not in text
-    assert "8.1 %" not in text
+    assert "8.1%" not in text
 
 
 def test_scores_over_seeds(project):

@@ -75,7 +75,7 @@ def test_show(project, capsys):
     assert run("show", "good", 2, "clip-03", "-k", 2, "-o", "out/clip.png") == 0
     text = capsys.readouterr().out
     assert "clip-03, epoch 2 (iterative)" in text
-    assert "sounding 18.8 % of the cells" in text
+    assert "sounding 18.8% of the cells" in text
     assert "peak     row 3, column 0" in text
     assert text.count("yes") + text.count("no\n") == 2
     assert min(open_picture("out/clip.png").size) > 200
@@ -164,7 +164,7 @@ def test_what_the_model_says_decides_on_the_mean(project, capsys):
 def test_histogram(project, capsys):
     assert run("histogram", "good", "--epoch", 1, "-o", "h.png", "--bins", 8) == 0
     text = capsys.readouterr().out
-    assert "12.50 % above δ_v = 0.5" in text
+    assert "12.50% above δ_v = 0.5" in text
     assert text.count("←") == 2
     assert open_picture("h.png")
     both = printed_json(capsys, "histogram", "good")

@@ -57,7 +57,7 @@ def test_the_demo_has_one_line_per_variant_ours_first(project, capsys):
     ((title, rows),) = printed(capsys)
     assert (
         title
-        == "demo: split test, 40 clips (few: a rate near 50 % is ± 15 points), protocol paper256, success at cIoU ≥ 0.5"
+        == "demo: split test, 40 clips (few: a rate near 50% is ± 15 points), protocol paper256, success at cIoU ≥ 0.5"
     )
     assert list(rows)[2:] == ["iterative (Eq. 7)", "Attention", "itr", "own_try"]
     success, area, gap, best = rows["iterative (Eq. 7)"]

@@ -453,7 +453,7 @@ def test_terminal_shows_the_content_free_rows_beside_the_model(world, capsys):
     world.evaluate()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "test: 10 of 10 clips, protocol paper256, success at cIoU ≥ 0.5; ±: half the bootstrap 95 % interval over clips"
+        "test: 10 of 10 clips, protocol paper256, success at cIoU ≥ 0.5; ±: half the bootstrap 95% interval over clips"
     )
     firsts = [line[: lines[2].index("  ")].strip() for line in lines[3:] if line]
     assert firsts[:2] == ["random map", "all ones"]

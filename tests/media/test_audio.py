@@ -80,7 +80,7 @@ def test_a_real_gap_is_silent_and_later_samples_are_in_place(tmp_path, jump_s):
 
 
 def test_a_slow_drift_is_corrected_after_a_tenth_of_a_second(tmp_path):
-    """The stamps run 2 % fast; at any time the window lags behind them by at most 100 ms and one block."""
+    """The stamps run 2% fast; at any time the window lags behind them by at most 100 ms and one block."""
     sound = np.zeros((1, 20 * RATE), "f4")
     sound[:, ::RATE] = 0.9
     path = pcm_with_stamps(tmp_path / "a.mkv", sound, RATE, lambda i: 0.02 * i * 1024 / RATE)

@@ -94,7 +94,7 @@ def train_and_score(project: Path, settings: TrainingSettings) -> dict[str, dict
 
 
 def test_it_finds_what_sounds_and_training_helps(metrics):
-    """All test files are new. A quadrant chosen at random is right in 25 % of the mosaics."""
+    """All test files are new. A quadrant chosen at random is right in 25% of the mosaics."""
     trained, untouched = metrics["itr_inter"], metrics["untouched"]
     assert trained["n_clips"] == MOSAICS.test
     assert trained["quadrant_chance"] == 0.25

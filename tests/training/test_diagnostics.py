@@ -245,13 +245,13 @@ class TestCollapse:
     @pytest.mark.parametrize(
         ("values", "named"),
         [
-            ({"border_peaks": 0.999, "border_cells": 0.4375}, ["99.9 % of the response peaks", "43.8 %"]),
-            ({"audio_cosine": 0.946, "audio_gap": 0.003}, ["cosine of the audio embeddings", "0.95", "0.3 %"]),
-            ({"border_peaks": 1.0, "audio_cosine": 0.91, "audio_gap": -0.01}, ["100.0 %", "0.91", "-1.0 %"]),
+            ({"border_peaks": 0.999, "border_cells": 0.4375}, ["99.9% of the response peaks", "43.8%"]),
+            ({"audio_cosine": 0.946, "audio_gap": 0.003}, ["cosine of the audio embeddings", "0.95", "0.3%"]),
+            ({"border_peaks": 1.0, "audio_cosine": 0.91, "audio_gap": -0.01}, ["100.0%", "0.91", "-1.0%"]),
             ({"audio_rank": 1.04, "audio_gap": 0.0}, ["rank of the audio embeddings is 1.0"]),
             ({"visual_rank": 1.2, "audio_gap": 0.0}, ["rank of the visual features is 1.2"]),
             ({"audio_cosine": 1.0, "audio_gap": math.nan}, ["1.00", "audio gap is undefined"]),
-            ({"loss_share": 0.9984}, ["the loss is 99.8 %", "uninformed", "`temperature`", "`margin`"]),
+            ({"loss_share": 0.9984}, ["the loss is 99.8%", "uninformed", "`temperature`", "`margin`"]),
         ],
     )
     def test_names_what_was_measured_and_where_to_read_on(self, values, named):
@@ -330,7 +330,7 @@ class TestRuns:
         initialize(world, tmp_path / "run", settings=settings, seeds=[0], device="cpu")
         (line,) = warnings_of(capsys)
         assert line.startswith("warning: initialize, seed 0, epoch 1: ")
-        assert "100.0 % of the response peaks" in line
+        assert "100.0% of the response peaks" in line
 
     @pytest.mark.parametrize(("epochs", "warned"), [("-c", [1]), ("-cc", [1]), ("--c-c", [2]), ("---", []), ("c", [])])
     def test_the_first_epoch_that_shows_it_warns(self, capsys, epochs, warned):

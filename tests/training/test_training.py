@@ -304,7 +304,7 @@ class TestLearning:
             hit_rate(model.response_maps(shards, batch_size=32, device="cpu", audio_order=order), boxes)
             for order in (None, np.roll(np.arange(192), 1))
         )
-        # Two patches of a ninth of the frame each: chance finds the sounding one in 11 %, a blind patch finder in 50 %.
+        # Two patches of a ninth of the frame each: chance finds the sounding one in 11%, a blind patch finder in 50%.
         assert hits > 0.65
         assert shuffled < hits - 0.4
 

@@ -1,6 +1,6 @@
 """The scores of all trained variants of a dataset, one line each: ``scores.json`` and ``baselines.json`` → tables.
 
-Values are in percent, with the bootstrap 95 % interval over clips.
+Values are in percent, with the bootstrap 95% interval over clips.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.scoring.summary import SHUFFLED, best_baseline, read_baselines, re
 from pipeline.scoring.tables import interval
 
 OURS = "iterative"
-FEW_CLIPS = 100  # ours; with fewer, the 95 % interval of a rate near 50 %, 1.96 standard errors, exceeds ± 10 points
+FEW_CLIPS = 100  # ours; with fewer, the 95% interval of a rate near 50%, 1.96 standard errors, exceeds ± 10 points
 # Variants that agree in these are comparable. A variant that is no longer in `variants` keeps the scores of an earlier setting.
 _ALIKE = ("split", "protocol", "threshold", "n_clips", "seeds")
 _OF_BASELINES = ("split", "protocol", "threshold", "n_clips")
@@ -90,7 +90,7 @@ def _gap(scores: Mapping[str, Any]) -> str:
 
 def _doubt(n_clips: int) -> str:
     """Return how uncertain a rate is, if there are few clips: the bootstrap interval, of at most n values, is then too narrow."""
-    return "" if n_clips >= FEW_CLIPS else f" (few: a rate near 50 % is ± {98 / math.sqrt(n_clips):.0f} points)"
+    return "" if n_clips >= FEW_CLIPS else f" (few: a rate near 50% is ± {98 / math.sqrt(n_clips):.0f} points)"
 
 
 def _title(facts: Mapping[str, Any], mosaics: bool) -> str:

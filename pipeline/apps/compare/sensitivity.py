@@ -11,7 +11,7 @@ A setting is a dotted key of params.yaml, or a bare name such as ``delta_v``. A 
 
 Only experiments that differ in nothing else are compared. Experiments that agree in all other settings form one series,
 labeled by the settings in which it differs from other series. A series with a single value shows nothing and is left out.
-Success rate, AUC and the quadrant accuracy of mosaics are fractions in [0, 1]; intervals are bootstrap 95 % intervals over clips.
+Success rate, AUC and the quadrant accuracy of mosaics are fractions in [0, 1]; intervals are bootstrap 95% intervals over clips.
 """
 
 from __future__ import annotations

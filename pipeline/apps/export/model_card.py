@@ -4,7 +4,7 @@ Conventions
 -----------
 Markdown without HTML and without a date, so the same model in the same project gives the same card. Facts that are not
 in the model file (the dataset's title, the scores) are read from the model's project, if it is in one; otherwise the card
-states that they are unknown. Scores are in percent with 95 % intervals.
+states that they are unknown. Scores are in percent with 95% intervals.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _scores(facts: Mapping[str, Any], context: ProjectContext) -> str:
     text = (
         f"{metrics.get('n_clips', 0):,} clips of the split `{_plain(metrics.get('split', 'test'))}` under the protocol "
         f"`{_plain(metrics.get('protocol', ''))}`, success at cIoU ≥ {metrics.get('threshold', 0):g}; percent, with the bootstrap "
-        "95 % interval over clips. The first rows are content-free baselines; *shuffled audio* is the same model with the audio "
+        "95% interval over clips. The first rows are content-free baselines; *shuffled audio* is the same model with the audio "
         "of another clip."
     )
     if len(seeds) > 1:
@@ -251,7 +251,7 @@ def _shuffled_point(context: ProjectContext) -> list[str]:
         ]
     own, other = (100 * metrics[key] for key in ("success_rate", "shuffled_success_rate"))
     return [
-        f"With the audio of another clip it still succeeds on {other:.1f} % of the clips, compared to {own:.1f} % with their own. "
+        f"With the audio of another clip it still succeeds on {other:.1f}% of the clips, compared to {own:.1f}% with their own. "
         "This part is due to the frame alone, and to other clips that happen to sound alike."
     ]
 

@@ -62,7 +62,7 @@ class Frames:
 def clip_figure(view: ClipView, labels: PseudoLabels, frames: Frames, *, most: int = 8) -> Figure:
     """Return a clip's frame and map, followed by up to `most` of its nearest neighbors by audio with theirs."""
     panels, columns = [Panel(frames.of(view.clip_id), caption=view.clip_id)], ["frame"]
-    panels.append(_panel(labels[view.clip_id], frames, caption=f"sounding {100 * view.sounding_fraction:.1f} %"))
+    panels.append(_panel(labels[view.clip_id], frames, caption=f"sounding {100 * view.sounding_fraction:.1f}%"))
     columns.append(f"epoch {view.epoch}")
     for place, each in enumerate(view.neighborhood.neighbors[:most], start=1):
         caption = f"{each.clip_id}\n{each.similarity:.3f}, y = {int(each.related)}"
@@ -95,7 +95,7 @@ def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
         )
         axes.axvline(each.mark, color=COLORS[1], linewidth=1.4, linestyle="--")
         axes.set_title(
-            f"{100 * each.above:.1f} % {PASSES[each.mark_name]} {NAMES[each.mark_name]} = {each.mark:g}", fontsize=9
+            f"{100 * each.above:.1f}% {PASSES[each.mark_name]} {NAMES[each.mark_name]} = {each.mark:g}", fontsize=9
         )
         axes.set(xlabel=each.name, ylabel="percent", xlim=(each.low, each.high))
         axes.locator_params(axis="x", nbins=5)

@@ -63,7 +63,7 @@ def clip_text(view: ClipView, *, plain: bool = False) -> str:
     lines = [
         f"{view.clip_id}, epoch {view.epoch} ({view.objective})",
         f"response {view.response_min:.4g} to {view.response_max:.4g}",
-        f"sounding {100 * view.sounding_fraction:.1f} % of the cells (above {view.delta_v:g} of the range)",
+        f"sounding {100 * view.sounding_fraction:.1f}% of the cells (above {view.delta_v:g} of the range)",
         f"peak     row {row}, column {col}: x {x:.2f}, y {y:.2f} of the frame",
         "",
         map_text(np.array(view.response), delta_v=view.delta_v, plain=plain),
@@ -122,7 +122,7 @@ def comparison_text(comparison: Comparison, *, plain: bool = False) -> str:
     quantiles = ", ".join(f"{name} {value:.3f}" for name, value in comparison.quantiles.items())
     return (
         f"mask IoU of {comparison.clips} clips: mean {comparison.mean_mask_iou:.3f}, {quantiles}; "
-        f"{''.join(only)}{100 * comparison.unchanged:.1f} % unchanged\n\n"
+        f"{''.join(only)}{100 * comparison.unchanged:.1f}% unchanged\n\n"
         + bars(edges, comparison.counts, plain=plain)
         + "\n"
         + Table(("most changed", "mask IoU", "sounding % before", "after"), tuple(rows)).text()
@@ -135,7 +135,7 @@ def histogram_text(histogram: Histogram, *, plain: bool = False) -> str:
     name = histogram.mark_name if plain else NAMES[histogram.mark_name]
     note = "" if histogram.exact else " (from a sample of clips)"
     return (
-        f"{histogram.name}: {100 * histogram.above:.2f} % {PASSES[histogram.mark_name]} {name} = {histogram.mark:g}{note}\n"
+        f"{histogram.name}: {100 * histogram.above:.2f}% {PASSES[histogram.mark_name]} {name} = {histogram.mark:g}{note}\n"
         + bars(edges, histogram.counts, mark=histogram.mark, mark_name=name, plain=plain)
     )
 
@@ -152,5 +152,5 @@ def bars(
         length = -(-BAR * count // most)  # rounded up, so that a nonzero count is visible
         bar = ("#" if plain else "█") * length
         arrow = f"  {'<-' if plain else '←'} {mark_name}" if i == marked else ""
-        lines.append(f"{edges[i]:6.2f} to {edges[i + 1]:5.2f} {100 * count / total:6.2f} %  {bar}{arrow}".rstrip())
+        lines.append(f"{edges[i]:6.2f} to {edges[i + 1]:5.2f} {100 * count / total:6.2f}%  {bar}{arrow}".rstrip())
     return "\n".join(lines) + "\n"

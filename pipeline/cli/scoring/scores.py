@@ -20,7 +20,7 @@ from pipeline.common.project import RESULTS_FOLDER, manifest_folder, results_fol
 def scores(every: bool, dataset: str | None, params_path: Path) -> None:
     """Print one line per trained variant: its scores, next to shuffled audio and the best content-free baseline.
 
-    Success and AUC have their bootstrap 95 % interval over clips. "minus shuffled" is the success rate minus the success
+    Success and AUC have their bootstrap 95% interval over clips. "minus shuffled" is the success rate minus the success
     rate with the audio of other clips: what the model gains by listening. Mosaics also have their quadrant accuracy.
 
     \b

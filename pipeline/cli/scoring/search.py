@@ -137,6 +137,6 @@ def write_found(table: Path, dataset: str, params_path: Path, *, rows: Sequence[
     for winner in found.values():
         values = ", ".join(f"{name} {value}" for name, value in winner.trial.settings.items())
         echo(
-            f"{winner.row}: {values} (trial {winner.trial.number} of {winner.n_trials}, {100 * (winner.trial.score or 0):.1f} %)"
+            f"{winner.row}: {values} (trial {winner.trial.number} of {winner.n_trials}, {100 * (winner.trial.score or 0):.1f}%)"
         )
     note(f"wrote {params_path}; settings were chosen on validation: report the scores of `test`")

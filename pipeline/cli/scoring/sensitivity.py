@@ -65,9 +65,9 @@ def sensitivity(
         experiments, setting, read_scores=read_from_commit, dataset=dataset, split=split, variants=variants
     )
     table = sensitivity_table(series, setting)
-    echo(f"{dataset}, {split}; percent with 95 % interval over clips\n\n{table.text()}")
+    echo(f"{dataset}, {split}; percent with 95% interval over clips\n\n{table.text()}")
     stem = (output or results_folder(Path(), dataset) / "sensitivity") / setting
-    title = f"Scores on the split `{split}` of {dataset}, in percent with bootstrap 95 % interval over clips."
+    title = f"Scores on the split `{split}` of {dataset}, in percent with bootstrap 95% interval over clips."
     write_text(stem.with_name(f"{setting}.md"), f"{title}\n\n{table.markdown()}")
     write_csv(stem.with_name(f"{setting}.csv"), *sensitivity_rows(series))
     save(sensitivity_figure(series, setting), stem.with_name(f"{setting}.png"))

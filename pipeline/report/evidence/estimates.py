@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals over clips and seeds, and the verdict on a claim.
+"""Estimates with 95% intervals over clips and seeds, and the verdict on a claim.
 
 Conventions
 -----------

@@ -1,6 +1,6 @@
 """The figures of the evidence: every row of every dataset, with the values that the paper printed for its own data beside them.
 
-Values are in percent. Intervals are those of ``scores.json`` and ``baselines.json``: bootstrap 95 % over clips.
+Values are in percent. Intervals are those of ``scores.json`` and ``baselines.json``: bootstrap 95% over clips.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def similarity_text(source: Source) -> str:
         cosines = sampled_cosines(labels, center_audio=center)
         values = [*percentiles(cosines).values(), labels.attrs["delta_a"], recommended_delta_a(cosines)]
         rows.append((str(labels.attrs["epoch"]), *(_cell(value, "cosine") for value in values)))
-    header = ("epoch", *(f"{level} %" for level in LEVELS), "δ_a", "recommended δ_a")
+    header = ("epoch", *(f"{level}%" for level in LEVELS), "δ_a", "recommended δ_a")
     title = (
         f"Percentiles of the cosines of “{label_of(source.shown)}” (seed {source.seeds[0]}) over pairs of clips, by epoch, and a recommended δ_a "
         "that is computed without class labels: above it, a pair more likely than not belongs to the group of the most similar pairs:"
