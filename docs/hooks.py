@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 FORMULA = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.+?)\\[\])]</\1>', re.DOTALL)
+NO_HEADER = re.compile(r"<thead>\s*<tr>\s*(?:<th(?: [^>]*)?></th>\s*)+</tr>\s*</thead>")
 WIDTH = 75  # columns of a code block on a screen of 1400 pixels
 ALIASES = {"pl": "pseudo-labels"}  # described once, under the long name
 INTRODUCTION = """# Command line
@@ -62,8 +63,15 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    """Replace formulas by MathML, which browsers render themselves."""
+    """Replace formulas by MathML, which browsers render themselves, and remove table headers without text."""
+    content = NO_HEADER.sub("", content)
+    content = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", content)
     return FORMULA.sub(lambda match: mathml(html.unescape(match[2]).strip(), block=match[1] == "div"), content)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Name the search, which the theme leaves without a name."""
+    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')
 
 
 def mathml(formula: str, *, block: bool) -> str:

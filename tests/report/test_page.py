@@ -298,6 +298,15 @@ def test_text_keeps_tables_and_loses_markup():
     assert "<img" not in section_html("![x](https://example.invalid/a.png)", name="")
 
 
+def test_tables_have_different_names_and_no_empty_header():
+    html = section_html("| | a |\n| --- | ---: |\n| x | 1 |\n\nwords\n\n| b | |\n| --- | --- |\n| y | 2 |\n", name="T")
+    assert re.findall(r'aria-label="(.*?)"', html) == ["T, table", "T, table 2"]
+    assert re.findall(r"<thead>\s*<tr>\s*(.*?)\s*</tr>", html, re.DOTALL) == [
+        '<td></td>\n<th scope="col" class="num">a</th>',
+        '<th scope="col">b</th>\n<td></td>',
+    ]
+
+
 def test_json_cannot_end_its_element():
     value = {"a": "</script><!--<script>&"}
     text = json_for_script(value)

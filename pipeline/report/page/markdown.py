@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import count
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -26,7 +27,7 @@ def section_html(text: str, *, name: str) -> Markup:
     text : str
         Markdown with tables. Raw HTML in it is shown as text; images are not loaded.
     name : str
-        Accessible name of its tables.
+        Accessible name of its tables; those after the first one get a number, too.
     """
     # Without raw HTML and images, text from a dataset can neither run nor load anything.
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -36,8 +37,11 @@ def section_html(text: str, *, name: str) -> Markup:
     html = _SYMBOL.sub(r"\1<sub>\2</sub>", html)
     html = _INTERVAL.sub(r"\1 <small>\2</small></td>", html)
     html = _ROW.sub(_fade_if_empty, html)
-    opening = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}, table">\n<table>'
-    return Markup(html.replace("<table>", opening).replace("</table>", "</table>\n</div>"))
+    # Landmarks need different names.
+    names = (f"{name}, table {place}" if place > 1 else f"{name}, table" for place in count(1))
+    opening = '<div class="scroll" role="region" tabindex="0" aria-label="{}">\n<table>'
+    html = re.sub("<table>", lambda _: opening.format(escape(next(names))), html)
+    return Markup(html.replace("</table>", "</table>\n</div>"))
 
 
 def inline_html(text: str) -> Markup:
@@ -48,13 +52,15 @@ def inline_html(text: str) -> Markup:
 def _mark_cells(tokens: Sequence[Token]) -> None:
     """Give cells classes instead of inline styles, which the page's policy forbids, and make each row's first cell a header."""
     first = False
-    for token in tokens:
+    for token, content, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if token.type == "tr_open":
             first = True
         elif token.type in ("th_open", "td_open"):
             # The parser marks right-aligned columns, the numeric ones, with an inline style.
             numeric = bool(token.attrs.pop("style", None))
-            if token.type == "th_open":
+            if token.type == "th_open" and not content.content:
+                token.tag = closing.tag = "td"  # the corner above the row headers names nothing
+            elif token.type == "th_open":
                 token.attrs["scope"] = "col"
             elif first:
                 token.tag, token.attrs["scope"] = "th", "row"

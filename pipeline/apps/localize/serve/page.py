@@ -27,6 +27,18 @@ Localize = Callable[[list[Path], Path, OnProgress], Answer]
 
 # The browser blocks everything that the page would load from elsewhere, even if a later version of Gradio asks for it.
 _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'"
+# Gradio puts labels over videos, lets a result be removed, leaves figures white on a dark page and targets too small for a finger, and
+# a video fills the first screen, so that the curve below it is not seen.
+_STYLE = """
+:is(#video, #image, #curve) [data-testid=block-label] { position: static; display: inline-flex; }
+:is(#video video, #image img) { max-height: 30rem; }
+#outputs .label-clear-button { display: none; }
+.dark #curve img { filter: invert(1) hue-rotate(180deg); }
+@media (pointer: coarse) {
+  :is(button, [role=button], .download-link):not(#boxes *) { min-width: 40px; min-height: 40px; }
+  .download-link, [role=button] { display: inline-flex !important; align-items: center; justify-content: center; }
+}
+"""
 _KEPT_S = 3600  # how long an upload is kept while the server runs
 
 
@@ -70,8 +82,8 @@ def served(
                 prevent_thread_lock=True,
                 max_file_size=round(limits.size_mb * MEGABYTE),
                 footer_links=[],
-                # Names of installed fonts; the default theme would ask for others.
-                theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                theme=_theme(gradio),
+                css=_STYLE,
                 ssr_mode=False,
                 app_kwargs={"middleware": _middleware()},
             )
@@ -82,6 +94,15 @@ def served(
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _theme(gradio: Any) -> Any:
+    # Names of installed fonts; the default theme would ask for others. Its orange is too light for white letters.
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    colors = {"button_primary_background_fill": "*primary_600", "button_primary_background_fill_hover": "*primary_700"}
+    links = {"link_text_color_dark": "*secondary_300", "link_text_color_hover_dark": "*secondary_200"}
+    theme = gradio.themes.Default(primary_hue="blue", **fonts)
+    return theme.set(**colors, **{f"{name}_dark": color for name, color in colors.items()}, **links)
 
 
 def _reach_directly(host: str) -> None:
@@ -153,9 +174,11 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
                 outputs = [
                     gradio.Video(label="Heat map", interactive=False, elem_id="video"),
                     gradio.Image(label="Heat map", interactive=False, elem_id="image", visible=False),
-                    gradio.Plot(label="Highest response over time", format="png", elem_id="curve"),
-                    gradio.File(label="Files", file_count="multiple", interactive=False, elem_id="outputs"),
-                    gradio.JSON(label="Boxes", open=False, max_height=400, elem_id="boxes"),
+                    gradio.Plot(label="Highest response over time", format="png", elem_id="curve", visible=False),
+                    gradio.File(
+                        label="Files", file_count="multiple", interactive=False, elem_id="outputs", visible=False
+                    ),
+                    gradio.JSON(label="Boxes", open=False, max_height=400, elem_id="boxes", visible=False),
                 ]
         button.click(run, files, [message, *outputs], api_visibility="private", show_progress_on=message)
     return page
@@ -164,15 +187,15 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
 def _shown(gradio: Any, answer: Answer | None) -> list[Any]:
     """Return what the outputs show: video, image, curve, files, boxes."""
     if answer is None:
-        return [gradio.update(value=None) for _ in range(5)]
+        return [gradio.update(value=None, visible=shown) for shown in (True, False, False, False, False)]
     video, image = (str(answer.media), None) if answer.media.suffix == ".mp4" else (None, str(answer.media))
     maps = answer.record.get("maps")
     return [
         gradio.update(value=video, visible=image is None),
         gradio.update(value=image, visible=image is not None),
         gradio.update(value=response_curve(maps) if maps else None, visible=bool(maps)),
-        [str(path) for path in answer.files],
-        answer.record,
+        gradio.update(value=[str(path) for path in answer.files], visible=True),
+        gradio.update(value=answer.record, visible=True),
     ]
 
 
