@@ -190,6 +190,10 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
         There is no clip list, a list or a box file is malformed, boxes belong to no clip of their split, or train or
         validation shares a clip id or a file with another split.
     """
+    if unread := sorted(manifest_folder.glob(f"*{_BOXES}{PARQUET_SUFFIX}")):
+        raise ManifestError(
+            f"{unread[0]}: boxes are always CSV; write them to {unread[0].stem}.csv and remove this file"
+        )
     names = {path.stem for path in manifest_folder.glob("*") if path.suffix in (".csv", PARQUET_SUFFIX)}
     ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
     order = sorted(

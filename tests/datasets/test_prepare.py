@@ -204,6 +204,13 @@ def test_boxes_belong_to_clips_of_their_split(manifest: Path, media: Path, tmp_p
         prepare(manifest, media, tmp_path / "out")
 
 
+def test_boxes_in_parquet_are_refused_by_the_name_of_their_file(manifest: Path, media: Path, tmp_path: Path) -> None:
+    (manifest / "test_boxes.csv").rename(manifest / "test_boxes.parquet")
+
+    with pytest.raises(ManifestError, match=r"test_boxes\.parquet: .*CSV.*test_boxes\.csv"):
+        prepare(manifest, media, tmp_path / "out")
+
+
 def test_boxes_without_a_list_are_refused(manifest: Path, media: Path, tmp_path: Path) -> None:
     (manifest / "test.csv").unlink()
 
