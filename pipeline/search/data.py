@@ -110,17 +110,18 @@ def _open_split(
             media=read_media_fingerprint(clips.with_name(FINGERPRINTS_FILE)),
         )
     shards = ShardSet.open(folder)
-    for name, value in {**card.audio.model_dump(), "image_size": card.image_size}.items():
-        if shards.settings.get(name) != value:
-            raise SearchError(
-                f"{folder}: extracted with {name} {shards.settings.get(name)}, but the dataset's card has {value}; run "
-                f"`dvc repro {stage_name('extract', folder)}`"
-            )
-    if shards.encoding != params.extract.encoding:
-        raise SearchError(
-            f"{folder}: stored as {shards.encoding}, but params.yaml has {params.extract.encoding}; run "
-            f"`dvc repro {stage_name('extract', folder)}`"
-        )
+    found = {**shards.settings, **shards.encoding.model_dump()}
+    wanted = {
+        "the dataset's card": {**card.audio.model_dump(), "image_size": card.image_size},
+        "params.yaml": params.extract.encoding.model_dump(),
+    }
+    for source, expected in wanted.items():
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise SearchError(
+                    f"{folder}: extracted with {name} {found.get(name)}, but {source} has {value}; run "
+                    f"`dvc repro {stage_name('extract', folder)}`"
+                )
     try:
         return open_clips(shards, features, settings)
     except FeatureError:

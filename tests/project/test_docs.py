@@ -21,6 +21,7 @@ from pipeline.manifests.boxes import BOX_COLUMNS
 from pipeline.manifests.clips import CLIP_COLUMNS
 from pipeline.methods.registry import METHODS
 from pipeline.pseudo_labels.hdf5_file import ATTRIBUTES, AXES
+from pipeline.shards.jpeg import JPEG_FIELDS
 from pipeline.shards.writer import FIELDS
 from pipeline.training.checkpoints import DESCRIPTION
 from tests.support.documentation import blocks
@@ -183,7 +184,16 @@ def test_the_exit_codes_are_those_of_the_program():
 
 
 @pytest.mark.parametrize(
-    "names", [FIELDS, tuple(AXES), (*store.AXES, *store.ORIGIN), ATTRIBUTES, CLIP_COLUMNS, BOX_COLUMNS, DESCRIPTION]
+    "names",
+    [
+        (*FIELDS, *JPEG_FIELDS),
+        tuple(AXES),
+        (*store.AXES, *store.ORIGIN),
+        ATTRIBUTES,
+        CLIP_COLUMNS,
+        BOX_COLUMNS,
+        DESCRIPTION,
+    ],
 )
 def test_the_formats_name_every_field(names):
     text = (DOCS / "formats.md").read_text()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
+from pipeline.common.errors import SearchError
 from pipeline.common.project import features_folder, shards_folder
 from pipeline.features.reader import FeatureSet
 from pipeline.search import data
@@ -30,3 +33,7 @@ def test_missing_features_are_computed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "compute_features", None)
     assert isinstance(open_split(), FeatureSet)
     assert path.is_file()
+    compact = params.extract.model_copy(update={"frame_codec": "jpeg"})
+    params = params.model_copy(update={"extract": compact})
+    with pytest.raises(SearchError, match=r"extracted with frame_codec raw, but params\.yaml has jpeg"):
+        open_split()
