@@ -602,7 +602,7 @@ def work(media_root: Path, folder: Path, kill_before_step: int) -> None:
 def die(media_root: Path) -> Callable[[Path, int], int]:
     """Run `work` in a separate process and return its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.extraction.test_extraction"])
+    context.set_forkserver_preload(["tests.support.preloaded", "tests.extraction.test_extraction"])
 
     def run(folder: Path, kill_before_step: int) -> int:
         process = context.Process(target=work, args=(media_root, folder, kill_before_step))

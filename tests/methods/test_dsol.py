@@ -505,7 +505,7 @@ def unseen_terms(model, world, labels):
 #   dsol: 2.55 ± 0.04 × blind, 0.49 ± 0.05 above shuffled; correspondence 0.556 ± 0.006, purity always 1
 #   dsol_two_stage: 2.33 ± 0.17 × blind, 0.35 ± 0.05 above shuffled; correspondence 0.553 ± 0.007, purity always 1
 # Of nine unperturbed runs of dsol_two_stage with three seeds, three put two kinds into one cluster of stage one, and one of these
-# found nothing: its test takes the best of three seeds, in which a wrong method fails alike. These were 2.37, 2.45 and 2.61 × blind.
+# found nothing: its test needs one good seed of three, the best of which were 2.37, 2.45 and 2.61 × blind. A wrong method fails with all.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seeds", "times_blind", "above_shuffled"),
@@ -522,15 +522,16 @@ def test_localizes_an_easy_set(easy, name, seeds, times_blind, above_shuffled):
         methods={"dsol": {**own, "epochs": 8}, "dsol_two_stage": {**own, "epochs": 10}},
     )
     unseen, boxes, labels = make_easy_world(48, 1)
-    runs = []
     for seed in seeds:
         model = train_easily(folder / f"{seed}", name, shards, settings, seed=seed)
         found, shuffled, blind = easy_scores(model, unseen, boxes)
-        runs.append((found / blind, found - shuffled, *unseen_terms(model, unseen, labels)))
-    relative, margin, correspondence, purity = max(runs)
+        relative, margin = found / blind, found - shuffled
+        if relative > times_blind and margin > above_shuffled:
+            break
     assert relative > times_blind
     assert margin > above_shuffled
     # Initialization alone finds the objects. These two show what stage two has to learn: with the pairs swapped, the loss is
     # above 0.8; with shuffled pseudo-classes, the purity is below 0.7.
+    correspondence, purity = unseen_terms(model, unseen, labels)
     assert correspondence < 0.7
     assert purity > 0.7

@@ -42,6 +42,7 @@ NOT_RUN = {
     r"python benchmarks/preset_on_mosaics.py .*": "test_benchmark_preset.py runs it",
     r"soundspot browse.*": "does not terminate; tests/report/test_browse.py starts one",
     r"python benchmarks/parts.py .*": "test_benchmark_parts.py runs it",
+    r"python benchmarks/gpu.py": "for a GPU; test_benchmarks.py runs it on a CPU",
     r"python benchmarks/scale.py": "test_benchmarks.py runs it",
     r"python benchmarks/reading.py .*": "test_benchmarks.py runs it",
     r"dvc import-url https:.*": NETWORK,

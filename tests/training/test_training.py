@@ -701,7 +701,7 @@ def work(folder, kill_before_write):
 @pytest.fixture(scope="module")
 def spawn():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_training"])
+    context.set_forkserver_preload(["tests.support.preloaded", "tests.training.test_training"])
 
     def run(folder, *, kill_before_write=None, kill_after_s=None):
         folder.mkdir(exist_ok=True)
