@@ -115,3 +115,70 @@ def test_audio_comes_from_the_server(page):
     assert audio.evaluate("audio => audio.duration") == pytest.approx(0.5, abs=0.06)
     page.locator(".cards button").nth(1).click()
     assert not audio.is_visible()
+
+
+def press_until(page, key, condition, *, most):
+    for _ in range(most):
+        page.keyboard.press(key)
+        if page.evaluate(condition):
+            return
+    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
+
+
+def test_by_keyboard_from_the_search_to_a_link(browser, page):
+    press_until(page, "Tab", "document.activeElement.dataset.role === 'text'", most=20)
+    page.keyboard.type("06")
+    until(lambda: listed(page) == ["train-06"])
+    press_until(page, "Tab", "document.activeElement.dataset.role === 'reset'", most=4)
+    page.keyboard.press("Enter")
+    until(lambda: listed(page) == TRAIN[:4])
+    press_until(page, "Tab", "document.activeElement.dataset.role === 'later'", most=2)
+    for first in (4, 8):
+        page.keyboard.press("Enter")
+        until(lambda first=first: listed(page) == TRAIN[first : first + 4])
+    # The button is disabled on the last page; the cards still come next, and those before them one step back.
+    press_until(page, "Tab", "document.activeElement.matches('.cards button')", most=1)
+    press_until(page, "Shift+Tab", "document.activeElement.dataset.role === 'earlier'", most=1)
+    page.keyboard.press("Enter")
+    until(lambda: listed(page) == TRAIN[4:8])
+    press_until(page, "Tab", "document.activeElement.matches('.cards button')", most=2)
+    page.keyboard.press("End")
+    page.keyboard.press("[")
+    until(lambda: page.evaluate("location.hash") == f"#clip={TRAIN[7]}&epoch=1&method=iterative")
+    other = open_page(browser, page.url)
+    assert (listed(other), shown(other)) == (TRAIN[4:8], TRAIN[7])
+    assert other.locator("[data-role=epoch-text]").inner_text() == "epoch 1 of 2"
+    other.close()
+
+
+def test_on_a_phone_pages_are_turned_from_the_end_of_the_list(browser, server):
+    phone = {
+        "viewport": {"width": 390, "height": 320},
+        "has_touch": True,
+        "is_mobile": True,
+        "reduced_motion": "reduce",
+    }
+    page = open_page(browser, server.address, **phone)
+    page.evaluate("scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' })")
+    later, header = page.locator("[data-role=later]"), page.locator(".top").bounding_box()
+    until(lambda: header["height"] - 1 <= later.bounding_box()["y"] < 320)
+    later.tap()
+    until(lambda: listed(page) == TRAIN[4:8])
+    page.locator(".cards button").nth(3).tap()
+    until(lambda: shown(page) == TRAIN[7])
+    until(lambda: -1 <= page.locator("[data-role=view]").bounding_box()["y"] < 160)
+    page.locator("[data-role=play]").tap()
+    until(lambda: page.locator("[data-role=play]").get_attribute("aria-label") == "Play epochs")
+    assert page.locator("[data-role=epoch-text]").inner_text() == "epoch 2 of 2"
+    page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_for_everybody(browser, server, theme):
+    from tests.support.accessibility import PHONE, sideways, small_targets, violations
+
+    page = open_page(browser, server.address, color_scheme=theme, **PHONE)
+    assert violations(page) == []
+    assert small_targets(page) == []
+    assert sideways(page) == []
+    page.close()

@@ -84,8 +84,10 @@ def test_the_gallery_opens_on_the_median_clip(desktop):
     assert desktop.evaluate("location.hash") == ""
 
 
-def test_by_keyboard_from_the_strip_to_a_clip_and_through_its_maps(desktop):
-    # The skip link, the sections and the theme come first; the six clips are one stop.
+def test_by_keyboard_from_the_strip_to_a_link(browser, desktop):
+    desktop.keyboard.press("Tab")
+    assert desktop.evaluate("document.activeElement.matches('.skip')")
+    # The sections and the theme come first; the six clips are one stop.
     press_until(desktop, "Tab", "document.activeElement.matches('.six a')", most=16)
     desktop.keyboard.press("ArrowRight")
     desktop.keyboard.press("Enter")
@@ -98,10 +100,26 @@ def test_by_keyboard_from_the_strip_to_a_clip_and_through_its_maps(desktop):
     # Cards are moved when another method has other scores; the focus must stay on the clip.
     assert desktop.evaluate("document.activeElement.getAttribute('aria-label')").startswith(RANKING[3])
     assert state(desktop)[2] == "initial (Eq. 3)"
-    desktop.keyboard.press("[")
-    assert state(desktop)[1] == "epoch 1 of 2"
-    until(desktop, "location.hash !== '' && location.hash.includes('epoch=1')")
-    assert desktop.evaluate("location.hash") == f"#clip={RANKING[3]}&epoch=1&method=initial"
+    # The menu of the order comes before the list, and the first clip in the new order has audio.
+    press_until(desktop, "Shift+Tab", "document.activeElement.dataset.role === 'sort'", most=8)
+    desktop.keyboard.press("End")
+    press_until(desktop, "Tab", "document.activeElement.matches('#gallery-scored .cards button')", most=8)
+    desktop.keyboard.press("Home")
+    assert shown(desktop) == TEST[0]
+    desktop.keyboard.press("p")
+    until(desktop, "galleries[0].part('audio').currentTime > 0")
+    desktop.keyboard.press("p")
+    press_until(desktop, "Shift+Tab", "document.activeElement.dataset.role === 'play'", most=30)
+    desktop.keyboard.press("Enter")
+    assert state(desktop)[1] == "epoch 0 of 2"
+    until(desktop, "galleries[0].part('play').getAttribute('aria-label') === 'Play epochs'")
+    press_until(desktop, "Tab", "document.activeElement.dataset.role === 'epoch'", most=1)
+    desktop.keyboard.press("ArrowLeft")
+    until(desktop, "location.hash.includes('epoch=1')")
+    assert desktop.evaluate("location.hash") == f"#clip={TEST[0]}&epoch=1&method=initial"
+    other = open_page(browser, desktop.url, **DESKTOP)
+    assert state(other) == state(desktop) == (TEST[0], "epoch 1 of 2", "initial (Eq. 3)")
+    other.close()
 
 
 def test_arrows_scroll_the_page_while_no_gallery_is_in_view(desktop):
@@ -156,7 +174,7 @@ def test_a_link_shows_the_same_clip_in_the_same_state(browser, address):
     page.close()
 
 
-def test_a_tapped_clip_comes_into_view_on_a_phone(phone):
+def test_on_a_phone_from_a_tapped_clip_to_a_link(browser, phone):
     card = phone.locator("#gallery-scored .cards button").nth(10)
     card.scroll_into_view_if_needed()
     assert in_view(phone) <= 0
@@ -167,6 +185,21 @@ def test_a_tapped_clip_comes_into_view_on_a_phone(phone):
     phone.locator(".six a").nth(5).tap()
     until(phone, f"galleries[0].data.clips[galleries[0].current].id === '{RANKING[11]}'")
     assert in_view(phone) > 0.9
+    gallery = phone.locator("#gallery-scored")
+    gallery.locator(".strip button").nth(1).tap()
+    gallery.locator("[data-role=play]").tap()
+    until(phone, "galleries[0].part('play').getAttribute('aria-label') === 'Play epochs'")
+    assert state(phone) == (RANKING[11], "epoch 2 of 2", "initial (Eq. 3)")
+    gallery.locator("[data-role=audio]").tap(position={"x": 20, "y": 20})
+    until(phone, "galleries[0].part('audio').currentTime > 0")
+    gallery.locator("[data-role=result]").select_option("failure")
+    gallery.locator(".cards button").nth(2).tap()
+    clip = sorted((each for each in TEST if CIOU["initial"][each] < 0.5), key=CIOU["initial"].get)[-3]
+    until(phone, f"location.hash.includes('clip={clip}')")
+    other = open_page(browser, phone.url, **PHONE)
+    assert state(other) == state(phone) == (clip, "epoch 2 of 2", "initial (Eq. 3)")
+    assert in_view(other) > 0.9
+    other.close()
 
 
 def test_range_sliders_cannot_cross(desktop):
