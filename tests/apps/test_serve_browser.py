@@ -138,6 +138,70 @@ def test_an_image_and_its_audio(page, tmp_path):
     assert not page.is_visible("#curve")
 
 
+def opened(browser, address, **options):
+    page = browser.new_page(**options)
+    page.set_default_timeout(TIMEOUT_MS)
+    page.goto(address)
+    page.wait_for_selector("#localize")
+    return page
+
+
+def press_until(page, key, condition, *, most=30):
+    for _ in range(most):
+        page.keyboard.press(key)
+        if page.evaluate(condition):
+            return
+    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
+
+
+def test_by_keyboard_from_the_upload_to_a_download(page, tmp_path):
+    with page.expect_file_chooser() as chooser:
+        press_until(page, "Tab", "document.activeElement.closest('#files') !== null")
+        page.keyboard.press("Enter")
+    chooser.value.set_files(str(video(tmp_path / "walk.mp4")))
+    page.wait_for_selector("#files :text('walk')")
+    press_until(page, "Tab", "document.activeElement.id === 'localize'")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#message p[data-kind=done]")
+    player = page.wait_for_selector("#video video")
+    press_until(page, "Tab", "document.activeElement.getAttribute('aria-label') === 'play-pause-replay-button'")
+    page.keyboard.press("Enter")
+    page.wait_for_function("video => video.currentTime > 0", arg=player)
+    press_until(page, "Tab", "document.activeElement.closest('#outputs a') !== null")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename == "walk.json"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone_the_page_is_for_everybody(browser, address, tmp_path, theme):
+    from tests.support.accessibility import PHONE, sideways, small_targets, violations
+
+    page = opened(browser, address, color_scheme=theme, **PHONE)
+    # Gradio's button of an upload has the field inside.
+    ours = {"without": ["nested-interactive"]}
+    assert violations(page, **ours) == []
+    for output in ("video", "image", "curve", "outputs", "boxes"):
+        assert not page.is_visible(f"#{output}")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#files").get_by_role("button").tap()
+    chooser.value.set_files(str(video(tmp_path / "walk.mp4")))
+    page.wait_for_selector("#files :text('walk')")
+    page.locator("#localize").tap()
+    page.wait_for_selector("#message p[data-kind=done]")
+    page.wait_for_selector("#boxes :text('verdict')")
+    assert violations(page, **ours) == []
+    assert sideways(page) == []
+    # The file has the same as the tree of boxes, whose handles are small.
+    controls = [f"{each}:not(#boxes *)" for each in ("button", "[role=button]", ".download-link")]
+    assert small_targets(page, ", ".join(controls)) == []
+    # The label is above the video, not over it, and a result cannot be removed.
+    label, player = (page.locator(each).bounding_box() for each in ("#video [data-testid=block-label]", "#video video"))
+    assert label["y"] + label["height"] <= player["y"] + 1
+    assert not page.is_visible("#outputs .label-clear-button")
+    page.close()
+
+
 def test_an_error_is_one_line_and_the_next_upload_works(page, tmp_path):
     damaged = tmp_path / "<img src=x onerror=alert(1)>.mp4"
     damaged.write_bytes(b"no video" * 100)

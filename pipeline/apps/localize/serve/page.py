@@ -32,6 +32,7 @@ _POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-a
 _STYLE = """
 :is(#video, #image, #curve) [data-testid=block-label] { position: static; display: inline-flex; }
 :is(#video video, #image img) { max-height: 30rem; }
+#files .or { color: inherit; }
 #outputs .label-clear-button { display: none; }
 .dark #curve img { filter: invert(1) hue-rotate(180deg); }
 @media (pointer: coarse) {
@@ -172,7 +173,7 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
                 gradio.HTML(f"<p>Model: <code>{escape(model)}</code></p>")
             with gradio.Column(scale=2):
                 outputs = [
-                    gradio.Video(label="Heat map", interactive=False, elem_id="video"),
+                    gradio.Video(label="Heat map", interactive=False, elem_id="video", visible=False),
                     gradio.Image(label="Heat map", interactive=False, elem_id="image", visible=False),
                     gradio.Plot(label="Highest response over time", format="png", elem_id="curve", visible=False),
                     gradio.File(
@@ -187,7 +188,7 @@ def _page(gradio: Any, localize: Localize, folder: Path, limits: Limits, model: 
 def _shown(gradio: Any, answer: Answer | None) -> list[Any]:
     """Return what the outputs show: video, image, curve, files, boxes."""
     if answer is None:
-        return [gradio.update(value=None, visible=shown) for shown in (True, False, False, False, False)]
+        return [gradio.update(value=None, visible=False) for _ in range(5)]
     video, image = (str(answer.media), None) if answer.media.suffix == ".mp4" else (None, str(answer.media))
     maps = answer.record.get("maps")
     return [
