@@ -112,6 +112,24 @@ def test_the_site_works_from_disk(site):
     assert errors == []
 
 
+@pytest.mark.slow
+def test_the_pages_are_for_everybody(site):
+    """On a phone, in both themes: text with formulas, tables, links and code."""
+    from tests.support.accessibility import PHONE, sideways, violations
+    from tests.support.chromium import launched
+
+    # Browsers make blocks that scroll a stop for Tab; the theme's menus of code blocks have no name, nor can they get one.
+    left_out = ["scrollable-region-focusable", "landmark-unique"]
+    with launched() as browser:
+        for theme, scheme in (("light", "default"), ("dark", "slate")):
+            page = browser.new_page(color_scheme=theme, **PHONE)
+            for name in ("paper", "tutorial"):
+                page.goto((site / f"{name}.html").as_uri())
+                page.wait_for_selector(f"body[data-md-color-scheme={scheme}]")
+                assert violations(page, without=left_out) == [], (name, theme)
+                assert sideways(page) == [], (name, theme)
+
+
 def test_the_images_are_shown_and_small():
     images = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir() if path.suffix != ".csv"}
     shown = re.findall(r"!\[[^\]]+\]\(images/([^)]+)\)", "".join(page.read_text() for page in DOCS.glob("*.md")))
