@@ -16,6 +16,7 @@ from tests.support.projects import ROOT, copy_project, read_params, repro, shrun
 
 TRAIN, VALIDATION, TEST = 48, 4, 16  # number of clips
 EPOCHS = 4
+SIZE = 64  # pixels
 N_SHARDS = 3  # of the training split
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -35,9 +36,11 @@ def make_project(folder: Path) -> None:
     extract = params["extract"] | {"clips_per_shard": TRAIN // N_SHARDS}
     write_params(folder, params | {"variants": ["iterative"], "training": training, "extract": extract})
     write_manifest(folder / "data_manifests" / "demo", seed=3, train=TRAIN, validation=VALIDATION, test=TEST)
+    card = folder / "data_manifests" / "demo" / "dataset.yaml"
+    card.write_text(card.read_text().replace("image_size: 128", f"image_size: {SIZE}"))
     subprocess.run(["git", "add", "."], cwd=folder, check=True)
     subprocess.run([*GIT, "commit", "-q", "-m", "start"], cwd=folder, check=True)
-    repro(folder)
+    repro(folder, warm=False)
 
 
 def _one_epoch(training: dict[str, Any]) -> dict[str, Any]:
