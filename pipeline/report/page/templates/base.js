@@ -92,9 +92,9 @@ function startTables() {
 
 const headerHeight = () => document.querySelector(".top")?.offsetHeight ?? 0;
 
-/** Show the clip that the address names, and say so if it is not here. */
-async function followLink(galleries, elsewhere) {
-  const state = new URLSearchParams(location.hash.slice(1)), missing = document.getElementById("missing");
+/** Show the clip that an address names, and say so if it is not here. */
+async function followLink(galleries, elsewhere, address) {
+  const state = new URLSearchParams(new URL(address).hash.slice(1)), missing = document.getElementById("missing");
   let found = !state.has("clip");
   for (const gallery of galleries) found = found || await gallery.follow(state);
   missing.textContent = found ? "" : `There is no clip ${state.get("clip")} on this page. ${elsewhere}`;

@@ -71,8 +71,9 @@ const galleries = [new RunGallery(document.querySelector("[data-gallery]"), DATA
 startKeys(galleries);
 galleries[0].start().then(async () => {
   Gallery.last = galleries[0];
-  const follow = () => followLink(galleries, "It is not in this run.");
-  await follow();
-  addEventListener("hashchange", follow);
+  const follow = (address) => followLink(galleries, "It is not in this run.", address);
+  await follow(location.href);
+  // Not location: a gallery may have written its own state there in the meantime.
+  addEventListener("hashchange", (event) => follow(event.newURL));
   document.documentElement.dataset.ready = "true";
 });

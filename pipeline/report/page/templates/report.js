@@ -46,8 +46,9 @@ startKeys(galleries);
 Promise.all(galleries.map((gallery) => gallery.start())).then(async () => {
   Gallery.last = Gallery.last || galleries[0] || null;
   startHero(galleries.find((gallery) => gallery.name === "scored"));
-  const follow = () => followLink(galleries, "The page has a selection of the clips; soundspot browse shows all training clips.");
-  await follow();
-  addEventListener("hashchange", follow);
+  const follow = (address) => followLink(galleries, "The page has a selection of the clips; soundspot browse shows all training clips.", address);
+  await follow(location.href);
+  // Not location: a gallery may have written its own state there in the meantime.
+  addEventListener("hashchange", (event) => follow(event.newURL));
   document.documentElement.dataset.ready = "true";
 });
