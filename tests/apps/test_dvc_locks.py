@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pipeline.apps.preflight import environment as doctor
 from pipeline.apps.preflight.dvc_locks import left_locks
 from pipeline.cli.main import soundspot
-from tests.support.projects import ROOT
+from tests.support.projects import DVC, ROOT
 
 
 @pytest.fixture
@@ -103,9 +103,7 @@ def test_locks_of_a_running_command_are_left_alone(rwlock, tmp_path):
 @pytest.mark.slow
 def test_dvc_works_again_after_the_fix(tmp_path, monkeypatch):
     def dvc(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        return subprocess.run([*DVC, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     def findings(*options: str) -> list[dict[str, str]]:
         output = CliRunner().invoke(soundspot, ["doctor", "--json", *options]).output

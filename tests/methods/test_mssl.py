@@ -30,7 +30,7 @@ from pipeline.methods.registry import METHODS
 from pipeline.model.encoders import build_model
 from pipeline.training import loop
 from pipeline.training.checkpoints import load_model
-from pipeline.training.train import initialize, train
+from pipeline.training.train import Execution, initialize, train
 from tests.support.easy_world import (
     SHARP,
     easy_scores,
@@ -615,7 +615,7 @@ def test_a_row_that_trains_alike_takes_the_weights_and_ends_in_the_same_bytes(st
     with pytest.raises(pytest.fail.Exception, match="unexpected training"):
         train(
             shards, folder / "initialize", tmp_path / "both" / name, method=name, settings=settings, seeds=[0],
-            clips=clips, fresh=True,
+            clips=clips, execution=Execution(fresh=True),
         )  # fmt: skip
 
 

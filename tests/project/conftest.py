@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,9 +29,8 @@ def reader(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of a reader who follows the documentation: the project, with media and a name for Git."""
     put_media(project)
     monkeypatch.chdir(project)
-    for name, value in environment().items():
+    for name, value in (environment() | {"SOUNDSPOT_WORKERS": "2"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "executable", shutil.which("python"))  # for commands that start others
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "a")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@b")

@@ -73,7 +73,7 @@ def completion(instruction: str, **variables: str) -> str:
     program = "import sys; from pipeline.cli.main import soundspot; soundspot.main(prog_name='soundspot')"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment(warm=False) | variables | {"_SOUNDSPOT_COMPLETE": instruction},
+        env=environment() | variables | {"_SOUNDSPOT_COMPLETE": instruction},
         cwd=ROOT,
         capture_output=True,
         text=True,

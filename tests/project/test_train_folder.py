@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.support.media_files import steady, write_media
 from tests.support.projects import ROOT, copy_project, digests, environment, read_params, shrunk, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-SOUNDSPOT = ["python", "-m", "pipeline.cli.main"]
+SOUNDSPOT = [sys.executable, "-m", "pipeline.cli.main"]
 STAGES = ["prepare", "extract-train", "features-train", "initialize", "train-iterative", "extract-test"]
 
 
@@ -36,11 +37,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str, warm: bool = True) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*SOUNDSPOT, *arguments],
         cwd=folder,
-        env=environment(warm=warm) | {"PYTHONPATH": str(folder)},
+        env=environment() | {"PYTHONPATH": str(folder)},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,7 +90,7 @@ def test_one_command_trains_resumes_and_keeps_other_datasets(project):
     assert train(project, "first")[0] == []
 
     # Ctrl-C during training of another dataset; the same command goes on.
-    process = start(project, "train", "second", "--backbone", "small", "--epochs", "60", warm=False)
+    process = start(project, "train", "second", "--backbone", "small", "--epochs", "60")
     epochs = project / "runs/second/initialize/history.csv"
     end = time.monotonic() + 600
     while (

@@ -40,7 +40,7 @@ def make_project(folder: Path) -> None:
     card.write_text(card.read_text().replace("image_size: 128", f"image_size: {SIZE}"))
     subprocess.run(["git", "add", "."], cwd=folder, check=True)
     subprocess.run([*GIT, "commit", "-q", "-m", "start"], cwd=folder, check=True)
-    repro(folder, warm=False)
+    repro(folder)
 
 
 def _one_epoch(training: dict[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.warm_python import warm_folder
-
 ROOT = Path(__file__).resolve().parents[2]
-DVC = ["python", "-m", "dvc"]  # the `python` of `environment`
+DVC = [sys.executable, "-m", "dvc"]
 
 
 def shrunk(training: dict[str, Any], *, batch_size: int, width: int = 4, epochs: int = 1) -> dict[str, Any]:
@@ -41,23 +39,21 @@ def copy_project(folder: Path) -> None:
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run([*DVC, "init", "-q"], cwd=folder, env=environment(), check=True)
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    subprocess.run([*DVC, "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*DVC, "config", "core.analytics", "false"], cwd=folder, check=True)
 
 
-def environment(*, warm: bool = True) -> dict[str, str]:
-    """Return the variables for DVC's commands; if `warm`, their `python` starts quickly (`tests.support.warm_python`)."""
+def environment() -> dict[str, str]:
     # The stages run `python`, which must be this one, and the project's copy, not the installed package.
     # One worker makes one shard after the other, so that a kill can fall between two.
-    folders = [warm_folder() if warm else None, Path(sys.executable).parent, os.environ["PATH"]]
-    path = os.pathsep.join(str(folder) for folder in folders if folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "SOUNDSPOT_WORKERS": "1"}
 
 
-def repro(folder: Path, *arguments: str, warm: bool = True) -> list[str]:
+def repro(folder: Path, *arguments: str) -> list[str]:
     """Run `dvc repro` and return the names of the stages that ran."""
     done = subprocess.run(
-        [*DVC, "repro", *arguments], cwd=folder, env=environment(warm=warm), capture_output=True, text=True, check=False
+        [*DVC, "repro", *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
@@ -68,8 +64,7 @@ def kill_when(folder: Path, there: Path, *arguments: str) -> None:
     process = subprocess.Popen(
         [*DVC, "repro", *arguments],
         cwd=folder,
-        # Fresh: otherwise the stage restores its output from DVC's cache. Not warm: a kill would take longer to reach the stage.
-        env=environment(warm=False) | {"SOUNDSPOT_FRESH": "1"},
+        env=environment() | {"SOUNDSPOT_FRESH": "1"},  # otherwise the stage restores its output from DVC's cache
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
