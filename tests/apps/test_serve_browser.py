@@ -23,7 +23,7 @@ from pipeline.apps.localize.serve.page import HOST, served
 from pipeline.apps.localize.serve.uploads import Limits, localize_upload
 from pipeline.apps.localize.video.overlay_settings import OverlaySettings
 from pipeline.common.errors import SoundspotError
-from tests.support.chromium import TIMEOUT_MS, launched
+from tests.support.chromium import TIMEOUT_MS, launched, press_until
 from tests.support.localizing import make_localizer, save_model
 from tests.support.media_files import steady, write_media
 from tests.support.projects import ROOT
@@ -144,14 +144,6 @@ def opened(browser, address, **options):
     page.goto(address)
     page.wait_for_selector("#localize")
     return page
-
-
-def press_until(page, key, condition, *, most=30):
-    for _ in range(most):
-        page.keyboard.press(key)
-        if page.evaluate(condition):
-            return
-    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
 
 
 def test_by_keyboard_from_the_upload_to_a_download(page, tmp_path):

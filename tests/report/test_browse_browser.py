@@ -11,7 +11,7 @@ from pipeline.manifests.prepared import read_prepared_clips
 from pipeline.report.browse import run_clips
 from pipeline.report.browse.run_clips import RunClips
 from pipeline.report.browse.server import BrowseServer
-from tests.support.chromium import launched, open_page
+from tests.support.chromium import open_page, press_until
 from tests.support.page_world import HOSTILE, TRAIN, make_source
 
 pytestmark = pytest.mark.slow
@@ -30,12 +30,6 @@ def server(tmp_path_factory):
             yield server
             server.shutdown()
             thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 @pytest.fixture
@@ -115,14 +109,6 @@ def test_audio_comes_from_the_server(page):
     assert audio.evaluate("audio => audio.duration") == pytest.approx(0.5, abs=0.06)
     page.locator(".cards button").nth(1).click()
     assert not audio.is_visible()
-
-
-def press_until(page, key, condition, *, most):
-    for _ in range(most):
-        page.keyboard.press(key)
-        if page.evaluate(condition):
-            return
-    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
 
 
 def test_by_keyboard_from_the_search_to_a_link(browser, page):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.accessibility import DESKTOP, PHONE, faint, sideways, small_targets, violations
-from tests.support.chromium import launched, open_page
-from tests.support.page_world import make_page
+from tests.support.chromium import open_page
 
 pytestmark = pytest.mark.slow
 # The shadow at the edge of a table that scrolls is a gradient, over which no contrast can be computed.
@@ -26,17 +25,6 @@ DEFECTS = """() => {
   document.querySelector(".grid img").removeAttribute("alt");
   document.querySelector(".lead").style.cssText = "width: 500px; max-width: none";
   fetch("https://example.invalid/").catch(() => {}); }"""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return make_page(tmp_path_factory.mktemp("page")).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 def faint_parts(page):

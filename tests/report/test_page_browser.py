@@ -6,21 +6,10 @@ import time
 
 import pytest
 
-from tests.support.chromium import TIMEOUT_MS, launched
-from tests.support.page_world import CIOU, TEST, TRAIN, make_page
+from tests.support.chromium import TIMEOUT_MS
+from tests.support.page_world import CIOU, TEST, TRAIN
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return make_page(tmp_path_factory.mktemp("page")).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")

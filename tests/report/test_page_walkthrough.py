@@ -6,24 +6,13 @@ import time
 
 import pytest
 
-from tests.support.chromium import launched, open_page
-from tests.support.page_world import CIOU, TEST, TRAIN, make_page
+from tests.support.chromium import open_page, press_until
+from tests.support.page_world import CIOU, TEST, TRAIN
 
 pytestmark = pytest.mark.slow
 DESKTOP = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "reduced_motion": "reduce"}
 RANKING = sorted(TEST, key=lambda clip_id: -CIOU["iterative"][clip_id])
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    return make_page(tmp_path_factory.mktemp("page")).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 @pytest.fixture
@@ -49,15 +38,6 @@ def state(page, gallery="scored"):
     epoch = page.locator(f"#gallery-{gallery} [data-role=epoch-text]").inner_text()
     method = page.locator(f"#gallery-{gallery} .options label:has(input:checked)").inner_text()
     return shown(page, gallery), epoch, method
-
-
-def press_until(page, key, condition, *, most):
-    """Press a key until a condition on the page holds, and return how often."""
-    for count in range(1, most + 1):
-        page.keyboard.press(key)
-        if page.evaluate(condition):
-            return count
-    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
 
 
 def until(page, condition):

@@ -43,3 +43,12 @@ def open_page(browser: Any, address: str, **options: Any) -> Any:
     page.goto(address)
     page.wait_for_selector("html[data-ready]")
     return page
+
+
+def press_until(page: Any, key: str, condition: str, *, most: int = 30) -> None:
+    """Press a key, `most` times at most, until a JavaScript condition holds."""
+    for _ in range(most):
+        page.keyboard.press(key)
+        if page.evaluate(condition):
+            return
+    raise AssertionError(f"{condition} does not hold after {key} was pressed {most} times")
