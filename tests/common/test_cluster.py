@@ -82,6 +82,10 @@ def threads_and_folder(number: int) -> tuple[int, str | None, str]:
     return number, os.environ.get("OMP_NUM_THREADS"), os.getcwd()
 
 
+def variables_of_memory(number: int) -> list[str]:
+    return [name for name in os.environ if name.startswith("MALLOC")]
+
+
 def die(number: int) -> int:
     if number == 2:
         os._exit(1)
@@ -103,6 +107,26 @@ def test_every_task_gives_its_result_from_a_process_of_one_thread(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.strip().splitlines()[-1].split("\r")[-1].startswith("count up: 100%")
+
+
+@pytest.mark.parametrize("ends", ["normally", "with an error"])
+def test_variables_of_the_workers_do_not_stay_in_this_process(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("SOUNDSPOT_TEST", "before")
+    before = dict(os.environ)
+
+    results = run_tasks(variables_of_memory, [(1,), (2,)], scheduler=None, workers=1, label="work")
+    try:
+        for _, variables in results:
+            # With Dask's default, 65536, later child processes would train at two thirds of the speed, and so would these workers.
+            assert variables == []
+            assert os.environ["OMP_NUM_THREADS"] == "1"  # set for the workers, as long as they live
+            if ends == "with an error":
+                raise KeyError
+    except KeyError:
+        results.close()  # type: ignore[attr-defined]
+
+    assert dict(os.environ) == before
 
 
 def test_no_bar_is_drawn_into_a_file(capfd: pytest.CaptureFixture[str]) -> None:
