@@ -24,6 +24,8 @@ _WIDTH = 10**6  # characters of a line before ruamel.yaml breaks it
 def write_winners(params_path: Path, dataset: str, winners: Mapping[str, Winner], *, table: str) -> None:
     """Write the settings of the winners into the blocks `initialize` and `methods` of a dataset.
 
+    A value that a row has already, of its own or from `iterate`, is not written again, so that `iterate` still sets it.
+
     Parameters
     ----------
     params_path : Path
@@ -55,10 +57,13 @@ def write_winners(params_path: Path, dataset: str, winners: Mapping[str, Winner]
             continue
         leader = FOLLOWERS.get(row, row)
         note = f"winner of {winners[leader].n_trials} trials on validation{f' of {leader}' if leader != row else ''}, {table}"
-        parent = block if row == INITIAL_RUN else block["methods"]
-        _set(parent, row, values, note)
-        changed = wanted["training"][dataset] if row == INITIAL_RUN else wanted["training"][dataset]["methods"]
-        changed[row] = {**(changed.get(row) or {}), **values}
+        plain = wanted["training"][dataset]
+        parent, changed = (block, plain) if row == INITIAL_RUN else (block["methods"], plain["methods"])
+        own = changed.get(row) or {}
+        has = own if row == INITIAL_RUN else {**plain.get("iterate", {}), **own}
+        new = {name: value for name, value in values.items() if repr(has.get(name)) != repr(value) or name not in has}
+        _set(parent, row, new, note)
+        changed[row] = {**own, **new}
     buffer = io.StringIO()
     yaml.dump(content, buffer)
     written = buffer.getvalue()
@@ -76,7 +81,7 @@ def _set(parent: Any, row: str, values: Mapping[str, Any], note: str) -> None:
     if old and not old.fa.flow_style() and old.anchor.value is None:
         # Over several lines: in place, because comments between the lines belong to it.
         old.update(values)
-        _annotate(old, next(iter(values)), note)
+        _annotate(old, next(iter(values or old)), note)
         return
     # On one line: a new mapping, because the old one may also belong to other rows (an alias).
     fresh = import_module("ruamel.yaml.comments").CommentedMap({**(old or {}), **values})

@@ -123,6 +123,21 @@ def test_a_block_over_several_lines(params):
     ]
 
 
+def test_values_that_a_row_has_already_are_not_written(params):
+    params.write_text(PARAMS.replace("{epochs: 4} ", "{epochs: 4, temperature: 0.3, delta_v: 0.8} "))
+    write(
+        params,
+        itr={"temperature": 0.1, "delta_v": 0.8},
+        initialize={"learning_rate": 0.001},
+        attention={"delta_v": 0.9},
+    )
+    methods = yaml.safe_load(params.read_text())["training"]["easy"]["methods"]
+    assert methods["itr"] == {"temperature": 0.1, "cells": 1}  # δ_v is that of `iterate`
+    assert methods["attention"]["delta_v"] == 0.9
+    assert f"        temperature: 0.1   # inside; {NOTE}" in params.read_text()
+    assert f"learning_rate: 1.0e-3}}   # ours; AdamW; {NOTE}" in params.read_text()
+
+
 @pytest.mark.parametrize("value", [1e-5, 1.5e-7, 0.0001, 3, True, None, "either"])
 def test_values_are_read_back_as_they_were(params, value):
     write(params, attention={"temperature": value})
