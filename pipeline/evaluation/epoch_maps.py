@@ -57,6 +57,9 @@ def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, dev
     """
     # By number, not by name: epoch_1000 follows epoch_999.
     paths = sorted((run / WEIGHTS_FOLDER).glob(WEIGHTS_PATTERN), key=lambda path: int(path.stem.split("_")[1]))
+    last = int(read_checkpoint(run / MODEL_FILE)["epoch"])
+    if last == 0:  # the initialization alone
+        return CheckpointMaps([0], np.empty((0, len(clip_ids), 0, 0), np.float32))
     if not paths:
         raise EvaluationError(
             f"{run / WEIGHTS_FOLDER}: no checkpoints of earlier epochs; run `dvc repro -f -s {stage_name('train', run)}`, "
@@ -75,4 +78,4 @@ def checkpoint_maps(run: Path, shards: ShardSet, clip_ids: Sequence[str], *, dev
         epochs.append(int(model.description["epoch"]))
         response, _ = model.to(chosen).localize(*pairs)
         maps.append(response.float().cpu().numpy())
-    return CheckpointMaps([*epochs, int(read_checkpoint(run / MODEL_FILE)["epoch"])], np.stack(maps))
+    return CheckpointMaps([*epochs, last], np.stack(maps))

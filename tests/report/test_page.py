@@ -28,7 +28,7 @@ from pipeline.report.page.page import headline, json_for_script
 from pipeline.scoring.map_file import read_maps
 from pipeline.scoring.upsampling import upsampling_matrix
 from pipeline.shards.reader import ShardSet
-from pipeline.training.checkpoints import load_model
+from pipeline.training.checkpoints import load_model, read_checkpoint, write_checkpoint
 from tests.support.media_files import write_media
 from tests.support.page_world import (
     CIOU,
@@ -180,6 +180,16 @@ def test_a_run_without_kept_weights_is_named(tmp_path):
     shutil.rmtree(tmp_path / "runs" / "initial" / "weights")
     with pytest.raises(EvaluationError, match=r"runs/initial/weights: .*`dvc repro"):
         checkpoint_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
+
+
+def test_the_initialization_alone_has_no_earlier_checkpoints(tmp_path: Path) -> None:
+    make_page(tmp_path)
+    run = tmp_path / "runs" / "initial"
+    shutil.rmtree(run / "weights")
+    write_checkpoint(run / "model.pt", {**read_checkpoint(run / "model.pt"), "epoch": 0})
+    maps = checkpoint_maps(run, ShardSet.open(tmp_path / "test"), TEST, device="cpu")
+    assert maps.epochs == [0]
+    assert len(maps.response) == 0
 
 
 def test_change_is_the_mean_difference_of_the_enlarged_maps(data):

@@ -41,7 +41,7 @@ def localize_epochs(source: Source, method: Scored, clip_ids: Sequence[str]) -> 
     """
     earlier = checkpoint_maps(source.runs / method.name, source.scored_input, clip_ids, device=source.device)
     rows = [method.maps.clip_ids.index(clip_id) for clip_id in clip_ids]
-    return ScoredEpochs(earlier.epochs, np.concatenate([earlier.response, method.maps.response[rows][None]]))
+    return ScoredEpochs(earlier.epochs, np.stack([*earlier.response, method.maps.response[rows]]))
 
 
 def score_epochs(
