@@ -182,7 +182,7 @@ def test_a_run_without_kept_weights_is_named(tmp_path):
         checkpoint_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
 
 
-def test_the_initialization_alone_has_no_earlier_checkpoints(tmp_path: Path) -> None:
+def test_the_initialization_alone_has_no_earlier_checkpoints(tmp_path):
     make_page(tmp_path)
     run = tmp_path / "runs" / "initial"
     shutil.rmtree(run / "weights")
