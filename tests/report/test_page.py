@@ -25,7 +25,10 @@ from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.report.page.markdown import section_html
 from pipeline.report.page.media import MP3_RATES, clip_audio, encode_mp3, frame_image, log_mel_image
 from pipeline.report.page.page import headline, json_for_script
+from pipeline.report.page.scored_maps import localize_epochs, score_epochs
+from pipeline.report.source import read_scored
 from pipeline.scoring.map_file import read_maps
+from pipeline.scoring.protocols import get_protocol
 from pipeline.scoring.upsampling import upsampling_matrix
 from pipeline.shards.reader import ShardSet
 from pipeline.training.checkpoints import load_model, read_checkpoint, write_checkpoint
@@ -36,6 +39,7 @@ from tests.support.page_world import (
     TEST,
     TRAIN,
     make_page,
+    make_source,
     relation_chart,
     success_chart,
     training_chart,
@@ -182,14 +186,17 @@ def test_a_run_without_kept_weights_is_named(tmp_path):
         checkpoint_maps(tmp_path / "runs" / "initial", ShardSet.open(tmp_path / "test"), TEST, device="cpu")
 
 
-def test_the_initialization_alone_has_no_earlier_checkpoints(tmp_path):
-    make_page(tmp_path)
-    run = tmp_path / "runs" / "initial"
+def test_the_initialization_alone_is_shown_with_one_epoch(tmp_path):
+    source = make_source(tmp_path)
+    run = source.runs / "initial"
     shutil.rmtree(run / "weights")
     write_checkpoint(run / "model.pt", {**read_checkpoint(run / "model.pt"), "epoch": 0})
-    maps = checkpoint_maps(run, ShardSet.open(tmp_path / "test"), TEST, device="cpu")
+    method = read_scored(source, "initial")
+    maps = localize_epochs(source, method, TEST)
     assert maps.epochs == [0]
-    assert len(maps.response) == 0
+    np.testing.assert_array_equal(maps.response, [method.maps.response[[method.maps.clip_ids.index(c) for c in TEST]]])
+    boxes = {clip_id: boxes_of(clip_id) for clip_id in TEST}
+    assert score_epochs(maps, method, TEST, boxes, get_protocol("paper256")) == [method.ciou]
 
 
 def test_change_is_the_mean_difference_of_the_enlarged_maps(data):
