@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,14 +13,20 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """Undo what a test changed in the environment; commands that run in this process change it on purpose."""
+@contextmanager
+def _environment_restored() -> Iterator[None]:
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Undo what a test changed in the environment; commands that run in this process change it on purpose."""
+    with _environment_restored():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +35,10 @@ def one_worker() -> Iterator[None]:
     from distributed import LocalCluster
 
     with (
+        _environment_restored(),  # Dask puts its workers' MALLOC_TRIM_THRESHOLD_ there
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
-        pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        os.environ["DASK_SCHEDULER_ADDRESS"] = cluster.scheduler_address
         yield
 
 

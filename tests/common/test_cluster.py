@@ -112,6 +112,7 @@ def test_every_task_gives_its_result_from_a_process_of_one_thread(
 @pytest.mark.parametrize("ends", ["normally", "with an error"])
 def test_variables_of_the_workers_do_not_stay_in_this_process(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     monkeypatch.setenv("SOUNDSPOT_TEST", "before")
     before = dict(os.environ)
 
