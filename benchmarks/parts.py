@@ -1,7 +1,7 @@
 """What each setting of Eq. 4 to 7 does: scores on the validation split over its values, as tables and figures of docs/parts.md.
 
-Every value is trained for every seed, with everything else as in params.yaml; all values of a seed start from the same initialization. Values
-that the table has already are not trained again, unless settings or data changed; after a change of the code, start with `--fresh`.
+Every value is trained for every seed, with everything else as in params.yaml; all values of a seed start from the same initialization. Runs
+that the table has already, for this part or another, are not repeated, unless settings or data changed; after a change of the code, start with `--fresh`.
 
     python benchmarks/parts.py [--dataset demo] [--parts delta_a draws] [--seeds 0] [--parallel 1] [--fresh]
         [--output docs/parts/NAME.csv] [--page docs/parts.md] [--work benchmarks/results/parts]
@@ -82,7 +82,7 @@ COLUMNS = (
     "seconds",
     "conditions",
 )
-KEY = ("part", "row", "value", "seed", "conditions")
+KEY = ("part", "row", "value", "seed")
 Point = dict[str, Any]
 
 
@@ -149,22 +149,28 @@ def measure(runner: Runner, names: Sequence[str], table: Path, *, fresh: bool) -
     for name in names:
         for row in PARTS[name].rows:
             for value in values_of(PARTS[name], runner.settings):
+                key = {"part": name, "row": row, "value": json.dumps(value)}
                 try:
-                    conditions = runner.conditions(runner.changed(name, row, value), row)
-                    known = {tuple(str(each[key]) for key in KEY) for each in points}
-                    wanted = {(name, row, json.dumps(value), str(seed), conditions) for seed in runner.seeds}
-                    if wanted <= known:
+                    found = known(points, row, runner.conditions(runner.changed(name, row, value), row), runner.seeds)
+                    found = [{**each, **key} for each in found]
+                    if found and all(each in points for each in found):
                         continue
-                    found = list(runner.points(name, row, value))
+                    found = found or list(runner.points(name, row, value))
                 except (DivergenceError, SettingsError) as error:
                     print(f"{name}, {row}, {value}: left out: {error}")
                     continue
                 # Lines of the same value under other conditions are out of date.
-                same = {(name, row, json.dumps(value), str(seed)) for seed in runner.seeds}
-                points = [each for each in points if tuple(str(each[key]) for key in KEY[:4]) not in same] + found
+                same = {(*key.values(), str(seed)) for seed in runner.seeds}
+                points = [each for each in points if tuple(str(each[column]) for column in KEY) not in same] + found
                 write_csv(table, COLUMNS, [[each[column] for column in COLUMNS] for each in points])
                 print(f"{name}, {row}, {value}: " + ", ".join(each["score"] for each in found))
     return points
+
+
+def known(points: Sequence[Point], row: str, conditions: str, seeds: Sequence[int]) -> list[Point]:
+    """Return a line for each seed of a run that was measured, perhaps for another part: the value of params.yaml is in all of them."""
+    by_seed = {int(each["seed"]): each for each in points if (each["row"], each["conditions"]) == (row, conditions)}
+    return [by_seed[seed] for seed in seeds] if by_seed.keys() >= set(seeds) else []
 
 
 def read_points(table: Path) -> list[Point]:

@@ -15,7 +15,7 @@ from pipeline.common.config import ADDITIONS, AugmentationSettings, load_params
 from tests.support.projects import ROOT
 from tests.support.synthetic import make_settings, make_world
 
-PAGE = "# Parts\n\n<!-- delta_a -->\nold\n<!-- end -->\n\ntext\n\n<!-- cells -->\n<!-- end -->\n"
+PAGE = "# Parts\n\n<!-- delta_a -->\nold\n<!-- end -->\n\ntext\n\n<!-- cells -->\n<!-- end -->\n\n<!-- draws -->\n<!-- end -->\n"
 
 
 class Score:
@@ -47,6 +47,7 @@ def parts(tmp_path, monkeypatch):
     small = {
         "delta_a": replace(module.PARTS["delta_a"], values=(0.5, 0.9)),
         "cells": replace(module.PARTS["cells"], values=(0, 2), rows=("itr",)),
+        "draws": replace(module.PARTS["draws"], values=(2,), rows=("itr",)),
     }
     monkeypatch.setattr(module, "PARTS", small)
     monkeypatch.setattr(module, "validation", validation, raising=False)
@@ -90,6 +91,10 @@ def test_it_measures_each_value_once(parts, capsys):
     parts.main([*words, "delta_a", "cells"])
     assert len(parts.validation.scored) == scored + 3 * 2  # one, two and all cells of itr, of two seeds
     assert [each["value"] for each in rows() if each["part"] == "cells" and each["seed"] == "0"] == ["1", "2", "0"]
+    parts.main([*words, "cells", "draws"])
+    assert len(parts.validation.scored) == scored + 4 * 2  # two draws; one draw of one cell is in the part `cells`
+    (one,) = [each for each in rows() if (each["part"], each["value"], each["seed"]) == ("draws", "1", "0")]
+    assert {**one, "part": "cells"} in rows()
     parts.main([*words, "delta_a", "--fresh"])
     assert [{**each, "seconds": ""} for each in rows()] == [{**each, "seconds": ""} for each in measured]
     assert not list(Path("benchmarks/results/parts/tiny").glob("run/*.pt"))
