@@ -38,7 +38,7 @@ real: folders-given $(VENV)/.installed   ## PHOTOS=DIR SOUNDS=DIR [TABLES=1]: fr
 	@echo 'Open the report in a browser: results/$(NAME)/report/index.html'
 
 folders-given:
-	$(if $(and $(PHOTOS),$(SOUNDS)),@:,$(error give the folders of photographs and recordings by class: make real PHOTOS=DIR SOUNDS=DIR [NAME=real]))
+	$(if $(and $(PHOTOS),$(SOUNDS)),@:,$(error pass the folders of photographs and recordings by class: make real PHOTOS=DIR SOUNDS=DIR [NAME=real]))
 
 check: $(VENV)/.installed-dev      ## check format, lint and types, and run the fast tests
 	ruff format --check .

@@ -62,17 +62,17 @@ def calibrate(
     paths = locate(model)
     if folder is None:
         if paths is None:
-            raise click.UsageError(f"{model} is outside a project, so there are no default shards; give --shards")
+            raise click.UsageError(f"{model} is outside a project, so there are no default shards; pass --shards")
         split = load_params(paths.project / params_path).score_split
         folder = shards_folder(paths.project, paths.dataset, split)
         if not folder.is_dir():
             raise ShardError(
-                f"{folder}: no such shards; run `dvc repro {stage_name('extract', folder)}`, or give --shards"
+                f"{folder}: no such shards; run `dvc repro {stage_name('extract', folder)}`, or pass --shards"
             )
     # Do not overwrite the output of a DVC stage, which would make the stage look changed.
     if output is None and paths and paths.scores.is_file():
         raise EvaluationError(
-            f"{paths.scores}: this variant is calibrated by its evaluation; run `dvc repro {stage_name('evaluate', paths.scores.parent)}`, or give -o"
+            f"{paths.scores}: this variant is calibrated by its evaluation; run `dvc repro {stage_name('evaluate', paths.scores.parent)}`, or pass -o"
         )
     path = output or (paths.calibration if paths else model.with_name(CALIBRATION_FILE))
     calibration = measure(

@@ -71,7 +71,7 @@ def verify(path: Path) -> None:
     from pipeline.shards.reader import verify_shard, verify_split
 
     if not path.exists():
-        raise ShardError(f"{path}: no such file or folder; give a shard or a folder of shards")
+        raise ShardError(f"{path}: no such file or folder; pass a shard or a folder of shards")
     shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
     if not shards:
         raise ShardError(f"{path}: contains no shards (*.h5); run `dvc repro extract`")

@@ -89,7 +89,7 @@ def tag(
     from pipeline.model.devices import select_device
 
     if classifier is None and tagger is None:
-        raise click.UsageError("give --frames, --sounds, or both")
+        raise click.UsageError("pass --frames, --sounds, or both")
     if tagger is not None and sound_labels is None:
         raise click.UsageError("--sounds requires --sound-labels")
     params = load_params(params_path)

@@ -54,7 +54,7 @@ def resolve_model(word: str, *, dataset: str | None, seed: int | None, params_pa
     model = path / MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise CheckpointError(
-            f"{model}: no such model; give a model.pt, a run folder, or the name of a trained variant"
+            f"{model}: no such model; pass a model.pt, a run folder, or the name of a trained variant"
         )
     return model
 
@@ -80,13 +80,13 @@ def newest_model(*, dataset: str | None, seed: int | None, params_path: Path) ->
     """
     if dataset is None and not params_path.is_file():
         raise CheckpointError(
-            f"no {params_path} here, so there is no default model; give --model or set SOUNDSPOT_MODEL"
+            f"no {params_path} here, so there is no default model; pass --model or set SOUNDSPOT_MODEL"
         )
     folder = runs_folder(Path(), dataset or load_params(params_path).dataset)
     models = [path for path in folder.glob(f"*/{MODEL_FILE}") if path.parent.name != INITIAL_RUN]
     if not models:
         raise CheckpointError(
-            f"{folder}: no trained model; train one with `soundspot train FOLDER` or `dvc repro train`, or give --model"
+            f"{folder}: no trained model; train one with `soundspot train FOLDER` or `dvc repro train`, or pass --model"
         )
     newest = max(models, key=lambda path: (path.stat().st_mtime_ns, path))
     return resolve_model(f"{newest.parent}/", dataset=dataset, seed=seed, params_path=params_path)

@@ -126,7 +126,7 @@ def _require_project(folder: Path, method: str) -> None:
             raise SettingsError(f"{file}: no such file; run this command from the project's root")
     load_params(Path(PARAMS_FILE))  # before anything is written
     if not folder.is_dir():
-        raise ManifestError(f"{folder}: no such folder; give the folder of your videos")
+        raise ManifestError(f"{folder}: no such folder; pass the folder of your videos")
     if method not in METHODS:
         raise SettingsError(f"--method {method}: no such method; available: {', '.join(METHODS)}")
 
@@ -151,7 +151,7 @@ def _import(folder: Path, name: str, backbone: str | None) -> None:
         return
     if name in read_yaml(Path(PARAMS_FILE), SettingsError)["training"]:
         raise SettingsError(
-            f"{PARAMS_FILE}: has a block training.{name} already; give another name with --name, or remove the block"
+            f"{PARAMS_FILE}: has a block training.{name} already; choose another name with --name, or remove the block"
         )
     chosen = BACKBONES[backbone or _default_backbone()]
     options = ImportOptions(name, folder, Path.cwd(), preset=chosen.preset, fewest=FEWEST_VIDEOS)
@@ -204,7 +204,7 @@ def _check_block(blocks: dict[str, Any], name: str, backbone: str | None, varian
         raise SettingsError(f"{PARAMS_FILE}: no block training.{name}; copy one of {', '.join(blocks)} and adapt it")
     if backbone and blocks[name]["encoder"] != blocks[BACKBONES[backbone].preset]["encoder"]:
         raise SettingsError(
-            f"--backbone {backbone}: training.{name} in {PARAMS_FILE} has other encoders; leave out --backbone, or give "
+            f"--backbone {backbone}: training.{name} in {PARAMS_FILE} has other encoders; leave out --backbone, or choose "
             "another name with --name"
         )
     if unknown := [variant for variant in variants if variant not in blocks[name]["methods"]]:

@@ -36,8 +36,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, force: bool) 
         if folder.exists() and not force:
             if differing := _differing(building, folder):
                 raise ManifestError(
-                    f"{folder}: exists, and this import would change {', '.join(differing)}; give --force to replace it, or "
-                    "another name with --name"
+                    f"{folder}: exists, and this import would change {', '.join(differing)}; pass --force to replace it, or "
+                    "choose another name with --name"
                 )
             return False
         try:

@@ -110,10 +110,10 @@ def _check_box(box: Box, where: str) -> None:
     if not all(map(math.isfinite, corners)):
         raise ManifestError(f"{where}: box {corners} is not finite")
     if not all(0 <= value <= 1 for value in corners):
-        raise ManifestError(f"{where}: box {corners} exceeds the frame; give corners as fractions of it, 0 to 1")
+        raise ManifestError(f"{where}: box {corners} exceeds the frame; use corners as fractions of it, 0 to 1")
     if box.x1 <= box.x0 or box.y1 <= box.y0:
         # If this were xywh, corner plus size would have to stay inside the frame.
         hint = "its corners are swapped, or it has no area"
         if box.x0 + box.x1 <= 1 and box.y0 + box.y1 <= 1:
-            hint = "this looks like xywh; give the corners x0, y0, x1, y1"
+            hint = "this looks like xywh; use the corners x0, y0, x1, y1"
         raise ManifestError(f"{where}: box {corners} does not satisfy x0 < x1 and y0 < y1: {hint}")

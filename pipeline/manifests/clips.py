@@ -190,12 +190,12 @@ def _check_clip(clip: Clip, where: str) -> None:
     check_clip_id(clip.clip_id, where)
     if bool(clip.video) == bool(clip.frame or clip.audio) or bool(clip.frame) != bool(clip.audio):
         given = [name for name in ("video", "frame", "audio") if getattr(clip, name)]
-        raise ManifestError(f"{where}: give either video, or frame and audio; given: {', '.join(given) or 'none'}")
+        raise ManifestError(f"{where}: set either video, or frame and audio; given: {', '.join(given) or 'none'}")
     for medium in clip.media:
         _check_path(medium, where)
     if clip.centre_s is not None and not (math.isfinite(clip.centre_s) and clip.centre_s >= 0):
         raise ManifestError(
-            f"{where}: centre_s is {clip.centre_s}; give seconds from 0, or leave it empty for the middle"
+            f"{where}: centre_s is {clip.centre_s}; use seconds from 0, or leave it empty for the middle"
         )
 
 

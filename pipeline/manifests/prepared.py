@@ -38,7 +38,7 @@ def local_media_root_from_environment(dataset: str) -> Path | None:
     root = media_root_from_environment(dataset)
     if isinstance(root, RemotePath):
         raise ManifestError(
-            f"{root}: importers need local media; give their folder with --media. The URL counts when the dataset is used"
+            f"{root}: importers need local media; pass their folder with --media. The URL counts when the dataset is used"
         )
     return root
 

@@ -60,7 +60,7 @@ def test_a_run_without_shards_or_a_taken_port_is_one_line(project, capsys):
     assert re.search(rf"^error: port {port} of 127\.0\.0\.1 cannot be used .*--port$", capsys.readouterr().err, re.M)
     shutil.rmtree(project / "data")
     assert run("good") == 1
-    assert "runs/squares/good: no shards found for this run; give their folder with --shards" in capsys.readouterr().err
+    assert "runs/squares/good: no shards found for this run; pass their folder with --shards" in capsys.readouterr().err
 
 
 def test_a_served_page_is_closed_with_the_command(project, monkeypatch):

@@ -239,7 +239,7 @@ def test_errors_are_one_line(project, capsys):
     assert "no response maps of itrative" in error("itrative")
     assert "out.txt" in error("--output", "out.txt")
     assert "no boxes for the split 'train'" in error("--split", "train")
-    assert "good/maps.h5: maps of the split 'test', not of 'validation'; give --split test" in error(
+    assert "good/maps.h5: maps of the split 'test', not of 'validation'; pass --split test" in error(
         "good", "--split", "validation"
     )
     assert "results/other/maps" in error_of_other_dataset(project, error)

@@ -205,7 +205,7 @@ def test_soundnet_flickr_by_its_dataset_name(project, tmp_path, capsys):
     assert "unchanged, kept data_manifests/soundnet_flickr" in capsys.readouterr().out
     write_lines(train, ["21"])
     assert run("import", "soundnet-flickr", *arguments) == 1
-    assert "would change train.csv; give --force" in capsys.readouterr().err
+    assert "would change train.csv; pass --force" in capsys.readouterr().err
     assert run("import", "soundnet-flickr", *arguments, "--force") == 0
 
 

@@ -187,7 +187,7 @@ def test_what_cannot_be_calibrated(project, capsys):
     shutil.copy(ROOT / "params.yaml", project)
     shutil.rmtree(project / "data")
     assert run("calibrate", model) == 1
-    assert "shards/test: no such shards; run `dvc repro extract@demo-test`, or give --shards" in capsys.readouterr().err
+    assert "shards/test: no such shards; run `dvc repro extract@demo-test`, or pass --shards" in capsys.readouterr().err
 
 
 def of_peaks(peaks, foreign=()):

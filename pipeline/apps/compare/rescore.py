@@ -75,7 +75,7 @@ def read_stored_maps(folder: Path, *, split: str) -> list[ResponseMaps]:
     for path, maps in stored.items():
         if maps.split != split:
             raise EvaluationError(
-                f"{path}: maps of the split {maps.split!r}, not of {split!r}; give --split {maps.split}, or set "
+                f"{path}: maps of the split {maps.split!r}, not of {split!r}; pass --split {maps.split}, or set "
                 f"score_split to {split} and run `dvc repro evaluate`"
             )
     return list(stored.values())

@@ -90,7 +90,7 @@ def check_output(output: Path, *, format: str, overwrite: bool, beside: Sequence
         )
     for path in (output, *beside):
         if path.exists() and not overwrite:
-            raise ExportError(f"{path}: exists; choose another name, or give --overwrite")
+            raise ExportError(f"{path}: exists; choose another name, or pass --overwrite")
 
 
 def export_model(
@@ -235,7 +235,7 @@ def shard_inputs(folder: Path, description: Mapping[str, Any]) -> Arrays:
     if there != wanted:
         raise ExportError(
             f"{folder}: frames of {there[0]} pixels and log-mels of {there[1]} × {there[2]}, but the model takes {wanted[0]} "
-            f"and {wanted[1]} × {wanted[2]}; give shards of the model's own dataset"
+            f"and {wanted[1]} × {wanted[2]}; pass shards of the model's own dataset"
         )
     frames, spectra = shards.read(range(min(len(shards), sum(BATCHES))))
     return np.ascontiguousarray(np.moveaxis(frames, 3, 1)), np.asarray(spectra, dtype=np.float32)

@@ -32,7 +32,7 @@ def check_free(paths: Sequence[Path], *, overwrite: bool) -> None:
     """Raise PseudoLabelError if a file exists, unless it may be overwritten."""
     there = None if overwrite else next((path for path in paths if path.exists()), None)
     if there is not None:
-        raise PseudoLabelError(f"{there}: exists; choose another name, or give --overwrite")
+        raise PseudoLabelError(f"{there}: exists; choose another name, or pass --overwrite")
 
 
 def image_path(folder: Path, clip_id: str) -> Path:

@@ -79,7 +79,7 @@ def find_artifacts(path: Path) -> Artifacts:
     paths = labels_by_epoch(run)
     if not paths:
         raise PseudoLabelError(
-            f"{path}: {'no pseudo-labels in it' if path.exists() else 'no such file or folder'}; give a run folder "
+            f"{path}: {'no pseudo-labels in it' if path.exists() else 'no such file or folder'}; pass a run folder "
             f"({labels_path(Path('RUN'), 0)} …), one of its files, or the name of a trained variant"
         )
     return Artifacts(run, paths)
@@ -100,7 +100,7 @@ def find_clip(labels: PseudoLabels, text: str) -> str:
         return starting[0]
     if starting:
         some = ", ".join(starting[:4])
-        raise PseudoLabelError(f"{text!r} is the prefix of {len(starting)} clip ids: {some} …; give a longer one")
+        raise PseudoLabelError(f"{text!r} is the prefix of {len(starting)} clip ids: {some} …; use a longer one")
     near = [clip_id for clip_id in labels if text and text in clip_id][:3]
     near = near or difflib.get_close_matches(text, labels.clip_ids, n=3, cutoff=0.5) or labels.clip_ids[:3]
     raise PseudoLabelError(f"{labels.path}: no clip {text!r} among its {len(labels)} clips; similar: {', '.join(near)}")

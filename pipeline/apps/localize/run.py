@@ -150,7 +150,7 @@ def _run_image(run: _Run) -> str:
     job, localizer = run.job, run.localizer
     if job.audio is None:
         raise MediaError(
-            f"{job.source}: an image without audio; give --audio FILE, or put {job.source.stem}.wav next to it"
+            f"{job.source}: an image without audio; pass --audio FILE, or put {job.source.stem}.wav next to it"
         )
     image = read_still(job.source)
     if image is None:
@@ -214,7 +214,7 @@ def _refuse_to_replace(outputs: Sequence[Path], made_by: str) -> None:
     if others:
         raise LocalizationError(
             f"{main if main.exists() else others[0]}: exists and was made from another file, by another model or with other "
-            "settings; give --overwrite"
+            "settings; pass --overwrite"
         )
 
 

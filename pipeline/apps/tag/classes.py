@@ -186,7 +186,7 @@ def _select(text: str, numbers: Mapping[str, list[int]], classes: ClassList, whe
     found = numbers.get(text.lower(), [])
     if len(found) > 1:
         raise TaggingError(
-            f"{where}: {text!r} is the name of several classes: {', '.join(map(str, found))}; give one number"
+            f"{where}: {text!r} is the name of several classes: {', '.join(map(str, found))}; use one number"
         )
     if not found:
         close = get_close_matches(text.lower(), numbers, n=3)

@@ -119,7 +119,7 @@ def _load(model: FrameModel) -> nn.Module:
     if not model.name.startswith(TIMM) or not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=3)
         raise TaggingError(
-            f"--frames {model.name}: give timm:NAME with a model of timm {timm.__version__}"
+            f"--frames {model.name}: pass timm:NAME with a model of timm {timm.__version__}"
             + (f"; close: {', '.join(TIMM + each for each in close)}" if close else "")
         )
     downloaded = model.weights == TIMM_WEIGHTS
@@ -142,13 +142,13 @@ def _classes(net: nn.Module, model: FrameModel) -> ClassList:
         classes = read_class_names(model.labels)
         if len(classes.names) != n_classes:
             raise TaggingError(
-                f"{model.labels}: {len(classes.names)} names, but {model.name} has {n_classes} classes; give the names of its own classes"
+                f"{model.labels}: {len(classes.names)} names, but {model.name} has {n_classes} classes; pass the names of its own classes"
             )
         return classes
     subset = timm_data.infer_imagenet_subset(net)
     if subset is None:
         raise TaggingError(
-            f"{model.name} has {n_classes} classes, which are not those of ImageNet; give their names with --frame-labels"
+            f"{model.name} has {n_classes} classes, which are not those of ImageNet; pass their names with --frame-labels"
         )
     return imagenet_classes(subset)
 

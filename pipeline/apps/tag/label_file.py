@@ -113,7 +113,7 @@ def finished(output: Path, identity: str, *, overwrite: bool) -> Tagged | None:
     except (TaggingError, KeyError, TypeError):
         reason = f"has no record ({record_path(output).name})"
     if not overwrite:
-        raise TaggingError(f"{output}: exists and {reason}; give --overwrite, or another output")
+        raise TaggingError(f"{output}: exists and {reason}; pass --overwrite, or another output")
     return None
 
 

@@ -96,9 +96,9 @@ def tag(
         side: _absolute(model) for side, model in zip(SIDES, (frames, sounds), strict=True) if model is not None
     }
     if not models:
-        raise TaggingError("no classifier: give one of frames (--frames), one of audio (--sounds), or both")
+        raise TaggingError("no classifier: pass one of frames (--frames), one of audio (--sounds), or both")
     if output.suffix.lower() != ".csv":
-        raise TaggingError(f"{output}: the output is a table; give it the extension .csv")
+        raise TaggingError(f"{output}: the output is a table; use the extension .csv")
     shards = ShardSet.open(shards_folder(split.project, split.dataset, split.name).absolute())
     classifiers = {side: loaded(model, None) for side, model in models.items()}
     digests = {side: each.digest for side, each in classifiers.items()}

@@ -105,7 +105,7 @@ def open_model(path: Path) -> Runtime:
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
-        raise TaggingError(f"{path}: not a model that can be run; give a file {' or '.join(_KINDS)}")
+        raise TaggingError(f"{path}: not a model that can be run; pass a file {' or '.join(_KINDS)}")
     if not path.is_file():
         raise TaggingError(f"{path}: no such file; check the path")
     try:

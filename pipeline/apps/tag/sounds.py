@@ -101,7 +101,7 @@ class SoundTagger:
             output = np.asarray(1 / (1 + np.exp(-np.clip(output, -80, 80))))
         elif output.min() < -_ROUNDING or output.max() > 1 + _ROUNDING:
             raise TaggingError(
-                f"{self.path}: returns values from {output.min():.3g} to {output.max():.3g}, which are not probabilities; give "
+                f"{self.path}: returns values from {output.min():.3g} to {output.max():.3g}, which are not probabilities; pass "
                 "--sound-logits if they are logits"
             )
         return np.asarray(output.reshape(-1, output.shape[-1]).mean(axis=0))
@@ -136,6 +136,6 @@ def _stated_rate(path: Path, metadata: dict[str, str]) -> int:
     text = metadata.get(SAMPLE_RATE, "")
     if not text.isdigit() or int(text) == 0:
         raise TaggingError(
-            f"{path}: does not state its sample rate; give --sample-rate, such as 16000 for YAMNet or 32000 for PANNs"
+            f"{path}: does not state its sample rate; pass --sample-rate, such as 16000 for YAMNet or 32000 for PANNs"
         )
     return int(text)

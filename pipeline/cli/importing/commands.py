@@ -231,7 +231,7 @@ def vggss(options: ImportOptions, **rest: Any) -> ImportReport:
     from pipeline.datasets.importers.vggss import import_vggss
 
     if rest["train_size"] is not None and rest["train_list"] is None:
-        raise click.UsageError("--train-size requires --train; give a training list, or leave --train-size out")
+        raise click.UsageError("--train-size requires --train; pass a training list, or leave --train-size out")
     return import_vggss(options, **rest)
 
 

@@ -39,7 +39,7 @@ def browse(artifacts: Artifacts, shards: Path | None, clips: Path | None, port: 
 
     opened = open_shards(artifacts.run, shards)
     if opened is None:
-        raise ShardError(f"{artifacts.run}: no shards found for this run; give their folder with --shards")
+        raise ShardError(f"{artifacts.run}: no shards found for this run; pass their folder with --shards")
     listed, media_root = clip_list(artifacts.run, clips)
     try:
         server = BrowseServer(RunClips(artifacts.run, opened, listed, media_root), title=str(artifacts.run), port=port)

@@ -91,7 +91,7 @@ def _frame_side(artifacts: Artifacts, shards: Path | None) -> int:
     opened = open_shards(artifacts.run, shards)
     if opened is None:
         raise PseudoLabelError(
-            f"{artifacts.run}: no shards of its training set, so the frame size is unknown; give their folder with --shards"
+            f"{artifacts.run}: no shards of its training set, so the frame size is unknown; pass their folder with --shards"
         )
     return opened.image_size
 

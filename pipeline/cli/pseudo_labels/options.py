@@ -101,7 +101,7 @@ def frames_of(artifacts: Artifacts, shards: Path | None) -> Frames:
 
     opened = open_shards(artifacts.run, shards)
     if opened is None:
-        note("note: no shards found, so frames are not shown; give their folder with --shards")
+        note("note: no shards found, so frames are not shown; pass their folder with --shards")
     return Frames(opened)
 
 

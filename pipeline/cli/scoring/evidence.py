@@ -39,7 +39,7 @@ def evidence(datasets: tuple[str, ...], out: Path, note: str) -> None:
     # Names, not paths: the page is for other machines as well.
     names = [each.name for each in results]
     if len(set(names)) < len(names):
-        raise EvaluationError(f"{' '.join(datasets)}: two results have the same name; give each dataset once")
+        raise EvaluationError(f"{' '.join(datasets)}: two results have the same name; pass each dataset once")
     command = shlex.join(["soundspot", "evidence", *names])
     for path in write_evidence(out, results, command=command, note=note):
         echo(f"wrote {path}")

@@ -59,6 +59,6 @@ def leak_message(report: ImportReport) -> str:
     """Return the error message: the leaking clips (the first ones if there are many), and what to do."""
     return (
         f"{report.dataset}: {counted(len(report.leaks), 'training clip')} in the test list or cut from its videos: "
-        f"{report.listing(report.leaks, MAX_SHOWN)}. Give --leaks drop to train without them, or --leaks keep to train "
+        f"{report.listing(report.leaks, MAX_SHOWN)}. Pass --leaks drop to train without them, or --leaks keep to train "
         "on them anyway"
     )

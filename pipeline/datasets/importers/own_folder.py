@@ -27,7 +27,7 @@ def dataset_name(folder: Path) -> str:
     plain = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", plain)[:_LONGEST_NAME].strip("_-")
     if not name:
-        raise ManifestError(f"{folder}: the name of this folder gives no valid name for the dataset; give --name")
+        raise ManifestError(f"{folder}: the name of this folder gives no valid name for the dataset; pass --name")
     return name
 
 
@@ -43,7 +43,7 @@ def unlisted_videos(project: Path, name: str, folder: Path) -> list[str]:
     found = found_videos(folder, ImportReport(name), kept=known)
     if not known.keys() & {clip.video for clip in found}:
         raise ManifestError(
-            f"{manifest_folder(project, name)}: exists, and none of its videos are in {folder}; give another name with --name"
+            f"{manifest_folder(project, name)}: exists, and none of its videos are in {folder}; choose another name with --name"
         )
     rejected = _left_out(manifest_folder(project, name) / REPORT_FILE)
     return [clip.video for clip in found if clip.clip_id not in {*known.values(), *rejected} and clip.video]

@@ -186,7 +186,7 @@ def _check(dataset: Dataset) -> None:
     if leaks and not dataset.leaks_allowed:
         dataset.report.shared = leaks
         raise ManifestError(
-            f"{dataset.name}: train and test share {len(leaks)} ids or files: {dataset.report.listing(leaks, 10)}. Give "
+            f"{dataset.name}: train and test share {len(leaks)} ids or files: {dataset.report.listing(leaks, 10)}. Pass "
             "--leaks drop to train without them, or --leaks keep to train on them anyway"
         )
     for split, boxes in dataset.boxes.items():

@@ -70,7 +70,7 @@ def read_pixel_boxes(found: Found, report: ImportReport) -> PixelBoxes:
         )
     coordinates = [value for several in boxes.values() for box in several for value in box if isinstance(value, float)]
     if coordinates and max(coordinates) <= 1:
-        raise ManifestError(f"{path}: no coordinate is above 1, so the boxes look like fractions; give pixels")
+        raise ManifestError(f"{path}: no coordinate is above 1, so the boxes look like fractions; use pixels")
     report.n_boxes += sum(map(len, boxes.values()))
     return PixelBoxes(path, dict(boxes))
 

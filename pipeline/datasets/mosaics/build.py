@@ -155,7 +155,7 @@ def _labels(seen: Found, heard: Found, chosen: Sequence[str], grid: int, report:
     if len(labels) < grid**2:
         raise ManifestError(
             f"a mosaic of {grid}×{grid} cells needs {grid**2} different classes, but there are {len(labels)} "
-            f"({', '.join(labels) or 'none'}); add classes, or give a smaller --grid"
+            f"({', '.join(labels) or 'none'}); add classes, or use a smaller --grid"
         )
     if unused := sorted((seen.labels | heard.labels) - set(labels)):
         report.notes.append(f"classes that are not used: {shortened(unused)}")

@@ -104,7 +104,7 @@ def _found(folder: Path, sources: list[Source], problem: str, *, mapped: bool) -
 
 def _folders(root: Path, given: Path) -> list[Path]:
     if not root.is_dir():
-        raise ManifestError(f"{given}: no such folder; give a folder with one folder for each class")
+        raise ManifestError(f"{given}: no such folder; pass a folder with one folder for each class")
     return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 

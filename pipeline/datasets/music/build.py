@@ -131,7 +131,7 @@ def build_music_synthetic(
 def _check(settings: BuildSettings, boxes: Path | None, quadrant_boxes: bool) -> None:
     if settings.test and (boxes is None) != quadrant_boxes:
         raise ManifestError(
-            "test clips need boxes: give either --boxes FILE with the boxes of solo frames, or --quadrant-boxes to use "
+            "test clips need boxes: pass either --boxes FILE with the boxes of solo frames, or --quadrant-boxes to use "
             "each instrument's whole quadrant as its box"
         )
     if settings.image_size % 2 or min(settings.train, settings.test) < 0 or settings.train + settings.test < 1:

@@ -92,8 +92,8 @@ def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Patt
     digest = media_fingerprint(staging, names)
     if keep not in (None, digest):
         raise ManifestError(
-            f"{media}: this import would change the media of the existing dataset; give --force to write them and the lists again, "
-            "or another name with --name"
+            f"{media}: this import would change the media of the existing dataset; pass --force to write them and the lists again, "
+            "or choose another name with --name"
         )
     for path in [path for folder in _FOLDERS for path in sorted((staging / folder).glob("*"))]:
         target = media / path.relative_to(staging)

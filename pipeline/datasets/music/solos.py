@@ -49,7 +49,7 @@ def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo]
         There are no videos, the list is malformed, or an id is not a slug or not unique.
     """
     if not folder.is_dir():
-        raise ManifestError(f"{folder}: no such folder; give the folder of the solo videos")
+        raise ManifestError(f"{folder}: no such folder; pass the folder of the solo videos")
     files = _video_files(folder)
     if video_list is None:
         listed = [(_instrument(path.parent.name), path.stem) for path in files if path.parent.parent == folder]

