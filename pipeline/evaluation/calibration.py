@@ -82,9 +82,10 @@ class Calibration:
         return 0.0 if peak < self.own[0] else float(np.interp(peak, self.own, _SHARES))
 
     def rejected(self, miss_rate: float) -> dict[str, float]:
-        """Return, for each kind of foreign audio, the share of frames with a confidence below `miss_rate`."""
-        threshold = np.interp(miss_rate, _SHARES, self.own)
-        return {name: float(np.interp(threshold, peaks, _SHARES, left=0.0)) for name, peaks in self.foreign.items()}
+        """Return the share of frames with a confidence below `miss_rate`: for "own" audio, and for each kind of foreign audio."""
+        # A peak that is equal to the threshold is at least as high as `miss_rate` of the clips, so it is not rejected.
+        threshold = float(np.interp(miss_rate, _SHARES, self.own)) if miss_rate > 0 else -np.inf
+        return {name: _share_below(threshold, peaks) for name, peaks in {"own": self.own, **self.foreign}.items()}
 
     def miss_interval(self, miss_rate: float) -> tuple[float, float]:
         """Return the 95% interval of the share of all frames that are "not found" with their own audio.
@@ -110,10 +111,10 @@ class Calibration:
                 f"{on}, which is few: 'source not found' for {low:.0%} to {high:.0%} of the frames with their own audio (95% "
                 f"interval; {miss_rate:.0%} intended); {FEW_CLIPS} clips or more give a reliable rate"
             )
-        foreign = ", ".join(
-            f"{share:.0%} with {_AUDIO_NAMES.get(name, name)}" for name, share in self.rejected(miss_rate).items()
-        )
-        return f"{on}: 'source not found' for {miss_rate:.0%} of the frames with their own audio, {foreign}"
+        shares = self.rejected(miss_rate)
+        own = shares.pop("own")
+        foreign = ", ".join(f"{share:.0%} with {_AUDIO_NAMES.get(name, name)}" for name, share in shares.items())
+        return f"{on}: 'source not found' for {own:.0%} of the frames with their own audio, {foreign}"
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -225,6 +226,15 @@ NOISES: Mapping[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {"
 
 def _peaks(maps: np.ndarray) -> np.ndarray:
     return np.asarray(maps.max(axis=(1, 2)))
+
+
+def _share_below(threshold: float, percentiles: Sequence[float]) -> float:
+    """Return the share of values strictly below a threshold, interpolated between percentiles."""
+    above = int(np.searchsorted(percentiles, threshold))  # of the lowest percentile that is not below
+    if above == 0 or above == len(percentiles):
+        return float(above > 0)
+    low, high = percentiles[above - 1], percentiles[above]
+    return float(_SHARES[above - 1] + (threshold - low) / (high - low) * (_SHARES[above] - _SHARES[above - 1]))
 
 
 def _percentiles(peaks: np.ndarray) -> list[float]:

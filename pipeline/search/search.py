@@ -22,9 +22,10 @@ from filelock import FileLock
 
 from pipeline.common.config import TrainingSettings
 from pipeline.common.console import report
-from pipeline.common.errors import SearchError
+from pipeline.common.errors import SearchError, SettingsError
 from pipeline.common.files import fingerprint, locked
 from pipeline.common.project import INITIAL_RUN, MODEL_FILE
+from pipeline.methods.build import method_settings
 from pipeline.search.results import Line, best_trial, update_table
 from pipeline.search.space import RowSpace, with_values
 from pipeline.search.study import STUDY_FILE, RowStudy, Trial
@@ -32,6 +33,7 @@ from pipeline.search.trial import TrialRunner, trial_folder
 from pipeline.search.validation import Validation
 from pipeline.shards.reader import ShardSet
 from pipeline.training.parallel import run_in_parallel
+from pipeline.training.spec import read_classes
 from pipeline.training.train import initialize
 
 
@@ -116,7 +118,11 @@ class _FromStart:
         """Run the trials of a row that are missing, and return all."""
         search, folder = self.search, self.search.folder / space.row
         shared = self._shared_conditions()
-        own = {"space": {name: _plain(each) for name, each in space.spaces.items()}, "settings": dict(space.fixed)}
+        own = {
+            "space": {name: _plain(each) for name, each in space.spaces.items()},
+            "settings": dict(space.fixed),
+            "class labels": self._class_labels(space.row),
+        }
         conditions = json.loads(json.dumps({**shared, **own}))
         runner = TrialRunner(
             search.folder,
@@ -135,22 +141,31 @@ class _FromStart:
             while sum(each.state != "running" for each in trials) < search.trials:
                 trial = study.next()
                 on_score = partial(study.report, trial.number) if search.prune else None
-                result = runner.run(space.row, trial, on_score=on_score)
+                try:
+                    result = runner.run(space.row, trial, on_score=on_score)
+                except SettingsError:
+                    # Of the first trial: once params.yaml is mended, the study starts with its settings.
+                    study.remove()
+                    raise
                 study.finish(trial.number, result.state, score=result.score, seconds=result.seconds)
                 trials = self._publish(study, space, shared)
                 runner.remove_runs(space.row, trials)
                 report(_describe(space.row, trials, search))
         return trials
 
+    def _class_labels(self, row: str) -> list[Any]:
+        search = self.search
+        if row == INITIAL_RUN:
+            return []
+        classes = read_classes(method_settings(search.settings, row), search.train, search.clips)
+        return classes.identity if classes else []
+
     def _shared_conditions(self) -> dict[str, Any]:
         search, settings = self.search, self.search.settings
-        train, validation = search.train, search.validation
         return {
             "seed": search.seed,
-            "metric": validation.metric,
-            "evaluation": validation.evaluation.model_dump(mode="json"),
-            "training clips": [train.fingerprint, train.content_digest],
-            "validation clips": [validation.shards.fingerprint, validation.shards.content_digest],
+            **search.validation.conditions,
+            "training clips": [search.train.fingerprint, search.train.content_digest],
             "batch_size": settings.batch_size,
             "encoder": settings.encoder.model_dump(mode="json"),
             "augmentation": settings.augmentation.model_dump(mode="json"),

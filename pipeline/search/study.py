@@ -154,6 +154,10 @@ class RowStudy:
         found = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[state]
         self._study.tell(number, score if state == "complete" else None, state=found)
 
+    def remove(self) -> None:
+        """Remove all trials, and what they depend on."""
+        self._optuna.delete_study(study_name=self._space.row, storage=self._study._storage)
+
     def _handle(self, number: int) -> Any:
         return self._optuna.trial.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
 

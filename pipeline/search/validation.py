@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from pipeline.common.config import EvaluationSettings
 from pipeline.common.errors import DivergenceError, SearchError
+from pipeline.common.files import fingerprint
 from pipeline.evaluation.response_maps import BATCH_SIZE
 from pipeline.manifests.boxes import Box
 from pipeline.methods.trained_model import TrainedModel
@@ -39,6 +41,17 @@ class Validation:
     evaluation: EvaluationSettings
     metric: str
     device: str = "auto"
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What a score depends on besides the model, as JSON values."""
+        boxes = sorted(astuple(box) for box in self.boxes)
+        return {
+            "metric": self.metric,
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "validation clips": [self.shards.fingerprint, self.shards.content_digest],
+            "validation boxes": fingerprint({"boxes": boxes}),
+        }
 
     def score(self, model: TrainedModel, name: str) -> float:
         """Return the metric of a model, in [0, 1].

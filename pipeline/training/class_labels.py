@@ -16,9 +16,11 @@ Clips outside the training set are ignored.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +47,11 @@ class ClipClasses:
 
     names: tuple[str, ...]
     targets: np.ndarray
+
+    @property
+    def identity(self) -> list[Any]:
+        """The names and a digest of the targets, for fingerprints."""
+        return [list(self.names), hashlib.sha256(self.targets.tobytes()).hexdigest()]
 
 
 def read_clip_classes(clips: Path, split: str, clip_ids: Sequence[str], *, label_file: Path | None) -> ClipClasses:

@@ -133,4 +133,5 @@ def converged(rows: Sequence[Mapping[str, float]], rule: Convergence) -> bool:
 
 
 def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6g}"
+    # Counts of steps have more than six digits in long runs.
+    return "" if math.isnan(value) else f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"

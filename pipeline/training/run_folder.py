@@ -27,6 +27,12 @@ from pipeline.common.record import changed_code, read_record, write_record
 from pipeline.common.seeding import evenly_spaced
 from pipeline.training.checkpoints import read_checkpoint
 
+_FILES_OF_EPOCHS = (
+    (project.LABELS_FOLDER, project.LABELS_PATTERN),
+    (project.LABELS_FOLDER, project.START_PATTERN),
+    (project.WEIGHTS_FOLDER, project.WEIGHTS_PATTERN),
+)
+
 
 class Status(Enum):
     """The status of a run folder."""
@@ -172,11 +178,11 @@ class RunFolder:
                 return f"{name} is missing"
             if file_digest(path) != checksum:
                 return f"{name} was modified"
-        # A file that does not belong to the run would be read as one of its epochs.
-        for name in (project.LABELS_FOLDER, project.WEIGHTS_FOLDER):
-            for path in sorted((self.path / name).glob("*")):
+        # A file of another run would be read as one of its epochs. Other files, such as .DS_Store, are no reason to train again.
+        for folder, pattern in _FILES_OF_EPOCHS:
+            for path in sorted((self.path / folder).glob(pattern)):
                 if path.relative_to(self.path).as_posix() not in checksums:
-                    return f"{name}/{path.name} does not belong to the run"
+                    return f"{folder}/{path.name} does not belong to the run"
         return ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -159,7 +158,7 @@ def train_specs(
     """Return the specifications of the runs of `train` for one method, one per seed."""
     check_temperature(settings, method)
     iteration = method_settings(settings, method)
-    classes = _read_classes(iteration, shards, clips)
+    classes = read_classes(iteration, shards, clips)
     other = method_with_same_weights(settings, method)
     specs = []
     for seed in seeds:
@@ -223,7 +222,7 @@ def _spec(
         "iteration": iteration.model_dump(mode="json"),
         "shards": [shards.fingerprint, shards.content_digest],
         "start": start,
-        "classes": [list(classes.names), hashlib.sha256(classes.targets.tobytes()).hexdigest()] if classes else [],
+        "classes": classes.identity if classes else [],
     }
     # The initialization only writes pseudo-labels after its last epoch, as epoch 0.
     last = iteration.epochs if stage == "train" else 0
@@ -256,7 +255,8 @@ def epochs_with_labels(method: str, iteration: IterationSettings) -> tuple[int, 
     return labeled_epochs(iteration.epochs, iteration.keep_epochs, needed=method_class(method).reads_labels)
 
 
-def _read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:
+def read_classes(iteration: IterationSettings, shards: ShardSet, clips: Path | None) -> ClipClasses | None:
+    """Return the class labels of the training clips if the method learns from them, else None. Raises ManifestError, TrainingError."""
     if not isinstance(iteration, LabeledSettings):
         return None
     label_file = None if iteration.label_file is None else Path(iteration.label_file)

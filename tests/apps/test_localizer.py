@@ -83,6 +83,19 @@ def test_no_region_and_the_whole_frame():
 # ---------------------------------------------------------------------------- calibration
 
 
+def test_rejected_shares_are_those_of_the_confidence_also_if_peaks_tie():
+    random = np.random.default_rng(0)
+    # Maps of zeros, as from MSSL where no class that is heard is positive anywhere.
+    own = np.concatenate([np.zeros(20), random.uniform(size=180)])
+    foreign = np.concatenate([np.zeros(80), random.uniform(size=120)])
+    for peaks in (own, np.full(200, 0.3), np.maximum(own, 0.4)):
+        calibration = Calibration.of(peaks, {"shuffled": foreign}, model="m", split="validation")
+        for miss_rate in (0.0, 0.05, 0.1, 0.3, 0.9):
+            confidences = {"own": map(calibration.confidence, peaks), "shuffled": map(calibration.confidence, foreign)}
+            expected = {name: np.mean([each < miss_rate for each in found]) for name, found in confidences.items()}
+            assert calibration.rejected(miss_rate) == pytest.approx(expected, abs=0.01)
+
+
 def test_confidence_is_a_fraction_of_the_calibration_clips():
     peaks = np.random.default_rng(0).permutation(np.arange(1, 202) / 202)
     foreign = {"shuffled": peaks / 2, "hiss": np.full(50, -1.0), "hum": np.full(50, 9.0)}
@@ -94,9 +107,9 @@ def test_confidence_is_a_fraction_of_the_calibration_clips():
     assert calibration.confidence(2) == 1
     assert calibration.confidence(0.0) == 0
     # The shuffled peaks are half as large: twice as many lie below.
-    assert calibration.rejected(0.05) == pytest.approx({"shuffled": 0.1, "hiss": 1, "hum": 0}, abs=0.01)
-    assert calibration.rejected(0.0)["shuffled"] == pytest.approx(0.01, abs=0.01)
-    assert calibration.rejected(1.0) == {"shuffled": 1, "hiss": 1, "hum": 0}
+    assert calibration.rejected(0.05) == pytest.approx({"own": 0.05, "shuffled": 0.1, "hiss": 1, "hum": 0}, abs=0.01)
+    assert calibration.rejected(0.0) == {"own": 0, "shuffled": 0, "hiss": 0, "hum": 0}
+    assert calibration.rejected(1.0) == {"own": 1, "shuffled": 1, "hiss": 1, "hum": 0}
     described = calibration.describe(0.05)
     assert re.search(r"\b201 clips \(validation\).*\b5%.*\b11%.*\b100%.*\b0%", described)
 

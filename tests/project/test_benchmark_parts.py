@@ -7,6 +7,7 @@ import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ class Score:
     """Stands for the validation split: the score depends on the weights alone."""
 
     metric = "success_rate"
+    conditions: ClassVar = {"boxes": "of the test"}
 
     def __init__(self, shards):
         self.shards, self.scored = shards, []
@@ -34,6 +36,7 @@ class Score:
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
     """The script in a project whose dataset is in memory; `validation` counts what is scored."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module = importlib.import_module("benchmarks.parts")
     settings = make_settings(augmentation=AugmentationSettings(flip=False))
     block = json.loads(settings.model_dump_json())
@@ -49,7 +52,10 @@ def parts(tmp_path, monkeypatch):
         "cells": replace(module.PARTS["cells"], values=(0, 2), rows=("itr",)),
         "draws": replace(module.PARTS["draws"], values=(2,), rows=("itr",)),
     }
-    monkeypatch.setattr(module, "PARTS", small)
+    for name in list(module.PARTS):
+        monkeypatch.delitem(module.PARTS, name)
+    for name, part in small.items():
+        monkeypatch.setitem(module.PARTS, name, part)
     monkeypatch.setattr(module, "validation", validation, raising=False)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/parts.md").write_text(PAGE)
@@ -95,9 +101,49 @@ def test_it_measures_each_value_once(parts, capsys):
     assert len(parts.validation.scored) == scored + 4 * 2  # two draws; one draw of one cell is in the part `cells`
     (one,) = [each for each in rows() if (each["part"], each["value"], each["seed"]) == ("draws", "1", "0")]
     assert {**one, "part": "cells"} in rows()
+    earlier = rows()
     parts.main([*words, "delta_a", "--fresh"])
-    assert [{**each, "seconds": ""} for each in rows()] == [{**each, "seconds": ""} for each in measured]
+    again = [each for each in rows() if each["part"] == "delta_a"]
+    assert len(parts.validation.scored) == scored + 4 * 2 + 6 * 2
+    assert [{**each, "seconds": ""} for each in again] == [{**each, "seconds": ""} for each in measured]
+    assert [each for each in rows() if each["part"] != "delta_a"] == [e for e in earlier if e["part"] != "delta_a"]
     assert not list(Path("benchmarks/results/parts/tiny").glob("run/*.pt"))
+
+
+@pytest.mark.slow
+def test_a_mean_does_not_mix_settings(parts, capsys):
+    words = ["--dataset", "tiny", "--parts"]
+    parts.main([*words, "cells", "draws", "--seeds", "0", "1"])
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["training"]["tiny"]["iterate"]["learning_rate"] *= 2
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    capsys.readouterr()
+
+    parts.main([*words, "cells", "--seeds", "0"])
+    assert {each["seed"] for each in rows() if each["part"] == "cells"} == {"0"}
+    assert {each["seed"] for each in rows() if each["part"] == "draws"} == {"0", "1"}
+    assert "draws: measured with other settings or data; measure it again (--parts draws)" in capsys.readouterr().out
+
+
+def test_another_table_is_refused_before_anything_is_trained(parts, capsys):
+    Path("docs/parts").mkdir()
+    Path("docs/parts/mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit):
+        parts.main(["--dataset", "tiny", "--parts", "cells"])
+    assert "mine.csv: not a table of this script" in capsys.readouterr().err
+    assert parts.validation.scored == []
+
+
+def test_links_are_relative_to_the_page(parts, tmp_path):
+    output = tmp_path / "elsewhere/tables/tiny.csv"
+    output.parent.mkdir(parents=True)
+    lines = [["cells", "itr", value, 0, "auc", 0.5, "", "0.1", 1, "c"] for value in (1, 2)]
+    with open(output, "w", newline="") as file:
+        csv.writer(file).writerows([parts.COLUMNS, *lines])
+    parts.main(["--dataset", "tiny", "--output", str(output), "--parts"])
+    text = Path("docs/parts.md").read_text()
+    assert "[CSV](../elsewhere/tables/tiny.csv)" in text
+    assert "(../elsewhere/tables/cells.png)" in text
 
 
 def test_the_page_is_written_from_the_tables_alone(parts):
@@ -118,7 +164,8 @@ def test_the_page_is_written_from_the_tables_alone(parts):
     assert parts.validation.scored == []
 
 
-def test_the_page_has_a_place_for_every_part_and_every_setting_of_ours():
+def test_the_page_has_a_place_for_every_part_and_every_setting_of_ours(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module, page = importlib.import_module("benchmarks.parts"), (ROOT / "docs/parts.md").read_text()
     for name in module.PARTS:
         assert page.count(f"<!-- {name} -->\n") == 1
@@ -127,8 +174,9 @@ def test_the_page_has_a_place_for_every_part_and_every_setting_of_ours():
     assert [name for name in ADDITIONS if f"`{name}" not in page] == []
 
 
-def test_the_values_of_every_dataset_fit():
+def test_the_values_of_every_dataset_fit(monkeypatch):
     """Otherwise a part would be left out when it is measured, hours later."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module = importlib.import_module("benchmarks.parts")
     settings = load_params(ROOT / "params.yaml").training
     for part in module.PARTS.values():

@@ -22,6 +22,7 @@ from pipeline.report.evidence.findings import (
     rules_sentence,
     shuffled_sentence,
 )
+from pipeline.report.evidence.page import page
 from pipeline.report.evidence.picture import row_groups
 from pipeline.report.evidence.results import read_results
 from tests.support.made_results import CLIPS, successes, write_content_free, write_row
@@ -119,6 +120,8 @@ def test_the_best_of_several_others_is_compared(tmp_path):
     content_free = check(Claim("", "iterative", ("random", "all_ones", "centered_gaussian", "mean_of_boxes")), results)
     assert (content_free.other, content_free.missing) == ("centered_gaussian", ())
     assert content_free.primary.value == pytest.approx(30.5 / CLIPS - 0.2)
+    # By another metric, another map may be the best.
+    assert list(content_free.differences) == ["success_rate"]
 
 
 def test_a_missing_row_is_named_and_not_compared(tmp_path):
@@ -144,7 +147,7 @@ def test_the_papers_differences_are_those_that_it_prints():
 def test_content_free_maps_and_the_rows_that_are_not_above_them(tmp_path):
     results = read_results(make(tmp_path / "demo", iterative=(30, 31), dmc=(8, 9)))
     assert content_free_sentence(results) == (
-        "The best content-free map, centered Gaussian, reaches 20.0% success rate, 22.0% AUC. Not shown to be above it in "
+        "The best content-free map, centered Gaussian, reaches 20.0% success rate. Not shown to be above it in "
         "success rate: DMC."
     )
 
@@ -194,6 +197,22 @@ def test_what_happens_over_the_epochs(tmp_path):
     assert relation.values == pytest.approx({"precision": 0.8, "chance": 0.2, "recall": 0.7})
 
 
+def test_a_relation_of_no_pair_in_the_last_epoch_has_no_precision(tmp_path):
+    folder = make(tmp_path / "demo", iterative=(30, 31), initial=(10, 10))
+    first = ["iterative,0,0,0.9,0.4,0.2,", "iterative,0,1,,0,0.2,0.4"]
+    write_epochs(folder, [*first, "iterative,1,0,0.9,0.4,0.2,", "iterative,1,1,0.8,0.5,0.2,0.4"])
+    assert audio_is_related(read_results(folder)) is None
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    folder = make(tmp_path / "demo", iterative=(30,), initial=(10,))
+    results = read_results(folder)
+    findings = {claim: [check(claim, results)] for claim in CLAIMS}
+    text = page([results], findings, figures=["a.webp"], tables=["a.csv"], command="soundspot evidence demo")
+    assert "another seed may reverse a verdict" in text
+    assert "Student's t" not in text
+
+
 def test_without_labels_only_the_regions_are_measured(tmp_path):
     folder = make(tmp_path / "demo", iterative=(30,))
     write_epochs(folder, ["iterative,0,1,,,,0.4", "iterative,0,2,,,,0.7"])
@@ -238,17 +257,26 @@ def test_the_page_has_a_sentence_for_each_claim_and_dataset(written):
     ]
     assert table[0] == ["claim", "paper: success rate", "demo: success rate", "real: quadrant accuracy"]
     verdicts = {row[0]: row[1:] for row in table[2:]}
-    assert verdicts["Intra-frame sampling helps"] == ["+5.2", "**holds**, +58.3", "–"]
-    assert verdicts["The full method beats plain contrastive learning"][2] == "**fails**, -25.0"
+    assert verdicts["Intra-frame sampling helps"] == ["+5.2", "**supported**, +58.3", "–"]
+    assert verdicts["The full method beats plain contrastive learning"][2] == "**contradicted**, -25.0"
     assert "The full method beats Attention" not in verdicts
     sentences = re.findall(
-        r"^- \*\*(demo|real): (holds|fails|does not show|no interval|not measured)\.\*\*", text, re.M
+        r"^- \*\*(demo|real): (supported|contradicted|inconclusive|no interval|not measured)\.\*\*", text, re.M
     )
     assert len(sentences) == 2 * len(verdicts)
     missing = text.split("## What is missing")[1]
     assert "rows not trained: Attention" in missing
     assert "The full method beats Attention" in missing
-    assert all(int(number) > 0 for number in re.findall(r"of (\d+) claims", text))
+    counted = re.findall(r"\*\*(demo|real)\*\*: (\d+) claims about scores: (\d+) supported, (\d+) contra", text)
+    of_scores = [row for row in table[2:] if "Figure" not in row[0]]
+    for column, (name, number, supported, contradicted) in enumerate(counted, 2):
+        verdicts_of = [row[column] for row in of_scores if row[column] != "–"]
+        assert (name, int(number)) == (("demo", "real")[column - 2], len(verdicts_of))
+        assert int(supported) == sum("supported" in each for each in verdicts_of)
+        assert int(contradicted) == sum("contradicted" in each for each in verdicts_of)
+    assert len(counted) == 2
+    # The third claim of the mosaics is about the best content-free map.
+    assert "By success rate, the paper's metric, 2 of them compare two rows" in text
 
 
 def test_links_lead_to_figures_with_the_color_of_each_group(written):
@@ -274,7 +302,7 @@ def test_the_numbers_beside_the_figures_are_those_of_the_page(written):
     claims = read_csv(written / "images" / "evidence-claims.csv")
     (intra,) = [c for c in claims if (c["claim"], c["metric"]) == ("Intra-frame sampling helps", "success_rate")]
     assert float(intra["difference"]) == pytest.approx((37 - 41 / 3) / CLIPS)
-    assert intra["verdict"] == "holds"
+    assert intra["verdict"] == "supported"
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], ["demo", "--out", "page.html"], ["real", "demo", "results/demo"]])

@@ -14,16 +14,16 @@ from pipeline.report.evidence.wording import cell, compared, interval, seeds_ahe
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.001, 0.2, "holds"),
-        (-0.2, -0.001, "fails"),
-        (-0.001, 0.2, "does not show"),
-        (0.0, 0.2, "does not show"),
-        (-0.2, 0.0, "does not show"),
-        (0.0, 0.0, "does not show"),
+        (0.001, 0.2, "supported"),
+        (-0.2, -0.001, "contradicted"),
+        (-0.001, 0.2, "inconclusive"),
+        (0.0, 0.2, "inconclusive"),
+        (-0.2, 0.0, "inconclusive"),
+        (0.0, 0.0, "inconclusive"),
         (math.nan, math.nan, "no interval"),
     ],
 )
-def test_a_claim_holds_above_zero_and_fails_below(low, high, verdict):
+def test_a_claim_is_supported_above_zero_and_contradicted_below(low, high, verdict):
     assert Estimate(0.1, low, high, (0.1,)).verdict == verdict
 
 
@@ -69,12 +69,12 @@ def test_both_parts_add_in_quadrature():
 
 def test_equal_rows_are_not_a_finding():
     found = estimate(np.zeros((3, 20)))
-    assert (found.low, found.high, found.verdict) == (0, 0, "does not show")
+    assert (found.low, found.high, found.verdict) == (0, 0, "inconclusive")
 
 
 def test_one_seed_has_no_interval_over_seeds():
     assert over_seeds([0.4]).verdict == "no interval"
-    assert over_seeds([0.4, 0.4]).verdict == "holds"
+    assert over_seeds([0.4, 0.4]).verdict == "supported"
 
 
 def test_an_interval_of_three_seeds_contains_the_truth():
@@ -104,7 +104,7 @@ def test_numbers_are_points():
     assert spread(over_seeds([0.1])) == "one seed, so no interval"
     assert seeds_ahead(found) == "1 of 3 seeds ahead"
     assert seeds_ahead(over_seeds([0.1])) == "one seed"
-    assert cell(found) == "does not show, -1.2"
-    assert cell(Estimate(0.2, 0.1, 0.3, (0.2,))) == "**holds**, +20.0"
+    assert cell(found) == "inconclusive, -1.2"
+    assert cell(Estimate(0.2, 0.1, 0.3, (0.2,))) == "**supported**, +20.0"
     assert compared("a", "b", found, "AUC") == "a is 1.2 points below b in AUC"
     assert compared("a", "b", over_seeds([0.00049]), "AUC") == "a is level with b in AUC"

@@ -7,13 +7,15 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 
 from pipeline.common.config import Convergence, SearchRange
-from pipeline.common.errors import DivergenceError, SearchError
+from pipeline.common.errors import DivergenceError, SearchError, SettingsError
+from pipeline.common.files import write_csv
 from pipeline.common.project import MODEL_FILE
 from pipeline.evaluation.response_maps import compute_maps
 from pipeline.scoring.protocols import get_protocol
@@ -117,6 +119,55 @@ def test_another_start_is_refused(tmp_path):
     changes = {"initialize": search.settings.initialize.model_copy(update={"temperature": 0.2})}
     with pytest.raises(SearchError, match=r"itr.*other initialization; .*--rows itr"):
         make_search(tmp_path, trials=1, **changes).run(make_spaces(other, **changes))
+
+
+def test_other_boxes_are_refused(tmp_path):
+    """Otherwise the best of scores against old and against corrected boxes would win."""
+    search = make_search(tmp_path, trials=1)
+    spaces = make_spaces()
+    search.run(spaces)
+    moved = [replace(box, x1=box.x1 - 0.05) for box in search.validation.boxes]
+    other = replace(search, trials=2, validation=replace(search.validation, boxes=moved))
+    with pytest.raises(SearchError, match=r"made with other validation boxes; .*--fresh"):
+        other.run(spaces)
+
+
+def test_other_class_labels_are_refused(tmp_path):
+    labels = tmp_path / "labels.csv"
+    methods = {"itr": {}, "mssl_stage1": {"label_file": str(labels), "hidden": 8}}
+    spaces = make_spaces({"mssl_stage1": {"class_threshold": [0.3, 0.5]}}, methods=methods)
+    search = make_search(tmp_path, trials=1, methods=methods)
+
+    def label(first):
+        write_csv(
+            labels,
+            ["clip_id", "label"],
+            [[clip, first if i % 2 else "b"] for i, clip in enumerate(search.train.clip_ids)],
+        )
+
+    label("a")
+    search.run(spaces)
+    label("c")
+    with pytest.raises(SearchError, match=r"made with other class labels; .*--fresh"):
+        replace(search, trials=2).run(spaces)
+
+
+def test_a_first_trial_that_cannot_be_trained_is_not_kept(tmp_path, monkeypatch):
+    search, spaces = make_search(tmp_path, trials=1), make_spaces(rows=["itr"])
+
+    def refuse(*_, **__):
+        raise SettingsError("clusters 11 exceeds the number of training clips")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "train", refuse)
+        with pytest.raises(SettingsError, match="clusters 11"):
+            search.run(spaces)
+    # With a setting mended in params.yaml, the first trial has that one.
+    (space,) = [space for space in spaces if space.row == "itr"]
+    mended = replace(space, first={**space.first, "delta_v": 0.9})
+    search.run([mended])
+    (line,) = [line for line in read_table(search.table) if line.row == "itr"]
+    assert (line.trial.state, line.trial.settings["delta_v"]) == ("complete", 0.9)
 
 
 def test_two_searches_of_one_row(tmp_path):

@@ -595,6 +595,14 @@ class TestWhenToResume:
         assert "epoch_007.h5 does not belong to the run" in capsys.readouterr().err
         assert [path.name for path in labels.iterdir()] == ["epoch_000.h5"]
 
+    @pytest.mark.parametrize("name", ["pseudo_labels/.DS_Store", "pseudo_labels/notes.txt", "weights/.nfs0001"])
+    def test_a_file_of_another_program_is_no_reason_to_train_again(self, world, tmp_path, monkeypatch, name):
+        initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+        assert self.epochs_run(world, tmp_path / "run", monkeypatch, make_settings()) == []
+        assert (tmp_path / "run" / name).read_text() == "mine"
+
     def test_a_finished_run_without_its_model_is_stale(self, world, tmp_path, monkeypatch, capsys):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         (tmp_path / "run/model.pt").unlink()

@@ -31,7 +31,7 @@ def regions_settle(results: Results) -> EpochFinding | None:
 
     Returns None if it was not measured, or if there are fewer than two epochs.
     """
-    runs = _measured(results, "mask_iou_previous")
+    runs = list(_measured(results, "mask_iou_previous").values())
     first, last = ([values[pick(values)] for values in runs] for pick in (min, max))
     if not runs or any(len(values) < 2 for values in runs):
         return None
@@ -40,12 +40,17 @@ def regions_settle(results: Results) -> EpochFinding | None:
 
 
 def audio_is_related(results: Results) -> EpochFinding | None:
-    """Compare the precision of y (Eq. 6) after the last epoch with chance. None if the training clips have no labels."""
-    precision, chance, recall = (
-        [values[max(values)] for values in _measured(results, column)] for column in ("precision", "alike", "recall")
-    )
-    if not precision or not len(precision) == len(chance) == len(recall):
+    """Compare the precision of y (Eq. 6) after the last epoch with chance.
+
+    Returns None if the training clips have no labels, or if y relates no pair after the last epoch of a run.
+    """
+    precisions, chances, recalls = (_measured(results, column) for column in ("precision", "alike", "recall"))
+    last = {seed: max(values) for seed, values in chances.items()}
+    if not last or any(epoch not in precisions.get(seed, {}) for seed, epoch in last.items()):
         return None
+    precision, chance, recall = (
+        [runs[seed][epoch] for seed, epoch in last.items()] for runs in (precisions, chances, recalls)
+    )
     difference = over_seeds([own - by_chance for own, by_chance in zip(precision, chance, strict=True)])
     return EpochFinding(difference, {"precision": _mean(precision), "chance": _mean(chance), "recall": _mean(recall)})
 
@@ -68,10 +73,20 @@ def relation_sentence(found: EpochFinding) -> str:
     )
 
 
-# Title, measurement, sentence.
+# Title, measurement, sentence, and what it needs.
 EPOCH_CLAIMS = (
-    ("Sounding regions settle over the epochs (Figure 6)", regions_settle, regions_sentence),
-    ("Audio that the model finds similar has the same class (Figure 7)", audio_is_related, relation_sentence),
+    (
+        "Sounding regions settle over the epochs (Figure 6)",
+        regions_settle,
+        regions_sentence,
+        "It needs the report on runs of two epochs or more.",
+    ),
+    (
+        "Audio that the model finds similar has the same class (Figure 7)",
+        audio_is_related,
+        relation_sentence,
+        "It needs the report, labels of the training clips, and related pairs after the last epoch.",
+    ),
 )
 
 
@@ -80,11 +95,11 @@ def _change(found: EpochFinding) -> str:
     return f"difference {signed(change.value)} points, {spread(change)}"
 
 
-def _measured(results: Results, column: str) -> list[dict[int, float]]:
-    """Return epoch → value for each seed of `iterative`; empty if nothing was measured."""
+def _measured(results: Results, column: str) -> dict[int, dict[int, float]]:
+    """Return seed → epoch → value of `iterative`; empty if nothing was measured."""
     path = results.folder / "report" / f"{STEM}.csv"
     if OURS not in results.rows or not path.is_file():
-        return []
+        return {}
     runs: dict[int, dict[int, float]] = {}
     try:
         for record in read_records(path, EvaluationError):
@@ -92,7 +107,7 @@ def _measured(results: Results, column: str) -> list[dict[int, float]]:
                 runs.setdefault(int(record["seed"]), {})[int(record["epoch"])] = float(record[column])
     except (KeyError, ValueError) as error:
         raise EvaluationError(f"{path}: damaged ({error}); run `dvc repro report`") from None
-    return [runs[seed] for seed in results.rows[OURS].seeds if seed in runs]
+    return {seed: runs[seed] for seed in results.rows[OURS].seeds if seed in runs}
 
 
 def _mean(values: list[float]) -> float:

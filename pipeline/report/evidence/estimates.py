@@ -20,7 +20,7 @@ from scipy import stats
 
 from pipeline.scoring.metrics import FloatArray, bootstrap_interval
 
-Verdict = Literal["holds", "does not show", "fails", "no interval"]
+Verdict = Literal["supported", "inconclusive", "contradicted", "no interval"]
 LEVEL = 0.95
 
 
@@ -42,12 +42,12 @@ class Estimate:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether a difference is above 0: ``"holds"``, or ``"fails"``, if the whole interval is above or below 0."""
+        """Whether a difference is above 0: ``"supported"``, or ``"contradicted"``, if the whole interval is above or below 0."""
         if math.isnan(self.low):
             return "no interval"
         if self.low > 0:
-            return "holds"
-        return "fails" if self.high < 0 else "does not show"
+            return "supported"
+        return "contradicted" if self.high < 0 else "inconclusive"
 
 
 def estimate(values: FloatArray) -> Estimate:

@@ -5,9 +5,6 @@ Each function returns one or two sentences about one dataset. Numbers are percen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.evaluation.labels import label_of
 from pipeline.report.evidence.claims import difference
 from pipeline.report.evidence.estimates import estimate
@@ -26,8 +23,8 @@ def content_free_sentence(results: Results) -> str:
     """Return the score of the best content-free map, and which trained rows are not shown to be above it."""
     primary = results.primary
     best = max(results.content_free, key=lambda name: results.content_free[name][primary])
-    level = [label_of(n) for n in results.rows if difference(results, n, best, primary).verdict != "holds"]
-    text = f"The best content-free map, {label_of(best)}, reaches {_scores(results, results.content_free[best])}."
+    level = [label_of(n) for n in results.rows if difference(results, n, best, primary).verdict != "supported"]
+    text = f"The best content-free map, {label_of(best)}, reaches {percent(results.content_free[best][primary])} {METRIC_NAMES[primary]}."
     if not level:
         return f"{text} Every trained row is above it."
     return f"{text} Not shown to be above it in {METRIC_NAMES[primary]}: {'; '.join(level)}."
@@ -92,13 +89,9 @@ def below_start_sentence(results: Results) -> str:
     below = {}
     for name in results.rows:
         change = difference(results, name, UNTOUCHED, metric)
-        if name != UNTOUCHED and change.verdict == "fails":
+        if name != UNTOUCHED and change.verdict == "contradicted":
             below[name] = f"{label_of(name)} ({signed(change.value)}, {seeds_ahead(change)})"
     start = (
         f"The initialization alone reaches {percent(results.rows[UNTOUCHED].metrics[metric])} {METRIC_NAMES[metric]}."
     )
     return f"{start} Training lowers it for: {'; '.join(below.values()) or 'none of the rows'}."
-
-
-def _scores(results: Results, metrics: Mapping[str, Any]) -> str:
-    return ", ".join(f"{percent(metrics[name])} {METRIC_NAMES[name]}" for name in results.metrics)

@@ -11,7 +11,9 @@ from pipeline.common.text_table import MISSING, Table, printable
 from pipeline.evaluation.labels import label_of
 from pipeline.report.evidence.claims import Claim, Finding, published_difference
 from pipeline.report.evidence.epochs import EPOCH_CLAIMS
+from pipeline.report.evidence.estimates import Estimate
 from pipeline.report.evidence.findings import (
+    SUCCESS,
     below_start_sentence,
     content_free_sentence,
     rules_sentence,
@@ -33,12 +35,14 @@ MEASURES = {
 }
 RULE = (
     "A claim says that one row scores above another, each with its own settings. Differences are in percentage points, paired by seed and "
-    "clip, except for those from content-free maps. Their 95% intervals cover the variation over test clips (bootstrap) and over seeds "
-    "(Student's t). A claim **holds** if the interval is above 0 and **fails** if it is below 0. Otherwise the results **do not show** it, "
-    "which is no evidence against it. About one in twenty of such intervals misses the true value.\n\n"
+    "clip, except for those from content-free maps. Their 95% intervals cover {variation}. A claim is **supported** if the interval is "
+    "above 0, and **contradicted** if it is below 0. Otherwise, the results are **inconclusive**, which is no evidence against the claim. "
+    "About one in twenty such intervals misses the true value; the page has dozens of them, and does not correct for that.\n\n"
     "The paper's differences are on SoundNet-Flickr with 10,000 training pairs: from Table 2 if it has both rows, otherwise from Table 1. "
     "Its only content-free row is Random."
 )
+SEVERAL_SEEDS = "the variation over test clips (bootstrap) and over seeds (Student's t)"
+ONE_SEED = "the variation over test clips (bootstrap), but not over seeds where a row has one seed: another seed may reverse a verdict"
 FINDINGS: Mapping[str, Callable[[Results], str]] = {
     "Maps that use neither frame nor audio": content_free_sentence,
     "The rule that turns a map into a region": rules_sentence,
@@ -84,8 +88,10 @@ def page(
         HOW_TO_READ.format(", ".join(f"[{table.rpartition('/')[2]}]({table})" for table in tables)),
         "\n".join(_measures(datasets)),
         "## Verdicts",
-        RULE,
-        "\n".join(f"- **{results.name}**: {_counts(shown, number)}" for number, results in enumerate(datasets)),
+        RULE.format(variation=ONE_SEED if _seeds(datasets)[0] == 1 else SEVERAL_SEEDS),
+        "\n".join(
+            f"- **{results.name}**: {_counts(shown, number, results)}" for number, results in enumerate(datasets)
+        ),
         overview.markdown().strip(),
         "## Each claim",
         *sentences,
@@ -102,13 +108,13 @@ def page(
 
 
 def _dataset_line(results: Results) -> str:
-    facts, seeds = results.any_row.metrics, sorted({len(row.seeds) for row in results.rows.values()})
+    facts, seeds = results.any_row.metrics, _seeds([results])
     manifest = manifest_folder(results.folder.resolve().parents[1], results.name)
     title = f"{printable(load_card(manifest).title)}; " if (manifest / CARD_FILE).is_file() else ""
     spread = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
     return (
         f"**{results.name}**: {title}{facts['n_clips']:,} clips of the split `{facts['split']}`, protocol `{facts['protocol']}`, "
-        f"{spread} seed{'' if spread == '1' else 's'} for each row. Verdicts follow the {METRIC_NAMES[results.primary]}."
+        f"{spread} seed{'' if spread == '1' else 's'} for each row. Verdicts are by {METRIC_NAMES[results.primary]}."
     )
 
 
@@ -123,13 +129,25 @@ def _measures(datasets: Sequence[Results]) -> list[str]:
     return lines
 
 
-def _counts(shown: Findings, number: int) -> str:
-    """Return how many of the claims about scores hold on the dataset with this number."""
-    verdicts = Counter(found[number].primary.verdict for found in shown.values() if found[number].differences)
-    return (
-        f"{verdicts.total()} claims about scores; holds: {verdicts['holds']}, fails: {verdicts['fails']}, does not show: "
-        f"{verdicts['does not show']}."
-    )
+def _seeds(datasets: Sequence[Results]) -> list[int]:
+    """Return how many seeds the rows have, ascending."""
+    return sorted({len(row.seeds) for results in datasets for row in results.rows.values()})
+
+
+def _counts(shown: Findings, number: int, results: Results) -> str:
+    """Return how many of the claims about scores are supported on the dataset with this number; of mosaics also by success rate."""
+    found = [each[number].differences for each in shown.values() if each[number].differences]
+    text = f"{len(found)} claims about scores: {_verdicts([next(iter(each.values())) for each in found])}."
+    if results.primary == SUCCESS:
+        return text
+    # The paper's metric; claims about the best of several rows have the primary one only.
+    by_success = [each[SUCCESS] for each in found if SUCCESS in each]
+    return f"{text} By success rate, the paper's metric, {len(by_success)} of them compare two rows: {_verdicts(by_success)}."
+
+
+def _verdicts(differences: Sequence[Estimate]) -> str:
+    counts = Counter(each.verdict for each in differences)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("supported", "contradicted", "inconclusive"))
 
 
 def _claims(datasets: Sequence[Results], shown: Findings) -> tuple[Table, list[str]]:
@@ -145,11 +163,12 @@ def _claims(datasets: Sequence[Results], shown: Findings) -> tuple[Table, list[s
         source = f" (paper: {signed(printed[0] / 100)} success rate, {signed(printed[1] / 100)} AUC)" if printed else ""
         rows.append((claim.title, signed(printed[0] / 100) if printed else MISSING, *map(_cell, found)))
         paragraphs.append(_paragraph(claim.title + source, datasets, [_sentence(claim, each) for each in found]))
-    for title, measure, sentence in EPOCH_CLAIMS:
+    for title, measure, sentence, needs in EPOCH_CLAIMS:
         measured = [measure(results) for results in datasets]
         rows.append((title, MISSING, *(cell(each.difference) if each else MISSING for each in measured)))
         sentences = [
-            f"{each.difference.verdict}.** {sentence(each)}" if each else "not measured.**" for each in measured
+            f"{each.difference.verdict}.** {sentence(each)}" if each else f"not measured.** {needs}"
+            for each in measured
         ]
         paragraphs.append(_paragraph(title, datasets, sentences))
     return Table(header, tuple(rows)), paragraphs

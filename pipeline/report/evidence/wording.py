@@ -41,7 +41,7 @@ def spread(estimate: Estimate) -> str:
 def cell(estimate: Estimate) -> str:
     """Return the cell of a table: the verdict, bold if it decides, and the difference."""
     verdict = estimate.verdict
-    return f"{f'**{verdict}**' if verdict in ('holds', 'fails') else verdict}, {signed(estimate.value)}"
+    return f"{f'**{verdict}**' if verdict in ('supported', 'contradicted') else verdict}, {signed(estimate.value)}"
 
 
 def compared(first: str, second: str, estimate: Estimate, metric: str) -> str:
