@@ -68,6 +68,8 @@ def draw(responses: Mapping[str, np.ndarray], ids: Sequence[str], boxes: Mapping
 
 
 def _draw_clip(axes: Axes, response: np.ndarray, boxes: Sequence[Box]) -> None:
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], autoscale_on=False)
+    axes.spines[:].set_visible(False)
     low, high = response.min(), response.max()
     heatmap = (response - low) / max(high - low, np.finfo(np.float32).tiny)
     draw_panel(axes, Panel(np.full((8, 8, 3), GRAY, np.uint8), boxes=boxes, heatmap=heatmap))

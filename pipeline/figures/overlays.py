@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -32,6 +34,7 @@ BOX_LINES: dict[bool, Any] = {True: "-", False: (0, (3, 2))}
 BOX_STROKE = withStroke(linewidth=2.6, foreground="black")
 LEGEND_WIDTH = 1.95  # inches, for the longest entry
 PANEL_PIXELS = 256  # smallest side of a painted map
+POINTS = 72  # per inch
 BAR_STEPS = 24  # colors of the color bar
 
 
@@ -96,50 +99,51 @@ def overlay_grid(
             frameon=False,
             fontsize=FONT_SIZE - 0.5,
         )
+    # One set of axes for all panels, in inches from the top left: each further one would take longer than drawing the panel.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
-            axes = figure.add_axes(
-                (
-                    (left + j * (side + 0.06)) / width,
-                    (height - top - i * row_height - side) / height,
-                    side / width,
-                    side / height,
-                )
-            )
-            draw_panel(axes, panel)
+            x, y = left + j * (side + 0.06), top + i * row_height
+            draw_panel(axes, panel, left=x, top=y, side=side)
             if i == 0:
-                axes.set_title(titles[j], fontsize=FONT_SIZE, pad=4)
+                axes.text(x + side / 2, y - 4 / POINTS, titles[j], ha="center", va="bottom", fontsize=FONT_SIZE)
             if j == 0 and names:
-                axes.set_ylabel(names[i], rotation=0, ha="right", va="center", labelpad=6, fontsize=FONT_SIZE)
+                axes.text(x - 6 / POINTS, y + side / 2, names[i], ha="right", va="center", fontsize=FONT_SIZE)
+            if panel.caption:
+                axes.text(
+                    x + side / 2, y + side + 2 / POINTS, panel.caption, ha="center", va="top", fontsize=FONT_SIZE - 1.5
+                )
     return figure
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """Draw a frame, its heat map, the outline of the sounding region, and the boxes."""
-    extent = (0, 1, 1, 0)
-    axes.imshow(panel.frame, extent=extent, interpolation="lanczos")
+def draw_panel(axes: Axes, panel: Panel, *, left: float = 0, top: float = 0, side: float = 1) -> None:
+    """Draw a frame, its heat map, the outline of the sounding region, and the boxes into a square of axes whose y points down.
+
+    `left`, `top` and `side` are in the coordinates of the axes, which should not adapt to what is drawn.
+    """
+    place: dict[str, Any] = {"extent": (left, left + side, top + side, top), "aspect": "auto"}
+    axes.imshow(panel.frame, interpolation="lanczos", **place)
     if panel.heatmap is not None:
         # Values are interpolated rather than colors, as everywhere else.
-        rows, columns = (max(side, PANEL_PIXELS) for side in panel.heatmap.shape)
-        heat = upsampled(panel.heatmap, height=rows, width=columns)
-        axes.imshow(painted(heat), extent=extent, interpolation="antialiased")
+        rows, columns = (max(length, PANEL_PIXELS) for length in panel.heatmap.shape)
+        finer = panel.heatmap.shape != (rows, columns)
+        heat = upsampled(panel.heatmap, height=rows, width=columns) if finer else panel.heatmap
+        axes.imshow(painted(heat), interpolation="antialiased", **place)
     if panel.region is not None and 0 < panel.region.mean() < 1:
         # Padding closes the outline where the region touches the frame border.
         mask = np.pad(panel.region, 1).astype(float)
         y, x = ((np.arange(-1, n - 1) + 0.5) / (n - 2) for n in mask.shape)
-        axes.contour(x, y, mask, [0.5], colors=[REGION_COLOR], linewidths=1.0)
+        outline = contour_generator(left + side * x, top + side * y, mask).lines(0.5)
+        axes.add_collection(
+            LineCollection(cast(list[np.ndarray], outline), colors=[REGION_COLOR], linewidths=1.0), autolim=False
+        )
     for box in panel.boxes:
-        _draw_box(axes, box)
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    if panel.caption:
-        axes.set_xlabel(panel.caption, fontsize=FONT_SIZE - 1.5, labelpad=2)
-
-
-def _draw_box(axes: Axes, box: Box) -> None:
-    rectangle = Rectangle((box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0, fill=False, edgecolor="white")
-    rectangle.set(linewidth=1.3, linestyle=BOX_LINES[box.sounding], path_effects=[BOX_STROKE])
-    axes.add_patch(rectangle)
+        corner, size = (left + side * box.x0, top + side * box.y0), (side * (box.x1 - box.x0), side * (box.y1 - box.y0))
+        rectangle = Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=1.3)
+        rectangle.set(linestyle=BOX_LINES[box.sounding], path_effects=[BOX_STROKE])
+        axes.add_artist(rectangle)
 
 
 def _legend_handles(panels: Sequence[Panel]) -> list[tuple[Any, str]]:
