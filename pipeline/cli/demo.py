@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.localize import localize as localize_command
-from pipeline.cli.options import PATH
+from pipeline.cli.options import PATH, default_device
 from pipeline.common.project import CLIP_SCORES_FILE, PARAMS_FILE, manifest_folder, results_folder
 
 DATASET, SPLIT = "demo", "test"
@@ -66,6 +66,7 @@ def localize(ctx: click.Context, n_clips: int, variant: str, folder: Path) -> No
         folder=folder,
         model=variant,
         dataset=DATASET,
+        device=default_device(),
         params_path=Path(PARAMS_FILE),
     )
 

@@ -66,15 +66,16 @@ def verify(path: Path) -> None:
     Example: soundspot verify data/demo/shards
     """
     from pipeline.common.errors import AccessError, FeatureError, ShardError
-    from pipeline.common.project import FEATURES_PATTERN
+    from pipeline.common.project import FEATURES_PATTERN, SHARD_PATTERN
     from pipeline.features.store import verify_features
     from pipeline.shards.reader import verify_shard, verify_split
 
     if not path.exists():
         raise ShardError(f"{path}: no such file or folder; pass a shard or a folder of shards")
-    shards = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    patterns = (SHARD_PATTERN, FEATURES_PATTERN)
+    shards = sorted(file for each in patterns for file in path.rglob(each)) if path.is_dir() else [path]
     if not shards:
-        raise ShardError(f"{path}: contains no shards (*.h5); run `dvc repro extract`")
+        raise ShardError(f"{path}: contains no shards ({SHARD_PATTERN}); run `dvc repro extract`")
     damaged = 0
     for shard in shards:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,20 @@ params_option = click.option(
     "--params", "params_path", type=PATH, default=PARAMS_FILE, show_default=True, help="Settings file."
 )
 
+DEVICE_VARIABLE = "SOUNDSPOT_DEVICE"
 device_option = click.option(
-    "--device", default="auto", show_default=True, envvar="SOUNDSPOT_DEVICE", help="auto, cpu, cuda or cuda:N."
+    "--device", default="auto", show_default=True, envvar=DEVICE_VARIABLE, help="auto, cpu, cuda or cuda:N."
 )
 model_option = click.option(
     "--model",
     envvar="SOUNDSPOT_MODEL",
     help="A model.pt, a run folder, or the name of a variant. Default: $SOUNDSPOT_MODEL, or the newest run on the dataset.",
 )
+
+
+def default_device() -> str:
+    """Return the device for a command that is called by another one, for which click reads no environment variable."""
+    return os.environ.get(DEVICE_VARIABLE, "auto")
 
 
 class FiniteRange(click.FloatRange):

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 @click.option("--split", default="train", show_default=True, help="The split to label.")
 @click.option("-o", "--output", required=True, type=PATH, help="The label file (.csv); its record is OUTPUT.json.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing label file.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), envvar="SOUNDSPOT_WORKERS", help="Processes. Default: one per core."
+)
 @click.option(
     "--device",
     default="auto",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.calibrate import calibrate
-from pipeline.cli.options import PATH
+from pipeline.cli.options import PATH, default_device
 from pipeline.common.console import echo, is_quiet, note
 from pipeline.common.project import CARD_FILE, MODEL_FILE, PARAMS_FILE, manifest_folder, runs_folder
 from pipeline.common.text_table import counted
@@ -109,7 +109,7 @@ def train(
             f"{name}: not calibrated, because only {n_held_out} video is held out; 'source not found' is never reported"
         )
     elif not scored:
-        ctx.invoke(calibrate, target=method, dataset=name, params_path=Path(PARAMS_FILE))
+        ctx.invoke(calibrate, target=method, dataset=name, params_path=Path(PARAMS_FILE), device=default_device())
     lines = _summary(folder, name, method, params.score_split, scored=scored)
     echo(f"\nfinished in {_duration(time.monotonic() - begun)}")
     echo("\n".join(f"{what + ':':15}{printable(where)}" for what, where in lines.items()))
@@ -222,7 +222,7 @@ def _check(params: Params, name: str, variants: list[str]) -> None:
     note(f"{name}: checking the dataset and the settings")
     # The time of epochs that are already trained is better than a measurement.
     n_batches = 0 if runs_folder(Path(), name).is_dir() else 1
-    found = check_dataset(Path.cwd(), params, name, variants=variants, n_batches=n_batches)
+    found = check_dataset(Path.cwd(), params, name, variants=variants, n_batches=n_batches, device=default_device())
     for text in found.notes:
         note(f"{name}: {text}")
     for problem in found.problems:
@@ -266,6 +266,7 @@ def _summary(folder: Path, name: str, method: str, split: str, *, scored: bool) 
     """Return where everything is, and the next command."""
     from pipeline.common.project import LABELS_FOLDER, ProjectPaths
     from pipeline.manifests.clips import TRAIN_SPLIT, read_clips
+    from pipeline.manifests.prepared import media_variable
 
     run, manifest = runs_folder(Path(), name) / method, manifest_folder(Path(), name)
     paths = ProjectPaths(Path(), name, method)
@@ -276,6 +277,10 @@ def _summary(folder: Path, name: str, method: str, split: str, *, scored: bool) 
         "pseudo-labels": f"{run / LABELS_FOLDER}; show them with: soundspot pl list {method}",
         "settings": f"training.{name} in {PARAMS_FILE}; dataset card: {manifest / CARD_FILE}",
     }
+    if not folder.resolve().is_relative_to(Path.cwd().resolve()):
+        # The card is committed and shared, so it must not contain a path of this machine.
+        variable = f"{media_variable(name)}={shlex.quote(str(folder.resolve()))}"
+        lines["media"] = f"outside the project; before other commands on this dataset: export {variable}"
     if paths.calibration.is_file():
         lines["calibration"] = str(paths.calibration)
     if scored:

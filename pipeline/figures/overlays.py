@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from textwrap import wrap
 from typing import Any, cast
 
@@ -103,16 +104,18 @@ def overlay_grid(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.set_axis_off()
+    # Names and captions come from data: $ is a character, not the start of a formula.
+    text = partial(axes.text, parse_math=False)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             x, y = left + j * (side + 0.06), top + i * row_height
             draw_panel(axes, panel, left=x, top=y, side=side)
             if i == 0:
-                axes.text(x + side / 2, y - 4 / POINTS, titles[j], ha="center", va="bottom", fontsize=FONT_SIZE)
+                text(x + side / 2, y - 4 / POINTS, titles[j], ha="center", va="bottom", fontsize=FONT_SIZE)
             if j == 0 and names:
-                axes.text(x - 6 / POINTS, y + side / 2, names[i], ha="right", va="center", fontsize=FONT_SIZE)
+                text(x - 6 / POINTS, y + side / 2, names[i], ha="right", va="center", fontsize=FONT_SIZE)
             if panel.caption:
-                axes.text(
+                text(
                     x + side / 2, y + side + 2 / POINTS, panel.caption, ha="center", va="top", fontsize=FONT_SIZE - 1.5
                 )
     return figure

@@ -53,6 +53,12 @@ _MAIN = {
     "quadrant": "quadrant_accuracy",
     "shuffled": f"{SHUFFLED}success_rate",
 }
+# What every reader of scores.json may rely on.
+_NEEDED = (
+    *("split", "seeds", "protocol", "threshold", "n_clips"),
+    *(key + end for key in ("success_rate", "auc") for end in ("", "_low", "_high")),
+    f"{SHUFFLED}success_rate",
+)
 _DIGITS = 4  # of metrics.json: a hundredth of a percent, finer than any interval
 
 
@@ -135,8 +141,12 @@ def read_baselines(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Read a ``scores.json``. Raises EvaluationError if it is missing or unusable."""
-    return _read_json(path, again=f"dvc repro {stage_name('evaluate', path.parent)}")
+    """Read a ``scores.json``. Raises EvaluationError if it is missing, damaged, or of another version."""
+    again = f"dvc repro {stage_name('evaluate', path.parent)}"
+    scores = _read_json(path, again=again)
+    if missing := [key for key in _NEEDED if key not in scores]:
+        raise EvaluationError(f"{path}: has no {', '.join(missing)}; run `{again}`")
+    return scores
 
 
 def _mean_over_seeds(runs: Sequence[Scores]) -> tuple[dict[str, Any], dict[str, Any]]:

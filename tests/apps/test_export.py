@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import wavfile
 
 from pipeline.apps.export.export import BATCHES, difference, export_model, random_clips
@@ -287,7 +287,10 @@ def test_the_code_in_the_card_runs_without_this_program(model, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save("frame.png")
+    # As a phone stores it: turned, with the orientation that turns it back. PNG keeps the pixels.
+    turned, exif = Image.fromarray(np.rot90(pixels)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save("frame.png", exif=exif)
     wave = (0.3 * np.sin(np.arange(3000) / 3) + 0.01 * rng.normal(size=3000)).astype(np.float32)
     wavfile.write("audio.wav", AUDIO.sample_rate, wave)
     code = "import sys; sys.modules['pipeline'] = None\n"

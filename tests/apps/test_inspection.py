@@ -473,6 +473,21 @@ class TestPictures:
         assert page.count("data:image/png;base64,") == page.count("<img") == 7
         assert "http" not in page
 
+    def test_a_page_names_what_is_compared(self, tmp_path):
+        def title(one, other):
+            page = comparison_page(compare(one, other, top=1), one, other, Frames(None))
+            return page.split("<h1>")[1].split("</h1>")[0]
+
+        runs = [
+            PseudoLabels.open(make_run(tmp_path / name, objective=name) / "pseudo_labels/epoch_002.h5")
+            for name in ("initial", "iterative")
+        ]
+        assert title(*runs) == "initial, epoch 2 and iterative, epoch 2"
+        seeds = [
+            PseudoLabels.open(make_run(tmp_path / f"seed_{seed}") / "pseudo_labels/epoch_002.h5") for seed in (1, 2)
+        ]
+        assert "seed_1/pseudo_labels/epoch_002.h5 and " in title(*seeds)
+
 
 class TestVerify:
     @pytest.fixture

@@ -251,6 +251,15 @@ def test_verify_reports_each_shard(tmp_path, capsys):
     assert "contains no shards" in capsys.readouterr().err
 
 
+def test_verify_of_a_project_looks_at_shards_and_features_only(tmp_path, capsys):
+    make_shard(tmp_path / "data/demo/shards/train/shard-00000.h5", ["a", "b"])
+    finish_split(tmp_path / "data/demo/shards/train")
+    write_files(tmp_path / "runs/demo/iterative/pseudo_labels", ["epoch_000.h5", "start_001.h5"], b"pseudo-labels")
+    write_files(tmp_path / "results/demo/maps/iterative", ["maps.h5"], b"maps")
+    assert run("verify", tmp_path) == 0
+    assert capsys.readouterr().out.count("good: ") == 1
+
+
 def test_verify_detects_one_changed_byte(tmp_path, capsys):
     shard = tmp_path / "shard-00000.h5"
     make_shard(shard, ["a", "b"])

@@ -115,3 +115,14 @@ def test_without_scores_one_line_says_why(project, capsys, arguments, made, mess
         (project / path).mkdir(parents=True) if "." not in path else (project / path).touch()
     assert run(*arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_scores_of_another_version_are_one_line(project, capsys):
+    write_content_free(project / "results/demo")
+    (project / "results/demo/iterative").mkdir()
+    (project / "results/demo/iterative/scores.json").write_text('{"split": "test"}')
+    assert run() == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "iterative/scores.json: has no seeds, protocol" in message
+    assert "dvc repro evaluate@demo-iterative" in message

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.apps.preflight import check
 from pipeline.cli import train as command
 from pipeline.common.errors import TrainingError
 from pipeline.manifests.boxes import Box, write_boxes
@@ -139,10 +140,23 @@ def test_videos_outside_the_project_are_found(project, targets, tmp_path_factory
         monkeypatch.setenv("SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS", "")
         assert run("train", outside, "--backbone", "small") == 1
         assert os.environ["SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS"] == str(outside)
-    # The command sets the variable itself.
+    # The command sets the variable itself, and says at its end that other commands need it.
     assert "export SOUNDSPOT" not in capsys.readouterr().out
+    lines = command._summary(outside, "my_videos", "iterative", "test", scored=False)
+    assert lines["media"].endswith(f"export SOUNDSPOT_MEDIA_ROOT_MY_VIDEOS='{outside}'")
+    shutil.copytree(outside, project / "inside")
+    assert "media" not in command._summary(project / "inside", "my_videos", "iterative", "test", scored=False)
     assert targets == 2 * [["train@my_videos-iterative", "extract@my_videos-test"]]
     assert str(outside) not in (project / "data_manifests/my_videos/dataset.yaml").read_text()
+
+
+def test_the_check_uses_the_device_of_the_stages(project, targets, monkeypatch):
+    given = []
+    own = check.check_dataset
+    monkeypatch.setattr(check, "check_dataset", lambda *a, **k: given.append(k["device"]) or own(*a, **k))
+    monkeypatch.setenv("SOUNDSPOT_DEVICE", "cpu")
+    assert train() == 1
+    assert given == ["cpu"]
 
 
 def test_each_backbone_is_a_preset_of_the_project():

@@ -69,6 +69,11 @@ def test_grid_has_a_panel_for_every_cell_and_says_what_is_drawn(tmp_path):
     assert pixels(figure, tmp_path / "grid.png").std() > 5
 
 
+def test_a_dollar_sign_is_a_character(tmp_path):
+    panel = Panel(np.full((16, 16, 3), 90, np.uint8), caption="a$b_$c")
+    save(overlay_grid([[panel]], columns=["$100^$"], names=["$_$ coins"]), tmp_path / "grid.png")
+
+
 @pytest.mark.parametrize("n_columns", [1, 2, 6])
 def test_long_titles_and_the_legend_stay_inside_the_figure(tmp_path, n_columns):
     frame = np.full((16, 16, 3), 90, np.uint8)

@@ -136,6 +136,15 @@ def test_there_is_nothing_else_to_read(server, path):
         get(server, path)
 
 
+def test_the_default_port_may_be_left_out(server, monkeypatch):
+    for host, default, status in (("127.0.0.1", True, 200), ("localhost", True, 200), ("127.0.0.1", False, 403)):
+        monkeypatch.setattr("pipeline.report.browse.server.HTTP_PORT", server.server_port if default else 80)
+        connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        connection.request("GET", "/", headers={"Host": host})
+        assert connection.getresponse().status == status, (host, default)
+        connection.close()
+
+
 def test_only_this_machine_may_ask_and_nothing_can_be_changed(server):
     assert server.server_address[0] == "127.0.0.1"
     for method, host, status in (

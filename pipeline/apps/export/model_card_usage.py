@@ -15,12 +15,13 @@ import json
 import librosa
 import numpy as np
 {imports}
-from PIL import Image
+from PIL import Image, ImageOps
 
 {open}
 audio, size = facts["audio"], facts["image_size"]
 
-image = Image.open("frame.jpg").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("frame.jpg")).convert("RGBA")  # upright, transparent parts white
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 frames = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
 
 rate, length = audio["sample_rate"], round(audio["sample_rate"] * audio["clip_seconds"])

@@ -78,9 +78,15 @@ def comparison_figure(comparison: Comparison, before: PseudoLabels, after: Pseud
         panels = [_panel(labels[each.clip_id], frames) for labels in (before, after)]
         rows.append([Panel(frames.of(each.clip_id)), *panels])
         names.append(f"{each.clip_id}\nmask IoU {each.mask_iou:.2f}")
-    return overlay_grid(
-        rows, columns=["frame", *(f"epoch {each.attrs['epoch']}" for each in (before, after))], names=names
-    )
+    return overlay_grid(rows, columns=["frame", *_epochs_of(before, after)], names=names)
+
+
+def _epochs_of(*compared: PseudoLabels) -> list[str]:
+    """Return a name for each artifact: method and epoch, or the file if these are equal."""
+    names = [f"{each.attrs['objective']}, epoch {each.attrs['epoch']}" for each in compared]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{each.path}" for each in compared]
 
 
 def histogram_figure(histograms: Sequence[Histogram]) -> Figure:
@@ -128,7 +134,7 @@ def pixels_of(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoLabels, frames: Frames) -> str:
     """Return a gallery of the most changed clips as one self-contained HTML page."""
-    names = ["frame", *(f"epoch {each.attrs['epoch']}" for each in (before, after))]
+    names = ["frame", *_epochs_of(before, after)]
     cards = []
     for each in comparison.most_changed:
         frame = frames.of(each.clip_id)
@@ -144,7 +150,7 @@ def comparison_page(comparison: Comparison, before: PseudoLabels, after: PseudoL
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    title = f"{after.attrs['objective']}: {names[1]} and {names[2]}"
+    title = f"{names[1]} and {names[2]}"
     return environment.get_template("comparison.html").render(
         title=title, comparison=comparison, cards=cards, color_bar=_data_uri(Image.fromarray(color_bar(256)[None]))
     )

@@ -29,7 +29,7 @@ def left_locks(project: Path) -> Iterator[tuple[Path, str]]:
     for path in (project / name for name in LOCK_FILES):
         # A lock of the operating system is a plain file, and blocks nobody after the death of its process.
         if path.is_file() and path.stat().st_nlink > 1:
-            yield path, "is held, but no DVC command runs on this machine"
+            yield path, "is held, but no DVC command runs on this machine (make sure that none runs on another one)"
 
 
 def _what_blocks(path: Path) -> str:
@@ -56,13 +56,18 @@ def _start_time(pid: int) -> float:
 
 
 def _runs_dvc(process: psutil.Process, project: Path) -> bool:
-    """Whether a process is a DVC command in the project. False if its owner does not let us see."""
+    """Whether a process is a DVC command that may be in the project: another user's, whose folder we cannot see, may be."""
     try:
         words = [Path(word).name for word in process.cmdline()[:4]]
-        folder = Path(process.cwd())
     except (psutil.Error, OSError):
         return False
     # Not just any word: `soundspot doctor | grep dvc` is no DVC command.
     program = words[0].lower() if words else ""
-    runs_dvc = program == "dvc" or (program.startswith("python") and "dvc" in words)
-    return runs_dvc and folder.is_relative_to(project.resolve())
+    if program != "dvc" and not (program.startswith("python") and "dvc" in words):
+        return False
+    try:
+        return Path(process.cwd()).is_relative_to(project.resolve())
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.options import FiniteRange
 from pipeline.common.console import LazyGroup, echo
 from pipeline.common.project import DATA_FOLDER, PARAMS_FILE, manifest_folder
 
@@ -258,7 +259,7 @@ def is3(options: ImportOptions, **rest: Any) -> ImportReport:
 @click.option("--boxes", type=PATH, help="Boxes of the test clips, in the columns of test_boxes.csv.")
 @click.option(
     "--test-share",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.2,
     show_default=True,
     help="Fraction of the files to test on, if neither a test list nor boxes are given.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.importing.commands import PATH, importer, scheduler_option, seed_option, workers_option
+from pipeline.cli.options import FiniteRange
 
 if TYPE_CHECKING:
     from pipeline.datasets.importers.report import ImportReport
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--test", type=click.IntRange(min=0), default=800, show_default=True, help="Test clips.")
 @click.option(
     "--shares",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     nargs=3,
     default=(0.6, 0.2, 0.2),
     show_default=True,
@@ -99,7 +100,7 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
 @seed_option
 @click.option(
     "--silence-db",
-    type=click.FloatRange(-120, 0),
+    type=FiniteRange(-120, 0),
     default=-40.0,
     show_default=True,
     help="Drop seconds whose RMS is this far below the video's peak.",
@@ -107,21 +108,21 @@ def music_synthetic(options: ImportOptions, **rest: Any) -> ImportReport:
 @click.option(
     "--max-shift",
     "max_shift_s",
-    type=click.FloatRange(0, 0.5),
+    type=FiniteRange(0, 0.5),
     default=0.05,
     show_default=True,
     help="Maximum random time shift of the audio, seconds.",
 )
 @click.option(
     "--hold-out",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
     help="Fraction of the videos to test on, for instruments without boxes.",
 )
 @click.option(
     "--box-frame-rate",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=30.0,
     show_default=True,
     help="Frame rate of the annotated frame numbers.",

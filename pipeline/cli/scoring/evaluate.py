@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import PATH, params_option
+from pipeline.cli.options import PATH, FiniteRange, params_option
 from pipeline.common.console import echo, note
 from pipeline.common.project import MAPS_FOLDER, manifest_folder, results_folder
 
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     help="A protocol, or all; may be repeated.",
 )
 @click.option("--split", help="Split of the maps. Default: score_split of the settings file.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Minimum cIoU of a success. Default: the protocol's own."
-)
+@click.option("--threshold", type=FiniteRange(0, 1), help="Minimum cIoU of a success. Default: the protocol's own.")
 @click.option(
     "--legacy-float", is_flag=True, help="Use thresholds 0.05 * i as public code does, instead of the exact i / 20."
 )

@@ -10,6 +10,7 @@ import base64
 import json
 import sys
 from http import HTTPStatus
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
@@ -75,7 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: BrowseServer
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "") not in {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}:
+        port = self.server.server_port
+        suffixes = (f":{port}", "") if port == HTTP_PORT else (f":{port}",)  # browsers leave out the default
+        if self.headers.get("Host", "") not in {name + end for name in (HOST, "localhost") for end in suffixes}:
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", f"open {self.server.address}".encode())
             return
         parts = urlsplit(self.path)
