@@ -179,6 +179,11 @@ def locked(folder: Path, error: type[SoundspotError], *, inside: bool = False) -
         raise error(f"{folder}: another process is writing here ({path} is locked); wait for it") from None
 
 
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted, without hidden files: macOS and editors leave ``._train.csv`` and ``.#train.csv``."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 @contextmanager
 def storing(path: Path, error: type[SoundspotError]) -> Iterator[None]:
     """Convert a failure to write one of many files, at or under `path`, into an `error` that tells the user what to do."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.common.config import load_card
 from pipeline.common.errors import ManifestError
-from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, write_csv, write_json
+from pipeline.common.files import DAY_S, fingerprint, listed, remove_leftovers, write_csv, write_json
 from pipeline.common.project import CLIPS_FILE
 from pipeline.common.tables import spoiled
 from pipeline.datasets.demo.dataset import render_media
@@ -194,7 +194,7 @@ def read_splits(manifest_folder: Path, *, leaks_allowed: bool = False) -> dict[s
         raise ManifestError(
             f"{unread[0]}: boxes are always CSV; write them to {unread[0].stem}.csv and remove this file"
         )
-    names = {path.stem for path in manifest_folder.glob("*") if path.suffix in (".csv", PARQUET_SUFFIX)}
+    names = {path.stem for path in listed(manifest_folder) if path.suffix in (".csv", PARQUET_SUFFIX)}
     ranks = {name: rank for rank, name in enumerate(_SPLIT_ORDER)}
     order = sorted(
         (name for name in names if not name.endswith(_BOXES)), key=lambda name: (ranks.get(name, len(ranks)), name)

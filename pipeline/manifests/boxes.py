@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.common.errors import EvaluationError, ManifestError
-from pipeline.common.files import write_csv
+from pipeline.common.files import listed, write_csv
 from pipeline.manifests.clips import TEST_SPLIT, check_clip_id, parse_number
 from pipeline.manifests.rows import read_rows
 
@@ -69,7 +69,7 @@ def boxes_path(manifest: Path, split: str) -> Path:
 
 def other_splits(manifest: Path, split: str) -> list[str]:
     """Return the names of the other splits that have boxes, sorted."""
-    splits = (path.name.removesuffix(BOXES_SUFFIX) for path in manifest.glob(f"*{BOXES_SUFFIX}"))
+    splits = (path.name.removesuffix(BOXES_SUFFIX) for path in listed(manifest) if path.name.endswith(BOXES_SUFFIX))
     return sorted(name for name in splits if name != split)
 
 

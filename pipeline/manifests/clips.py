@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -203,7 +204,11 @@ def _check_path(medium: str, where: str) -> None:
     # Checked by POSIX and Windows rules alike, so that a list is valid on every system or on none.
     if "\\" in medium or "\0" in medium:
         raise ManifestError(f"{where}: path {medium!r}: use forward slashes")
-    if medium.startswith("/") or medium[1:2] == ":" or ".." in medium.split("/"):
+    if medium[1:2] == ":":
+        raise ManifestError(
+            f"{where}: path {medium!r} leaves the media root on Windows, where it names a drive; rename the file"
+        )
+    if medium.startswith("/") or ".." in medium.split("/"):
         raise ManifestError(f"{where}: path {medium!r} leaves the media root; paths are relative to it, without '..'")
 
 
@@ -216,5 +221,5 @@ def _check_unique(placed: Sequence[tuple[str, Clip]]) -> None:
 
 
 def _normal(medium: str) -> str:
-    """Normalize a path, so that ``./a.mp4`` and ``a.mp4`` are the same file."""
-    return str(PurePosixPath(medium))
+    """Normalize a path: ``./a.mp4`` and ``a.mp4`` are the same file, and so are two Unicode forms of a name on macOS."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(medium)))

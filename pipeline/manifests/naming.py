@@ -22,6 +22,13 @@ from pathlib import PurePosixPath
 
 ID_LENGTH = 128
 _DIGITS = 8  # of a hash
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg"),
+    *(".mpeg", ".flv", ".ts", ".ogv", ".3gp", ".wmv"),
+)
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+MEDIA_SUFFIXES = frozenset((*VIDEO_SUFFIXES, *FRAME_SUFFIXES, *AUDIO_SUFFIXES))
 
 
 def slug(path: str) -> str:
@@ -143,7 +150,10 @@ def _same_path(name: str) -> str:
 
 
 def _same_stem(name: str) -> str:
-    return posixpath.splitext(_same_path(name))[0]
+    # Names contain dots of their own: walk_1.75 is not walk_1.5.
+    path = _same_path(name)
+    stem, suffix = posixpath.splitext(path)
+    return stem if suffix in MEDIA_SUFFIXES else path
 
 
 def _same_number(name: str) -> str:

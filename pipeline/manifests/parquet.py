@@ -116,4 +116,5 @@ def _text_column(path: Path, field: Any) -> str:
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(value).strip()
+    # pandas stores a column of whole numbers with a missing one as floats.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()

@@ -192,6 +192,8 @@ class MediaContainer:
         self._select(stream)
         context, tick_s, until_s = stream.codec_context, float(stream.time_base), float(until)
         size_s = context.frame_size / context.sample_rate if context.frame_size and context.sample_rate else None
+        if size_s is None and context.sample_rate and (1 / (context.sample_rate * stream.time_base)).denominator != 1:
+            return False  # durations are rounded as the timestamps are, so they would agree however far both drift
         counted_s = None
         for packet in self._demux(stream) if self._seek(self.zero, stream) else ():
             if packet.pts is None:

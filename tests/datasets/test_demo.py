@@ -295,6 +295,17 @@ def test_rendering_resumes_where_it_stopped(tmp_path: Path, in_this_process: lis
     assert _content(tmp_path) == whole
 
 
+def test_media_that_were_not_rendered_are_never_replaced(tmp_path: Path, in_this_process: list[int]) -> None:
+    """A user may have copied the demo's card with its block `render`."""
+    own = tmp_path / "test/test-00001.mp4"
+    own.parent.mkdir()
+    own.write_bytes(b"a video of the user")
+    with pytest.raises(RenderError, match=r"test-00001\.mp4: exists, but was not rendered .* remove `render`"):
+        demo.render_media(_clips(), media_root=tmp_path, seed=1, context=0.0)
+    assert _content(tmp_path / "test") == {"test-00001.mp4": b"a video of the user"}
+    assert in_this_process == []
+
+
 @pytest.mark.parametrize("change", [{"seed": 2}, {"context": 1.0}])
 def test_another_setting_renders_everything_again(
     tmp_path: Path, in_this_process: list[int], change: dict[str, Any]

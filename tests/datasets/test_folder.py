@@ -139,11 +139,12 @@ def test_a_second_import_keeps_the_ids_that_boxes_and_results_refer_to(project, 
 
 
 def test_names_that_no_list_can_hold_are_left_out(project, media):
-    for name in ("back\\slash.mkv", "space.mkv "):
+    for name in ("back\\slash.mkv", "space.mkv ", "5: test.mkv"):
         (media / name).write_bytes((media / "a.mkv").read_bytes())
     report = run(project, media)
     assert set(report.left_out["folder"].values()) == {
-        "its name has a backslash, or a space at its start or end; rename it"
+        "its name has a backslash, or a space at its start or end; rename it",
+        "its name would be a drive on Windows; rename it",
     }
     assert ids(project, "train") | ids(project, "test") == IDS
 

@@ -184,6 +184,23 @@ def test_no_file_is_in_two_splits_and_use_is_balanced(built: Path) -> None:
                 assert max(used.values()) - min(used.values()) <= 1
 
 
+def test_media_of_another_dataset_or_of_the_user_are_not_replaced(built: Path, files: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(built, project)
+    before = tree(project)
+    options = ImportOptions("other", project / "media", project)
+    with pytest.raises(ManifestError, match=r"media: has the media of the dataset m, .*--media"):
+        import_mosaics(options, settings=SETTINGS, photos=files / "photos", sounds=files / "sounds")
+    assert tree(project) == before
+
+    (project / "mine/audio").mkdir(parents=True)
+    (project / "mine/audio/train-000007.wav").write_bytes(b"mine")
+    options = ImportOptions("other", project / "mine", project)
+    with pytest.raises(ManifestError, match=r"train-000007\.wav: exists, and would be replaced or removed"):
+        import_mosaics(options, settings=SETTINGS, photos=files / "photos", sounds=files / "sounds")
+    assert (project / "mine/audio/train-000007.wav").read_bytes() == b"mine"
+
+
 def test_same_files_give_the_same_bytes_anywhere_and_another_seed_other_ones(
     built: Path, files: Path, tmp_path: Path
 ) -> None:
@@ -192,9 +209,8 @@ def test_same_files_give_the_same_bytes_anywhere_and_another_seed_other_ones(
     assert tree(tmp_path / "again") == tree(built)
     run_import(files, tmp_path / "again", settings=MosaicSettings(train=4, validation=4, test=4, seed=1))
     changed = tree(tmp_path / "again")
-    assert (
-        len([name for name in changed if name.startswith("media/")]) == 2 * 12 + 1
-    )  # nothing is left of the larger set
+    # Nothing is left of the larger set; mosaics.csv and the owner are there.
+    assert len([name for name in changed if name.startswith("media/")]) == 2 * 12 + 2
     assert changed["media/audio/test-00000.wav"] != tree(built)["media/audio/test-00000.wav"]
     assert (
         load_card(built / "data_manifests/m").media_fingerprint

@@ -462,6 +462,18 @@ def test_cut_is_reused_until_settings_change(solos: Path, tmp_path: Path) -> Non
     assert np.load(tmp_path / "cello_a.frames.npy").shape == (3, 16, 16, 3)
 
 
+def test_a_cut_that_was_killed_half_way_is_made_again(solos: Path, tmp_path: Path, monkeypatch) -> None:
+    path, settings = solos / "videos" / "cello" / "cello_a.mp4", CutSettings(16, RATE, -40.0, 30.0)
+    first = cut_solo(path, tmp_path, "cello_a", {0: 0.1}, settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.datasets.music.segments.write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cut_solo(path, tmp_path, "cello_a", {0: 0.2}, settings)
+    (tmp_path / "cello_a.frames.npy").write_bytes(b"of the other settings")
+    assert cut_solo(path, tmp_path, "cello_a", {0: 0.1}, settings) == first
+    assert np.load(tmp_path / "cello_a.frames.npy").shape == (3, 16, 16, 3)
+
+
 def test_solos_from_a_list_and_a_flat_folder(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text(json.dumps({"videos": {"acoustic guitar": ["-x_1", "gone"], "tuba": ["y"]}}))
     for video in ("-x_1", "y", "unlisted"):

@@ -13,7 +13,7 @@ from pipeline.common.errors import AccessError, EvaluationError, ManifestError
 from pipeline.datasets import prepare as preparation
 from pipeline.datasets.media_files import media_problems
 from pipeline.datasets.prepare import Coverage, SplitCoverage, prepare_dataset
-from pipeline.manifests.boxes import Box, write_boxes
+from pipeline.manifests.boxes import Box, other_splits, write_boxes
 from pipeline.manifests.clips import Clip, write_clips
 from pipeline.manifests.prepared import (
     local_media_root_from_environment,
@@ -216,6 +216,15 @@ def test_boxes_without_a_list_are_refused(manifest: Path, media: Path, tmp_path:
 
     with pytest.raises(ManifestError, match=r"test_boxes\.csv: .*test\.csv is missing"):
         prepare(manifest, media, tmp_path / "out")
+
+
+def test_hidden_files_are_not_lists(manifest: Path, media: Path, tmp_path: Path) -> None:
+    """As macOS leaves them on other file systems, and Emacs while a file is open."""
+    (manifest / "._train.csv").write_bytes(b"\x00\x05\x16\x07\xff")
+    (manifest / "._test_boxes.csv").write_bytes(b"\x00\x05\x16\x07\xff")
+    (manifest / ".#train.csv").symlink_to("nowhere")
+    assert set(prepare(manifest, media, tmp_path / "out").splits) == {"train", "test"}
+    assert other_splits(manifest, "train") == ["test"]
 
 
 def test_a_folder_without_lists_is_refused(manifest: Path, media: Path, tmp_path: Path) -> None:

@@ -57,6 +57,26 @@ def test_an_absolute_path_is_printed_but_not_stored(project, tmp_path):
     assert not any(str(tmp_path).encode() in content for content in tree(project).values())
 
 
+def test_files_that_no_import_wrote_are_the_users(project):
+    write_dataset(dataset(project / "clips"), project)
+    folder = project / "data_manifests/own"
+    for name in ("README.md", "validation.csv", ".DS_Store"):
+        (folder / name).write_text("mine")
+    again = dataset(project / "clips")
+    write_dataset(again, project)
+    assert again.report.unchanged
+
+    boxes = [Box("b", "x", "1", True, 0, 0, 0.25, 0.5)]
+    write_dataset(dataset(project / "clips", boxes={"test": boxes}), project, force=True)
+    assert (folder / "README.md").read_text() == (folder / "validation.csv").read_text() == "mine"
+    # A list of an earlier import that the new one does not have goes.
+    write_dataset(
+        dataset(project / "clips", clips={"train": [Clip("a", video="a.mp4")]}, boxes={}), project, force=True
+    )
+    assert not (folder / "test.csv").exists()
+    assert (folder / "README.md").exists()
+
+
 def test_an_existing_dataset_is_kept_unless_forced(project):
     write_dataset(dataset(project), project)
     before = tree(project)

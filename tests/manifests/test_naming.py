@@ -113,6 +113,13 @@ def test_what_a_name_means(name, meant):
     assert NAMES.find(name) == meant
 
 
+def test_a_dot_in_a_name_is_no_suffix():
+    names = Names([("walk_1.5.mp4", "walk"), ("walk_1.5", "walk"), ("008.mp4", "8"), ("john.smith.mp4", "john")])
+    assert names.find("walk_1.5") == names.find("WALK_1.5.MP4") == ["walk"]
+    for unknown in ("walk_1.75", "walk_1", "8.25", "john.doe", "john"):
+        assert names.find(unknown) == [], unknown
+
+
 def test_a_path_must_agree_in_its_suffix():
     assert NAMES.find_path("TRIP\\café.mkv") == ["cafe"]
     assert NAMES.find_path("x.mp4") == ["x1"]

@@ -64,6 +64,18 @@ def test_a_range_reads_only_its_row_groups(tmp_path: Path) -> None:
         read_clips(path)
 
 
+def test_whole_numbers_that_pandas_stored_as_floats_are_whole(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "train.parquet",
+        clip_id=pa.array([float(i) for i in range(N_CLIPS)]),
+        centre_s=pa.array([1.5] * N_CLIPS),
+        label=pa.array([3.0] * N_CLIPS),
+        video=pa.array([f"{i}.mp4" for i in range(N_CLIPS)]),
+        frame=pa.nulls(N_CLIPS),
+    )
+    assert read_clips(path)[2] == Clip("2", video="2.mp4", centre_s=1.5, label="3")
+
+
 def test_ids_and_seconds_of_any_numeric_or_text_type_are_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "train.parquet",

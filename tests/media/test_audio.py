@@ -3,6 +3,7 @@
 import wave
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -285,3 +286,22 @@ def test_joined_recordings_without_video_follow_each_other(tmp_path, suffix):
     for center, frequency in ((1.5, 440), (4.5, 880)):
         for window in heard(path, center):
             assert frequency_of(window, RATE) == pytest.approx(frequency, abs=2)
+
+
+def test_durations_that_are_rounded_like_the_stamps_prove_nothing(tmp_path):
+    """Raw AC-3 at 44.1 kHz: 3134.69 ticks a packet, rounded to 3134 in stamp and duration alike, drift by 0.2 ms a second."""
+    seconds, rate = 40, 44100
+    sound = np.zeros((1, seconds * rate), "f4")
+    sound[:, rate // 2 :: rate] = 0.9
+    path = tmp_path / "a.ac3"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ac3", rate=rate, layout="mono")
+        for start in range(0, sound.shape[1], stream.codec_context.frame_size or 1536):
+            block = av.AudioFrame.from_ndarray(sound[:, start : start + 1536], format="fltp", layout="mono")
+            block.sample_rate, block.pts = rate, start
+            container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+    # 256 samples are the encoder's delay.
+    for center in (10.5, 35.5):
+        window = read_audio(path, centre_s=center, clip_seconds=1.0, sample_rate=rate)
+        assert abs(int(np.abs(window).argmax()) - rate // 2 - 256) < 30, center

@@ -129,8 +129,8 @@ def render_media(
     Raises
     ------
     RenderError
-        The disk is full, the folder is not writable, another process is rendering into it, or a file has a suffix that
-        cannot be rendered.
+        The disk is full, the folder is not writable, another process is rendering into it, a file has a suffix that
+        cannot be rendered, or media exist that this program has not rendered.
     """
     recipe = {"generator": VERSION, "seed": seed, "context": context}
     for medium in (medium for clip in clips for medium in clip.media):
@@ -139,7 +139,10 @@ def render_media(
         try:
             stack.enter_context(locked(media_root, RenderError))
             remove_leftovers(media_root, *{(media_root / medium).parent for clip in clips for medium in clip.media})
-            if _read_stamp(media_root / STAMP) != recipe:
+            stamp = _read_stamp(media_root / STAMP)
+            if stamp is None:
+                _check_own(media_root, clips)
+            if stamp != recipe:
                 # The stamp is written after the old media are gone: if interrupted in between, this happens again.
                 _discard(media_root, clips)
                 write_json(media_root / STAMP, recipe)
@@ -209,6 +212,16 @@ def _read_stamp(path: Path) -> object:
     except RenderError:
         return None
     return content
+
+
+def _check_own(media_root: Path, clips: Sequence[Clip]) -> None:
+    """Raise RenderError if a file would be replaced that was not rendered, such as a video of the user with a copied card."""
+    for medium in (medium for clip in clips for medium in clip.media):
+        if (media_root / medium).exists():
+            raise RenderError(
+                f"{media_root / medium}: exists, but was not rendered by this program ({STAMP} is missing there), and is not "
+                "replaced; for media of your own, remove `render` from the dataset's card; otherwise move the file away"
+            )
 
 
 def _discard(media_root: Path, clips: Sequence[Clip]) -> None:

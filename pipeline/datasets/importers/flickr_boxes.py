@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.files import listed
 from pipeline.common.reading import read_json, read_xml
 from pipeline.datasets.importers.box_checks import BoxFault, box_faults, refuse_other_schema
 from pipeline.datasets.importers.legacy_pickle import load_plain_pickle
@@ -40,7 +41,7 @@ RawBoxes = dict[str, list[tuple[str, list[Any]]]]
 def read_raw_boxes(path: Path) -> RawBoxes:
     """Read a folder of XML files, a JSON file or a pickle, without checking the boxes. Raises ManifestError."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".xml")
+        files = [file for file in listed(path) if file.suffix.lower() == ".xml"]
         pairs = [(checked_id(file.stem, str(file), pattern=FLICKR_ID), file) for file in files]
         raw = {clip_id: read_xml_boxes(file) for clip_id, file in pairs}
     elif path.suffix.lower() == ".json":

@@ -26,19 +26,12 @@ from pipeline.common.project import manifest_folder
 from pipeline.common.text_table import counted
 from pipeline.datasets.importers.layouts import unusable
 from pipeline.datasets.importers.leaks import apply_leak_policy
-from pipeline.datasets.importers.lists import (
-    AUDIO_SUFFIXES,
-    FRAME_SUFFIXES,
-    VIDEO_SUFFIXES,
-    ClipLists,
-    ranked,
-    shortened,
-)
+from pipeline.datasets.importers.lists import ClipLists, ranked, shortened
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Clip, read_clips
-from pipeline.manifests.naming import Names, distinct_ids, slug
+from pipeline.manifests.naming import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES, Names, distinct_ids, slug
 from pipeline.media.container import Deadline, MediaContainer
 
 CARD = CardText(
@@ -223,10 +216,15 @@ def _note_differences(report: ImportReport, what: str, understood: Mapping[str, 
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse):
         # Assigning in place prunes and orders the walk itself.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    # Its clips would otherwise disappear from the dataset.
+    raise ManifestError(f"{error.filename}: cannot be read ({error.strerror}); fix its permissions, or move it out of the folder")
 
 
 def _looks_like_video(path: Path) -> bool:
@@ -235,8 +233,11 @@ def _looks_like_video(path: Path) -> bool:
         return True
     if suffix in (*FRAME_SUFFIXES, *AUDIO_SUFFIXES) or not path.is_file():
         return False
-    with open(path, "rb") as file:
-        head = file.read(16)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False  # not known to be a video
     return any(head[offset : offset + len(mark)] == mark for offset, mark in _SIGNATURES)
 
 
@@ -264,6 +265,8 @@ def _name_problem(name: str) -> str:
         return "its name is not UTF-8; rename it"
     if name != name.strip() or "\\" in name:
         return "its name has a backslash, or a space at its start or end; rename it"
+    if name[1:2] == ":":
+        return "its name would be a drive on Windows; rename it"
     return ""
 
 

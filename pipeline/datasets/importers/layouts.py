@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.errors import ManifestError
-from pipeline.datasets.importers.lists import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.common.files import listed
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.manifests.clips import Clip
+from pipeline.manifests.naming import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class MediaFinder:
 def by_stem(folder: Path) -> dict[str, list[str]]:
     """Group the file names in a folder by their stem. Returns an empty dict if there is no such folder."""
     stems: dict[str, list[str]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in listed(folder) if folder.is_dir() else ():
         stems.setdefault(path.stem, []).append(path.name)
     return stems
 

@@ -16,27 +16,10 @@ from pipeline.common.errors import ManifestError
 from pipeline.common.tables import open_table, read_table, spoiled
 from pipeline.manifests.boxes import Box, read_boxes
 from pipeline.manifests.clips import Clip
-from pipeline.manifests.naming import Names
+from pipeline.manifests.naming import MEDIA_SUFFIXES, Names
 
 SLUG = re.compile(r"[A-Za-z0-9._-]{1,128}")
 HEADERS = {"clip_id", "id", "file", "video", "youtube_id", "ytid"}
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mov",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".flv",
-    ".ts",
-    ".ogv",
-    ".3gp",
-    ".wmv",
-)
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 
 
 @dataclass(frozen=True)
@@ -150,8 +133,7 @@ def bare_id(text: str) -> str:
     """Strip folders and a media suffix: public lists contain ``./Data/0/123.jpg`` or ``123.wav`` for 123."""
     name = PurePosixPath(text.replace("\\", "/"))
     # Only known suffixes, because ids can contain dots.
-    listed = (*VIDEO_SUFFIXES, *FRAME_SUFFIXES, *AUDIO_SUFFIXES)
-    return name.stem if name.suffix.lower() in listed else name.name
+    return name.stem if name.suffix.lower() in MEDIA_SUFFIXES else name.name
 
 
 def checked_id(clip_id: str, where: str, *, pattern: re.Pattern[str] = SLUG) -> str:

@@ -19,7 +19,7 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.datasets.mosaics.boxes import Corners, PixelBoxes, fractions, mosaic_boxes, read_pixel_boxes
 from pipeline.datasets.mosaics.classes import CLASS_MAP, ClassMap, read_class_map
-from pipeline.datasets.mosaics.compose import ComposeSettings, clip_files, compose_media
+from pipeline.datasets.mosaics.compose import OWN_FILE, ComposeSettings, clip_files, compose_media
 from pipeline.datasets.mosaics.files import (
     PHOTOGRAPHS,
     RECORDINGS,
@@ -31,6 +31,7 @@ from pipeline.datasets.mosaics.files import (
 from pipeline.datasets.mosaics.reading import Run, read_photographs, read_recordings
 from pipeline.datasets.mosaics.schedule import Mosaic, draw_mosaics
 from pipeline.datasets.mosaics.split import SPLITS, Side, split_sources
+from pipeline.datasets.music.media import claimed
 from pipeline.manifests.clips import TRAIN_SPLIT, Clip
 
 AUDIO = AudioSettings(
@@ -111,7 +112,7 @@ def import_mosaics(
     boxes = [read_pixel_boxes(found, report) for found in seen]
     media = options.media.absolute()
     remove_leftovers(media, min_age_s=DAY_S)
-    with temporary_folder(media / "composing") as folder:
+    with claimed(media, options.name, OWN_FILE), temporary_folder(media / "composing") as folder:
         run = partial(run_tasks, scheduler=scheduler, workers=workers)
         sides, objects = _decode(sides, boxes, folder, settings, report, run)
         _check_counts(sides, labels, report)

@@ -25,7 +25,7 @@ from pipeline.datasets.music.media import MOSAICS_FILE, install_media
 from pipeline.datasets.music.mosaic import mix, wav_bytes
 
 MOSAIC_COLUMNS = ("clip_id", "cell", "class", "photograph", "sounding", "recording", "start_s")
-_OWN_FILE = re.compile(r"(train|validation|test)-\d{5,}\.(png|wav)")
+OWN_FILE = re.compile(r"(train|validation|test)-\d{5,}\.(png|wav)")
 _PER_TASK = 128  # mosaics
 # Ours: most recordings of a short sound are mostly silent.
 _WINDOWS = 5
@@ -86,7 +86,7 @@ def compose_media(
     rows = [row for mosaic, start in zip(mosaics, starts, strict=True) for row in _rows(mosaic, start, names)]
     write_csv(decoded / MOSAICS_FILE, MOSAIC_COLUMNS, rows)
     files = [name for mosaic in mosaics for name in clip_files(mosaic)]
-    return install_media(decoded, media, files, _OWN_FILE, keep=keep)
+    return install_media(decoded, media, files, OWN_FILE, keep=keep)
 
 
 def clip_files(mosaic: Mosaic) -> tuple[str, str]:

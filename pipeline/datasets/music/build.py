@@ -26,7 +26,7 @@ from pipeline.datasets.importers.lists import read_ids, shortened
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import Dataset, ImportOptions, write_dataset
 from pipeline.datasets.music.boxes import BOX_FRAME_RATE, BoxedFrame, read_solo_boxes
-from pipeline.datasets.music.media import compose_media
+from pipeline.datasets.music.media import OWN_FILE, claimed, compose_media
 from pipeline.datasets.music.mosaic import mosaic_boxes, mosaic_clip
 from pipeline.datasets.music.published import MUSIC_AUDIO, music_card
 from pipeline.datasets.music.schedule import Mosaic, Segment, check_pool, draw_mosaics
@@ -113,14 +113,15 @@ def build_music_synthetic(
     rejects = [(video, instrument, why.replace(f"{solos}{os.sep}", "")) for video, instrument, why in rejects]
     rejects += [(video, instrument, "listed, but the file is missing") for video, instrument in missing]
     mosaics = _draw(segments, parts, settings, quadrant_boxes)
-    digest = compose_media(
-        [mosaic for part in mosaics.values() for mosaic in part],
-        media,
-        sample_rate=MUSIC_AUDIO.sample_rate,
-        keep=options.media_to_keep(),
-        scheduler=scheduler,
-        workers=workers,
-    )
+    with claimed(media, options.name, OWN_FILE):
+        digest = compose_media(
+            [mosaic for part in mosaics.values() for mosaic in part],
+            media,
+            sample_rate=MUSIC_AUDIO.sample_rate,
+            keep=options.media_to_keep(),
+            scheduler=scheduler,
+            workers=workers,
+        )
     write_csv(media / "rejects.csv", ("video", "instrument", "reason"), sorted(rejects))
     _describe_clips(report, mosaics, rejects)
     dataset = _dataset(options, report, mosaics, settings, digest, quadrant_boxes=quadrant_boxes)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.common.cluster import run_tasks
 from pipeline.common.errors import ManifestError
-from pipeline.common.files import DAY_S, fingerprint, remove_leftovers, temporary_folder, write_csv
+from pipeline.common.files import DAY_S, fingerprint, locked, remove_leftovers, temporary_folder, write_csv, write_text
 from pipeline.datasets.music.mosaic import MOSAIC_COLUMNS, compose_mosaics, mosaic_clip, mosaic_rows
 from pipeline.datasets.music.schedule import Mosaic
 
 _PER_TASK = 256  # mosaics
 _FOLDERS = ("frames", "audio")
-_OWN_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")
+OWN_FILE = re.compile(r"(train|test)-\d{6,}\.(jpg|wav)")
 MOSAICS_FILE = "mosaics.csv"
+OWNER_FILE = ".soundspot-dataset"  # names the dataset that the composed media belong to
 
 
 def compose_media(
@@ -59,8 +61,34 @@ def compose_media(
         rows = [row for mosaic, scale in zip(mosaics, scales, strict=True) for row in mosaic_rows(mosaic, scale)]
         write_csv(staging / MOSAICS_FILE, MOSAIC_COLUMNS, rows)
         return install_media(
-            staging, media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media], _OWN_FILE, keep=keep
+            staging, media, [name for mosaic in mosaics for name in mosaic_clip(mosaic).media], OWN_FILE, keep=keep
         )
+
+
+@contextmanager
+def claimed(media: Path, dataset: str, own: re.Pattern[str]) -> Iterator[None]:
+    """Lock a media root, and note the dataset whose media are composed there; `own` as in `install_media`.
+
+    Raises
+    ------
+    ManifestError
+        Media of another dataset, or of no known one, would be replaced or removed; or another process composes there.
+    """
+    path = media / OWNER_FILE
+    with locked(media, ManifestError):
+        owner = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        if owner not in ("", dataset):
+            raise ManifestError(
+                f"{media}: has the media of the dataset {owner}, which would be replaced; choose another folder with --media"
+            )
+        there = [each for folder in _FOLDERS for each in sorted((media / folder).glob("*")) if own.fullmatch(each.name)]
+        if there and not owner:
+            raise ManifestError(
+                f"{there[0]}: exists, and would be replaced or removed ({OWNER_FILE} does not say that it belongs to {dataset}); "
+                "move it away, or choose another folder with --media"
+            )
+        write_text(path, f"{dataset}\n")
+        yield
 
 
 def install_media(staging: Path, media: Path, names: Sequence[str], own: re.Pattern[str], *, keep: str | None) -> str:

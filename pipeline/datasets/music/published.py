@@ -20,7 +20,7 @@ from pathlib import Path
 from pipeline.common.config import AudioSettings
 from pipeline.common.errors import ManifestError
 from pipeline.common.reading import read_array
-from pipeline.datasets.importers.layouts import AUDIO_SUFFIXES, FRAME_SUFFIXES, Layout, MediaFinder, by_stem, unusable
+from pipeline.datasets.importers.layouts import Layout, MediaFinder, by_stem, unusable
 from pipeline.datasets.importers.lists import SLUG
 from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
@@ -29,6 +29,7 @@ from pipeline.datasets.music.media import media_fingerprint
 from pipeline.datasets.music.spectrograms import rebuild_audio
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import Clip
+from pipeline.manifests.naming import AUDIO_SUFFIXES, FRAME_SUFFIXES
 
 # The published setting. A 10 ms window at 16 kHz has only 81 frequency bins, so two of the 64 mel bands are empty and
 # stay at the floor.

@@ -130,6 +130,8 @@ def cut_solo(path: Path, folder: Path, video: str, frame_times: Mapping[int, flo
         return Cut(reason=f"{path}: internal error: {type(error).__name__}: {text}")
     if not cut.seconds:
         return cut
+    # An index of other settings must not outlive its arrays.
+    (folder / f"{video}.json").unlink(missing_ok=True)
     for name, array in (("frames", frames), ("audio", audio)):
         with replacing(folder / f"{video}.{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array, allow_pickle=False)

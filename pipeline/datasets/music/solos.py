@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.common.errors import ManifestError
+from pipeline.common.files import listed
 from pipeline.common.reading import read_json
-from pipeline.datasets.importers.layouts import VIDEO_SUFFIXES
 from pipeline.datasets.importers.lists import SLUG, ranked, shortened
+from pipeline.manifests.naming import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def find_solos(folder: Path, video_list: Path | None = None) -> tuple[list[Solo]
 
 
 def _video_files(folder: Path) -> list[Path]:
-    paths = [*folder.iterdir(), *(path for child in folder.iterdir() if child.is_dir() for path in child.iterdir())]
+    paths = [*listed(folder), *(path for child in listed(folder) if child.is_dir() for path in listed(child))]
     return sorted(path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
