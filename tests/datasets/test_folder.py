@@ -143,8 +143,7 @@ def test_names_that_no_list_can_hold_are_left_out(project, media):
         (media / name).write_bytes((media / "a.mkv").read_bytes())
     report = run(project, media)
     assert set(report.left_out["folder"].values()) == {
-        "its name has a backslash, or a space at its start or end; rename it",
-        "its name would be a drive on Windows; rename it",
+        "its name has a backslash, a space at its start or end, or starts like a drive (5:); rename it"
     }
     assert ids(project, "train") | ids(project, "test") == IDS
 

@@ -31,7 +31,7 @@ from pipeline.datasets.importers.report import ImportReport
 from pipeline.datasets.importers.write import CardText, Dataset, ImportOptions, write_dataset
 from pipeline.manifests.boxes import Box
 from pipeline.manifests.clips import TEST_SPLIT, TRAIN_SPLIT, Clip, read_clips
-from pipeline.manifests.naming import AUDIO_SUFFIXES, FRAME_SUFFIXES, VIDEO_SUFFIXES, Names, distinct_ids, slug
+from pipeline.manifests.naming import MEDIA_SUFFIXES, VIDEO_SUFFIXES, Names, distinct_ids, slug
 from pipeline.media.container import Deadline, MediaContainer
 
 CARD = CardText(
@@ -196,15 +196,8 @@ def _with_files(clips: Sequence[Clip], folder: Path, report: ImportReport) -> li
         if len(found := files.find_path(medium)) == 1:
             corrected[medium] = found[0]
     _note_differences(report, "the clip list", corrected)
-    return [
-        replace(
-            clip,
-            **{
-                name: corrected.get(path, path) for name in ("video", "frame", "audio") if (path := getattr(clip, name))
-            },
-        )
-        for clip in clips
-    ]
+    fields = ("video", "frame", "audio")
+    return [replace(c, **{f: corrected.get(getattr(c, f), getattr(c, f)) for f in fields}) for c in clips]
 
 
 def _note_differences(report: ImportReport, what: str, understood: Mapping[str, str]) -> None:
@@ -224,14 +217,16 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _refuse(error: OSError) -> None:
     # Its clips would otherwise disappear from the dataset.
-    raise ManifestError(f"{error.filename}: cannot be read ({error.strerror}); fix its permissions, or move it out of the folder")
+    raise ManifestError(
+        f"{error.filename}: cannot be read ({error.strerror}); fix its permissions, or move it out of the folder"
+    )
 
 
 def _looks_like_video(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return True
-    if suffix in (*FRAME_SUFFIXES, *AUDIO_SUFFIXES) or not path.is_file():
+    if suffix in MEDIA_SUFFIXES or not path.is_file():
         return False
     try:
         with open(path, "rb") as file:
@@ -263,10 +258,8 @@ def _name_problem(name: str) -> str:
     # For file names that are not UTF-8, Python has lone surrogates.
     if any("\udc80" <= letter <= "\udcff" for letter in name):
         return "its name is not UTF-8; rename it"
-    if name != name.strip() or "\\" in name:
-        return "its name has a backslash, or a space at its start or end; rename it"
-    if name[1:2] == ":":
-        return "its name would be a drive on Windows; rename it"
+    if name != name.strip() or "\\" in name or name[1:2] == ":":
+        return "its name has a backslash, a space at its start or end, or starts like a drive (5:); rename it"
     return ""
 
 
