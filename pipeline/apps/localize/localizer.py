@@ -210,9 +210,7 @@ class Localizer:
     def window(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return the window around the middle of `audio` (see `localize`): float32 (sample,)."""
         if not (0 < sample_rate < math.inf and sample_rate == int(sample_rate)):
-            raise ValueError(
-                f"sample_rate must be a positive whole number of Hz, got {sample_rate}; pass that of `audio`"
-            )
+            raise ValueError(f"sample_rate must be a positive whole number, got {sample_rate}; pass that of `audio`")
         sample_rate = int(sample_rate)
         if audio.ndim not in (1, 2) or audio.dtype.kind not in "fi" or not audio.size or not np.isfinite(audio).all():
             raise ValueError(
