@@ -112,23 +112,19 @@ def evaluate(
     content_free = read_baselines(baselines)
     models = _find_models(run_folder, seeds)
 
-    diagnostics = _training_diagnostics(list(models.values()))
-    scores: dict[str, Any] = {"split": split, "seeds": list(seeds)}
-    runs = []
+    scores: dict[str, Any] = {
+        "split": split,
+        "seeds": list(seeds),
+        **_training_diagnostics(list(models.values())),
+    }
+    runs, class_note = [], ""
     for seed, model in models.items():
-        maps = compute_maps(model, shards, split=split, seed=seed, device=device)
-        calibration = calibrate_on(maps, model, shards, device=device)
         # Stored seed by seed, so that only one seed's maps are in memory.
-        target = seed_folder(maps_folder, seeds, seed)
-        write_maps(target / MAPS_FILE, maps)
-        write_calibration(target / CALIBRATION_FILE, calibration)
+        maps = _store_maps(model, shards, seed_folder(maps_folder, seeds, seed), split=split, seed=seed, device=device)
         runs.append(score_maps(maps, boxes, rules, evaluation))
-    scores |= flat_metrics(runs) | diagnostics
-    # All seeds have the same method, and so the same normalization.
-    if maps.normalization:
-        scores["normalization"] = maps.normalization
-
-    class_note = ""
+        # All seeds have the same method, and so the same normalization.
+        scores |= {"normalization": maps.normalization} if maps.normalization else {}
+    scores |= flat_metrics(runs)
     if clips is not None and rules[""].consensus == "per-source":
         of_classes, class_note = class_metrics(
             [path.parent for path in models.values()],
@@ -146,13 +142,20 @@ def evaluate(
     write_json(folder / SCORES_FILE, scores)
     write_json(folder / METRICS_FILE, main_metrics(scores, content_free))
     _write_clip_scores(folder / CLIP_SCORES_FILE, runs, seeds)
-    curves = mean_curves(runs)
-    _write_curves(folder / SUCCESS_CURVE_FILE, curves)
-    _draw_curves(folder / SUCCESS_CURVE_FILE, curves, name=run_folder.name, threshold=evaluation.threshold)
+    _write_curves(folder / SUCCESS_CURVE_FILE, mean_curves(runs), name=run_folder.name, threshold=evaluation.threshold)
     echo(describe(scores, shards))
     _print_table(run_folder.name, scores, content_free, usual=rules[""].normalization)
     if class_note:
         echo(class_note)
+
+
+def _store_maps(model: Path, shards: ShardSet, folder: Path, *, split: str, seed: int, device: str) -> ResponseMaps:
+    """Write the response maps and the calibration of one seed, and return the maps."""
+    maps = compute_maps(model, shards, split=split, seed=seed, device=device)
+    calibration = calibrate_on(maps, model, shards, device=device)
+    write_maps(folder / MAPS_FILE, maps)
+    write_calibration(folder / CALIBRATION_FILE, calibration)
+    return maps
 
 
 def score_maps(
@@ -216,15 +219,11 @@ def _write_clip_scores(path: Path, runs: Sequence[Mapping[str, Scores]], seeds: 
     write_csv(path, ["clip_id", "seed", *columns], rows)
 
 
-def _write_curves(path: Path, curves: Mapping[str, np.ndarray]) -> None:
-    """Write one line per cIoU threshold, with a column for each prefix."""
+def _write_curves(path: Path, curves: Mapping[str, np.ndarray], *, name: str, threshold: float) -> None:
+    """Write one line per cIoU threshold, with a column for each prefix, and draw those with own and with shuffled audio as PNG."""
     header = ["threshold", *(f"{prefix}success_rate" for prefix in curves)]
     columns = [THRESHOLDS, *curves.values()]
     write_csv(path, header, [[float(v) for v in row] for row in zip(*columns, strict=True)])
-
-
-def _draw_curves(path: Path, curves: Mapping[str, np.ndarray], *, name: str, threshold: float) -> None:
-    """Draw the success curves with own and with shuffled audio, as PNG next to the CSV file at `path`."""
     drawn = [Curve(name, curves[""]), Curve(name, curves[SHUFFLED], "shuffled")]
     save(success_curves(THRESHOLDS, drawn, threshold=threshold), path.with_suffix(".png"))
 
