@@ -92,6 +92,7 @@ def speed(
     with algorithms(device, deterministic=deterministic):
         state = start(run)
         timings = [one_pass(run, state, epoch) for epoch in range(1, passes + 2)]
+        waiting = waits(run, state) if device.type == "cuda" else []
     # The first is a warm-up.
     median = {name: statistics.median(each[name] for each in timings[1:]) for name in timings[0]}
     return {
@@ -102,7 +103,7 @@ def speed(
         "labeled_clips_per_second": len(shards) / median["labels"],
         "mapped_clips_per_second_on_device": run.n_pairs / median["maps"],
         "gigabytes_of_tensors": median["peak"] / 1e9,
-        "waits_for_device": waits(run, state) if device.type == "cuda" else [],
+        "waits_for_device": waiting,
     }
 
 

@@ -17,3 +17,5 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # NumPy's; 2**4 rounds of spinning are the fewest
 # Large tensors in large pages: a step on a CPU takes a tenth less, and more where several processes train.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# cuBLAS is deterministic only with a workspace of its own per stream. torch looks once, at the first matrix product on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -6,7 +6,6 @@ everything that is scored is computed in whole float32.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -25,17 +24,18 @@ def select_device(name: str) -> torch.device:
     Raises
     ------
     TrainingError
-        The name is unknown, or this machine has no such device.
+        The name is unknown, this machine has no such device, or torch has no code for it.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(name)
         if device.type == "mps":
             raise RuntimeError("Apple's GPUs have not been tested, and wrong results would go unnoticed")
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("unsupported type")
-        torch.empty(0, device=device)  # fails now, not after minutes of work, if the device does not exist
+        # Fails now, not after minutes of work, if the device does not exist, or is too old for this build of torch.
+        torch.ones(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
@@ -99,7 +99,6 @@ def algorithms(device: torch.device, *, deterministic: bool) -> Iterator[None]:
         finally:
             torch.backends.cudnn.benchmark = before
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     memory: Any = torch.utils.deterministic  # type checkers do not know its attribute
     enabled, fill = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -46,8 +46,8 @@ def n_ranks() -> int:
 
 
 def is_first() -> bool:
-    """Return whether this is the first rank, which writes and reports."""
-    return int(os.environ["RANK"]) == 0 if launched() else True
+    """Return whether this is the first rank, which writes and reports; True in a process that has not `joined` others."""
+    return _rank() == 0
 
 
 @contextmanager
@@ -195,7 +195,8 @@ def _own_device(device: str) -> str:
     number = int(os.environ.get("LOCAL_RANK", "0"))
     if number >= torch.cuda.device_count():
         raise TrainingError(
-            f"process {number} of this machine has no GPU of its own: there are {torch.cuda.device_count()}; start fewer processes"
+            f"process {number} of this machine has no GPU of its own: it sees {torch.cuda.device_count()}; start fewer processes, or, "
+            "with SLURM, let each see all GPUs of the node (--gpus-per-node, not --gpus-per-task)"
         )
     torch.cuda.set_device(number)
     return f"cuda:{number}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from pipeline.common.config import TrainingSettings
 from pipeline.common.console import report
 from pipeline.common.errors import TrainingError
@@ -155,6 +157,11 @@ def _train_all(
     execution: Execution,
     on_epoch: EpochHook = no_hook,
 ) -> None:
+    if launched() and n_ranks() == 1:
+        raise TrainingError(
+            "this process was started as one of several (RANK and WORLD_SIZE are set), but trains alone, in the same folder as the others; "
+            "use `torchrun -m stages.train`, or unset WORLD_SIZE"
+        )
     device = select_device(device_name)
     n_processes = 1 if launched() else execution.n_processes  # torchrun has started its processes
     together = max(n_processes, n_ranks())
@@ -227,10 +234,16 @@ def _carry_out(run: TrainingRun, deterministic: bool, device_name: str | None = 
         run = replace(run, device=select_device(device_name))
     other = run.spec.reuses_weights_of
     with algorithms(run.device, deterministic=deterministic), _compiler_errors(run.compiled):
-        if other and by_first(other.has_all_weights):
-            relabel_from_checkpoints(run, other)
-        else:
-            train_run(run)
+        try:
+            if other and by_first(other.has_all_weights):
+                relabel_from_checkpoints(run, other)
+            else:
+                train_run(run)
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"{run.spec.name}: a batch of {run.spec.batch_size} does not fit in the memory of {run.device}; lower `batch_size`, or free "
+                "the device (`soundspot check` measures what a batch takes)"
+            ) from None
 
 
 @contextmanager

@@ -128,12 +128,20 @@ def _codecs() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
-    from pipeline.model.devices import half_precision
+    from pipeline.common.errors import TrainingError
+    from pipeline.model.devices import half_precision, select_device
 
     if not torch.cuda.is_available():
         build = f"torch built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch's CPU build"
         yield Finding("device", "note", f"no CUDA device ({build}); using {torch.get_num_threads()} CPU threads")
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        try:
+            select_device(f"cuda:{number}")
+        except TrainingError as error:
+            yield Finding(
+                "device", "bad", str(error), "install the build of torch for this GPU, or set SOUNDSPOT_DEVICE=cpu"
+            )
+            continue
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(number))
         trained_in = str(half_precision(torch.device("cuda", number)) or torch.float32).removeprefix("torch.")
         name = torch.cuda.get_device_name(number)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.model.encoders import AudioVisualModel
 from pipeline.model.equations import sample_features, sounding_cells
-from pipeline.model.inference import plain_batches
+from pipeline.model.inference import inference, plain_batches
 from pipeline.pseudo_labels.artifact import PseudoLabels
 from pipeline.shards.reader import ShardSet
 
@@ -51,7 +51,7 @@ def clip_features(
     device = model.mean.device
     responses = torch.from_numpy(labels.response[labels.rows(shards.clip_ids)]).split(PASS_BATCH)
     parts = []
-    with torch.no_grad():
+    with inference("tf32"):  # the precision of the pseudo-labels
         for response, (frames, log_mel) in zip(
             responses, plain_batches(shards, batch_size=PASS_BATCH, device=device), strict=True
         ):

@@ -118,8 +118,8 @@ def alignment_loss(
         raise ValueError(f"margin must be positive, got {margin}")
     audio, visual, both = _wide(audio), _wide(visual), audible & visible
     near = (2 - 2 * (audio * visual).sum(dim=2))[both].sum() / both.sum().clamp_min(1)
-    # The number of features is known on the host only after the GPU is done, so stage II waits once per step. Without this selection, time and
-    # memory would grow with all classes.
+    # The number of features is known on the host only after the GPU is done, so stage II waits in every step. Without this selection, time
+    # and memory would grow with all classes.
     heard, seen = (mask.flatten().nonzero().squeeze(1) for mask in (audible, visible))
     heard_points, seen_points = audio.flatten(0, 1)[heard], visual.flatten(0, 1)[seen]
 
