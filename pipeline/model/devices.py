@@ -38,7 +38,10 @@ def select_device(name: str) -> torch.device:
         torch.ones(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
+        advice = (
+            "install the build of torch for this GPU, or use cpu" if "kernel" in reason else "use auto, cpu or cuda"
+        )
+        raise TrainingError(f"device {name!r} cannot be used ({reason}); {advice}") from None
     return device
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.common.errors import TrainingError
 from pipeline.model import devices, inference
+from pipeline.model.devices import select_device
 from pipeline.model.transfer import fetch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
@@ -102,3 +104,14 @@ def test_results_arrive_in_order_one_behind():
         taken.append((int(values[0]), len(made)))
     assert taken == [(0, 2), (1, 3), (2, 4), (3, 4)]
     assert list(inference._one_behind(())) == []
+
+
+def test_a_device_that_cannot_compute_is_one_error(monkeypatch):
+    def no_kernel(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.raises(
+        TrainingError, match=r"device 'cpu' cannot be used \(CUDA error: no kernel image .* device\); install"
+    ):
+        select_device("auto")

@@ -587,6 +587,14 @@ class TestWhenToResume:
         other.content_digest = "other"
         assert self.epochs_run(other, tmp_path / "run", monkeypatch, make_settings()) == [(0, 1), (0, 2)]
 
+    def test_a_batch_that_does_not_fit_is_one_error(self, world, tmp_path, monkeypatch):
+        def full(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr("pipeline.training.train.train_run", full)
+        with pytest.raises(TrainingError, match=r"initialize, seed 0: a batch of 8 does not fit .* lower `batch_size`"):
+            initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
+
     def test_a_file_of_another_run_is_found(self, world, tmp_path, monkeypatch, capsys):
         initialize(world, tmp_path / "run", settings=make_settings(), seeds=[0])
         labels = tmp_path / "run/pseudo_labels"
