@@ -166,7 +166,7 @@ def test_one_of_several_processes_does_not_train_alone(world, settings, tmp_path
     """As in a program of the user that torchrun or SLURM starts several times: all would write into the same folder."""
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(TrainingError, match=r"started as one of several .* torchrun"):
+    with pytest.raises(TrainingError, match=r"(?s)started as one of several .*torchrun"):
         initialize(world, tmp_path / "run", settings=settings, seeds=[0])
     assert not list(tmp_path.rglob("*.*"))
 
