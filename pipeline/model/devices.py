@@ -38,10 +38,11 @@ def select_device(name: str) -> torch.device:
         torch.ones(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        advice = (
-            "install the build of torch for this GPU, or use cpu" if "kernel" in reason else "use auto, cpu or cuda"
-        )
-        raise TrainingError(f"device {name!r} cannot be used ({reason}); {advice}") from None
+        if "no kernel image" in reason:
+            raise TrainingError(
+                f"device {name!r} is not supported by this build of torch; install another, or use cpu"
+            ) from None
+        raise TrainingError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
     return device
 
 

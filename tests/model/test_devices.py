@@ -111,7 +111,5 @@ def test_a_device_that_cannot_compute_is_one_error(monkeypatch):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
 
     monkeypatch.setattr(torch, "ones", no_kernel)
-    with pytest.raises(
-        TrainingError, match=r"device 'cpu' cannot be used \(CUDA error: no kernel image .* device\); install"
-    ):
+    with pytest.raises(TrainingError, match="device 'cpu' is not supported by this build of torch; install another"):
         select_device("auto")
